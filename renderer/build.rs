@@ -10,16 +10,23 @@ use std::{env, path::PathBuf, process::Command};
 const KUSTOMIZE: &str = "v5.8.1";
 const KUSTOMIZE_VERSION: &str = "-X sigs.k8s.io/kustomize/api/provenance.version";
 /// The release of Helm whose libraries are in go/go.mod. Templates read it as `.Capabilities.HelmVersion`.
-const HELM: &str = "-X helm.sh/helm/v4/internal/version.version=v4.3.1";
+const HELM: &str = "v4.3.1";
+const HELM_VERSION: &str = "-X helm.sh/helm/v4/internal/version.version";
 
 fn main() {
     println!("cargo::rerun-if-changed=go");
     println!("cargo::rustc-env=KUSTOMIZE={KUSTOMIZE}");
+    println!("cargo::rustc-env=HELM={HELM}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // target/debug/build/gitseal-renderer-HASH/out
     let programs = out.ancestors().nth(3).expect("OUT_DIR is deep in the folder of the profile");
     let built = Command::new("go")
-        .args(["build", "-trimpath", &format!("-ldflags=-s -w {KUSTOMIZE_VERSION}={KUSTOMIZE} {HELM}"), "-o"])
+        .args([
+            "build",
+            "-trimpath",
+            &format!("-ldflags=-s -w {KUSTOMIZE_VERSION}={KUSTOMIZE} {HELM_VERSION}={HELM}"),
+            "-o",
+        ])
         .arg(programs.join("gitseal-renderer"))
         .arg(".")
         .current_dir("go")

@@ -15,7 +15,7 @@ use gitstore::{
     Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, Snapshot, SnapshotError,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use pipeline::{Resource, path_of, repository_of};
+use pipeline::{Resource, Target, repository_of};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     context::{Context, InStore as _},
     events::EventType,
     fetches::{self, Fetch},
-    sources::{FirstFetch, Lookup},
+    sources::FirstFetch,
     status::{self, Progress, reference, requested_at, resource_of, set_progress},
     sync::content_of,
 };
@@ -99,7 +99,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     };
     ctx.sources.add(&key);
-    if matches!(ctx.sources.lookup(&key, ""), Lookup::NotFetched(_)) {
+    if ctx.sources.snapshot(&key).is_none() {
         restore(&ctx, &key, &repository).await;
     }
     let (mut old, mut unsure) = (repository.status.clone().unwrap_or_default(), BTreeSet::new());
@@ -273,7 +273,7 @@ async fn publish(
     revision: &Revision,
 ) -> Result<(), RepositoryError> {
     let mut was_damaged = false;
-    if let Lookup::Found { snapshot, .. } = ctx.sources.lookup(key, "") {
+    if let Some(snapshot) = ctx.sources.snapshot(key) {
         was_damaged = snapshot.is_damaged();
         if snapshot.revision() == revision && !was_damaged {
             return Ok(());
@@ -303,11 +303,11 @@ async fn open(
 
 async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Result<(), RepositoryError> {
     let before: Vec<_> = syncs_of(ctx, key).into_iter().map(|sync| (content_of(&ctx.sources, &sync), sync)).collect();
-    let paths: BTreeSet<String> = before.iter().map(|(_, sync)| path_of(sync).to_owned()).collect();
+    let targets: BTreeSet<Target> = before.iter().map(|(_, sync)| Target::of(sync)).collect();
     let (sources, repository) = (ctx.sources.clone(), key.clone());
     tokio::task::spawn_blocking(move || {
-        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        sources.update(&repository, Arc::new(snapshot), &paths);
+        let targets: Vec<_> = targets.into_iter().collect();
+        sources.update(&repository, Arc::new(snapshot), &targets);
     })
     .await
     .map_err(|error| RepositoryError::Interrupted(error.to_string()))?;

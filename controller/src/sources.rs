@@ -7,6 +7,7 @@ use std::{
 
 use crds::ObjectKey;
 use gitstore::{ContentId, Snapshot, SnapshotError};
+use pipeline::Target;
 
 use crate::render::{Closure, stored};
 
@@ -27,26 +28,26 @@ struct Source {
     snapshot: Option<Arc<Snapshot>>,
     first_fetch: FirstFetch,
     contents: Contents,
-    /// What folders with kustomizations depend on, by path, as far as they were rendered.
-    closures: HashMap<String, Arc<Closure>>,
+    /// What charts and folders with kustomizations depend on, as far as they were rendered.
+    closures: HashMap<Target, Arc<Closure>>,
 }
 
 impl Source {
     /// Each edit of a Sync may name another folder. So when the closures of folders that are not in use are many, they are
     /// forgotten, and those folders are read again.
-    fn make_room(&mut self, path: &str, bytes: usize) {
+    fn make_room(&mut self, target: &Target, bytes: usize) {
         let Self { closures, contents, .. } = self;
-        let is_in_use = |path: &str| contents.in_use.contains_key(path);
+        let is_in_use = |target: &Target| contents.in_use.contains_key(target);
         let others = closures.iter().filter(|(known, _)| !is_in_use(known));
-        let bytes = others.fold(bytes, |bytes, (known, closure)| bytes + known.len() + closure.bytes());
-        if !is_in_use(path) && bytes > CLOSURE_BYTES {
+        let bytes = others.fold(bytes, |bytes, (known, closure)| bytes + known.path.len() + closure.bytes());
+        if !is_in_use(target) && bytes > CLOSURE_BYTES {
             closures.retain(|known, _| is_in_use(known));
             contents.asked.clear();
         }
     }
 }
 
-/// Identifies the content of `path` in `snapshot`, with everything that it depends on as far as that is known.
+/// Identifies the content of a folder in `snapshot`, with everything that it depends on as far as that is known.
 fn content(
     snapshot: &Snapshot,
     folder: Result<ContentId, SnapshotError>,
@@ -58,22 +59,22 @@ fn content(
 /// Identities of folders: of those in use, and of some that were asked for later.
 #[derive(Default)]
 struct Contents {
-    in_use: HashMap<String, Result<ContentId, SnapshotError>>,
-    asked: HashMap<String, Result<ContentId, SnapshotError>>,
+    in_use: HashMap<Target, Result<ContentId, SnapshotError>>,
+    asked: HashMap<Target, Result<ContentId, SnapshotError>>,
 }
 
 impl Contents {
-    fn get(&self, path: &str) -> Option<&Result<ContentId, SnapshotError>> {
-        self.in_use.get(path).or_else(|| self.asked.get(path))
+    fn get(&self, target: &Target) -> Option<&Result<ContentId, SnapshotError>> {
+        self.in_use.get(target).or_else(|| self.asked.get(target))
     }
 
     /// Each edit of a Sync may ask for another path, so when there are many, those that were asked for later are
     /// forgotten.
-    fn remember(&mut self, path: &str, content: Result<ContentId, SnapshotError>) {
+    fn remember(&mut self, target: &Target, content: Result<ContentId, SnapshotError>) {
         if self.asked.len() >= ASKED {
             self.asked.clear();
         }
-        self.asked.insert(path.to_owned(), content);
+        self.asked.insert(target.clone(), content);
     }
 }
 
@@ -122,50 +123,51 @@ impl Sources {
         self.lock().remove(repository);
     }
 
-    /// The Repository has a new snapshot. `paths` are the folders in use. Their identities are found together, so that
-    /// each Git tree is read once.
-    pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, paths: &[&str]) {
-        stored::retain(&snapshot, paths);
+    /// The Repository has a new snapshot. `targets` are the folders in use, sorted. Their identities are found together, so
+    /// that each Git tree is read once.
+    pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, targets: &[Target]) {
+        stored::retain(&snapshot, targets);
         let known = self.lock().get(repository).map(|source| (source.snapshot.is_some(), source.closures.clone()));
         let (was_there, mut closures) = known.unwrap_or_default();
-        closures.retain(|path, _| paths.contains(&path.as_str()));
+        closures.retain(|target, _| targets.contains(target));
         if !was_there {
-            let stored = |path: &&str| Some(((*path).to_owned(), Arc::new(stored::closure(&snapshot, path)?)));
-            closures.extend(paths.iter().filter_map(stored));
+            let stored = |target: &Target| Some((target.clone(), Arc::new(stored::closure(&snapshot, target)?)));
+            closures.extend(targets.iter().filter_map(stored));
         }
-        let folders: Vec<_> = paths.iter().copied().zip(snapshot.content_ids(paths)).collect();
-        let mut in_use: HashMap<String, Result<ContentId, SnapshotError>> = HashMap::new();
+        let paths: Vec<_> = targets.iter().map(|target| target.path.as_str()).collect();
+        let folders: Vec<_> = targets.iter().zip(snapshot.content_ids(&paths)).collect();
+        let mut in_use: HashMap<Target, Result<ContentId, SnapshotError>> = HashMap::new();
         loop {
-            for (path, folder) in &folders {
-                if !in_use.contains_key(*path) {
-                    in_use.insert((*path).to_owned(), content(&snapshot, folder.clone(), closures.get(*path)));
+            for (target, folder) in &folders {
+                if !in_use.contains_key(*target) {
+                    in_use.insert((*target).clone(), content(&snapshot, folder.clone(), closures.get(*target)));
                 }
             }
             let mut repositories = self.lock();
             // A pass may meanwhile have learned what a folder depends on. Without this, a commit to these files would
             // be missed.
             let now = repositories.get(repository).map(|source| &source.closures);
-            let learned = paths.iter().filter_map(|path| Some((*path, now?.get(*path)?)));
-            let learned: Vec<_> = learned.filter(|(path, now)| closures.get(*path) != Some(now)).collect();
+            let learned = targets.iter().filter_map(|target| Some((target, now?.get(target)?)));
+            let learned: Vec<_> = learned.filter(|(target, now)| closures.get(*target) != Some(now)).collect();
             if learned.is_empty() {
                 let contents = Contents { in_use, asked: HashMap::new() };
                 let (snapshot, first_fetch) = (Some(snapshot), FirstFetch::Begun);
                 repositories.insert(repository.clone(), Source { snapshot, first_fetch, contents, closures });
                 return;
             }
-            for (path, closure) in learned {
-                in_use.remove(path);
-                closures.insert(path.to_owned(), closure.clone());
+            for (target, closure) in learned {
+                in_use.remove(target);
+                closures.insert(target.clone(), closure.clone());
             }
         }
     }
 
-    /// The folder `path` was rendered from `snapshot`, where it has this content. `closure` is what it depends on; `None` if it
-    /// has no kustomizations.
+    /// `target` was rendered from `snapshot`, where it has this content. `closure` is what it depends on; `None` if it is no
+    /// chart and has no kustomizations.
     pub(crate) fn learn(
         &self,
         repository: &ObjectKey,
-        path: &str,
+        target: &Target,
         (snapshot, content): (&Arc<Snapshot>, ContentId),
         closure: Option<Arc<Closure>>,
     ) {
@@ -173,29 +175,34 @@ impl Sources {
         let Some(source) = repositories.get_mut(repository) else { return };
         // The dependencies of an older revision say nothing about the current one.
         let is_current = source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
-        if !is_current || source.closures.get(path) == closure.as_ref() {
+        if !is_current || source.closures.get(target) == closure.as_ref() {
             return;
         }
         match closure {
             Some(closure) => {
-                source.make_room(path, closure.bytes());
-                source.closures.insert(path.to_owned(), closure)
+                source.make_room(target, closure.bytes());
+                source.closures.insert(target.clone(), closure)
             }
-            None => source.closures.remove(path),
+            None => source.closures.remove(target),
         };
-        match source.contents.in_use.get_mut(path) {
+        match source.contents.in_use.get_mut(target) {
             Some(known) => *known = Ok(content),
-            None => source.contents.remember(path, Ok(content)),
+            None => source.contents.remember(target, Ok(content)),
         }
     }
 
-    /// What the folder depends on, if it was rendered and has kustomizations.
-    pub(crate) fn closure(&self, repository: &ObjectKey, path: &str) -> Option<Arc<Closure>> {
-        self.lock().get(repository)?.closures.get(path).cloned()
+    /// What `target` depends on, if it was rendered and is a chart or has kustomizations.
+    pub(crate) fn closure(&self, repository: &ObjectKey, target: &Target) -> Option<Arc<Closure>> {
+        self.lock().get(repository)?.closures.get(target).cloned()
     }
 
-    /// The snapshot of `repository` and the identity of `path` in it.
-    pub fn lookup(&self, repository: &ObjectKey, path: &str) -> Lookup {
+    /// The snapshot of `repository`, if there is one.
+    pub fn snapshot(&self, repository: &ObjectKey) -> Option<Arc<Snapshot>> {
+        self.lock().get(repository)?.snapshot.clone()
+    }
+
+    /// The snapshot of `repository` and the identity of `target` in it.
+    pub fn lookup(&self, repository: &ObjectKey, target: &Target) -> Lookup {
         let (snapshot, closure) = {
             let repositories = self.lock();
             let Some(source) = repositories.get(repository) else {
@@ -204,19 +211,19 @@ impl Sources {
             let Some(snapshot) = source.snapshot.clone() else {
                 return Lookup::NotFetched(source.first_fetch);
             };
-            if let Some(content) = source.contents.get(path) {
+            if let Some(content) = source.contents.get(target) {
                 return Lookup::Found { snapshot, content: content.clone() };
             }
-            (snapshot, source.closures.get(path).cloned())
+            (snapshot, source.closures.get(target).cloned())
         };
-        let folder = snapshot.content_ids(&[path]).pop().expect("one path, one identity");
+        let folder = snapshot.content_ids(&[&target.path]).pop().expect("one path, one identity");
         let content = content(&snapshot, folder, closure.as_ref());
         let mut repositories = self.lock();
         if let Some(source) = repositories.get_mut(repository)
             && source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &snapshot))
-            && source.closures.get(path) == closure.as_ref()
+            && source.closures.get(target) == closure.as_ref()
         {
-            source.contents.remember(path, content.clone());
+            source.contents.remember(target, content.clone());
         }
         Lookup::Found { snapshot, content }
     }
@@ -235,26 +242,31 @@ mod tests {
         let asked = (0..1000).map(|number| format!("base/{number:04}.yaml")).collect();
         let closure = Arc::new(Closure::new("app", &["app".to_owned()], &asked));
         let mut source = Source::default();
-        source.contents.in_use.insert("app".into(), Err(SnapshotError::PathRefused("..".into())));
+        source.contents.in_use.insert(Target::folder("app"), Err(SnapshotError::PathRefused("..".into())));
         for path in std::iter::once("app".to_owned()).chain((0..1000).map(|number| number.to_string())) {
-            source.make_room(&path, closure.bytes());
-            source.closures.insert(path, closure.clone());
+            let target = Target::folder(&path);
+            source.make_room(&target, closure.bytes());
+            source.closures.insert(target, closure.clone());
             let bytes: usize = source.closures.values().map(|closure| closure.bytes()).sum();
             assert!(closure.bytes() > 0 && bytes <= CLOSURE_BYTES + closure.bytes(), "{bytes}");
         }
-        assert!(source.closures.contains_key("app") && source.closures.contains_key("999"));
+        assert!(
+            source.closures.contains_key(&Target::folder("app"))
+                && source.closures.contains_key(&Target::folder("999"))
+        );
     }
 
     #[test]
     fn paths_that_were_asked_for_do_not_pile_up() {
         let refused = || Err(SnapshotError::PathRefused("..".into()));
         let mut contents = Contents::default();
-        contents.in_use.insert("app".into(), refused());
+        contents.in_use.insert(Target::folder("app"), refused());
         for number in 0..10 * ASKED {
-            contents.remember(&number.to_string(), refused());
+            let target = Target::folder(&number.to_string());
+            contents.remember(&target, refused());
             assert!(contents.asked.len() <= ASKED);
-            assert!(contents.get(&number.to_string()).is_some());
+            assert!(contents.get(&target).is_some());
         }
-        assert!(contents.get("app").is_some(), "it is in use");
+        assert!(contents.get(&Target::folder("app")).is_some(), "it is in use");
     }
 }

@@ -12,6 +12,7 @@
 mod condition;
 pub mod endpoints;
 mod generate;
+mod helm;
 mod key;
 mod repository;
 mod sealed_secret;
@@ -19,6 +20,7 @@ mod sync;
 
 pub use condition::{Condition, ConditionStatus, conditions, find as find_condition, set as set_condition};
 pub use generate::{custom_resource_definitions, file_name, file_text, to_yaml};
+pub use helm::{ChartCrds, Helm, ValuesFrom};
 pub use key::ObjectKey;
 pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode};
 pub use sealed_secret::{
@@ -78,6 +80,9 @@ pub mod names {
     /// made from, never of a plaintext. [`SealedSecretStatus::made_from`](crate::SealedSecretStatus::made_from) took its
     /// place.
     pub const SEALED_DIGEST: &str = "gitseal.dev/sealed-digest";
+    /// Annotation on a SealedSecret: keys of sealed values, separated by commas, that only its templates use. The Secret does
+    /// not get them.
+    pub const TEMPLATE_INPUTS: &str = "gitseal.dev/template-inputs";
     /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.
     pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
     /// Label on a Secret that holds a sealing key of another kind; no version reads it yet.

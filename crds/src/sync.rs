@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, LocalReference, ObjectReference};
+use crate::{Condition, Helm, LocalReference, ObjectReference};
 
 /// Which folder of which Repository to apply, and how.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -44,6 +44,9 @@ pub struct SyncSpec {
     #[x_kube(validation = Rule::new("!self.split('/').exists(part, part == '..')").message("the path must stay inside the repository: no '..'"),
         validation = Rule::new("!self.startsWith('/')").message("the path must be relative to the repository's root"))]
     pub path: String,
+    /// Renders the folder as a Helm chart. It must have a `Chart.yaml`. Without this field, a chart is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helm: Option<Helm>,
     /// How often the whole folder is compared with the cluster again when there is no new commit, and the longest pause
     /// between two tries after a failure. At least `10s`. Changes that others make to the objects are put back at once.
     #[serde(default = "default_interval")]

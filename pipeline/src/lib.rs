@@ -43,5 +43,5 @@ pub use plan::{Plan, plan};
 pub use render::{Manifests, NotManifests, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment, versions_instead};
 pub use secret_facts::SecretFacts;
-pub use settings::{namespace_for, path_of, repository_of, settings_digest};
+pub use settings::{Target, namespace_for, path_of, release_name, repository_of, settings_digest};
 pub use stage::{Cause, Failure, Held, Stage, StageError};

@@ -16,6 +16,37 @@ pub fn path_of(sync: &Sync) -> &str {
     if path == "." { "" } else { path }
 }
 
+/// What a Sync renders. Two Syncs with the same folder share what is known of it only if they render it in the same way.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Target {
+    /// The folder, as [`path_of`] gives it.
+    pub path: String,
+    /// If the folder is rendered as a chart: a digest of how. It includes the names of the release and its namespace.
+    pub chart: Option<String>,
+}
+
+impl Target {
+    /// What `sync` renders.
+    pub fn of(sync: &Sync) -> Self {
+        let chart = sync.spec.helm.as_ref().map(|helm| {
+            let settings = serde_json::json!([release_name(sync), namespace_for(sync, None), helm]);
+            hex(&Sha256::digest(settings.to_string())[..16])
+        });
+        Self { path: path_of(sync).to_owned(), chart }
+    }
+
+    /// A folder that is not rendered as a chart.
+    pub fn folder(path: &str) -> Self {
+        Self { path: path.to_owned(), chart: None }
+    }
+}
+
+/// The name of the release, if `sync` renders a chart.
+pub fn release_name(sync: &Sync) -> &str {
+    let named = sync.spec.helm.as_ref().and_then(|helm| helm.release_name.as_deref());
+    named.or(sync.metadata.name.as_deref()).unwrap_or_default()
+}
+
 /// The namespace of an object of a namespaced kind: the Sync's target, or else the object's own, or else the Sync's
 /// own.
 pub fn namespace_for<'a>(sync: &'a Sync, own: Option<&'a str>) -> &'a str {
@@ -26,13 +57,18 @@ pub fn namespace_for<'a>(sync: &'a Sync, own: Option<&'a str>) -> &'a str {
 /// Digest of the settings that change what is applied, so that an edit of the Sync causes a pass as a commit does.
 pub fn settings_digest(sync: &Sync) -> String {
     let spec = &sync.spec;
-    let settings = serde_json::json!([
-        path_of(sync),
-        spec.target_namespace,
-        spec.service_account_name,
-        spec.ignore_differences,
-        spec.prune,
-    ]);
-    let digest = Sha256::digest(settings.to_string());
-    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut settings = vec![
+        serde_json::json!(path_of(sync)),
+        serde_json::json!(spec.target_namespace),
+        serde_json::json!(spec.service_account_name),
+        serde_json::json!(spec.ignore_differences),
+        serde_json::json!(spec.prune),
+    ];
+    // Only if it is set, so that the digests of other Syncs stay as they are.
+    settings.extend(spec.helm.as_ref().map(|helm| serde_json::json!(helm)));
+    hex(&Sha256::digest(serde_json::Value::from(settings).to_string())[..4])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

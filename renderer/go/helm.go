@@ -24,8 +24,10 @@ type helmChart struct {
 	Namespace   string `json:"namespace"`
 	// KubeVersion is .Capabilities.KubeVersion. If it is empty, templates see the version that Helm was built for.
 	KubeVersion string `json:"kubeVersion"`
-	// APIVersions are added to the built-in versions in .Capabilities.APIVersions.
-	APIVersions []string `json:"apiVersions"`
+	// APIVersions are added to the built-in versions in .Capabilities.APIVersions. If OnlyAPIVersions is set, there are no
+	// others.
+	APIVersions     []string `json:"apiVersions"`
+	OnlyAPIVersions bool     `json:"onlyApiVersions"`
 	// Values replace those of the chart, and later ones replace earlier ones.
 	Values      []givenValues `json:"values"`
 	IncludeCRDs bool          `json:"includeCrds"`
@@ -133,6 +135,9 @@ func (h helmChart) capabilities() (*common.Capabilities, error) {
 			return nil, failed("'%s' is not a version of Kubernetes", h.KubeVersion)
 		}
 		known.KubeVersion = *version
+	}
+	if h.OnlyAPIVersions {
+		known.APIVersions = nil
 	}
 	known.APIVersions = append(known.APIVersions[:len(known.APIVersions):len(known.APIVersions)], h.APIVersions...)
 	return known, nil

@@ -15,10 +15,15 @@ const VERSION: &str = "v1alpha1";
 /// stays as it is.
 pub(crate) fn seal(generated: &mut Manifest) -> Option<String> {
     let body = sealed(generated)?;
+    replace(generated, body)
+}
+
+/// Puts a SealedSecret with this body in the place of a Secret, and returns the YAML of it.
+pub(crate) fn replace(secret: &mut Manifest, body: Map<String, Value>) -> Option<String> {
     let yaml = serde_saphyr::to_string(&body).ok()?;
-    generated.id = generated.id.sealed_secret();
-    VERSION.clone_into(&mut generated.version);
-    generated.body = body;
+    secret.id = secret.id.sealed_secret();
+    VERSION.clone_into(&mut secret.version);
+    secret.body = body;
     Some(yaml)
 }
 
@@ -32,20 +37,38 @@ fn sealed(secret: &Manifest) -> Option<Map<String, Value>> {
     }
     let encrypted: Option<Map<String, Value>> =
         data.iter().map(|(key, value)| Some((key.clone(), Value::String(sealed_value(value.as_str()?)?)))).collect();
+    let annotations = body.get("metadata")?.get("annotations");
+    let scope = Scope::from_annotations(|name| annotations?.get(name)?.as_str());
+    sealed_secret(body, encrypted?, Map::new(), scope)
+}
+
+/// The SealedSecret for the Secret in `body`, with these sealed values and templates of values. The Secret that is unsealed has
+/// the same type, labels and annotations. Annotations for gitseal stay with the SealedSecret. `None` if the Secret has no
+/// metadata.
+pub(crate) fn sealed_secret(
+    body: &Map<String, Value>,
+    encrypted: Map<String, Value>,
+    data: Map<String, Value>,
+    scope: Scope,
+) -> Option<Map<String, Value>> {
     let mut metadata = body.get("metadata")?.as_object()?.clone();
     let (labels, annotations) = (metadata.remove("labels"), metadata.remove("annotations"));
-    let scope = Scope::from_annotations(|name| annotations.as_ref()?.get(name)?.as_str());
+    let mut own = Map::new();
+    own.extend(scope.annotation().map(|annotation| (annotation.to_owned(), "true".into())));
     let mut of_secret = Map::new();
     of_secret.extend(labels.map(|labels| ("labels".to_owned(), labels)));
     if let Some(Value::Object(mut annotations)) = annotations {
         annotations.remove(CLUSTER_WIDE_ANNOTATION);
         annotations.remove(NAMESPACE_WIDE_ANNOTATION);
-        if !annotations.is_empty() {
-            of_secret.insert("annotations".to_owned(), Value::Object(annotations));
+        let (for_gitseal, others): (Map<_, _>, Map<_, _>) =
+            annotations.into_iter().partition(|(name, _)| name.starts_with("gitseal.dev/"));
+        own.extend(for_gitseal);
+        if !others.is_empty() {
+            of_secret.insert("annotations".to_owned(), Value::Object(others));
         }
     }
-    if let Some(annotation) = scope.annotation() {
-        metadata.insert("annotations".to_owned(), json!({annotation: "true"}));
+    if !own.is_empty() {
+        metadata.insert("annotations".to_owned(), Value::Object(own));
     }
     let mut template = Map::new();
     template.extend(body.get("type").map(|kind| ("type".to_owned(), kind.clone())));
@@ -53,7 +76,10 @@ fn sealed(secret: &Manifest) -> Option<Map<String, Value>> {
     if !of_secret.is_empty() {
         template.insert("metadata".to_owned(), Value::Object(of_secret));
     }
-    let mut spec = Map::from_iter([("encryptedData".to_owned(), Value::Object(encrypted?))]);
+    if !data.is_empty() {
+        template.insert("data".to_owned(), Value::Object(data));
+    }
+    let mut spec = Map::from_iter([("encryptedData".to_owned(), Value::Object(encrypted))]);
     if !template.is_empty() {
         spec.insert("template".to_owned(), Value::Object(template));
     }

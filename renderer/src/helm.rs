@@ -2,9 +2,38 @@
 
 use std::fmt::{self, Write as _};
 
+use manifests::Manifest;
 use serde::{Deserialize, Serialize};
 
-use crate::Object;
+use crate::{Object, sealed::SealedValues};
+
+/// A chart that is rendered for the cluster, perhaps with sealed values.
+#[derive(Clone, Debug, Default)]
+pub struct Release {
+    /// The chart and its options. Its values are not used.
+    pub chart: Chart,
+    /// Values that replace those of the chart. Later ones win.
+    pub values: Vec<ReleaseValues>,
+    /// The namespace that every namespaced object is applied in, whatever its manifest says.
+    pub target_namespace: Option<String>,
+}
+
+/// Values for a chart, plain or sealed.
+#[derive(Clone, Debug)]
+pub enum ReleaseValues {
+    /// Values that templates see.
+    Plain(Values),
+    /// Values for which templates see placeholders.
+    Sealed(SealedValues),
+}
+
+impl Release {
+    /// The namespace that an object is applied in, if its kind is namespaced.
+    pub(crate) fn namespace_of<'a>(&'a self, manifest: &'a Manifest) -> &'a str {
+        let target = self.target_namespace.as_deref();
+        target.or(manifest.id.namespace.as_deref()).unwrap_or(&self.chart.namespace)
+    }
+}
 
 /// A chart in the repository, and the values and options to render it with.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -21,6 +50,8 @@ pub struct Chart {
     pub kube_version: Option<String>,
     /// Added to the built-in versions in `.Capabilities.APIVersions`: `group/version` or `group/version/Kind`.
     pub api_versions: Vec<String>,
+    /// Whether there are no other versions than `api_versions`.
+    pub only_api_versions: bool,
     /// Values that replace those of the chart. Later ones win.
     pub values: Vec<Values>,
     /// Whether the objects in `crds/` are part of the result.

@@ -19,6 +19,8 @@ mod generated;
 mod helm;
 mod manifests;
 mod process;
+mod sealed;
+mod sync;
 
 use std::{
     fmt, io,
@@ -35,8 +37,10 @@ use self::{
     process::Process,
 };
 pub use self::{
-    helm::{Chart, ChartObject, Hook, Lookup, RenderedChart, Values},
-    manifests::{Built, BuiltChart},
+    helm::{Chart, ChartObject, Hook, Lookup, Release, ReleaseValues, RenderedChart, Values},
+    manifests::{Built, BuiltRelease},
+    sealed::SealedValues,
+    sync::{Capabilities, ServedKinds, release_of},
 };
 
 /// The name of the renderer's program. It is in the same folder as the programs that start it.
@@ -47,6 +51,9 @@ pub const MISSING: &str = "RendererMissing";
 
 /// The release of Kustomize whose libraries render. Another release may make other objects of the same files.
 pub const KUSTOMIZE: &str = env!("KUSTOMIZE");
+
+/// The release of Helm whose libraries render.
+pub const HELM: &str = env!("HELM");
 
 /// The path of [`PROGRAM`] in the folder of the running program; without a folder, if the system does not tell which one that is.
 pub fn program() -> PathBuf {
@@ -150,10 +157,10 @@ pub enum RendererError {
     #[error("something is nested too deep, for example templates that include each other without end")]
     Depth,
     /// The files that it read have more than this number of bytes.
-    #[error("the files that Kustomize reads have more than {} MiB together", .0 >> 20)]
+    #[error("the files that are read for the render have more than {} MiB together", .0 >> 20)]
     Files(u64),
     /// It requested more than this number of files and directories.
-    #[error("Kustomize reads more than {0} files and folders")]
+    #[error("the render reads more than {0} files and folders")]
     Asks(usize),
     /// The process ended before it answered.
     #[error("the process of gitseal-renderer ended {0}")]

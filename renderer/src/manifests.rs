@@ -12,7 +12,11 @@ use pipeline::{
 };
 use worker::Cancel;
 
-use crate::{At, Chart, Object, RenderedChart, Renderer, Repository, Unrendered, generated::seal};
+use crate::{
+    At, Object, Release, RenderedChart, Renderer, Repository, Unrendered, generated,
+    helm::ReleaseValues,
+    sealed::{Placeholders, SealedValues},
+};
 
 /// The rendered objects of a folder.
 pub struct Built {
@@ -22,12 +26,12 @@ pub struct Built {
     pub manifests: Vec<Manifest>,
 }
 
-/// The rendered objects of a chart.
-pub struct BuiltChart {
-    /// The result, as Helm wrote it.
+/// The rendered objects of a release.
+pub struct BuiltRelease {
+    /// The result, as Helm wrote it. A Secret with sealed values is a SealedSecret.
     pub rendered: RenderedChart,
-    /// Its objects, each with the file and line of its template in Git.
-    pub manifests: Vec<Manifest>,
+    /// The objects of each document in the result, each with the file and line of its template in Git.
+    pub manifests: Vec<Vec<Manifest>>,
 }
 
 impl Renderer {
@@ -45,27 +49,52 @@ impl Renderer {
         let files = Remembering::new(repository, room);
         let objects = self.kustomize(path, &files, cancel).map_err(|error| unrendered("Kustomize", path, error));
         let mut objects = objects?;
-        let manifests = files.located(&mut objects, path)?;
-        Ok(Built { objects, manifests })
+        let manifests = files.located("Kustomize", &mut objects, path, of_generator)?;
+        Ok(Built { objects, manifests: manifests.into_iter().flatten().collect() })
     }
 
-    /// Renders as [`Renderer::helm`] does, and reads the result. Memory for that is taken from `room`.
+    /// Renders as [`Renderer::helm`] does, puts sealed values into Secrets, and reads the result. Memory for that is taken from
+    /// `room`.
     ///
     /// # Errors
-    /// As of [`Renderer::helm`]; or Kubernetes would not accept an object; or there is no more memory.
-    pub fn build_chart<R: Repository>(
+    /// As of [`Renderer::helm`]; or a sealed value cannot be used; or Kubernetes would not accept an object; or there is no
+    /// more memory.
+    pub fn release<R: Repository>(
         &self,
-        chart: &Chart,
+        release: &Release,
         repository: &R,
         room: &mut dyn Room,
         cancel: &Cancel,
-    ) -> Result<BuiltChart, RenderError<R::Error>> {
+    ) -> Result<BuiltRelease, RenderError<R::Error>> {
         let files = Remembering::new(repository, room);
-        let mut rendered = self.helm(chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error))?;
+        let (mut chart, mut placeholders) = (release.chart.clone(), Placeholders::default());
+        chart.values.clear();
+        for given in &release.values {
+            match given {
+                ReleaseValues::Plain(plain) => chart.values.push(plain.clone()),
+                ReleaseValues::Sealed(sealed) => {
+                    let found = files.parsed(sealed)?;
+                    let values = placeholders.add(sealed, &found).map_err(|why| misplaced("Helm", &chart.path, why))?;
+                    chart.values.extend(values);
+                }
+            }
+        }
+        let rendered = self.helm(&chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error));
+        let mut rendered = rendered?;
         let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
-        let manifests = files.located(objects, &chart.path)?;
-        Ok(BuiltChart { rendered, manifests })
+        let manifests = files.located("Helm", objects, &chart.path, |_, object| {
+            let namespace = release.namespace_of(object).to_owned();
+            placeholders.resolve(object, &namespace)
+        })?;
+        placeholders.all_used().map_err(|why| misplaced("Helm", &chart.path, why))?;
+        Ok(BuiltRelease { rendered, manifests })
     }
+}
+
+/// A sealed value cannot be used as it is. The same files give the same error again.
+fn misplaced<E>(tool: &'static str, folder: &str, message: String) -> RenderError<E> {
+    let why = NotRendered { tool, reason: "SealedValue", message, is_terminal: true };
+    RenderError::NotRendered { folder: folder.to_owned(), why }
 }
 
 fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError<E>>) -> RenderError<E> {
@@ -79,48 +108,72 @@ fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError
     }
 }
 
-/// Returns the objects, each with its place in Git. A Secret that was generated of sealed values becomes a SealedSecret, also
-/// in `objects`. `folder` is the folder that was rendered. It is given as the place of an object whose file is not known.
-/// `files` are those that were read, and `held` their bytes.
+/// Makes a SealedSecret of a Secret with sealed values, and returns the YAML of it. It gets whether a generator made the
+/// object. Other objects stay as they are. The error says why a sealed value cannot be used.
+trait Seal: FnMut(bool, &mut Manifest) -> Result<Option<String>, String> {}
+
+impl<F: FnMut(bool, &mut Manifest) -> Result<Option<String>, String>> Seal for F {}
+
+/// For objects of Kustomize: only the Secrets of its generators have sealed values.
+#[allow(clippy::unnecessary_wraps)]
+fn of_generator(is_generated: bool, object: &mut Manifest) -> Result<Option<String>, String> {
+    Ok(if is_generated && object.id.is_secret() { generated::seal(object) } else { None })
+}
+
+/// Returns the objects of each document, each with its place in Git. A Secret with sealed values becomes a SealedSecret, also in
+/// `objects`. `folder` is the folder that was rendered. It is given as the place of an object whose file is not known. `files`
+/// are those that were read, and `held` their bytes.
 fn located<'o, E>(
+    tool: &'static str,
     objects: impl IntoIterator<Item = &'o mut Object>,
     folder: &str,
-    held: u64,
-    files: HashMap<String, Vec<u8>>,
+    (held, files): (u64, HashMap<String, Vec<u8>>),
     room: &mut dyn Room,
-) -> Result<Vec<Manifest>, RenderError<E>> {
+    mut seal: impl Seal,
+) -> Result<Vec<Vec<Manifest>>, RenderError<E>> {
     let objects: Vec<_> = objects.into_iter().collect();
     let texts = objects.iter().map(|object| 2 * object.yaml.len() as u64);
     let held = texts.fold(held, u64::saturating_add);
     let mut files = Files { bytes: files, known: HashMap::new() };
     let spare = |room: &dyn Room| usize::try_from(room.left().saturating_sub(held)).unwrap_or(usize::MAX);
-    let mut manifests = Vec::new();
+    let mut all = Vec::new();
     for object in objects {
         let path = if object.origin.is_empty() { folder } else { &object.origin };
         let parsed = parse_beside(TreeFile { path, bytes: object.yaml.as_bytes() }, held, room);
-        let parsed = parsed.map_err(|failure| match failure {
-            ParseFailure::Wrong(error) => RenderError::Parse(NotManifests::new(error)),
-            ParseFailure::NoRoom { had_most } => RenderError::NoRoom { path: path.to_owned(), had_most },
-        })?;
+        let parsed = parsed.map_err(|failure| failed(path, failure))?;
         let memory = parsed.memory as u64;
         room.use_up(memory);
-        let mut parsed = parsed.manifests;
-        if let (true, [secret]) = (object.generated, parsed.as_mut_slice())
-            && secret.id.is_secret()
-        {
-            // The SealedSecret and its text take less than the Secret each. The Secret is dropped afterwards.
-            reserve(room, path, held.saturating_add(memory.saturating_mul(2)))?;
-            if let Some(yaml) = seal(secret) {
-                object.yaml = yaml;
+        let mut manifests = parsed.manifests;
+        for manifest in &mut manifests {
+            let line = files.at(path, spare(room)).line_of(manifest, object.generated);
+            manifest.origin = Location { file: path.into(), line };
+        }
+        let count = manifests.len();
+        for manifest in &mut manifests {
+            if manifest.id.is_secret() {
+                // The SealedSecret and its text take less than the Secret each. The Secret is dropped afterwards.
+                reserve(room, path, held.saturating_add(memory.saturating_mul(2)))?;
+            }
+            let (origin, id) = (manifest.origin.clone(), manifest.id.clone());
+            let refused = |why| misplaced(tool, folder, format!("{origin}: {id}: {why}"));
+            match seal(object.generated, manifest).map_err(refused)? {
+                None => {}
+                Some(_) if count > 1 => {
+                    return Err(refused("a Secret with sealed values cannot be in a List".to_owned()));
+                }
+                Some(yaml) => object.yaml = yaml,
             }
         }
-        for mut manifest in parsed {
-            let line = files.at(path, spare(room)).line_of(&manifest, object.generated);
-            manifest.origin = Location { file: path.into(), line };
-            manifests.push(manifest);
-        }
+        all.push(manifests);
     }
-    Ok(manifests)
+    Ok(all)
+}
+
+fn failed<E>(path: &str, failure: ParseFailure) -> RenderError<E> {
+    match failure {
+        ParseFailure::Wrong(error) => RenderError::Parse(NotManifests::new(error)),
+        ParseFailure::NoRoom { had_most } => RenderError::NoRoom { path: path.to_owned(), had_most },
+    }
 }
 
 /// What remembering a path takes besides its text, in bytes.
@@ -141,10 +194,29 @@ impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
 
     fn located<'o>(
         self,
+        tool: &'static str,
         objects: impl IntoIterator<Item = &'o mut Object>,
         folder: &str,
-    ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
-        located(objects, folder, self.held.get(), self.known.into_inner(), self.room.into_inner())
+        seal: impl Seal,
+    ) -> Result<Vec<Vec<Manifest>>, RenderError<R::Error>> {
+        let files = (self.held.get(), self.known.into_inner());
+        located(tool, objects, folder, files, self.room.into_inner(), seal)
+    }
+
+    /// The objects of a file with sealed values.
+    fn parsed(&self, sealed: &SealedValues) -> Result<Vec<Manifest>, RenderError<R::Error>> {
+        let path = sealed.file.as_str();
+        match self.at(path)? {
+            At::File(bytes) => {
+                let mut room = self.room.borrow_mut();
+                let parsed = parse_beside(TreeFile { path, bytes: &bytes }, self.held.get(), &mut **room);
+                parsed.map(|parsed| parsed.manifests).map_err(|failure| failed(path, failure))
+            }
+            At::Directory(_) | At::Nothing => {
+                let message = format!("the sealed values cannot be read: the repository has no file '{path}'");
+                Err(misplaced("Helm", path, message))
+            }
+        }
     }
 }
 
@@ -298,6 +370,17 @@ mod tests {
         Object { origin: origin.into(), generated, yaml }
     }
 
+    /// As for Kustomize.
+    fn placed(
+        objects: &mut [Object],
+        folder: &str,
+        files: HashMap<String, Vec<u8>>,
+        room: u64,
+    ) -> Result<Vec<Manifest>, RenderError<Infallible>> {
+        let all = located("Kustomize", objects, folder, (0, files), &mut Bytes(room), of_generator)?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
     #[test]
     fn an_object_is_found_in_its_template() {
         let template = "{{- if .Values.map }}\n# a map\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\n---\n\n\
@@ -305,7 +388,7 @@ mod tests {
         let files = [("web/templates/all.yaml".to_owned(), template.as_bytes().to_vec())].into();
         let of = |kind| object("web/templates/all.yaml", false, kind, "web");
         let mut objects = [of("ConfigMap"), of("Service"), of("Pod")];
-        let found = located::<Infallible>(&mut objects, "web", 0, files, &mut Bytes(1 << 20)).unwrap();
+        let found = placed(&mut objects, "web", files, 1 << 20).unwrap();
         let lines: Vec<_> = found.iter().map(|manifest| manifest.origin.line).collect();
         assert_eq!(lines, [3, 10, 1]);
     }
@@ -325,7 +408,7 @@ mod tests {
             object("base/gone.yaml", false, "Service", "web"),
             object("", false, "Service", "web"),
         ];
-        let found = located::<Infallible>(&mut objects, "over", 0, files(), &mut Bytes(1 << 20)).unwrap();
+        let found = placed(&mut objects, "over", files(), 1 << 20).unwrap();
         let places: Vec<_> = found.iter().map(|manifest| manifest.origin.to_string()).collect();
         let expected = [
             "base/maps.yaml:2",
@@ -336,7 +419,7 @@ mod tests {
             "over:1",
         ];
         assert_eq!(places, expected);
-        let none = located::<Infallible>(&mut objects, "over", 0, files(), &mut Bytes(1 << 10));
+        let none = placed(&mut objects, "over", files(), 1 << 10);
         assert!(matches!(none, Err(RenderError::NoRoom { had_most: true, .. })), "{none:?}");
     }
 
@@ -349,7 +432,7 @@ mod tests {
         );
         let with = |room: u64| {
             let mut objects = [Object { origin: "kustomization.yaml".into(), generated: true, yaml: yaml.clone() }];
-            let found = located::<Infallible>(&mut objects, "app", 0, HashMap::new(), &mut Bytes(room));
+            let found = placed(&mut objects, "app", HashMap::new(), room);
             (found, objects)
         };
         let least = (0..1 << 20).step_by(64).find(|room| with(*room).0.is_ok()).expect("a megabyte is enough");

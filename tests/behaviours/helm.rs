@@ -2,6 +2,8 @@
 //!
 //! The cases are described in `render_cases.rs`. They use only flags that both programs have.
 
+mod synced;
+
 use std::{
     fs,
     io::Write as _,

@@ -311,12 +311,13 @@ impl Scene {
 
     /// A value sealed with the scope strict for a name in this namespace.
     pub async fn seal(&self, name: &str, value: &[u8]) -> Result<String> {
+        self.seal_for(sealing::Scope::Strict, name, value).await
+    }
+
+    /// A value sealed with any scope for a name in this namespace.
+    pub async fn seal_for(&self, scope: sealing::Scope, name: &str, value: &[u8]) -> Result<String> {
         let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
-        Ok(sealing::seal(
-            &certificate,
-            sealing::Scope::Strict.binding(&self.namespace, name, "any"),
-            hunt::known(value),
-        )?)
+        Ok(sealing::seal(&certificate, scope.binding(&self.namespace, name, "any"), hunt::known(value))?)
     }
 }
 

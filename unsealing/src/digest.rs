@@ -29,6 +29,10 @@ fn digest_of(version: &[u8], sealed: &SealedInput<'_>) -> String {
     add(sealed.scope().to_string().as_bytes());
     // Maps in the spec are sorted, and structs have a fixed order of fields. So equal specs give equal JSON.
     add(&serde_json::to_vec(sealed.spec).expect("a spec has string keys"));
+    // Only if there are some, so that the digests of others stay as they are.
+    if let Some(inputs) = sealed.annotations.get(crds::names::TEMPLATE_INPUTS) {
+        add(inputs.as_bytes());
+    }
     let digest = hash.finalize();
     let (half, _) = digest.split_first_chunk().expect("SHA-256 has 32 bytes");
     format!("{:032x}", u128::from_be_bytes(*half))

@@ -23,7 +23,7 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{SealedSecretSpec, TemplateMetadata, names};
 use manifests::printable;
@@ -72,6 +72,19 @@ impl SealedInput<'_> {
         scope(self.annotations)
     }
 
+    /// Keys of the values that the Secret gets, as far as they are known without a key: the sealed values and those of the
+    /// template, without the values that are only for templates.
+    pub fn keys(&self) -> BTreeSet<&str> {
+        let mut keys = self.spec.keys();
+        let templated = self.spec.template.as_ref().and_then(|template| template.data.as_ref());
+        for input in template_inputs(self.annotations) {
+            if !templated.is_some_and(|data| data.contains_key(input)) {
+                keys.remove(input);
+            }
+        }
+        keys
+    }
+
     fn texts(&self, texts: Vec<(Option<String>, String)>) -> SealedTexts {
         SealedTexts { scope: self.scope(), namespace: self.namespace.into(), name: self.name.into(), texts }
     }
@@ -103,6 +116,12 @@ impl ReservedNames<'_> {
         let is_key = || !self.key_prefix.is_empty() && name.starts_with(self.key_prefix);
         namespace == self.namespace && ([names::DIGEST_KEY, names::KEY_CLAIM].contains(&name) || is_key())
     }
+}
+
+/// Keys of sealed values that only templates use, from the annotation `gitseal.dev/template-inputs`.
+fn template_inputs(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    let list = annotations.get(names::TEMPLATE_INPUTS).map(String::as_str).unwrap_or_default();
+    list.split(',').map(str::trim).filter(|key| !key.is_empty())
 }
 
 /// The scope that a SealedSecret with these annotations was sealed with.
@@ -194,6 +213,8 @@ pub fn assemble_for_key_holder(
 pub struct Assembly {
     secret: UnsealedSecret,
     templates: Templates,
+    /// Keys of values that the Secret does not get, except from a template.
+    inputs: Vec<String>,
 }
 
 impl Assembly {
@@ -213,7 +234,9 @@ impl Assembly {
         // that are sealed from then on.
         match secret.key_label() {
             Some(label) => Err(UnsealError::ReservedLabel(label)),
-            None => Ok(Self { secret, templates }),
+            None => {
+                Ok(Self { secret, templates, inputs: template_inputs(sealed.annotations).map(str::to_owned).collect() })
+            }
         }
     }
 
@@ -223,10 +246,14 @@ impl Assembly {
     }
 
     /// Renders the templates. As in Sealed Secrets, the result of a template replaces an unsealed value of the same
-    /// key, and all templates are given the unsealed values.
+    /// key, and all templates are given the unsealed values. Then the values that are only for templates are dropped.
     pub fn finish(self) -> Result<UnsealedSecret, UnsealError> {
-        let mut secret = self.secret;
-        secret.values = self.templates.render(secret.values)?;
+        let Self { mut secret, templates, inputs } = self;
+        let only_inputs: Vec<_> = inputs.into_iter().filter(|key| !templates.has(key)).collect();
+        secret.values = templates.render(secret.values)?;
+        for key in only_inputs {
+            secret.values.remove(&key);
+        }
         Ok(secret)
     }
 }

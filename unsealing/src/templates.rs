@@ -37,6 +37,11 @@ impl Templates {
         Self { active, plain, salts: Salts::new(sealed.namespace, sealed.name, encrypted) }
     }
 
+    /// Whether there is a template for the value of this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.active.contains_key(key) || self.plain.contains_key(key)
+    }
+
     /// Whether there is something to compute.
     pub(crate) fn is_active(&self) -> bool {
         !self.active.is_empty()

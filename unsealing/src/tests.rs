@@ -395,3 +395,22 @@ fn a_body_never_moves_while_it_is_written() {
     let encoded = parsed["data"][names[299].as_str()].as_str().unwrap();
     assert_eq!(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).unwrap(), value[..299]);
 }
+
+#[test]
+fn the_secret_does_not_get_values_that_are_only_for_templates() {
+    let mut sealed = Sealed::new(json!({
+        "encryptedData": {"password": seal("hunter2"), "user": seal("me"), "url": seal("old")},
+        "template": {"data": {"url": "db://{{ .user }}:{{ .password }}@{{ .url }}"}},
+    }));
+    let all = unseal(&sealed.input()).unwrap();
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["password", "url", "user"]);
+    let digests = [digest(&sealed.input()), {
+        sealed.annotations.insert("gitseal.dev/template-inputs".into(), "password, url,,gone".into());
+        digest(&sealed.input())
+    }];
+    assert_ne!(digests[0], digests[1]);
+    let some = unseal(&sealed.input()).unwrap();
+    assert_eq!(some.keys().collect::<Vec<_>>(), ["url", "user"]);
+    assert_eq!(sealed.input().keys().into_iter().collect::<Vec<_>>(), ["url", "user"]);
+    assert_eq!(some.values()["url"].expose(), b"db://me:hunter2@old");
+}

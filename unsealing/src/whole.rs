@@ -36,7 +36,7 @@ pub(crate) fn assemble(
     if secret.key_label().is_some() {
         return Err(UnsealError::NotASecret);
     }
-    Ok(Assembly { secret, templates: Templates::of(sealed, BTreeMap::new()) })
+    Ok(Assembly { secret, templates: Templates::of(sealed, BTreeMap::new()), inputs: Vec::new() })
 }
 
 /// A `v1 Secret`. Its values are copied from the plaintext directly into memory that is wiped.

@@ -338,6 +338,11 @@ impl Api {
         Ok(self.send(Method::GET, path, JSON, JSON, Zeroizing::default()).await?.1)
     }
 
+    /// Reads all groups of `/api` or `/apis` with their kinds.
+    pub(super) async fn discover<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        Ok(self.send(Method::GET, path, JSON, renderer::ServedKinds::ACCEPT, Zeroizing::default()).await?.1)
+    }
+
     /// Asks the API server whether it works, with everything that it needs, for example its store.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod answer;
 mod api;
+mod capabilities;
 mod discovery;
 mod fields;
 mod follow;
@@ -16,6 +17,7 @@ mod verdict;
 
 pub use answer::{ApiError, Written};
 pub use api::Api;
+pub use capabilities::Served;
 pub use discovery::{Discovery, DiscoveryError};
 pub(crate) use follow::{follow, is_refused};
 pub use live::{Change, Live, LiveObject, WatchError};

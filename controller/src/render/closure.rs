@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// gives the same result, because each request depends only on the answers before it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Closure {
+    /// Whether the folder is a chart.
+    is_chart: bool,
     /// Whether the folder has manifests of its own beside its kustomizations: then everything in it counts.
     is_mixed: bool,
     /// The paths that were asked for, sorted. `None` if there were too many: then any commit may change the result.
@@ -22,19 +24,30 @@ const BYTES: usize = 128 << 10;
 const PER_PATH: usize = 64;
 
 impl Closure {
+    /// What a chart depends on, after a render that asked for `asked`.
+    pub(crate) fn of_chart(asked: &BTreeSet<String>) -> Self {
+        let asked = is_short(asked).then(|| asked.iter().map(|path| path.as_str().into()).collect());
+        Self { is_chart: true, is_mixed: false, asked }
+    }
+
     /// What the folder `path` depends on, after a render of the kustomizations `folders` that asked for `asked`.
     pub(crate) fn new(path: &str, folders: &[String], asked: &BTreeSet<String>) -> Self {
         let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         let path = names.join("/");
         let is_mixed = folders != [path.as_str()];
-        if asked.iter().map(|path| path.len() + PER_PATH).sum::<usize>() > BYTES {
-            return Self { is_mixed, asked: None };
+        if !is_short(asked) {
+            return Self { is_chart: false, is_mixed, asked: None };
         }
         let mut asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
         // Ignore files decide whether the folder is a kustomization at all.
         let ignore_files = ignore_files(&path);
         asked.extend(ignore_files.iter().map(String::as_str));
-        Self { is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
+        Self { is_chart: false, is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
+    }
+
+    /// The library that renders, and its release. Another release may give another result.
+    pub(crate) fn renderer(&self) -> String {
+        if self.is_chart { format!("helm {}", renderer::HELM) } else { format!("kustomize {}", renderer::KUSTOMIZE) }
     }
 
     /// About how much memory it takes, in bytes.
@@ -45,12 +58,17 @@ impl Closure {
     /// Identifies what `path` becomes in `snapshot`. `folder` identifies the folder itself.
     pub(crate) fn content(&self, snapshot: &Snapshot, folder: ContentId) -> ContentId {
         let folder = if self.is_mixed { folder.to_string() } else { String::new() };
-        let besides = format!("kustomize {} {folder}", renderer::KUSTOMIZE);
+        let besides = format!("{} {folder}", self.renderer());
         match &self.asked {
             Some(asked) => snapshot.content_at(&besides, asked.iter().map(AsRef::as_ref)),
             None => snapshot.content_at(&format!("{besides} {}", snapshot.revision().commit), []),
         }
     }
+}
+
+/// Whether so many paths are remembered.
+fn is_short(asked: &BTreeSet<String>) -> bool {
+    asked.iter().map(|path| path.len() + PER_PATH).sum::<usize>() <= BYTES
 }
 
 /// The places of ignore files that decide about the folder `path`.

@@ -2,9 +2,9 @@
 //! they are read only once. The results of folders with kustomizations are kept on disk, so that they are rendered only
 //! once.
 
+mod builds;
 mod closure;
 mod kept;
-mod kustomize;
 pub(crate) mod stored;
 
 use std::{
@@ -20,21 +20,23 @@ use crds::Sync;
 use gitstore::{ContentId, Folder, Snapshot, SnapshotError};
 use manifests::{Location, ObjectId};
 use pipeline::{
-    Manifests, NotManifests, Render as _, Stage, StageError, path_of,
+    Manifests, NotManifests, Render as _, Stage, StageError, Target, path_of,
     plan::possible_ids,
     render::{self as pure, Files, NotRendered, each_object},
     repository_of,
 };
+use renderer::Release;
 use worker::Cancel;
 
 pub(crate) use self::closure::Closure;
 use self::{
+    builds::{Builds, Processes},
     kept::Kept,
-    kustomize::{Kustomizations, Processes},
 };
 use crate::{
     admission::Lease,
     attempts::{Attempts, Died},
+    cluster::{ApiError, Served},
     memory::{Memory, Spare as _, Taken},
     metrics::Metrics,
     passes,
@@ -48,6 +50,7 @@ pub struct Renderer {
     metrics: Metrics,
     sources: Arc<Sources>,
     processes: Arc<Processes>,
+    served: Served,
     kept: Arc<Kept>,
 }
 
@@ -57,7 +60,7 @@ pub(crate) struct Rendered {
     pub(crate) manifests: Manifests,
     /// The Sync's namespace, and the identity of the content.
     content: Content,
-    /// What it depends on, if it has kustomizations and was rendered just now.
+    /// What it depends on, if it is a chart or has kustomizations, and was rendered just now.
     closure: Option<Arc<Closure>>,
     /// Whether it was, or is being, kept on disk.
     is_stored: AtomicBool,
@@ -66,7 +69,7 @@ pub(crate) struct Rendered {
 
 /// The result of rendering a folder.
 pub(crate) struct Rendering {
-    /// Identifies everything that the result depends on: the same content gives the same result.
+    /// Identifies everything in Git that the result depends on.
     pub(crate) content: ContentId,
     /// The objects, or why there are none.
     pub(crate) result: Result<Arc<Rendered>, RenderError>,
@@ -79,7 +82,7 @@ impl Rendered {
     }
 }
 
-/// The content of a folder in one namespace. Namespaces do not share rendered folders, because each pays for its own.
+/// What the objects of a folder depend on, in one namespace. Namespaces do not share rendered folders, because each pays for its own.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Content {
     namespace: String,
@@ -95,7 +98,7 @@ pub(crate) enum RenderError {
     /// Files cannot be applied.
     #[error("{0}")]
     Parse(#[from] NotManifests),
-    /// A kustomization was not rendered.
+    /// A kustomization or a chart was not rendered.
     #[error("{}", pure::RenderError::<SnapshotError>::NotRendered { folder: folder.clone(), why: why.clone() })]
     NotRendered {
         /// Its folder.
@@ -137,6 +140,9 @@ pub(crate) enum RenderError {
         /// How many objects the Sync has.
         inventory: usize,
     },
+    /// A chart was not rendered, because the API server did not say what it serves.
+    #[error("cannot ask the API server for its version and its kinds, which templates may use: {0}")]
+    Capabilities(#[from] ApiError),
     /// The rendering panicked, or a shutdown stopped it.
     #[error("rendering was interrupted: {0}")]
     Interrupted(String),
@@ -154,6 +160,7 @@ impl StageError for RenderError {
             Self::NoMemoryNow => "MemoryBusy",
             Self::Died { .. } => "ProcessDied",
             Self::Nothing { .. } => "NothingRendered",
+            Self::Capabilities(_) => "DiscoveryFailed",
             Self::Interrupted(_) => "RenderInterrupted",
         }
     }
@@ -164,7 +171,7 @@ impl StageError for RenderError {
         match self {
             Self::Files(error) => error.is_terminal(),
             Self::NotRendered { why, .. } => why.is_terminal,
-            Self::Interrupted(_) | Self::NoMemoryNow | Self::Died { .. } => false,
+            Self::Capabilities(_) | Self::Interrupted(_) | Self::NoMemoryNow | Self::Died { .. } => false,
             Self::Parse(_) | Self::TooMuchMemory { .. } | Self::Nothing { .. } => true,
         }
     }
@@ -193,17 +200,19 @@ pub struct Parts {
     pub program: PathBuf,
     /// Bytes of memory for each of its processes.
     pub process_memory: u64,
+    /// What the cluster serves.
+    pub served: Served,
 }
 
 impl Renderer {
     /// Renders within the memory budget. Folders are kept in a part of the budget, and are given up when somebody needs
     /// the memory.
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, attempts, metrics, sources, program, process_memory } = parts;
+        let Parts { memory, attempts, metrics, sources, program, process_memory, served } = parts;
         let kept = Arc::new(Kept::new(memory.to_keep()));
         memory.gives_up(kept.clone());
         let processes = Arc::new(Processes::new(program, process_memory));
-        Self { memory, attempts, metrics, sources, processes, kept }
+        Self { memory, attempts, metrics, sources, processes, served, kept }
     }
 
     /// All objects in the Sync's folder: from memory or from disk if they were kept. `inventory` is the number of objects
@@ -218,45 +227,62 @@ impl Renderer {
         inventory: usize,
         patience: Patience,
     ) -> Result<Rendering, RenderError> {
-        let (path, repository) = (path_of(sync).to_owned(), repository_of(sync));
+        let (target, repository) = (Target::of(sync), repository_of(sync));
         let namespace = sync.metadata.namespace.clone().unwrap_or_default();
-        let known = self.sources.closure(&repository, &path);
+        let release = match sync.spec.helm {
+            Some(_) => renderer::release_of(sync, &*self.served.get().await?),
+            None => None,
+        };
+        let identity = identity_of(&target, release.as_ref());
+        let known = self.sources.closure(&repository, &target);
         let (folder, content) = blocking({
-            let (snapshot, path, known) = (snapshot.clone(), path.clone(), known.clone());
+            let (snapshot, target, known) = (snapshot.clone(), target.clone(), known.clone());
             move || {
-                let folder = snapshot.content_ids(&[&path]).pop().expect("one path, one identity")?;
+                let folder = snapshot.content_ids(&[&target.path]).pop().expect("one path, one identity")?;
                 Ok::<_, SnapshotError>((folder, known.map_or(folder, |closure| closure.content(&snapshot, folder))))
             }
         })
         .await??;
-        if let Some(kept) = self.kept.get(&Content { namespace: namespace.clone(), identity: content }) {
+        if let Some(kept) = self.kept.get(&Content { namespace: namespace.clone(), identity: identity(content) }) {
             self.metrics.folder_rendered(FROM_MEMORY);
             return Ok(Rendering { content, result: Ok(kept) });
         }
         let end = Arc::new(Mutex::new(None));
         let read = {
-            let (snapshot, path, end) = (snapshot.clone(), path.clone(), end.clone());
+            let (snapshot, target, end, identity) = (snapshot.clone(), target.clone(), end.clone(), identity.clone());
             move |tree: &Folder, room: &mut Taken, processes: &Processes, has_turn: bool, cancel: &Cancel| {
-                if let Some(stored) = stored::read(&snapshot, &path, folder, room) {
+                if let Some(stored) = stored::read(&snapshot, &target, folder, &identity, room) {
                     let closure = Some(Arc::new(stored.closure));
                     *lock(&end) = Some(End { from: FROM_DISK, content: stored.content, closure });
                     return Ok(Manifests { objects: stored.objects });
                 }
-                let kustomizations = Kustomizations::new(processes, has_turn, &snapshot, cancel);
-                let rendered = Files(&kustomizations).render(tree, room);
-                if kustomizations.needs_turn() {
+                let builds = Builds::new(processes, has_turn, &snapshot, cancel);
+                let rendered = match &release {
+                    Some(release) => builds.chart(release, room).map(|objects| Manifests { objects }),
+                    None => {
+                        Files(&builds).render(tree, room).map_err(|error| maybe_chart(error, &snapshot, &target.path))
+                    }
+                };
+                if builds.needs_turn() {
                     return Err(Unread::NeedsTurn);
                 }
-                let closure = kustomizations.asked().map(|(folders, asked)| Closure::new(&path, &folders, &asked));
+                let closure = builds.asked().map(|(folders, asked)| match release {
+                    Some(_) => Closure::of_chart(&asked),
+                    None => Closure::new(&target.path, &folders, &asked),
+                });
                 *lock(&end) = Some(End {
-                    from: if closure.is_some() { FROM_KUSTOMIZE } else { FROM_GIT },
+                    from: match closure {
+                        Some(_) if release.is_some() => FROM_HELM,
+                        Some(_) => FROM_KUSTOMIZE,
+                        None => FROM_GIT,
+                    },
                     content: closure.as_ref().map_or(folder, |closure| closure.content(&snapshot, folder)),
                     closure: closure.map(Arc::new),
                 });
                 rendered.map_err(Unread::from)
             }
         };
-        let tree = || snapshot.folder(&path, gitstore::Limits::default());
+        let tree = || snapshot.folder(&target.path, gitstore::Limits::default());
         let read = self.read(&namespace, work_of(sync, &snapshot), tree, patience, read).await;
         // There is no record if nothing was tried.
         let end = lock(&end).take();
@@ -267,31 +293,31 @@ impl Renderer {
             // on.
             if read.as_ref().err().is_none_or(StageError::is_terminal) {
                 content = end.content;
-                self.sources.learn(&repository, &path, (&snapshot, content), end.closure.clone());
-                closure = end.closure.filter(|_| end.from == FROM_KUSTOMIZE);
+                self.sources.learn(&repository, &target, (&snapshot, content), end.closure.clone());
+                closure = end.closure.filter(|_| end.from != FROM_DISK);
             }
         }
         let result = read.and_then(|(manifests, memory)| {
             if manifests.objects.is_empty() && inventory > 0 {
-                return Err(RenderError::Nothing { path, inventory });
+                return Err(RenderError::Nothing { path: target.path, inventory });
             }
-            let (content, is_stored) = (Content { namespace, identity: content }, AtomicBool::new(false));
+            let (content, is_stored) = (Content { namespace, identity: identity(content) }, AtomicBool::new(false));
             Ok(Arc::new(Rendered { manifests, content, closure, is_stored, memory }))
         });
         Ok(Rendering { content, result })
     }
 
-    /// Keeps on disk what was rendered by Kustomize just now. Call this only for a folder that contains no plaintext Secret.
+    /// Keeps on disk what was rendered by Kustomize or Helm just now. Call this only for a folder that contains no plaintext Secret.
     pub(crate) async fn store(&self, snapshot: Arc<Snapshot>, sync: &Sync, rendered: &Arc<Rendered>) {
         let Some(closure) = rendered.closure.clone() else { return };
         // It is stored only once, although it may be kept in memory and used again.
         if rendered.is_stored.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (path, rendered) = (path_of(sync).to_owned(), rendered.clone());
+        let (target, rendered) = (Target::of(sync), rendered.clone());
         let written = blocking(move || {
-            let content = rendered.content.identity.to_string();
-            stored::write(&snapshot, &path, &closure, &content, &rendered.manifests.objects)
+            let identity = rendered.content.identity.to_string();
+            stored::write(&snapshot, &target, &closure, &identity, &rendered.manifests.objects)
         });
         match written.await {
             Ok(Ok(())) => {}
@@ -322,6 +348,10 @@ impl Renderer {
         sync: &Sync,
         wanted: Arc<BTreeSet<ObjectId>>,
     ) -> Result<BTreeMap<ObjectId, Location>, RenderError> {
+        if sync.spec.helm.is_some() {
+            // A chart has its own rules for hidden files.
+            return Ok(BTreeMap::new());
+        }
         let namespace = sync.metadata.namespace.clone().unwrap_or_default();
         let folder = || snapshot.folder(path_of(sync), gitstore::Limits::default()).hidden();
         let (revision, work) = work_of(sync, snapshot);
@@ -413,6 +443,33 @@ const FROM_GIT: &str = "git";
 const FROM_MEMORY: &str = "memory";
 const FROM_DISK: &str = "disk";
 const FROM_KUSTOMIZE: &str = "kustomize";
+const FROM_HELM: &str = "helm";
+
+/// How the identity of a target's content in Git becomes that of everything that its objects depend on.
+fn identity_of(target: &Target, release: Option<&Release>) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
+    let besides = release.map(|Release { chart, .. }| {
+        let how = target.chart.as_deref().unwrap_or_default();
+        format!("{how} {} {}", chart.kube_version.as_deref().unwrap_or_default(), chart.api_versions.join(" "))
+    });
+    move |content| besides.as_ref().map_or(content, |besides| ContentId::of_text(&format!("{content} {besides}")))
+}
+
+/// Says what to do if a folder cannot be read because it is a chart.
+fn maybe_chart(
+    error: pure::RenderError<SnapshotError>,
+    snapshot: &Snapshot,
+    path: &str,
+) -> pure::RenderError<SnapshotError> {
+    let file = if path.is_empty() { "Chart.yaml".to_owned() } else { format!("{path}/Chart.yaml") };
+    let is_chart = || matches!(snapshot.paths(gitstore::Limits::default()).at(&file), Ok(gitstore::At::File(_)));
+    if !matches!(error, pure::RenderError::Parse(_)) || !is_chart() {
+        return error;
+    }
+    let message =
+        "the folder has a Chart.yaml: to render it as a chart, set helm in the spec of the Sync; `helm: {}` is enough";
+    let why = NotRendered { tool: "Helm", reason: "IsChart", message: message.to_owned(), is_terminal: true };
+    pure::RenderError::NotRendered { folder: path.to_owned(), why }
+}
 
 /// How reading a folder ended.
 struct End {

@@ -13,7 +13,7 @@ use std::{
 
 use gitstore::{ContentId, Snapshot};
 use manifests::{Limits, Location, Manifest, json_for_yaml};
-use pipeline::{Room, render::reserve};
+use pipeline::{Room, Target, render::reserve};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::closure::Closure;
 
 /// The version of the format of these files.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The longest first line.
 const HEAD_BYTES: u64 = 1 << 20;
 /// The length of the last line.
@@ -34,11 +34,11 @@ const MOST_BYTES: u64 = 256 << 20;
 #[derive(Deserialize, Serialize)]
 struct Head {
     format: u32,
-    /// The release of Kustomize that rendered.
-    kustomize: String,
+    /// What rendered, and its release.
+    renderer: String,
     closure: Closure,
-    /// The identity of the content that was rendered.
-    content: String,
+    /// The identity of everything that the objects depend on.
+    identity: String,
 }
 
 /// Where an object is in Git.
@@ -55,17 +55,25 @@ pub(super) struct Found {
     pub(super) closure: Closure,
 }
 
-/// What the folder `path` depended on when it was rendered last.
-pub(crate) fn closure(snapshot: &Snapshot, path: &str) -> Option<Closure> {
-    Some(open(snapshot, path).ok()??.0.closure)
+/// What `target` depended on when it was rendered last.
+pub(crate) fn closure(snapshot: &Snapshot, target: &Target) -> Option<Closure> {
+    Some(open(snapshot, target).ok()??.0.closure)
 }
 
-/// The objects of the folder `path`, if they were stored for what `snapshot` has there. Memory is taken from `room`; if
-/// there is none, nothing is found. `folder` identifies the folder itself.
-pub(super) fn read(snapshot: &Snapshot, path: &str, folder: ContentId, room: &mut dyn Room) -> Option<Found> {
-    let (head, mut file) = open(snapshot, path).ok()??;
+/// The objects of `target`, if they were stored for what `snapshot` has there. Memory is taken from `room`; if there is none,
+/// nothing is found. `folder` identifies the folder itself, and `identity` is what identifies everything that the objects
+/// depend on, given what identifies the content in Git.
+pub(super) fn read(
+    snapshot: &Snapshot,
+    target: &Target,
+    folder: ContentId,
+    identity: impl Fn(ContentId) -> ContentId,
+    room: &mut dyn Room,
+) -> Option<Found> {
+    let path = target.path.as_str();
+    let (head, mut file) = open(snapshot, target).ok()??;
     let content = head.closure.content(snapshot, folder);
-    if content.to_string() != head.content {
+    if identity(content).to_string() != head.identity {
         return None;
     }
     let bytes = file.get_ref().metadata().ok()?.len();
@@ -91,27 +99,27 @@ pub(super) fn read(snapshot: &Snapshot, path: &str, folder: ContentId, room: &mu
     Some(Found { objects: manifests, content, closure: head.closure })
 }
 
-/// Stores the rendered objects of the folder `path`. `objects` has no plaintext.
+/// Stores the rendered objects of `target`. `objects` has no plaintext.
 pub(super) fn write(
     snapshot: &Snapshot,
-    path: &str,
+    target: &Target,
     closure: &Closure,
-    content: &str,
+    identity: &str,
     objects: &[Manifest],
 ) -> io::Result<()> {
-    let target = file_of(snapshot, path);
+    let target = file_of(snapshot, target);
     // The folder above it is not created, because it is deleted together with the Repository.
     if let Err(error) = fs::create_dir(snapshot.renders())
         && error.kind() != io::ErrorKind::AlreadyExists
     {
         return Err(error);
     }
-    let (kustomize, closure, content) = (renderer::KUSTOMIZE.to_owned(), closure.clone(), content.to_owned());
+    let (renderer, closure, identity) = (closure.renderer(), closure.clone(), identity.to_owned());
     // A name of its own: two passes may store the same folder at the same time.
     let temporary = target.with_extension(format!("{:?}", std::thread::current().id()));
     let written = (|| {
         let mut file = BufWriter::new(fs::File::create(&temporary)?);
-        serde_json::to_writer(&mut file, &Head { format: FORMAT, kustomize, closure, content })?;
+        serde_json::to_writer(&mut file, &Head { format: FORMAT, renderer, closure, identity })?;
         file.write_all(b"\n")?;
         let mut hashed = Hashed { to: &mut file, hash: Sha256::new() };
         for Manifest { origin, body, .. } in objects {
@@ -155,27 +163,28 @@ fn make_room(folder: &Path, most: u64) {
     }
 }
 
-/// Deletes what is stored of other folders than `paths`.
-pub(crate) fn retain(snapshot: &Snapshot, paths: &[&str]) {
+/// Deletes what is stored of others than `targets`.
+pub(crate) fn retain(snapshot: &Snapshot, targets: &[Target]) {
     let Ok(entries) = fs::read_dir(snapshot.renders()) else { return };
-    let wanted: BTreeSet<PathBuf> = paths.iter().map(|path| file_of(snapshot, path)).collect();
+    let wanted: BTreeSet<PathBuf> = targets.iter().map(|target| file_of(snapshot, target)).collect();
     for entry in entries.flatten().filter(|entry| !wanted.contains(&entry.path())) {
         let _ = fs::remove_file(entry.path());
     }
 }
 
-/// The first line, and the rest of the file. `None` if it is of another form or of another release of Kustomize.
-fn open(snapshot: &Snapshot, path: &str) -> io::Result<Option<(Head, BufReader<fs::File>)>> {
-    let mut file = BufReader::new(fs::File::open(file_of(snapshot, path))?);
+/// The first line, and the rest of the file. `None` if it is of another form, or if another release rendered it.
+fn open(snapshot: &Snapshot, target: &Target) -> io::Result<Option<(Head, BufReader<fs::File>)>> {
+    let mut file = BufReader::new(fs::File::open(file_of(snapshot, target))?);
     let mut line = Vec::new();
     file.by_ref().take(HEAD_BYTES).read_until(b'\n', &mut line)?;
     let head: Option<Head> = serde_json::from_slice(&line).ok();
-    let fits = |head: &Head| head.format == FORMAT && head.kustomize == renderer::KUSTOMIZE;
+    let fits = |head: &Head| head.format == FORMAT && head.renderer == head.closure.renderer();
     Ok(head.filter(fits).map(|head| (head, file)))
 }
 
-fn file_of(snapshot: &Snapshot, path: &str) -> PathBuf {
-    snapshot.renders().join(&digest(path.as_bytes())[..32])
+fn file_of(snapshot: &Snapshot, Target { path, chart }: &Target) -> PathBuf {
+    let name = chart.as_ref().map_or_else(|| path.clone(), |chart| format!("{path}\n{chart}"));
+    snapshot.renders().join(&digest(name.as_bytes())[..32])
 }
 
 fn digest(bytes: &[u8]) -> String {

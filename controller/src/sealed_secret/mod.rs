@@ -289,7 +289,7 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
     let made = if is_owned { Made::Whole } else { Made::Merged };
     // After a restart it is not known which fields were applied. But it can be seen that the values are ours.
     let is_as_applied = ctx.cluster.live.expected(&id).is_none() || ctx.cluster.live.is_untouched(&id);
-    if facts.owned_values < values(sealed) || facts.is_mixed() || !is_as_applied {
+    if facts.owned_values < values(&input(ctx, sealed, key)) || facts.is_mixed() || !is_as_applied {
         return Standing::Behind;
     }
     let input = input(ctx, sealed, key);
@@ -308,11 +308,11 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
 }
 
 /// How many values the Secret has at least.
-fn values(sealed: &SealedSecret) -> usize {
+fn values(sealed: &SealedInput<'_>) -> usize {
     if sealed.spec.data.is_some() {
         return 1;
     }
-    sealed.spec.keys().len()
+    sealed.keys().len()
 }
 
 /// Digest of everything that decides what the Secret becomes.

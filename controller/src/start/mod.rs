@@ -40,7 +40,7 @@ use self::{
 use crate::{
     attempts::Attempts,
     backoff::Failing,
-    cluster::{Api, ApiError, Change, Cluster, Discovery, Live, Namespaces, Reviews},
+    cluster::{Api, ApiError, Change, Cluster, Discovery, Live, Namespaces, Reviews, Served},
     context::{Context, Queues},
     drift::Drift,
     events::Events,
@@ -284,6 +284,7 @@ impl Replica {
             Work::SealedSecretsOnly => Attempts::default(),
         };
         let sources = Arc::new(Sources::default());
+        let served = Served::new(api.clone());
         let ctx = Context {
             tenancy: config.tenancy.clone(),
             keys: config.keys.clone(),
@@ -306,6 +307,7 @@ impl Replica {
                 sources: sources.clone(),
                 program: config.renderer.clone().unwrap_or_else(renderer::program),
                 process_memory: config.renderer_memory,
+                served,
             }),
             sources,
             keyring,

@@ -134,6 +134,7 @@ fn what_is_tried_again_is_never_stalled() {
         RenderError::Died { .. } => RenderError::Died { revision: "a".into(), times: 1 }, false;
         RenderError::Nothing { .. } => RenderError::Nothing { path: "a".into(), inventory: 1 }, true;
         RenderError::Interrupted(_) => RenderError::Interrupted("a".into()), false;
+        RenderError::Capabilities(_) => RenderError::Capabilities(ApiError::Transport("a".into())), false;
     });
     all.extend(table! { NotAllowed { .. } => plaintext(), true; });
     all.extend(table! {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crds::{ObjectKey, Sync};
 use gitstore::{ContentId, Revision, Snapshot, SnapshotError};
-use pipeline::{Stage, StageError, path_of, repository_of, settings_digest};
+use pipeline::{Stage, StageError, Target, repository_of, settings_digest};
 
 use crate::sources::{FirstFetch, Lookup, Sources};
 
@@ -93,7 +93,7 @@ pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync
     if sync.spec.kube_config.is_some() {
         return Err(SourceError::Unsupported("spec.kubeConfig (applying to another cluster)"));
     }
-    match sources.lookup(&repository, path_of(sync)) {
+    match sources.lookup(&repository, &Target::of(sync)) {
         Lookup::NoRepository => Err(SourceError::NoRepository(repository)),
         Lookup::NotFetched(FirstFetch::Failed) => Err(SourceError::NotFetched(repository)),
         Lookup::NotFetched(FirstFetch::Slow) => Err(SourceError::Slow(repository)),

@@ -126,6 +126,8 @@ async fn kustomize(mut page: Page<'_>, desk: &Desk) -> Result<()> {
 }
 
 async fn helm(mut page: Page<'_>, desk: &Desk) -> Result<()> {
+    page.run("kubectl create secret generic shop").await?;
+    ensure!(desk.read("secrets/shop.yaml")?.contains("namespace-wide"));
     let said = page.run("mkdir -p charts/hello").await?;
     ensure!(line(&said, "configmap/")? == "configmap/hello-settings", "{said}");
     ensure!(desk.read("hello/hello.yaml")?.contains("level: \"debug\""));

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use manifests::{Manifest, in_one_line};
-use renderer::{BuiltChart, Chart, RenderedChart, Values};
+use renderer::{BuiltRelease, Chart, Release, ReleaseValues, RenderedChart, SealedValues, Values};
 use worker::Cancel;
 
 use crate::{
@@ -37,6 +37,11 @@ pub(super) struct ChartArgs {
     /// Value as JSON; --set wins over it
     #[arg(long, value_name = "KEY=JSON")]
     set_json: Vec<String>,
+
+    /// Sealed value from a SealedSecret of the repository, for example `auth.password=secrets/db.yaml:password`. Without :KEY,
+    /// all its values are set below NAME
+    #[arg(long, value_name = "NAME=FILE[:KEY]")]
+    set_sealed: Vec<String>,
 
     /// Name of the release [default: release-name]
     #[arg(long, value_name = "NAME")]
@@ -67,6 +72,7 @@ impl ChartArgs {
             ("--set", !self.set.is_empty()),
             ("--set-string", !self.set_string.is_empty()),
             ("--set-json", !self.set_json.is_empty()),
+            ("--set-sealed", !self.set_sealed.is_empty()),
             ("--release-name", self.release_name.is_some()),
             ("--kube-version", self.kube_version.is_some()),
             ("--api-versions", !self.api_versions.is_empty()),
@@ -83,12 +89,16 @@ impl ChartArgs {
     }
 
     /// All given values, in Helm's order: later ones win.
-    fn all_values(&self, root: &Path) -> anyhow::Result<Vec<Values>> {
+    fn all_values(&self, root: &Path) -> anyhow::Result<Vec<ReleaseValues>> {
         let files: anyhow::Result<Vec<_>> = self.values.iter().map(|path| file(path, root)).collect();
         let mut all = files?;
         all.extend(self.set_json.iter().cloned().map(Values::SetJson));
         all.extend(self.set.iter().cloned().map(Values::Set));
         all.extend(self.set_string.iter().cloned().map(Values::SetString));
+        let mut all: Vec<_> = all.into_iter().map(ReleaseValues::Plain).collect();
+        for text in &self.set_sealed {
+            all.push(ReleaseValues::Sealed(sealed(text, root)?));
+        }
         Ok(all)
     }
 }
@@ -116,6 +126,26 @@ fn file(path: &Path, root: &Path) -> anyhow::Result<Values> {
     Ok(Values::Yaml { name: path.display().to_string(), text })
 }
 
+/// The sealed values that `NAME=FILE[:KEY]` names.
+fn sealed(text: &str, root: &Path) -> anyhow::Result<SealedValues> {
+    let wrong = |what: &str| {
+        Hint::wrong_usage(
+            format!("--set-sealed {text}: {what}"),
+            "for example --set-sealed auth.password=secrets/db.yaml:password",
+        )
+    };
+    let (path, file) =
+        text.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| wrong("it is not NAME=FILE"))?;
+    let (file, key) = match file.rsplit_once(':') {
+        Some((file, key)) => (file, Some(key.to_owned())),
+        None => (file, None),
+    };
+    let found = fs::canonicalize(file).map_err(|error| wrong(&format!("cannot read {file}: {error}")))?;
+    let inside = found.strip_prefix(root).ok().and_then(Path::to_str);
+    let file = inside.ok_or_else(|| wrong("the file is not in the repository of the chart"))?.to_owned();
+    Ok(SealedValues { file, key, path: path.to_owned() })
+}
+
 /// Whether there is a chart: a folder with a Chart.yaml, or an archive.
 pub(super) fn is_chart(path: &Path) -> bool {
     path.join("Chart.yaml").is_file() || path.is_file() && path.extension().is_some_and(|end| end == "tgz")
@@ -138,16 +168,18 @@ pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::
         namespace: global.namespace().unwrap_or_else(|| "default".to_owned()),
         kube_version: args.kube_version.clone(),
         api_versions: args.api_versions.clone(),
-        values: args.all_values(&root)?,
+        only_api_versions: false,
+        values: Vec::new(),
         include_crds: args.include_crds,
         is_upgrade: args.is_upgrade,
     };
+    let release = Release { chart, values: args.all_values(&root)?, target_namespace: None };
     let copy = WorkingCopy { root };
-    let built = folder::renderer().build_chart(&chart, &copy, &mut Unlimited, &Cancel::new());
+    let built = folder::renderer().release(&release, &copy, &mut Unlimited, &Cancel::new());
     let built = built.map_err(|error| folder::explained(error, &copy));
-    let BuiltChart { rendered, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
+    let BuiltRelease { rendered, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
     warn(&rendered);
-    Ok((manifests, rendered.text()))
+    Ok((manifests.into_iter().flatten().collect(), rendered.text()))
 }
 
 fn warn(rendered: &RenderedChart) {

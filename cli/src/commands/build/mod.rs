@@ -36,8 +36,7 @@ use crate::{
 ///     gitseal build clusters/production | kubectl diff -f -
 ///     gitseal build charts/shop --release-name shop -f production.yaml
 ///
-/// The controller renders Kustomize in the same way. It does not render charts yet: commit the output of this command, and
-/// set the Sync's path to the folder with it.
+/// The controller renders a Sync's folder in the same way: a chart if the Sync has spec.helm.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {

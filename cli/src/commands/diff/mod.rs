@@ -280,8 +280,8 @@ impl Comparison<'_> {
 fn unsealed(live: &Live, step: &Step, sealed: &Sealed) -> Result<Outcome, Unmanaged> {
     let owner = step.id.sealed_secret();
     if live.is_gone(&step.id) {
-        let keys = sealed.input(&owner, true).spec.keys();
-        return Ok(Outcome::Created { keys: keys.into_iter().map(|key| format!("data.{key}")).collect() });
+        let input = sealed.input(&owner, true);
+        return Ok(Outcome::Created { keys: input.keys().into_iter().map(|key| format!("data.{key}")).collect() });
     }
     let uid = live.meta(&owner).and_then(|meta| meta.uid.as_deref()).unwrap_or_default();
     match live.meta(&step.id).map(SecretFacts::of) {

@@ -1,4 +1,4 @@
-//! Renders the kustomizations in a folder, in separate processes that get the files from here.
+//! Renders kustomizations and charts in separate processes, which get the files from here.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +13,7 @@ use pipeline::{
     Room,
     render::{Kustomize, NotRendered, RenderError},
 };
-use renderer::{Limits, Renderer, Repository};
+use renderer::{Limits, Release, Renderer, Repository};
 use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
@@ -47,8 +47,8 @@ fn claim(namespace: &str) -> Claim {
     Claim { namespace: namespace.to_owned(), amount: 1, groups: vec![group] }
 }
 
-/// Renders the kustomizations of one revision, and notes what was asked for.
-pub(super) struct Kustomizations<'a> {
+/// Renders the kustomizations or the chart of one revision, and notes what was asked for.
+pub(super) struct Builds<'a> {
     processes: &'a Processes,
     has_turn: bool,
     cancel: &'a Cancel,
@@ -57,8 +57,8 @@ pub(super) struct Kustomizations<'a> {
     folders: RefCell<Vec<String>>,
 }
 
-impl<'a> Kustomizations<'a> {
-    /// Without a turn, nothing is rendered, and [`Kustomizations::needs_turn`] returns true.
+impl<'a> Builds<'a> {
+    /// Without a turn, nothing is rendered, and [`Builds::needs_turn`] returns true.
     pub(super) fn new(processes: &'a Processes, has_turn: bool, snapshot: &Snapshot, cancel: &'a Cancel) -> Self {
         let files = Files { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() };
         Self { processes, has_turn, cancel, files, needs_turn: Cell::new(false), folders: RefCell::default() }
@@ -69,24 +69,42 @@ impl<'a> Kustomizations<'a> {
         self.needs_turn.get()
     }
 
-    /// The kustomizations, and the paths that were asked for; `None` if there was no kustomization.
+    /// The folders that were rendered, and the paths that were asked for; `None` if there was nothing to render.
     pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
         let folders = self.folders.into_inner();
         (!folders.is_empty()).then(|| (folders, self.files.asked.into_inner()))
     }
+
+    /// The objects of a chart.
+    pub(super) fn chart(
+        &self,
+        release: &Release,
+        room: &mut dyn Room,
+    ) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+        let folder = &release.chart.path;
+        self.begin(folder, "Helm")?;
+        let built = self.processes.renderer.release(release, &self.files, room, self.cancel)?;
+        built.into_applied().map_err(|why| RenderError::NotRendered { folder: folder.clone(), why })
+    }
+
+    /// Notes that a folder is rendered. Fails without a turn.
+    fn begin(&self, folder: &str, tool: &'static str) -> Result<(), RenderError<SnapshotError>> {
+        self.folders.borrow_mut().push(folder.to_owned());
+        if self.has_turn {
+            return Ok(());
+        }
+        self.needs_turn.set(true);
+        let message = "every process that renders is in use".to_owned();
+        let why = NotRendered { tool, reason: "RendererBusy", message, is_terminal: false };
+        Err(RenderError::NotRendered { folder: folder.to_owned(), why })
+    }
 }
 
-impl Kustomize for &Kustomizations<'_> {
+impl Kustomize for &Builds<'_> {
     type Error = SnapshotError;
 
     fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
-        self.folders.borrow_mut().push(folder.to_owned());
-        if !self.has_turn {
-            self.needs_turn.set(true);
-            let message = "every process that renders is in use".to_owned();
-            let why = NotRendered { tool: "Kustomize", reason: "RendererBusy", message, is_terminal: false };
-            return Err(RenderError::NotRendered { folder: folder.to_owned(), why });
-        }
+        self.begin(folder, "Kustomize")?;
         Ok(self.processes.renderer.build(folder, &self.files, room, self.cancel)?.manifests)
     }
 }

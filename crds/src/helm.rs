@@ -1,0 +1,68 @@
+//! How a Sync renders a chart.
+
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How the chart in the Sync's folder is rendered.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Helm {
+    /// The name of the release. Default: the name of the Sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 53), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub release_name: Option<String>,
+    /// Values for the chart. They replace values of the same name from `valuesFrom` and from the chart.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "any_values")]
+    pub values: Map<String, Value>,
+    /// More values for the chart, from files of the same repository. Later entries replace earlier ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub values_from: Vec<ValuesFrom>,
+    /// Whether the CustomResourceDefinitions in the chart's folder `crds/` are applied: `Apply`, also when they change, or
+    /// `Skip`.
+    #[serde(default)]
+    pub crds: ChartCrds,
+}
+
+/// Values for a chart: a file with values, or sealed values.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.file) != has(self.sealedSecret)").message("set either file or sealedSecret"))]
+#[x_kube(validation = Rule::new("has(self.sealedSecret) == has(self.path)").message("sealedSecret needs path, and path needs sealedSecret"))]
+#[x_kube(validation = Rule::new("has(self.sealedSecret) || !has(self.key)").message("key needs sealedSecret"))]
+pub struct ValuesFrom {
+    /// A YAML file with values, by its path in the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub file: Option<String>,
+    /// A file with one SealedSecret, by its path in the repository. Templates do not see its values. They get placeholders,
+    /// which stand for the values in the Secrets of the chart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub sealed_secret: Option<String>,
+    /// With `sealedSecret`: the key of one sealed value. Default: all keys, each below `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+    /// With `sealedSecret`: the name of the value in the chart, as for Helm's `--set`, for example `auth.password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^={},]+$"))]
+    pub path: Option<String>,
+}
+
+/// See [`Helm::crds`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum ChartCrds {
+    /// They are applied, and also when they change.
+    #[default]
+    Apply,
+    /// They are left out.
+    Skip,
+}
+
+fn any_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}

@@ -1,0 +1,202 @@
+//! Charts of Syncs: what is rendered for a Sync, and the objects that it applies.
+
+use crds::{ChartCrds, Sync, ValuesFrom};
+use manifests::Manifest;
+use pipeline::{namespace_for, path_of, release_name, render::NotRendered};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{BuiltRelease, Chart, ChartObject, Hook, Lookup, Release, ReleaseValues, SealedValues, Values};
+
+/// What templates see of the cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Capabilities {
+    /// The version of Kubernetes. `None` is the version that Helm was built for.
+    pub kube_version: Option<String>,
+    /// The versions that the API server serves, `group/version` and `group/version/Kind`, sorted.
+    pub api_versions: Vec<String>,
+}
+
+impl Capabilities {
+    /// Of an API server that answers with this version and these kinds.
+    pub fn new(version: String, served: impl IntoIterator<Item = ServedKinds>) -> Self {
+        let mut api_versions: Vec<_> = served.into_iter().flat_map(ServedKinds::api_versions).collect();
+        api_versions.sort();
+        api_versions.dedup();
+        Self { kube_version: Some(version), api_versions }
+    }
+}
+
+/// The groups of `/api` or `/apis` with their kinds: an `APIGroupDiscoveryList` of `apidiscovery.k8s.io/v2`.
+#[derive(Deserialize)]
+pub struct ServedKinds {
+    #[serde(default)]
+    items: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    metadata: Name,
+    #[serde(default)]
+    versions: Vec<Version>,
+}
+
+#[derive(Default, Deserialize)]
+struct Name {
+    /// Empty for the core group.
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+    #[serde(default)]
+    resources: Vec<Kind>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    response_kind: Option<KindName>,
+}
+
+#[derive(Deserialize)]
+struct KindName {
+    kind: String,
+}
+
+impl ServedKinds {
+    /// The header `Accept` of the request. API servers answer it since Kubernetes 1.30.
+    pub const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+    /// `group/version`, and `group/version/Kind` of each kind.
+    fn api_versions(self) -> impl Iterator<Item = String> {
+        self.items.into_iter().flat_map(|Group { metadata: Name { name }, versions }| {
+            versions.into_iter().flat_map(move |Version { version, resources }| {
+                let version = if name.is_empty() { version } else { format!("{name}/{version}") };
+                let kinds = resources.into_iter().filter_map(|resource| resource.response_kind);
+                let kinds: Vec<_> = kinds.map(|kind| format!("{version}/{}", kind.kind)).collect();
+                std::iter::once(version).chain(kinds)
+            })
+        })
+    }
+}
+
+/// What is rendered for `sync`, if it renders a chart.
+pub fn release_of(sync: &Sync, capabilities: &Capabilities) -> Option<Release> {
+    let helm = sync.spec.helm.as_ref()?;
+    let mut values: Vec<_> = helm.values_from.iter().map(values_of).collect();
+    if !helm.values.is_empty() {
+        // JSON is YAML.
+        let text = Value::Object(helm.values.clone()).to_string();
+        values.push(ReleaseValues::Plain(Values::Yaml { name: "spec.helm.values".to_owned(), text }));
+    }
+    let chart = Chart {
+        path: path_of(sync).to_owned(),
+        release_name: release_name(sync).to_owned(),
+        namespace: namespace_for(sync, None).to_owned(),
+        kube_version: capabilities.kube_version.clone(),
+        api_versions: capabilities.api_versions.clone(),
+        only_api_versions: !capabilities.api_versions.is_empty(),
+        values: Vec::new(),
+        include_crds: helm.crds == ChartCrds::Apply,
+        is_upgrade: false,
+    };
+    Some(Release { chart, values, target_namespace: sync.spec.target_namespace.clone() })
+}
+
+fn values_of(from: &ValuesFrom) -> ReleaseValues {
+    let inside = |path: &str| path.trim_start_matches("./").to_owned();
+    match (&from.sealed_secret, &from.file) {
+        (Some(file), _) => ReleaseValues::Sealed(SealedValues {
+            file: inside(file),
+            key: from.key.clone(),
+            path: from.path.clone().unwrap_or_default(),
+        }),
+        (None, file) => ReleaseValues::Plain(Values::File(inside(file.as_deref().unwrap_or_default()))),
+    }
+}
+
+/// The first number of the waves of hooks that run before the chart's other objects, and of those that run after them.
+/// The weight of a hook is added.
+const BEFORE: i64 = -500;
+const AFTER: i64 = 500;
+/// How far the weight of a hook can move it.
+const MOST_WEIGHT: i64 = 499;
+
+impl BuiltRelease {
+    /// The objects that a Sync applies. Hooks become objects in waves of their own, which wait until the objects of the wave
+    /// before are healthy. Hooks for tests, rollbacks and deletions are left out.
+    ///
+    /// # Errors
+    /// The chart gives other objects the next time, or it reads from the cluster.
+    pub fn into_applied(self) -> Result<Vec<Manifest>, NotRendered> {
+        if let Some(message) = self.unstable() {
+            return Err(NotRendered { tool: "Helm", reason: "NotReproducible", message, is_terminal: true });
+        }
+        let mut objects = Vec::new();
+        for (ChartObject { hook, .. }, manifests) in self.rendered.objects.iter().zip(self.manifests) {
+            match hook.as_ref().map(|hook| (hook, wave_of(hook))) {
+                None => objects.extend(manifests),
+                Some((_, None)) => {}
+                Some((_, Some(wave))) => objects.extend(manifests.into_iter().map(|manifest| in_wave(manifest, wave))),
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Why the same files and values may give something else next time.
+    fn unstable(&self) -> Option<String> {
+        let rendered = &self.rendered;
+        if let Some(Lookup { api_version, kind, namespace, name }) = rendered.lookups.first() {
+            let more = rendered.lookups.len() - 1;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let name = [namespace.as_str(), name].join("/");
+            let name = name.trim_matches('/');
+            return Some(format!(
+                "templates look up {api_version} {kind} {name} in the cluster{more}, and a Sync depends on Git only: set the \
+                 values that the chart would look up"
+            ));
+        }
+        let functions = rendered.nondeterministic.as_slice();
+        (!functions.is_empty()).then(|| {
+            format!(
+                "templates call {}, so each render gives other objects: set the values that the chart would make up, for \
+                 example a password from a SealedSecret",
+                functions.join(", ")
+            )
+        })
+    }
+}
+
+/// The number of the wave that a hook runs in. `None` if it is not applied.
+fn wave_of(hook: &Hook) -> Option<i64> {
+    let weight = hook.weight.clamp(-MOST_WEIGHT, MOST_WEIGHT);
+    let is_any = |names: [&str; 2]| hook.events.iter().any(|event| names.contains(&event.as_str()));
+    if is_any(["pre-install", "pre-upgrade"]) {
+        Some(BEFORE + weight)
+    } else if is_any(["post-install", "post-upgrade"]) {
+        Some(AFTER + weight)
+    } else {
+        None
+    }
+}
+
+/// A hook as an object of a wave. Its template may set these annotations itself.
+fn in_wave(mut manifest: Manifest, wave: i64) -> Manifest {
+    let metadata = manifest.body.entry("metadata").or_insert_with(|| json!({}));
+    let Value::Object(metadata) = metadata else { return manifest };
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    let Value::Object(annotations) = annotations else { return manifest };
+    let ours = [
+        (crds::names::WAVE, wave.to_string()),
+        (crds::names::WAIT, crds::names::WAIT_HEALTHY.to_owned()),
+        (crds::names::REPLACE, crds::names::REPLACE_ALLOWED.to_owned()),
+    ];
+    for (name, value) in ours {
+        annotations.entry(name).or_insert(value.into());
+    }
+    manifest
+}

@@ -1,0 +1,343 @@
+//! Syncs whose folder is rendered as a chart.
+
+use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use crds::Sync;
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+use localcluster::ClusterOptions;
+use sealing::Scope;
+use serde_json::json;
+
+use crate::{jobs::completes, objects::sealed_secret};
+
+const CHART: &str = "apiVersion: v2\nname: web\nversion: 1.0.0\n";
+const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: \"{{ .Release.Name }}-map\"}\n\
+    data: {value: \"{{ .Values.level }}\", namespace: \"{{ .Release.Namespace }}\"}\n";
+
+/// Writes the chart `charts/web` with these templates.
+fn write_chart(scene: &Scene, templates: &[(&str, &str)]) -> Result<()> {
+    scene.tree.write("charts/web/Chart.yaml", CHART)?;
+    scene.tree.write("charts/web/values.yaml", "level: info\n")?;
+    for (name, text) in templates {
+        scene.tree.write(&format!("charts/web/templates/{name}.yaml"), text)?;
+    }
+    Ok(())
+}
+
+async fn is_value(scene: &Scene, map: &str, value: &str) -> Result<()> {
+    scene.has("v1", "ConfigMap", map, json!({"data": {"value": value}})).await.map(drop)
+}
+
+async fn change_by_hand(scene: &Scene, map: &str) -> Result<()> {
+    let patch = Patch::Merge(json!({"data": {"value": "by hand"}}));
+    scene.api::<ConfigMap>().patch(map, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+async fn renders(controller: &Controller, from: &str) -> Result<u64> {
+    let series = format!("gitseal_folders_rendered_total{{from=\"{from}\"}}");
+    Ok(controller.metric(&series).await?.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_change() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let folder = plane.folder();
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "charts", ServerOptions::default()).await?;
+    write_chart(&scene, &[("map", MAP)])?;
+    scene.tree.write("values/one.yaml", "level: debug\n")?;
+    scene.repository(json!({})).await?;
+    let first = scene.publish("a chart").await?;
+    let of_file = json!({"helm": {"valuesFrom": [{"file": "./values/one.yaml"}]}});
+    scene.sync("one", "./charts/web", of_file).await?;
+    scene.sync("two", "./charts/web", json!({"helm": {"releaseName": "blue", "values": {"level": "warn"}}})).await?;
+    for sync in ["one", "two"] {
+        scene.is_applied(sync, &first).await?;
+    }
+    let wanted = json!({"data": {"value": "debug", "namespace": scene.namespace}});
+    scene.has("v1", "ConfigMap", "one-map", wanted).await?;
+    is_value(&scene, "blue-map", "warn").await?;
+    assert_eq!(renders(&controller, "helm").await?, 2);
+
+    // Elsewhere, then in the values of one of them, then in the chart.
+    scene.tree.write("docs/other.yaml", "x: 1\n")?;
+    scene.publish("elsewhere").await?;
+    scene.tree.write("values/one.yaml", "level: trace\n")?;
+    let second = scene.publish("the values of one").await?;
+    scene.is_applied("one", &second).await?;
+    is_value(&scene, "one-map", "trace").await?;
+    assert_eq!(renders(&controller, "helm").await?, 3);
+    let two = scene.api::<Sync>().get("two").await?;
+    assert_eq!(two.status.and_then(|status| status.last_applied_revision), Some(first));
+    scene.tree.write("charts/web/templates/map.yaml", MAP.replace("-map", "-config"))?;
+    let third = scene.publish("the chart").await?;
+    for sync in ["one", "two"] {
+        scene.is_applied(sync, &third).await?;
+    }
+    is_value(&scene, "one-config", "trace").await?;
+    is_value(&scene, "blue-config", "warn").await?;
+    scene.is_gone("v1", "ConfigMap", "blue-map").await?;
+    let before = renders(&controller, "helm").await?;
+
+    // Drift is put back without a render, also after a restart.
+    change_by_hand(&scene, "one-config").await?;
+    is_value(&scene, "one-config", "trace").await?;
+    assert_eq!(renders(&controller, "helm").await?, before);
+    controller.stop()?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    change_by_hand(&scene, "blue-config").await?;
+    is_value(&scene, "blue-config", "warn").await?;
+    assert_eq!((renders(&controller, "helm").await?, renders(&controller, "disk").await?), (0, 1));
+
+    // An edit of the values in the Sync is as good as a commit.
+    scene.sync("two", "./charts/web", json!({"helm": {"values": {"level": "error"}}})).await?;
+    is_value(&scene, "two-config", "error").await?;
+    scene.is_gone("v1", "ConfigMap", "blue-config").await
+}
+
+#[tokio::test]
+async fn templates_see_the_version_and_the_kinds_of_the_cluster() -> Result<()> {
+    let scene = Scene::new("capabilities").await?;
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: seen}\ndata:\n  \
+        version: \"{{ .Capabilities.KubeVersion.Version }}\"\n  \
+        served: \"{{ .Capabilities.APIVersions.Has \"gitseal.dev/v1alpha1/Sync\" }}\"\n  \
+        removed: \"{{ .Capabilities.APIVersions.Has \"policy/v1beta1\" }}\"\n";
+    write_chart(&scene, &[("map", template)])?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    scene.is_applied("app", &first).await?;
+    let version = Plane::shared().await?.cluster.client().await?.apiserver_version().await?.git_version;
+    let wanted = json!({"data": {"version": version, "served": "true", "removed": "false"}});
+    scene.has("v1", "ConfigMap", "seen", wanted).await.map(drop)
+}
+
+/// A Secret that uses a sealed value in three ways, and a Deployment that restarts when the value changes.
+const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: \"{{ .Release.Name }}-db\"}\ntype: example.com/db\n\
+    stringData:\n  password: {{ .Values.auth.password | quote }}\n  url: \"db://me:{{ .Values.auth.password }}@db\"\n\
+    data:\n  user: {{ \"me\" | b64enc }}\n  docker: {{ printf \"{\\\"auth\\\": %q}\" (printf \"me:%s\" .Values.auth.token | b64enc) | b64enc }}\n";
+const CHECKSUM: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: checksum\n\
+    data: {value: \"{{ include (print $.Template.BasePath \"/secret.yaml\") . | sha256sum }}\"}\n";
+
+async fn sealed_file(scene: &Scene, password: &str, token: &str) -> Result<String> {
+    let password = scene.seal_for(Scope::NamespaceWide, "any", password.as_bytes()).await?;
+    let token = scene.seal_for(Scope::NamespaceWide, "any", token.as_bytes()).await?;
+    let wide = "metadata: {annotations: {sealedsecrets.bitnami.com/namespace-wide: 'true'}, ";
+    Ok(sealed_secret("values", &password).replace("metadata: {", wide) + &format!("    token: {token}\n"))
+}
+
+fn decoded(secret: &Secret, key: &str) -> Result<String> {
+    let value = secret.data.as_ref().and_then(|data| data.get(key)).with_context(|| format!("no {key}"))?;
+    Ok(String::from_utf8(value.0.clone())?)
+}
+
+#[tokio::test]
+async fn sealed_values_reach_the_secrets_of_a_chart_and_nothing_else() -> Result<()> {
+    let scene = Scene::new("sealed-values").await?;
+    write_chart(&scene, &[("secret", SECRET), ("checksum", CHECKSUM)])?;
+    scene.tree.write("secrets/values.yaml", sealed_file(&scene, "Of-The-Chart-1", "Token-Of-It-1").await?)?;
+    let first = scene.publish("a chart with a secret").await?;
+    let values_from = json!([{"sealedSecret": "secrets/values.yaml", "path": "auth"}]);
+    scene.sync("app", "./charts/web", json!({"helm": {"valuesFrom": values_from}})).await?;
+    scene.is_applied("app", &first).await?;
+    let secret = scene.api::<Secret>().get("app-db").await?;
+    let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["docker", "password", "url", "user"]);
+    assert_eq!(secret.type_.as_deref(), Some("example.com/db"));
+    assert_eq!(decoded(&secret, "password")?, "Of-The-Chart-1");
+    assert_eq!(decoded(&secret, "url")?, "db://me:Of-The-Chart-1@db");
+    assert_eq!(decoded(&secret, "user")?, "me");
+    let auth = STANDARD.encode("me:Token-Of-It-1");
+    assert_eq!(decoded(&secret, "docker")?, format!("{{\"auth\": \"{auth}\"}}"));
+    let (uid, checksum) = (secret.uid(), scene.api::<ConfigMap>().get("checksum").await?.data);
+
+    // Somebody changes the Secret, and removes a value: it is made again as it was.
+    let patch = Patch::Merge(json!({"data": {"url": null, "password": "eA=="}}));
+    scene.api::<Secret>().patch("app-db", &PatchParams::default(), &patch).await?;
+    let url = STANDARD.encode("db://me:Of-The-Chart-1@db");
+    scene
+        .has("v1", "Secret", "app-db", json!({"data": {"url": url, "password": STANDARD.encode("Of-The-Chart-1")}}))
+        .await?;
+
+    // A new value changes the Secret and what the chart computes from it.
+    scene.tree.write("secrets/values.yaml", sealed_file(&scene, "Of-The-Chart-2", "Token-Of-It-2").await?)?;
+    let second = scene.publish("another password").await?;
+    scene.is_applied("app", &second).await?;
+    let secret = scene.api::<Secret>().get("app-db").await?;
+    assert_eq!((decoded(&secret, "password")?, secret.uid()), ("Of-The-Chart-2".to_owned(), uid));
+    ensure!(scene.api::<ConfigMap>().get("checksum").await?.data != checksum, "the checksum is the same");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sealed_value_that_cannot_be_placed_is_refused_with_its_place() -> Result<()> {
+    let scene = Scene::new("misplaced").await?;
+    write_chart(&scene, &[("secret", SECRET)])?;
+    scene.tree.write("secrets/values.yaml", sealed_file(&scene, "Misplaced-One", "Misplaced-Two").await?)?;
+    let strict = sealed_secret("other", &scene.seal("other", b"Misplaced-Three").await?);
+    scene.tree.write("secrets/strict.yaml", strict)?;
+    let from = |file: &str, key: Option<&str>, path: &str| {
+        let mut from = json!({"sealedSecret": file, "path": path});
+        if let Some(key) = key {
+            from["key"] = key.into();
+        }
+        json!({"helm": {"valuesFrom": [from], "values": {"auth": {"token": "x"}}}})
+    };
+    let outside = "{{- if .Values.outside }}\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: outside}\ndata:\n  \
+        url: \"db://{{ .Values.outside.password }}\"\n{{- end }}\n";
+    scene.tree.write("charts/web/templates/outside.yaml", outside)?;
+    scene.publish("misplaced values").await?;
+    let values = "secrets/values.yaml";
+    let cases = [
+        (
+            "outside",
+            from(values, Some("password"), "outside.password"),
+            vec![
+                "charts/web/templates/outside.yaml:",
+                "ConfigMap",
+                "data.url contains the sealed value outside.password",
+                "existingSecret",
+            ],
+        ),
+        ("unused", from(values, Some("password"), "nothing"), vec!["no Secret of the chart contains nothing", values]),
+        ("no-key", from(values, Some("pin"), "auth.password"), vec!["has no sealed value pin: it has password, token"]),
+        ("no-file", from("secrets/gone.yaml", None, "auth"), vec!["the repository has no file 'secrets/gone.yaml'"]),
+        ("no-secret", from("charts/web/values.yaml", None, "auth"), vec!["charts/web/values.yaml:1"]),
+        (
+            "strict",
+            from("secrets/strict.yaml", Some("password"), "auth.password"),
+            vec!["charts/web/templates/secret.yaml:1", "sealed for the Secret", "--scope namespace-wide"],
+        ),
+    ];
+    for (name, spec, parts) in cases {
+        scene.sync(name, "./charts/web", spec).await?;
+        let reason = if name == "no-secret" { "InvalidManifest" } else { "SealedValue" };
+        let message = scene.is_not_ready(name, reason).await.with_context(|| name.to_owned())?;
+        for part in parts {
+            ensure!(message.contains(part), "{name}: '{part}' is not in: {message}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_chart_that_cannot_be_applied_says_why() -> Result<()> {
+    let scene = Scene::new("charts-refused").await?;
+    write_chart(&scene, &[("map", MAP)])?;
+    let with = |text: &str| MAP.replace("{{ .Values.level }}", text);
+    for (name, text) in
+        [("random", "{{ randAlphaNum 8 }}"), ("lookup", "{{ (lookup \\\"v1\\\" \\\"Secret\\\" \\\"a\\\" \\\"b\\\") }}")]
+    {
+        scene.tree.write(&format!("charts/{name}/Chart.yaml"), CHART)?;
+        scene.tree.write(&format!("charts/{name}/templates/map.yaml"), with(&text.replace("\\\"", "`")))?;
+    }
+    let plain = "apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {password: hunter2hunter2}\n";
+    scene.tree.write("charts/plain/Chart.yaml", CHART)?;
+    scene.tree.write("charts/plain/templates/secret.yaml", plain)?;
+    scene.tree.write("none/map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")?;
+    scene.publish("charts").await?;
+    let helm = json!({"helm": {}});
+    let cases = [
+        (
+            "as-a-folder",
+            "./charts/web",
+            json!({}),
+            "IsChart",
+            "charts/web: Helm: the folder has a Chart.yaml: to render it",
+        ),
+        ("random", "./charts/random", helm.clone(), "NotReproducible", "templates call randAlphaNum"),
+        ("lookup", "./charts/lookup", helm.clone(), "NotReproducible", "look up v1 Secret a/b in the cluster"),
+        ("plain", "./charts/plain", helm.clone(), "PlaintextSecret", "charts/plain/templates/secret.yaml:1"),
+        ("no-chart", "./none", helm.clone(), "BuildFailed", "none: Helm:"),
+        ("no-path", "./gone", helm.clone(), "PathNotFound", "gone"),
+    ];
+    for (name, path, spec, reason, part) in cases {
+        scene.sync(name, path, spec).await?;
+        let message = scene.is_not_ready(name, reason).await.with_context(|| name.to_owned())?;
+        ensure!(message.contains(part), "{name}: '{part}' is not in: {message}");
+    }
+    // `helm: {}` is enough to apply it.
+    scene.sync("as-a-folder", "./charts/web", helm).await?;
+    is_value(&scene, "as-a-folder-map", "info").await
+}
+
+#[tokio::test]
+async fn definitions_of_a_chart_come_first_unless_they_are_skipped() -> Result<()> {
+    let scene = Scene::new("chart-crds").await?;
+    let group = format!("{}.example.com", scene.namespace);
+    let definition = format!(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: things.{group}}}\n\
+         spec:\n  group: {group}\n  scope: Namespaced\n  names: {{kind: Thing, plural: things, singular: thing}}\n  \
+         versions:\n    - {{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, \
+         x-kubernetes-preserve-unknown-fields: true}}}}}}\n"
+    );
+    let thing = format!("apiVersion: {group}/v1\nkind: Thing\nmetadata: {{name: one}}\n");
+    write_chart(&scene, &[("thing", &thing)])?;
+    scene.tree.write("charts/web/crds/thing.yaml", definition)?;
+    let first = scene.publish("a chart with a definition").await?;
+    scene.sync("skips", "./charts/web", json!({"helm": {"crds": "Skip"}})).await?;
+    let message = scene.is_not_ready("skips", "UnknownKind").await?;
+    ensure!(message.contains("Thing"), "{message}");
+    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    scene.is_applied("app", &first).await?;
+    scene.has(&format!("{group}/v1"), "Thing", "one", json!({})).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_hook_runs_before_the_other_objects_and_again_when_it_changes() -> Result<()> {
+    let scene = Scene::new("chart-hooks").await?;
+    let hook = |event: &str, name: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: {name}\n  annotations:\n    helm.sh/hook: {event}\n    \
+             helm.sh/hook-weight: '-5'\nspec:\n  managedBy: example.com/nobody\n  template:\n    spec:\n      \
+             restartPolicy: Never\n      containers: [{{name: c, image: 'example.invalid/c:{{{{ .Values.tag }}}}'}}]\n"
+        )
+    };
+    let (migrate, test, bye) =
+        (hook("pre-install,pre-upgrade", "migrate"), hook("test", "test"), hook("pre-delete", "bye"));
+    write_chart(&scene, &[("map", MAP), ("migrate", &migrate), ("test", &test), ("bye", &bye)])?;
+    let first = scene.publish("a chart with hooks").await?;
+    let with = |tag: &str| json!({"timeout": "1h", "helm": {"values": {"tag": tag}}});
+    scene.sync("app", "./charts/web", with("1")).await?;
+    let before =
+        scene.has("batch/v1", "Job", "migrate", json!({"metadata": {"annotations": {"gitseal.dev/wave": "-505"}}}));
+    let before = before.await?["metadata"]["uid"].clone();
+    scene
+        .sync_when("app", "the hook", |_, ready| {
+            ready.reason == "WaitingForHealth" && ready.message.contains("charts/web/templates/migrate.yaml:1")
+        })
+        .await?;
+    assert!(scene.get("v1", "ConfigMap", "app-map").await?.is_none());
+    completes(&scene, "migrate").await?;
+    scene.is_applied("app", &first).await?;
+    is_value(&scene, "app-map", "info").await?;
+    for left_out in ["test", "bye"] {
+        assert!(scene.get("batch/v1", "Job", left_out).await?.is_none(), "{left_out}");
+    }
+    // The values of other objects do not run it again; its own do.
+    scene.sync("app", "./charts/web", json!({"helm": {"values": {"tag": "1", "level": "warn"}}})).await?;
+    is_value(&scene, "app-map", "warn").await?;
+    let uid = |job: Option<serde_json::Value>| job.map(|job| job["metadata"]["uid"].clone());
+    assert_eq!(uid(scene.get("batch/v1", "Job", "migrate").await?), Some(before.clone()));
+    scene.sync("app", "./charts/web", with("2")).await?;
+    eventually("the hook to run again", || async {
+        let now = uid(scene.get("batch/v1", "Job", "migrate").await?).context("no Job")?;
+        ensure!(now != before, "the same Job");
+        Ok(())
+    })
+    .await?;
+    completes(&scene, "migrate").await?;
+    scene.is_ready("app").await.map(drop)
+}
