@@ -18,7 +18,7 @@ use pipeline::{
     plan::possible_ids,
     render::{Files, Kustomize, RenderError, each_object},
 };
-use renderer::Renderer;
+use renderer::{Capabilities, Renderer, release_of};
 use worker::Cancel;
 
 use crate::{
@@ -40,8 +40,11 @@ pub struct Folder {
     pub path: PathBuf,
     /// The objects in it.
     pub manifests: Vec<Manifest>,
-    /// What rendered the kustomizations in it.
+    /// What rendered the kustomizations in it, or the chart.
     renderer: Arc<Renderer>,
+    /// What templates of charts see of the cluster.
+    capabilities: Capabilities,
+    is_chart: bool,
 }
 
 /// Reads a file, or all manifests of a folder and its subfolders, sorted by path.
@@ -53,6 +56,29 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
     read_with(path, Arc::new(renderer()))
 }
 
+/// Reads a folder as the controller does for `sync`: as a chart, if the Sync says so.
+///
+/// # Errors
+/// As of [`read`]; or the chart cannot be rendered, or not be applied.
+pub fn read_for(path: &Path, sync: &Sync, capabilities: Capabilities) -> anyhow::Result<Folder> {
+    read_as(path, sync, capabilities, Arc::new(renderer()))
+}
+
+fn read_as(path: &Path, sync: &Sync, capabilities: Capabilities, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
+    let Some(mut release) = release_of(sync, &capabilities) else {
+        return Ok(Folder { capabilities, ..read_with(path, renderer)? });
+    };
+    let (root, inside) = place(path)?;
+    release.chart.path.clone_from(&inside);
+    let copy = WorkingCopy { root: root.clone() };
+    let built = renderer.release(&release, &copy, &mut Unlimited, &Cancel::new());
+    let built =
+        built.map_err(|error| explained(error, &copy)).with_context(|| format!("cannot render {}", path.display()));
+    let manifests = built?.into_applied();
+    let manifests = manifests.map_err(|why| anyhow!("{}: {}", path.display(), in_one_line(&why.message)))?;
+    Ok(Folder { root, inside, path: path.to_owned(), manifests, renderer, capabilities, is_chart: true })
+}
+
 fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
     let (root, inside) = place(path)?;
     let is_named = path.is_file();
@@ -61,7 +87,8 @@ fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
     let kustomizations = Kustomizations { copy: &copy, renderer: &renderer };
     let rendered = Files(kustomizations).render(&local, &mut Unlimited);
     let rendered = rendered.map_err(|error| explained(error, &copy))?;
-    Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects, renderer })
+    let (path, manifests, capabilities) = (path.to_owned(), rendered.objects, Capabilities::default());
+    Ok(Folder { root, inside, path, manifests, renderer, capabilities, is_chart: false })
 }
 
 /// Whether the folder has a kustomization that no ignore file excludes. Then it is rendered with Kustomize, as the controller
@@ -113,12 +140,12 @@ impl Kustomize for Kustomizations<'_> {
 }
 
 impl Folder {
-    /// Reads another folder with the same renderer, which keeps its processes. See [`read`].
+    /// Reads the folder of another Sync with the same renderer, which keeps its processes. See [`read_for`].
     ///
     /// # Errors
-    /// As of [`read`].
-    pub fn read_another(&self, path: &Path) -> anyhow::Result<Self> {
-        read_with(path, self.renderer.clone())
+    /// As of [`read_for`].
+    pub fn read_another(&self, path: &Path, sync: &Sync) -> anyhow::Result<Self> {
+        read_as(path, sync, self.capabilities.clone(), self.renderer.clone())
     }
 
     /// Whether it is in a working copy of Git. Then its path in the repository is known.
@@ -132,7 +159,8 @@ impl Folder {
     /// A file cannot be read.
     pub fn hidden(&self, sync: &Sync, wanted: &BTreeSet<ObjectId>) -> anyhow::Result<BTreeMap<ObjectId, Location>> {
         let mut found = BTreeMap::new();
-        if wanted.is_empty() || self.path.is_file() {
+        // A chart has its own rules for hidden files.
+        if wanted.is_empty() || self.path.is_file() || self.is_chart {
             return Ok(found);
         }
         let entries = entries(&self.path, &self.root, &self.inside, true)?;

@@ -17,7 +17,7 @@ use localcluster::ClusterOptions;
 use sealing::Scope;
 use serde_json::json;
 
-use crate::{jobs::completes, objects::sealed_secret};
+use crate::{cli::gitseal, jobs::completes, objects::sealed_secret};
 
 const CHART: &str = "apiVersion: v2\nname: web\nversion: 1.0.0\n";
 const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: \"{{ .Release.Name }}-map\"}\n\
@@ -340,4 +340,24 @@ async fn a_hook_runs_before_the_other_objects_and_again_when_it_changes() -> Res
     .await?;
     completes(&scene, "migrate").await?;
     scene.is_ready("app").await.map(drop)
+}
+
+#[tokio::test]
+async fn diff_renders_a_chart_as_its_sync_does() -> Result<()> {
+    let scene = Scene::new("chart-diff").await?;
+    write_chart(&scene, &[("map", MAP), ("secret", SECRET)])?;
+    scene.tree.write("secrets/values.yaml", sealed_file(&scene, "Of-The-Diff-1", "Of-The-Diff-2").await?)?;
+    let first = scene.publish("a chart").await?;
+    let values_from = json!([{"sealedSecret": "secrets/values.yaml", "path": "auth"}]);
+    scene.sync("app", "./charts/web", json!({"helm": {"valuesFrom": values_from, "values": {"size": 1}}})).await?;
+    scene.is_applied("app", &first).await?;
+    let diff = ["diff", "charts/web", "--sync", "app"];
+    gitseal(&scene, &diff).await?.is(0, &[])?;
+    scene.tree.write("charts/web/values.yaml", "level: warn\n")?;
+    let said = gitseal(&scene, &diff).await?.is(1, &["app-map"])?;
+    ensure!(said.out.contains("warn") && !said.out.contains("app-db"), "{}", said.out);
+    // Without the Sync, it is not known how the chart is rendered.
+    let said = gitseal(&scene, &diff[..2]).await?.is(2, &[])?;
+    ensure!(said.err.contains("--sync"), "{}", said.err);
+    Ok(())
 }

@@ -11,7 +11,7 @@ mod text;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -26,6 +26,7 @@ use pipeline::{
     Inventory, Plan, Resource, SecretFacts, Unmanaged, guard, may_write, path_of,
     plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place},
 };
+use renderer::{Capabilities, ServedKinds};
 use serde_json::{Value, json};
 
 use self::{
@@ -51,7 +52,7 @@ const CONCURRENCY: usize = 8;
 /// server-side dry run and compared with the live object. Nothing is written. The values of Secrets are never shown, only
 /// which keys differ.
 ///
-/// With --sync, the command decides as the controller does for that Sync. It respects the Sync's target namespace and the
+/// With --sync, the command decides as the controller does for that Sync. It renders a chart with the values of the Sync. It respects the Sync's target namespace and the
 /// fields that it ignores. It shows which Secrets would be unsealed again, and which objects would be replaced, pruned,
 /// handed over to another Sync, or kept. It also shows objects that would not be applied, because they belong to another
 /// Sync. The rights of the Sync's service account are not checked. No value is unsealed: for sealed values, too, only the
@@ -85,12 +86,20 @@ struct Entry {
 }
 
 pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let folder = folder::read(&args.path)?;
-    let client = global.client().await?;
     let namespace = global.default_namespace();
-    let sync = match &args.sync {
-        Some(name) => find_sync(&client, global, name).await?,
-        None => nobodys(&namespace),
+    let (client, sync, folder) = match &args.sync {
+        Some(name) => {
+            let client = global.client().await?;
+            let sync = find_sync(&client, global, name).await?;
+            // Other Syncs may render charts, too.
+            let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
+            let folder = folder::read_for(&args.path, &sync, capabilities)?;
+            (client, sync, folder)
+        }
+        None => {
+            let folder = folder::read(&args.path).map_err(|error| as_chart(error, &args.path))?;
+            (global.client().await?, nobodys(&namespace), folder)
+        }
     };
     if folder.manifests.is_empty() {
         return Err(Hint::error(
@@ -157,6 +166,28 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         None => output::print(text::report(&entries))?,
     }
     Ok(exit_code(&entries))
+}
+
+/// What the templates of charts see of the cluster.
+async fn capabilities(client: &Client) -> anyhow::Result<Capabilities> {
+    let version = client.apiserver_version().await?;
+    let mut served: Vec<ServedKinds> = Vec::new();
+    for path in ["/api", "/apis"] {
+        let request = http::Request::get(path).header(http::header::ACCEPT, ServedKinds::ACCEPT).body(Vec::new())?;
+        served.push(client.request(request).await?);
+    }
+    Ok(Capabilities::new(version.git_version, served))
+}
+
+/// Says what to do if a folder cannot be read because it is a chart.
+fn as_chart(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    if !path.join("Chart.yaml").is_file() {
+        return error;
+    }
+    Hint::error(
+        format!("{} is a chart, and how it is rendered depends on the Sync", path.display()),
+        "name the Sync that applies it with --sync; `gitseal build` prints the objects without a cluster",
+    )
 }
 
 async fn find_sync(client: &Client, global: &Global, name: &str) -> anyhow::Result<Sync> {

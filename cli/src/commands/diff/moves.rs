@@ -28,7 +28,7 @@ pub fn folders_of_others<'s>(
         if !path.is_dir() {
             return None;
         }
-        match folder.read_another(&path) {
+        match folder.read_another(&path, other) {
             Ok(folder) => {
                 let ids = folder.manifests.iter().flat_map(|manifest| possible_ids(other, manifest));
                 Some((other, ids.collect()))
