@@ -343,6 +343,39 @@ async fn a_hook_runs_before_the_other_objects_and_again_when_it_changes() -> Res
 }
 
 #[tokio::test]
+async fn build_prints_what_the_controller_applies_for_a_sync() -> Result<()> {
+    let scene = Scene::new("chart-build").await?;
+    write_chart(&scene, &[("map", MAP), ("secret", SECRET)])?;
+    scene.tree.write("secrets/values.yaml", sealed_file(&scene, "Of-The-Build-1", "Of-The-Build-2").await?)?;
+    let values_from = json!([{"sealedSecret": "secrets/values.yaml", "path": "auth"}]);
+    let spec = json!({"helm": {"releaseName": "blue", "valuesFrom": values_from, "values": {"level": "warn"}}});
+    let sync = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "app"},
+        "spec": {"repository": {"name": "repo"}, "path": "./charts/web", "helm": spec["helm"]},
+    });
+    scene.tree.write("clusters/app.yaml", sync.to_string())?;
+    let first = scene.publish("a chart and its Sync").await?;
+    scene.sync("app", "./charts/web", spec).await?;
+    scene.is_applied("app", &first).await?;
+    let built = gitseal(&scene, &["build", "--sync", "clusters/app.yaml", "-o", "json"]).await?.is(0, &[])?;
+    let built: serde_json::Value = serde_json::from_str(&built.out)?;
+    for object in built["items"].as_array().context("a list")? {
+        let text = |field: &str| object[field].as_str().context("a text");
+        let name = object["metadata"]["name"].as_str().context("a name")?;
+        let mut wanted = object.clone();
+        // The API server adds defaults to the metadata and removes what is null.
+        wanted["metadata"] = json!({"name": name});
+        scene.has(text("apiVersion")?, text("kind")?, name, wanted).await?;
+    }
+    assert_eq!(built["items"].as_array().map(Vec::len), Some(2), "{built}");
+    let refused = ["build", "--sync", "clusters/app.yaml", "--set", "a=b"];
+    gitseal(&scene, &refused).await?.is(2, &["--set cannot be used with --sync"])?;
+    let none = gitseal(&scene, &["build", "--sync", "charts/web/values.yaml"]).await?;
+    ensure!(none.code != Some(0), "{}", none.out);
+    Ok(())
+}
+
+#[tokio::test]
 async fn diff_renders_a_chart_as_its_sync_does() -> Result<()> {
     let scene = Scene::new("chart-diff").await?;
     write_chart(&scene, &[("map", MAP), ("secret", SECRET)])?;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use manifests::{Manifest, in_one_line};
-use renderer::{BuiltRelease, Chart, Release, ReleaseValues, RenderedChart, SealedValues, Values};
+use renderer::{BuiltRelease, Capabilities, Chart, Release, ReleaseValues, RenderedChart, SealedValues, Values};
 use worker::Cancel;
 
 use crate::{
@@ -65,9 +65,9 @@ pub(super) struct ChartArgs {
 }
 
 impl ChartArgs {
-    /// Fails if one of these flags is given, because the folder is not a chart.
-    pub(super) fn refuse_without_chart(&self, path: &Path) -> anyhow::Result<()> {
-        let flags = [
+    /// Each flag, and whether it is given.
+    fn given(&self) -> [(&'static str, bool); 10] {
+        [
             ("--values", !self.values.is_empty()),
             ("--set", !self.set.is_empty()),
             ("--set-string", !self.set_string.is_empty()),
@@ -78,14 +78,35 @@ impl ChartArgs {
             ("--api-versions", !self.api_versions.is_empty()),
             ("--include-crds", self.include_crds),
             ("--is-upgrade", self.is_upgrade),
-        ];
-        match flags.into_iter().find(|(_, is_given)| *is_given) {
+        ]
+    }
+
+    /// Fails if one of these flags is given, because the folder is not a chart.
+    pub(super) fn refuse_without_chart(&self, path: &Path) -> anyhow::Result<()> {
+        match self.given().into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(()),
             Some((flag, _)) => Err(Hint::wrong_usage(
                 format!("{flag} is only for charts, and {} is not a chart", path.display()),
                 "name a folder with a Chart.yaml and no kustomization.yaml",
             )),
         }
+    }
+
+    /// Fails if values are given beside a Sync, which has its own.
+    pub(super) fn refuse_values_beside_sync(&self) -> anyhow::Result<()> {
+        let given = self.given().into_iter().filter(|(flag, _)| !matches!(*flag, "--kube-version" | "--api-versions"));
+        match { given }.find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Hint::wrong_usage(
+                format!("{flag} cannot be used with --sync: the Sync says how its chart is rendered"),
+                "change spec.helm in the file of the Sync",
+            )),
+        }
+    }
+
+    /// What templates see of the cluster.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        Capabilities { kube_version: self.kube_version.clone(), api_versions: self.api_versions.clone() }
     }
 
     /// All given values, in Helm's order: later ones win.

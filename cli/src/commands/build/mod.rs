@@ -3,13 +3,15 @@
 mod chart;
 
 use std::{
+    fs,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use manifests::{Manifest, in_one_line};
-use pipeline::guard;
+use crds::Sync;
+use manifests::{Limits, Manifest, in_one_line};
+use pipeline::{guard, path_of};
 use renderer::Built;
 use serde_json::{Value, json};
 use worker::Cancel;
@@ -19,7 +21,7 @@ use super::diff::nobodys;
 use crate::{
     folder::{self, Unlimited},
     global::Global,
-    output::{self, OutputFormat},
+    output::{self, Hint, OutputFormat},
     working_copy::WorkingCopy,
 };
 
@@ -35,8 +37,10 @@ use crate::{
 ///     gitseal build clusters/production -o json | jq .
 ///     gitseal build clusters/production | kubectl diff -f -
 ///     gitseal build charts/shop --release-name shop -f production.yaml
+///     gitseal build --sync clusters/production/shop.yaml
 ///
-/// The controller renders a Sync's folder in the same way: a chart if the Sync has spec.helm.
+/// With --sync, the command prints the objects that the controller applies for that Sync: of the folder in its spec.path,
+/// and with the values in its spec.helm.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
@@ -44,11 +48,18 @@ pub struct BuildArgs {
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
 
+    /// File of the repository with a Sync: build what this Sync applies
+    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    sync: Option<PathBuf>,
+
     #[command(flatten)]
     chart: ChartArgs,
 }
 
 pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
+    if let Some(file) = &args.sync {
+        return of_sync(file, args, global);
+    }
     let is_rendered = folder::is_rendered(&args.path)?;
     let is_chart = !is_rendered && chart::is_chart(&args.path);
     if !is_chart {
@@ -69,12 +80,47 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
     }
     match (global.output, text) {
         (None | Some(OutputFormat::Yaml), Some(text)) => print(&text),
-        (None | Some(OutputFormat::Yaml), None) => {
+        (_, _) => print_objects(manifests, global),
+    }
+}
+
+/// Prints what the controller applies for the Sync in a file.
+fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
+    let sync = read_sync(file, global)?;
+    args.chart.refuse_values_beside_sync()?;
+    let (root, _) = folder::place(file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
+    let folder = folder::read_for(&root.join(path_of(&sync)), &sync, args.chart.capabilities())?;
+    if let Err(error) = guard(&sync, &folder.manifests) {
+        output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
+    }
+    print_objects(folder.manifests, global)
+}
+
+/// The only Sync in a file.
+fn read_sync(file: &Path, global: &Global) -> anyhow::Result<Sync> {
+    let name = file.display().to_string();
+    let bytes = fs::read(file).with_context(|| format!("cannot read {name}"))?;
+    let manifests = manifests::parse(&name, &bytes, &Limits::default())?;
+    let syncs: Vec<_> =
+        manifests.into_iter().filter(|one| one.id.kind == "Sync" && one.id.group == "gitseal.dev").collect();
+    let [sync] = syncs.as_slice() else {
+        let hint = "give each Sync that you want to build a file of its own";
+        return Err(Hint::error(format!("{name} has {} Syncs, and --sync needs a file with one", syncs.len()), hint));
+    };
+    let mut sync: Sync = serde_json::from_value(Value::Object(sync.body.clone()))
+        .with_context(|| format!("{} is not a valid Sync", sync.origin))?;
+    sync.metadata.namespace.get_or_insert_with(|| global.namespace().unwrap_or_else(|| "default".to_owned()));
+    Ok(sync)
+}
+
+fn print_objects(manifests: Vec<Manifest>, global: &Global) -> anyhow::Result<()> {
+    match global.output {
+        None | Some(OutputFormat::Yaml) => {
             let documents: anyhow::Result<Vec<_>> =
                 manifests.iter().map(|manifest| OutputFormat::Yaml.text(&manifest.body)).collect();
             print(&documents?.join("---\n"))
         }
-        (Some(format), _) => {
+        Some(format) => {
             let items: Vec<Value> = manifests.into_iter().map(|manifest| Value::Object(manifest.body)).collect();
             output::print(format.text(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?)
         }

@@ -87,19 +87,16 @@ struct Entry {
 
 pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let namespace = global.default_namespace();
-    let (client, sync, folder) = match &args.sync {
-        Some(name) => {
-            let client = global.client().await?;
-            let sync = find_sync(&client, global, name).await?;
-            // Other Syncs may render charts, too.
-            let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
-            let folder = folder::read_for(&args.path, &sync, capabilities)?;
-            (client, sync, folder)
-        }
-        None => {
-            let folder = folder::read(&args.path).map_err(|error| as_chart(error, &args.path))?;
-            (global.client().await?, nobodys(&namespace), folder)
-        }
+    let (client, sync, folder) = if let Some(name) = &args.sync {
+        let client = global.client().await?;
+        let sync = find_sync(&client, global, name).await?;
+        // Other Syncs may render charts, too.
+        let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
+        let folder = folder::read_for(&args.path, &sync, capabilities)?;
+        (client, sync, folder)
+    } else {
+        let folder = folder::read(&args.path).map_err(|error| as_chart(error, &args.path))?;
+        (global.client().await?, nobodys(&namespace), folder)
     };
     if folder.manifests.is_empty() {
         return Err(Hint::error(
