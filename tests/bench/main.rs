@@ -1,11 +1,13 @@
 //! Benchmarks: compares gitseal with a minimal client and with other programs, on one machine in one run. See
 //! docs/benchmarks.md.
 
+mod charts;
 mod floor;
 mod neighbour;
 mod overlays;
 mod process;
 mod prune;
+mod rendering;
 mod restart;
 mod seal;
 mod secrets;
@@ -29,6 +31,8 @@ enum What {
     Syncs(syncs::Options),
     /// N Syncs, each a Kustomize overlay on the same base.
     Overlays(overlays::Options),
+    /// N Syncs, each with its own values for the same Helm chart.
+    Charts(charts::Options),
     /// One Sync with N ConfigMaps. One commit creates them all, the next one removes them all.
     Prune(prune::Options),
     /// How fast a tenant's commits are applied while other tenants' repositories are hostile.
@@ -53,6 +57,7 @@ async fn main() -> Result<()> {
     match arguments.what {
         What::Syncs(options) => syncs::run(&options).await,
         What::Overlays(options) => overlays::run(&options).await,
+        What::Charts(options) => charts::run(&options).await,
         What::Prune(options) => prune::run(&options).await,
         What::Neighbour(options) => neighbour::run(&options).await,
         What::Secrets(options) => secrets::run(&options).await,

@@ -2,24 +2,25 @@
 //! restart. `kustomize build` in a loop is the peer for the rendering.
 
 use std::{
-    collections::HashSet,
-    fs,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use crds::{ConditionStatus, Sync, find_condition};
 use harness::{
     Plane,
     git::{GitServer, ServerOptions, WorkTree},
     programs::{self, Controller, ControllerOptions},
 };
-use kube::{Api, Client};
 use localcluster::ClusterOptions;
-use serde_json::json;
 
-use crate::{floor, process, workload};
+use crate::{
+    floor, process,
+    rendering::{applied, children, cpu, fetch, renders, settle},
+    workload,
+};
+
+const KUSTOMIZE: &str = "kustomize";
 
 /// Options of this benchmark.
 #[derive(clap::Args)]
@@ -65,12 +66,12 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     controller.ready().await?;
     let pid = controller.process().pid();
     applied(&client, 0..count, &first).await?;
-    let cold = Step { took: start.elapsed(), cpu: cpu(pid)?, renders: renders(&controller).await? };
+    let cold = Step { took: start.elapsed(), cpu: cpu(pid)?, renders: renders(&controller, KUSTOMIZE).await? };
     settle(pid).await?;
 
     let commit = async |what: &str, apps: Vec<usize>, controller: &Controller| -> Result<Step> {
         settle(pid).await?;
-        let (cpu_before, renders_before) = (cpu(pid)?, renders(controller).await?);
+        let (cpu_before, renders_before) = (cpu(pid)?, renders(controller, KUSTOMIZE).await?);
         let revision = format!("main@sha1:{}", tree.publish(what)?);
         let start = Instant::now();
         fetch(&client, &revision).await?;
@@ -78,7 +79,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let took = start.elapsed();
         settle(pid).await?;
         let cpu = cpu(pid)?.saturating_sub(cpu_before);
-        Ok(Step { took, cpu, renders: renders(controller).await? - renders_before })
+        Ok(Step { took, cpu, renders: renders(controller, KUSTOMIZE).await? - renders_before })
     };
     tree.write("docs/notes.yaml", "nothing: that is applied\n")?;
     let none = commit("elsewhere", Vec::new(), &controller).await?;
@@ -96,7 +97,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     controller.ready().await?;
     let pid = controller.process().pid();
     settle(pid).await?;
-    let restart = Step { took: start.elapsed(), cpu: cpu(pid)?, renders: renders(&controller).await? };
+    let restart = Step { took: start.elapsed(), cpu: cpu(pid)?, renders: renders(&controller, KUSTOMIZE).await? };
 
     let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
     let per_sync = (cold.cpu / u32::try_from(count)?).as_secs_f64() * 1000.0;
@@ -147,31 +148,6 @@ fn folder(app: usize) -> String {
     format!("overlays/app-{app}")
 }
 
-/// Requests a fetch of the Repository, and waits until it has `revision`.
-async fn fetch(client: &Client, revision: &str) -> Result<()> {
-    let api = Api::<crds::Repository>::namespaced(client.clone(), "default");
-    let patch = json!({"metadata": {"annotations": {crds::names::RECONCILE_REQUESTED_AT: revision}}});
-    api.patch("repo", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&patch)).await?;
-    harness::eventually("the fetch", || async {
-        let status = api.get("repo").await?.status.unwrap_or_default();
-        ensure!(status.revision.as_deref() == Some(revision), "{:?}", status.revision);
-        Ok(())
-    })
-    .await
-}
-
-/// Waits until the Syncs of these apps are Ready at `revision`.
-async fn applied(client: &Client, apps: impl Iterator<Item = usize>, revision: &str) -> Result<()> {
-    let waiting: HashSet<_> = apps.map(|app| format!("app-{app}")).collect();
-    let is_applied = |sync: &Sync| {
-        let Some(status) = &sync.status else { return false };
-        let is_ready = find_condition(&status.conditions, "Ready").is_some_and(|c| c.status == ConditionStatus::True);
-        let is_waited_for = sync.metadata.name.as_ref().is_some_and(|name| waiting.contains(name));
-        is_waited_for && is_ready && status.last_applied_revision.as_deref() == Some(revision)
-    };
-    workload::wait_for(client, waiting.len(), is_applied).await
-}
-
 /// How long `kustomize build` takes for every overlay, one after the other, and its processor time.
 fn kustomize_in_a_loop(tree: &WorkTree, count: usize) -> Result<(Duration, Duration)> {
     let program = localcluster::parts::kustomize()?;
@@ -184,30 +160,4 @@ fn kustomize_in_a_loop(tree: &WorkTree, count: usize) -> Result<(Duration, Durat
         ensure!(status.success(), "kustomize build ended with {status}");
     }
     Ok((start.elapsed(), process::cpu_of_ended()?.saturating_sub(before)))
-}
-
-/// How often a folder was rendered.
-async fn renders(controller: &Controller) -> Result<u64> {
-    Ok(controller.metric("gitseal_folders_rendered_total{from=\"kustomize\"}").await?.unwrap_or(0))
-}
-
-/// Processor time of the controller and of its processes that render.
-fn cpu(pid: u32) -> Result<Duration> {
-    let ended = process::cpu_of_children(pid)?;
-    let running: Duration = children(pid).into_iter().filter_map(|child| process::cpu(child).ok()).sum();
-    Ok(process::cpu(pid)? + ended + running)
-}
-
-/// The processes that `pid` started.
-fn children(pid: u32) -> Vec<u32> {
-    let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|child| fs::read_to_string(format!("/proc/{child}/stat")).ok().as_deref().and_then(parent) == Some(pid))
-        .collect()
-}
-
-/// Waits until the controller and its processes have used no processor time for two seconds.
-async fn settle(pid: u32) -> Result<()> {
-    process::quiet(Duration::from_secs(2), Duration::from_millis(20), || cpu(pid)).await
 }
