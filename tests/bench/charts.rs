@@ -104,6 +104,22 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Makes COUNT ConfigMaps.
+const TEMPLATE: &str = r#"{{- range $i := until COUNT }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $.Release.Name }}-NUMBER-{{ $i }}
+  labels: {{- include "labels" $ | nindent 4 }}
+data:
+  note: NOTE
+  size: {{ $.Values.size | quote }}
+  config.yaml: |
+    {{- toYaml $.Values | nindent 4 }}
+{{- end }}
+"#;
+
 /// A chart with 60 ConfigMaps from 6 templates and a few helpers, as generated charts have them.
 fn write_chart(tree: &WorkTree, note: &str) -> Result<()> {
     tree.write(&format!("{CHART}/Chart.yaml"), "apiVersion: v2\nname: shop\nversion: 1.0.0\n")?;
@@ -113,10 +129,9 @@ fn write_chart(tree: &WorkTree, note: &str) -> Result<()> {
         "{{- define \"labels\" -}}\napp.kubernetes.io/instance: {{ .Release.Name }}\n{{ toYaml .Values.labels }}\n{{- end }}\n",
     )?;
     for template in 0..6 {
-        let text = format!(
-            "{{{{- range $i := until {} }}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{{{ $.Release.Name              }}}}-{template}-{{{{ $i }}}}\n  labels: {{{{- include \"labels\" $ | nindent 4 }}}}\ndata:\n  note: {note}\n               size: {{{{ $.Values.size | quote }}}}\n  config.yaml: |\n    {{{{- toYaml $.Values | nindent 4 }}}}\n{{{{- end }}}}\n",
-            OBJECTS / 6
-        );
+        let number = template.to_string();
+        let text =
+            TEMPLATE.replace("NUMBER", &number).replace("NOTE", note).replace("COUNT", &(OBJECTS / 6).to_string());
         tree.write(&format!("{CHART}/templates/maps-{template}.yaml"), text)?;
     }
     Ok(())
