@@ -46,7 +46,7 @@ impl<'t> Exec<'t> {
             self.list(nodes, &dot)?;
         }
         self.memory.budget.written(self.output.len());
-        Ok(self.output.finish().expect("what does not fit was refused"))
+        Ok(self.output.finish().expect("output above the limit was refused when it was written"))
     }
 
     fn list(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, Error> {

@@ -203,7 +203,7 @@ pub(crate) fn text_of(memory: &mut Memory, value: &Value) -> Result<crate::text:
     display(memory, &mut out, value)?;
     match memory.text(out)? {
         Value::Text(text) => Ok(text),
-        _ => unreachable!("a text was made"),
+        _ => unreachable!("`Memory::text` returns a text"),
     }
 }
 

@@ -5,7 +5,7 @@ use super::Sealed;
 use super::secret::PlainSecret;
 use crate::output::Hint;
 
-/// Everything about sealing that is not in the Secret itself.
+/// Seals Secrets with a key and the choices of the command line.
 pub struct Sealer<'k> {
     pub key: &'k PublicKey,
     /// Scope of the flags. It is used instead of the Secret's own annotations.

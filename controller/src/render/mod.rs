@@ -422,8 +422,8 @@ impl Renderer {
         }
     }
 
-    /// A turn to use a process, and then memory to begin with. A holder of a turn may wait for memory, because a holder of
-    /// memory never waits for a turn. So there are no deadlocks.
+    /// Takes a turn to use a renderer process, and then enough memory to start reading. Whoever holds a turn may wait for
+    /// memory. Whoever holds memory never waits for a turn. So there are no deadlocks.
     async fn turn(&self, namespace: &str, patience: Patience) -> Result<(Option<Arc<Lease>>, Taken), RenderError> {
         Ok(match patience {
             Patience::Waits => {

@@ -26,7 +26,7 @@ use crate::{
 /// How often an object to which others keep writing is read, before its deletion is left to the next try.
 const READS: usize = 5;
 
-/// The inputs of a prune.
+/// Prunes objects of one Sync.
 pub(super) struct Pruner<'a> {
     /// The API, with the rights of the Sync's identity.
     pub(super) api: &'a Api,

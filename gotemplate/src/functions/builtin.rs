@@ -39,7 +39,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 fn decided(_: &mut Memory, _: &[Value]) -> Outcome {
-    unreachable!("the executor evaluates and, or")
+    unreachable!("`and` and `or` are evaluated by the executor, not by this function")
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "all functions have this return type")]

@@ -91,7 +91,7 @@ fn dig(memory: &mut Memory, arguments: &[Value]) -> Outcome {
         if map.element != Element::Any {
             return Err("a value on the path is not a map[string]interface {}".into());
         }
-        let Value::Text(key) = key else { unreachable!("looked at before") };
+        let Value::Text(key) = key else { unreachable!("every key was checked to be a text") };
         match memory.entries(*map).get(&**key) {
             Some(value) => found = value.clone(),
             None => return Ok(default.clone()),

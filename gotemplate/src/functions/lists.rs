@@ -227,7 +227,7 @@ fn sort(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     };
     let key = |value: &Value| match value {
         Value::Text(text) => text.clone(),
-        _ => unreachable!("they are texts"),
+        _ => unreachable!("every item was made a text"),
     };
     texts.sort_by_cached_key(key);
     memory.list(Element::Text, texts)

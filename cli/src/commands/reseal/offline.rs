@@ -60,7 +60,7 @@ fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &st
     ))
 }
 
-/// The keys for one certificate.
+/// Reseals values for one certificate, with the private keys that were given.
 struct Unsealer<'k> {
     certificate: &'k Certificate,
     /// The private key of the certificate, if it was given.

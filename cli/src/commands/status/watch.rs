@@ -78,7 +78,7 @@ impl Watched {
         }
     }
 
-    /// Prints until the user interrupts it, because the stream of events does not end by itself.
+    /// Prints every change until the user interrupts the command, because the stream of changes does not end by itself.
     pub async fn follow(self, format: Option<OutputFormat>) -> anyhow::Result<()> {
         let Self { client, namespace, repositories, syncs, config, with_namespace, only } = self;
         let only = only.as_ref();

@@ -51,8 +51,8 @@ pub struct SyncArgs {
 
     /// Let the Sync delete the objects that this revision removes, even if they are more than pruneLimit allows
     ///
-    /// `gitseal status NAME` shows which revision waits for this, and which objects it deletes. Only this revision is
-    /// confirmed, not a newer one.
+    /// `gitseal status NAME` shows which revision waits for this confirmation, and which objects the revision deletes.
+    /// Only this revision is confirmed, not a newer one.
     #[arg(long, value_name = "REVISION", conflicts_with = "all")]
     confirm_prune: Option<String>,
 

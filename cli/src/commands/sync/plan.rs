@@ -31,7 +31,7 @@ impl Plan {
     /// Finds the objects in the namespace that `targets` name. With `all`, these are all objects.
     pub async fn new(client: &Client, global: &Global, targets: &[Target], all: bool) -> anyhow::Result<Self> {
         let found = Found::read(client, global, false, None).await?;
-        Reader { namespace: &global.default_namespace(), found: &found }.plan(targets, all)
+        Planner { namespace: &global.default_namespace(), found: &found }.plan(targets, all)
     }
 }
 
@@ -48,13 +48,13 @@ pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
     ))
 }
 
-/// The objects of a namespace.
-struct Reader<'a> {
+/// Makes a [`Plan`] from the objects that were found in a namespace.
+struct Planner<'a> {
     namespace: &'a str,
     found: &'a Found,
 }
 
-impl Reader<'_> {
+impl Planner<'_> {
     fn plan(&self, targets: &[Target], all: bool) -> anyhow::Result<Plan> {
         let mut wanted: BTreeMap<ObjectKey, BTreeSet<ObjectKey>> = BTreeMap::new();
         if all {
@@ -168,7 +168,7 @@ mod tests {
             repositories,
             syncs,
         };
-        let groups = Reader { namespace: "team", found: &found }.plan(&targets, all)?.groups.into_iter().map(
+        let groups = Planner { namespace: "team", found: &found }.plan(&targets, all)?.groups.into_iter().map(
             |Group { repository, syncs }| {
                 let syncs: Vec<_> = syncs.iter().map(|sync| format!(" {}/{}", sync.namespace, sync.name)).collect();
                 format!("{}/{}:{}", repository.namespace, repository.name, syncs.concat())
