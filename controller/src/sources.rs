@@ -228,6 +228,20 @@ impl Sources {
         Lookup::Found { snapshot, content }
     }
 
+    /// The identity of `target` in a snapshot of `repository` that need not be the current one.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn content_in(
+        &self,
+        snapshot: &Snapshot,
+        repository: &ObjectKey,
+        target: &Target,
+    ) -> Result<ContentId, SnapshotError> {
+        let folder = snapshot.content_ids(&[&target.path]).pop().expect("one path, one identity");
+        content(snapshot, folder, self.closure(repository, target).as_ref())
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Source>> {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -312,6 +312,12 @@ impl Held {
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
 
+    /// Another Sync had the object when the plan was made, and has released it since.
+    pub fn was_released(&mut self) {
+        "another Sync has just released it; it is applied in the next pass".clone_into(&mut self.because);
+        self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
+    }
+
     /// `owner` has the object, and it is not known now whether it is going to release it.
     pub fn may_be_handed_over(&mut self, owner: &ObjectKey) {
         self.because = format!(

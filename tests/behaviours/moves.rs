@@ -1,5 +1,7 @@
 //! An object that moves from the folder of one Sync to that of another is handed over and not deleted, so it keeps its UID.
 
+mod meanwhile;
+
 use anyhow::{Context, Result, ensure};
 use crds::Sync;
 use harness::{

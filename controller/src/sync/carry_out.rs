@@ -90,12 +90,12 @@ impl Pass<'_> {
         &self,
         record: &mut Record,
         mut plan: Plan,
-        (snapshot, revision): (&Snapshot, &str),
+        (snapshot, revision): (&Arc<Snapshot>, &str),
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         let api = self.identity();
         let timer = (!plan.left.is_empty()).then(|| self.begin(Stage::HandOver));
-        let wanted = self.wanted_by_others(&plan.left, &record.inventory).await;
+        let wanted = self.wanted_by_others(&plan.left, &record.inventory, Some(snapshot)).await;
         drop(timer);
         plan.prune.retain(|id| !wanted.by.contains_key(id));
         let mut delay = wanted.delay(&mut record.prune_delayed_since).filter(|_| !plan.prune.is_empty());
@@ -106,7 +106,7 @@ impl Pass<'_> {
         if delay.is_some() {
             plan.prune.clear();
         }
-        let applied = self.apply_and_prune(record, plan, revision, outcome, &api).await;
+        let applied = self.apply_and_prune(record, plan, (snapshot, revision), outcome, &api).await;
         // This is done even if the rest failed, because the Syncs that wait for an object can do nothing about the
         // failure.
         let timer = (!wanted.by.is_empty()).then(|| self.begin(Stage::HandOver));
@@ -124,7 +124,7 @@ impl Pass<'_> {
         &self,
         record: &mut Record,
         mut plan: Plan,
-        revision: &str,
+        (snapshot, revision): (&Arc<Snapshot>, &str),
         outcome: &mut Outcome,
         api: &Api,
     ) -> Result<(), Failure> {
@@ -142,7 +142,7 @@ impl Pass<'_> {
         let allowed = allow(&self.ctx.cluster, &self.ctx.keyring, api, self.key, plan, &before).await;
         drop(timer);
         let Allowed { mut plan, refused, claims } = allowed?;
-        self.expect_hand_overs(&mut plan.held, &mut record.expects_since).await;
+        self.expect_hand_overs(&mut plan.held, snapshot, &mut record.expects_since).await;
         outcome.held.clone_from(&plan.held);
 
         let timer = self.begin(Stage::Widen);

@@ -235,7 +235,7 @@ impl Pass<'_> {
     /// Hands objects over to other Syncs that want them, and deletes the rest.
     async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
         let mut all: BTreeSet<_> = record.inventory.iter().map(|(id, _)| id.clone()).collect();
-        let wanted = self.wanted_by_others(&all, &record.inventory).await;
+        let wanted = self.wanted_by_others(&all, &record.inventory, None).await;
         all.retain(|id| !wanted.by.contains_key(id));
         if let Some(delay) = wanted.delay(&mut record.prune_delayed_since).filter(|_| !all.is_empty()) {
             return Err(delay.into());

@@ -4,7 +4,8 @@
 //! Before anything is pruned, the controller looks for Syncs that want one of the objects. It reads the folders of all
 //! Syncs that still have something to apply, and it considers the Syncs that tried to apply one of the objects before
 //! and could not have it. If a Sync has another Repository and another namespace, its folder is read only if it has the
-//! controller's own rights. If another Sync wants an object and may write it, the object is released for that Sync. It
+//! controller's own rights. A commit that arrives during a pass may move the objects once more, so the pass reads the
+//! folders both at its own revision and at the newest one. If another Sync wants an object and may write it, the object is released for that Sync. It
 //! stays in the inventory of this Sync until its labels show that the other one has applied it. So at every moment, it
 //! is in some inventory.
 
@@ -18,9 +19,10 @@ use std::{
 
 use crds::{ObjectKey, Sync};
 use futures::{StreamExt as _, stream};
+use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{
-    Failure, Held, Inventory, Stage, StageError as _,
+    Failure, Held, Inventory, Stage, StageError as _, Target,
     plan::{LiveView as _, possible_ids},
     repository_of,
 };
@@ -28,10 +30,10 @@ use tokio::time::Instant;
 
 pub use self::wants::Wants;
 use super::{
-    Pass,
+    Pass, Record,
     allow::AT_ONCE,
     prune::Pruner,
-    source::{self, Sourced, content_with_settings},
+    source::{self, SourceError, Sourced, content_with_settings},
 };
 use crate::{
     cluster::{ApiError, Cluster, DiscoveryError},
@@ -98,7 +100,7 @@ impl Wanted {
     }
 }
 
-/// Which of its objects a Sync is going to release.
+/// Which of its objects a Sync is going to release, by its folder at one revision.
 enum LetsGo {
     /// All of them.
     Everything,
@@ -110,12 +112,27 @@ enum LetsGo {
     Unknown,
 }
 
+impl LetsGo {
+    fn contains(&self, id: &ObjectId) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::AllBut(wants) => !wants.contains(id),
+            Self::Nothing | Self::Unknown => false,
+        }
+    }
+}
+
 impl Pass<'_> {
-    /// Which of the objects that `left` this Sync's folder another Sync wants.
-    pub(super) async fn wanted_by_others(&self, left: &BTreeSet<ObjectId>, inventory: &Inventory) -> Wanted {
+    /// Which of the objects that `left` this Sync's folder another Sync wants. `snapshot` is that of this pass, if it has one.
+    pub(super) async fn wanted_by_others(
+        &self,
+        left: &BTreeSet<ObjectId>,
+        inventory: &Inventory,
+        snapshot: Option<&Arc<Snapshot>>,
+    ) -> Wanted {
         let mut wanted = Wanted::default();
         let mut takers = self.named_by_the_cluster(left);
-        self.named_in_folders(left, &mut takers, &mut wanted).await;
+        self.named_in_folders(left, snapshot, &mut takers, &mut wanted).await;
         let unanswered = Mutex::default();
         let mut answers = stream::iter(takers)
             .map(|(id, takers)| async {
@@ -159,30 +176,14 @@ impl Pass<'_> {
     async fn named_in_folders(
         &self,
         left: &BTreeSet<ObjectId>,
+        snapshot: Option<&Arc<Snapshot>>,
         takers: &mut BTreeMap<ObjectId, Vec<Arc<Sync>>>,
         wanted: &mut Wanted,
     ) {
         if left.is_empty() {
             return;
         }
-        let repository = repository_of(self.sync);
-        for other in self.ctx.syncs.state() {
-            let key = ObjectKey::of(&*other);
-            if key == *self.key || other.metadata.deletion_timestamp.is_some() {
-                continue;
-            }
-            // The folders of Syncs that have nothing to do with this one are not read. Otherwise, anybody could make
-            // the controller read large folders for other Syncs. Such a Sync gets an object only if it waits for it,
-            // which is forgotten at a restart.
-            if self.is_stranger(&other, &key) {
-                continue;
-            }
-            let Ok(sourced) = source::source(&self.ctx.sources, self.ctx.tenancy.allow_cross_namespace, &other) else {
-                continue;
-            };
-            if has_applied(&other, &sourced.content) {
-                continue;
-            }
+        for (key, other, sourced) in self.folders_to_apply(snapshot) {
             match self.wants(&key, &other, sourced).await {
                 Ok(wants) => {
                     for id in left.iter().filter(|id| wants.contains(*id)) {
@@ -200,13 +201,61 @@ impl Pass<'_> {
                     let because = "may want some of these objects, and its folder cannot be rendered";
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
-                Err(Unread::Folder(why)) if repository_of(&other) == repository => {
+                Err(Unread::Folder(why)) if repository_of(&other) == repository_of(self.sync) => {
                     let because = "may want some of these objects, and its folder cannot be read";
                     wanted.unsaid.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
                 Err(Unread::Folder(_)) => {}
             }
         }
+    }
+
+    /// The folders of other Syncs that still have something to apply. The folders of Syncs that have nothing to do with this
+    /// one are not read. Otherwise, anybody could make the controller read large folders for other Syncs. Such a Sync gets an
+    /// object only if it waits for it, which is forgotten at a restart.
+    fn folders_to_apply(&self, snapshot: Option<&Arc<Snapshot>>) -> Vec<(ObjectKey, Arc<Sync>, Sourced)> {
+        let mut folders = Vec::new();
+        for other in self.ctx.syncs.state() {
+            let key = ObjectKey::of(&*other);
+            let is_going = other.metadata.deletion_timestamp.is_some();
+            if key == *self.key || is_going || self.is_stranger(&other, &key) {
+                continue;
+            }
+            for sourced in self.views(&other, snapshot).unwrap_or_default() {
+                if !self.has_surely_applied(&key, &other, &sourced.content) {
+                    folders.push((key.clone(), other.clone(), sourced));
+                }
+            }
+        }
+        folders
+    }
+
+    /// The folder of `other` at the newest revision; then, if it is in the Repository of this pass and the pass is at an older
+    /// revision with another content of the folder, also at that one.
+    fn views(&self, other: &Sync, snapshot: Option<&Arc<Snapshot>>) -> Result<Vec<Sourced>, SourceError> {
+        let sources = &self.ctx.sources;
+        let newest = source::source(sources, self.ctx.tenancy.allow_cross_namespace, other)?;
+        let repository = repository_of(other);
+        let is_older = |snapshot: &&Arc<Snapshot>| {
+            repository == repository_of(self.sync) && snapshot.revision() != newest.snapshot.revision()
+        };
+        let older = snapshot.filter(is_older).and_then(|snapshot| {
+            // A folder that did not exist wanted nothing.
+            let content = sources.content_in(snapshot, &repository, &Target::of(other)).ok()?;
+            let content = content_with_settings(content, other);
+            let is_other = content != newest.content;
+            is_other.then(|| Sourced { snapshot: snapshot.clone(), revision: snapshot.revision().clone(), content })
+        });
+        Ok([Some(newest), older].into_iter().flatten().collect())
+    }
+
+    /// Whether the Sync has applied `content` completely, and nothing else since. The watch may show its status late. So if
+    /// one of its passes runs now, the answer is no.
+    fn has_surely_applied(&self, key: &ObjectKey, sync: &Sync, content: &str) -> bool {
+        let is_in_record = |record: &tokio::sync::Mutex<Record>| {
+            record.try_lock().is_ok_and(|record| record.content.as_deref() == Some(content))
+        };
+        has_applied(sync, content) && self.ctx.records.get(key).is_none_or(|record| is_in_record(&record))
     }
 
     /// All objects in the folder of `other`. A pass that holds memory does not wait for more.
@@ -315,25 +364,31 @@ impl Pass<'_> {
     }
 
     /// Marks the objects in `held` that other Syncs are going to hand over. The Sync waits for them for a limited time,
-    /// which began at `since`.
-    pub(super) async fn expect_hand_overs(&self, held: &mut [Held], since: &mut Option<Instant>) {
+    /// which began at `since`. `snapshot` is that of this pass.
+    pub(super) async fn expect_hand_overs(
+        &self,
+        held: &mut [Held],
+        snapshot: &Arc<Snapshot>,
+        since: &mut Option<Instant>,
+    ) {
         let (mut owners, mut letting_go) = (HashMap::new(), BTreeSet::new());
         for held in held.iter_mut().filter(|held| held.is_owned_by_another()) {
-            let Some(owner) = self.ctx.cluster.live.owner(&held.id) else { continue };
-            let lets_go = match owners.entry(owner.clone()) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => unknown.insert(self.lets_go(&owner).await),
+            let Some(owner) = self.ctx.cluster.live.owner(&held.id) else {
+                // It was released after the plan was made. That has woken this Sync.
+                held.was_released();
+                continue;
             };
-            match lets_go {
-                LetsGo::Unknown => held.may_be_handed_over(&owner),
-                LetsGo::Nothing => {}
-                LetsGo::AllBut(wants) if wants.contains(&held.id) => {}
-                LetsGo::Everything | LetsGo::AllBut(_) => {
-                    if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
-                        held.wait_for_hand_over(&owner);
-                    }
-                    letting_go.insert(owner);
+            let views = match owners.entry(owner.clone()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.lets_go(&owner, snapshot).await),
+            };
+            if views.iter().any(|lets_go| lets_go.contains(&held.id)) {
+                if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
+                    held.wait_for_hand_over(&owner);
                 }
+                letting_go.insert(owner);
+            } else if views.iter().any(|lets_go| matches!(lets_go, LetsGo::Unknown)) {
+                held.may_be_handed_over(&owner);
             }
         }
         if letting_go.is_empty() {
@@ -344,23 +399,26 @@ impl Pass<'_> {
         }
     }
 
-    /// Which objects the Sync `owner` is going to release: those that are not in the newest content of its folder.
-    async fn lets_go(&self, owner: &ObjectKey) -> LetsGo {
-        let Self { ctx, .. } = *self;
-        let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return LetsGo::Everything };
+    /// Which objects the Sync `owner` is going to release: those that are not in its folder, at the newest revision or at that
+    /// of this pass.
+    async fn lets_go(&self, owner: &ObjectKey, snapshot: &Arc<Snapshot>) -> Vec<LetsGo> {
+        let Some(other) = self.ctx.syncs.get(&owner.to_ref()) else { return vec![LetsGo::Everything] };
         if other.metadata.deletion_timestamp.is_some() {
-            return LetsGo::Everything;
+            return vec![LetsGo::Everything];
         }
-        let sourced = source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &other);
-        let (false, Ok(sourced)) = (other.spec.suspend, sourced) else { return LetsGo::Nothing };
-        let has_applied = has_applied(&other, &sourced.content);
-        match self.wants(owner, &other, sourced).await {
-            Ok(wants) => LetsGo::AllBut(wants),
-            Err(Unread::NoMemory | Unread::NoRenderer(_)) => LetsGo::Unknown,
-            // It has applied this content, so its objects stay.
-            Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
-            Err(Unread::Folder(_)) => LetsGo::Everything,
+        let (false, Ok(views)) = (other.spec.suspend, self.views(&other, Some(snapshot))) else { return Vec::new() };
+        let mut all = Vec::new();
+        for sourced in views {
+            let has_applied = has_applied(&other, &sourced.content);
+            all.push(match self.wants(owner, &other, sourced).await {
+                Ok(wants) => LetsGo::AllBut(wants),
+                Err(Unread::NoMemory | Unread::NoRenderer(_)) => LetsGo::Unknown,
+                // It has applied this content, so its objects stay.
+                Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
+                Err(Unread::Folder(_)) => LetsGo::Everything,
+            });
         }
+        all
     }
 
     /// Wakes the Sync `owner` if it has nothing else to do, because it does not know that this Sync wants an object

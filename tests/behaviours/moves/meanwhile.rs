@@ -1,0 +1,170 @@
+//! Another Sync acts, or another commit arrives, while a pass runs. The proxy holds a request of the pass until then.
+
+use anyhow::{Result, ensure};
+use crds::Sync;
+use harness::{
+    Scene, eventually,
+    faults::{Fault, Injected, Which},
+};
+use serde_json::json;
+
+use super::{mapping, owner, uid};
+use crate::{
+    faults::Faulty,
+    traces::{events, handled},
+};
+
+/// The Sync `one` has the ConfigMap `moves` and does nothing while the Sync `gate` is not Ready. The suspended Sync `third`
+/// has an account of its own. So a pass that gives `third` an object asks the API server for its rights. Returns the UID of
+/// the ConfigMap, too.
+async fn with_a_gate(name: &str) -> Result<(Faulty, String)> {
+    let faulty = Faulty::without_work(name).await?;
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    scene.account("third", json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}])).await?;
+    for path in ["one/stays", "one/moves", "two/stays-two", "two/leaves", "gate/gate", "third/own"] {
+        let (_, object) = path.split_once('/').unwrap_or_default();
+        scene.tree.write(&format!("{path}.yaml"), mapping(object))?;
+    }
+    let revision = scene.publish("before").await?;
+    scene.sync("gate", "./gate", json!({})).await?;
+    scene.sync("one", "./one", json!({"dependsOn": [{"name": "gate"}]})).await?;
+    scene.sync("two", "./two", json!({})).await?;
+    scene.sync("third", "./third", json!({"serviceAccountName": "third", "suspend": true})).await?;
+    for sync in ["gate", "one", "two"] {
+        scene.is_applied(sync, &revision).await?;
+    }
+    let before = uid(scene, "ConfigMap", "moves").await?;
+    Ok((faulty, before))
+}
+
+fn open_gate(scene: &Scene) -> Result<()> {
+    scene.tree.write("gate/gate.yaml", mapping("gate") + &mapping("open"))
+}
+
+fn close_gate(scene: &Scene) -> Result<()> {
+    scene.tree.write("gate/gate.yaml", "kind: [broken\n")
+}
+
+fn move_from(scene: &Scene, from: &str, to: &str, object: &str) -> Result<()> {
+    scene.tree.remove(&format!("{from}/{object}.yaml"))?;
+    scene.tree.write(&format!("{to}/{object}.yaml"), mapping(object))
+}
+
+/// Holds the questions about rights, and waits until a pass asks one.
+async fn asks(held: &Injected) -> Result<()> {
+    eventually("a pass to ask for the rights of an account", || async {
+        ensure!(held.hits() > 0);
+        Ok(())
+    })
+    .await
+}
+
+/// Moves `moves` from `one`, which does nothing yet, to `two`. The pass of `two` has made its plan and is held.
+async fn two_is_held(faulty: &Faulty) -> Result<Injected> {
+    let scene = &faulty.scene;
+    let held = faulty.proxy.inject(Which::all().path("selfsubjectaccessreviews"), Fault::Hold);
+    move_from(scene, "one", "two", "moves")?;
+    move_from(scene, "two", "third", "leaves")?;
+    close_gate(scene)?;
+    scene.publish("moved, and the owner waits for something else").await?;
+    scene.is_not_ready("one", "DependencyNotReady").await?;
+    asks(&held).await?;
+    Ok(held)
+}
+
+async fn has(scene: &Scene, sync: &str, before: &str) -> Result<()> {
+    eventually(&format!("{sync} to have what moved"), || async {
+        let owner = owner(scene, "ConfigMap", "moves").await?;
+        ensure!(owner == sync, "{owner}");
+        Ok(())
+    })
+    .await?;
+    for sync in ["one", "two"] {
+        scene.is_ready(sync).await?;
+        let told = events(scene, sync, "ObjectOwnedByAnotherSync").await?;
+        ensure!(told.is_empty(), "{sync}: {told:?}");
+    }
+    ensure!(uid(scene, "ConfigMap", "moves").await? == before, "it was made anew");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_released_during_a_pass_is_no_conflict() -> Result<()> {
+    let (faulty, before) = with_a_gate("released-meanwhile").await?;
+    let scene = &faulty.scene;
+    let held = two_is_held(&faulty).await?;
+    open_gate(scene)?;
+    scene.publish("the gate is open").await?;
+    scene.sync_when("one", "it to hand the object over", |_, ready| ready.reason == "HandingOver").await?;
+    held.lift();
+    has(scene, "two", &before).await
+}
+
+#[tokio::test]
+async fn what_moves_back_during_a_pass_is_no_conflict() -> Result<()> {
+    let (faulty, before) = with_a_gate("back-meanwhile").await?;
+    let scene = &faulty.scene;
+    let held = two_is_held(&faulty).await?;
+    move_from(scene, "two", "one", "moves")?;
+    open_gate(scene)?;
+    scene.publish("moved back").await?;
+    held.lift();
+    has(scene, "one", &before).await
+}
+
+#[tokio::test]
+async fn what_moves_back_during_a_pass_that_gives_it_up_keeps_its_uid() -> Result<()> {
+    let (faulty, before) = with_a_gate("back-and-kept").await?;
+    let scene = &faulty.scene;
+    let all = json!([{"apiGroups": [""], "resources": ["configmaps", "limitranges"], "verbs": ["*"]}]);
+    scene.account("first", all).await?;
+    // No dependency for `one`, but one for `two`.
+    scene.sync("one", "./one", json!({"serviceAccountName": "first"})).await?;
+    scene.sync("two", "./two", json!({"dependsOn": [{"name": "gate"}]})).await?;
+    handled(scene, "one").await?;
+    handled(scene, "two").await?;
+
+    // Nobody watches its kind yet, so the API server is asked before the plan is made.
+    let range = "apiVersion: v1\nkind: LimitRange\nmetadata: {name: none}\nspec: {limits: []}\n";
+    let held = faulty.proxy.inject(Which::all().path("selfsubjectaccessreviews"), Fault::Hold);
+    move_from(scene, "one", "two", "moves")?;
+    scene.tree.write("one/range.yaml", range)?;
+    close_gate(scene)?;
+    scene.publish("moved, and the taker waits for something else").await?;
+    scene.is_not_ready("two", "DependencyNotReady").await?;
+    asks(&held).await?;
+    move_from(scene, "two", "one", "moves")?;
+    open_gate(scene)?;
+    let back = scene.publish("moved back").await?;
+    held.lift();
+    scene.is_applied("one", &back).await?;
+    has(scene, "one", &before).await
+}
+
+#[tokio::test]
+async fn what_moves_back_keeps_its_uid_though_the_watch_is_late() -> Result<()> {
+    let (faulty, before) = with_a_gate("late-status").await?;
+    let scene = &faulty.scene;
+    // The controller has seen that `one` has applied its folder as it is now.
+    handled(scene, "one").await?;
+    let late = faulty.proxy.inject(Which::watches().path("/syncs"), Fault::Hold);
+    move_from(scene, "one", "two", "moves")?;
+    let there = scene.publish("moved").await?;
+    for sync in ["one", "two"] {
+        scene.is_applied(sync, &there).await?;
+    }
+    // Now the folder of `one` is again as the late status says. The Sync itself can do nothing yet.
+    move_from(scene, "two", "one", "moves")?;
+    close_gate(scene)?;
+    scene.publish("moved back").await?;
+    let hands_over = |sync: &Sync, ready: &crds::Condition| {
+        let _ = sync;
+        ready.reason == "HandingOver" && ready.message.contains("/one")
+    };
+    scene.sync_when("two", "it to hand the object over", hands_over).await?;
+    late.lift();
+    open_gate(scene)?;
+    scene.publish("the gate is open").await?;
+    has(scene, "one", &before).await
+}
