@@ -61,6 +61,11 @@ pub mod names {
     pub const WAIT: &str = "gitseal.dev/wait";
     /// The only value of [`WAIT`].
     pub const WAIT_HEALTHY: &str = "healthy";
+    /// Annotation in Git, on a Deployment, StatefulSet or DaemonSet: with the value `true`, its Pods are restarted when a value
+    /// that they use changes.
+    pub const RESTART_ON_SECRET_CHANGE: &str = "gitseal.dev/restart-on-secret-change";
+    /// Annotation on the Pod template of such a workload: a digest of these values, which only the cluster's controller can make.
+    pub const VALUES_DIGEST: &str = "gitseal.dev/values-digest";
     /// Finalizer on a Sync: its objects are pruned before it goes.
     pub const FINALIZER: &str = "gitseal.dev/prune";
     /// Annotation on a Sync: the inventory of its first pass, with a digest that only the controller can make. It is

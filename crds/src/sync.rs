@@ -223,6 +223,10 @@ pub struct InventoryEntry {
     /// another one, somebody changed the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub f: Option<String>,
+    /// For a workload with the annotation `gitseal.dev/restart-on-secret-change`, the digest in its Pod template. For a Secret
+    /// whose SealedSecret was sealed again with the same values, the digest of the SealedSecret that first had them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub u: Option<String>,
     /// Number of the wave that the object is applied in. Absent for 0. Objects are deleted in the opposite order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub w: Option<i32>,

@@ -25,6 +25,8 @@ pub struct Tracked {
     pub manifest: Option<String>,
     /// Digest of the fields that we owned after the object was applied.
     pub fields: Option<FieldsDigest>,
+    /// See [`InventoryEntry::u`].
+    pub values: Option<String>,
     /// Number of its wave.
     pub wave: i32,
 }
@@ -37,6 +39,7 @@ impl Tracked {
             v: self.version.clone(),
             m: self.manifest.clone(),
             f: self.fields.map(|fields| fields.to_string()),
+            u: self.values.clone(),
             w: (self.wave != 0).then_some(self.wave),
         }
     }
@@ -54,6 +57,7 @@ impl Inventory {
                     version: entry.v.clone(),
                     manifest: entry.m.clone(),
                     fields: entry.f.as_deref().and_then(FieldsDigest::parse),
+                    values: entry.u.clone(),
                     wave: entry.w.unwrap_or(0),
                 };
                 Ok((Arc::new(id), Arc::new(record)))
@@ -68,12 +72,13 @@ impl Inventory {
     }
 
     /// The size of the inventory in a status, in bytes of JSON, after the objects of `digests` are applied with these
-    /// manifests.
-    pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, &str>) -> usize {
+    /// manifests, and with values that have digests of these lengths.
+    pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, (&str, usize)>) -> usize {
         let entries = self.entries.iter().map(|(id, record)| {
             let mut entry = record.entry(id);
-            if let Some(digest) = digests.get(&**id) {
+            if let Some((digest, values)) = digests.get(&**id) {
                 entry.m = Some((*digest).to_owned());
+                entry.u = (*values > 0).then(|| "0".repeat(*values));
                 entry.f = Some(entry.f.unwrap_or_else(|| FieldsDigest::LONGEST.to_string()));
             }
             // One more for the comma.
@@ -149,6 +154,13 @@ impl Inventory {
         }
     }
 
+    /// `id` was applied with values that have this digest.
+    pub fn set_values(&mut self, id: &ObjectId, values: Option<String>) {
+        if let Some(record) = self.entries.get_mut(id).filter(|record| record.values != values) {
+            Arc::make_mut(record).values = values;
+        }
+    }
+
     /// Removes `id`, which does not exist any more.
     pub fn remove(&mut self, id: &ObjectId) {
         self.entries.remove(id);
@@ -170,6 +182,7 @@ mod tests {
         inventory.widen(id("", "ConfigMap", "settings"), "v1");
         inventory.applied(&id("", "ConfigMap", "settings"), "abc".into(), FieldsDigest::parse("00000000000000ff"));
         inventory.set_wave(&id("apps", "Deployment", "web"), -7);
+        inventory.set_values(&id("apps", "Deployment", "web"), Some("def".into()));
         assert_eq!(Inventory::read(&inventory.write()).unwrap(), inventory);
     }
 
@@ -185,9 +198,10 @@ mod tests {
         let mut inventory = Inventory::default();
         inventory.widen(web.clone(), "v1");
         inventory.widen(settings.clone(), "v1");
-        let bytes = inventory.bytes_when_applied(&HashMap::from([(&web, "abc"), (&settings, "defg")]));
+        let bytes = inventory.bytes_when_applied(&HashMap::from([(&web, ("abc", 4)), (&settings, ("defg", 0))]));
         inventory.applied(&web, "abc".into(), FieldsDigest::parse("00000000000000ff"));
         inventory.applied(&settings, "defg".into(), FieldsDigest::parse("00000000000000ff"));
+        inventory.set_values(&web, Some("hijk".into()));
         // The JSON has two brackets, and one comma between two entries.
         assert_eq!(bytes + 1, serde_json::to_string(&inventory.write()).unwrap().len());
         assert_eq!(bytes, inventory.bytes_when_applied(&HashMap::new()));

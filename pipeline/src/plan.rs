@@ -5,6 +5,7 @@ mod as_applied;
 mod barrier;
 mod crd;
 mod job;
+mod restart;
 mod wave;
 
 use std::{
@@ -18,11 +19,16 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use unsealing::SealedInput;
 
-use crate::{Cause, Held, Inventory, Kinds, Resource, Stage, StageError, namespace_for, references::secrets_used};
+use crate::{
+    Cause, Held, Inventory, Kinds, Resource, Stage, StageError, inventory::Tracked, namespace_for,
+    references::secrets_used,
+};
 pub use as_applied::digest_as_applied;
-use as_applied::{complete, left_to_others};
+use as_applied::{complete, left_to_others, object_at};
 pub use barrier::Barrier;
 pub use crd::kinds_defined;
+use restart::Values;
+pub use restart::{KeyedDigest, Stamp};
 pub use wave::{Tier, TooLate, Wave};
 pub(crate) use wave::{asks_to_wait, number_of};
 
@@ -67,11 +73,24 @@ pub struct Step {
     pub content: Content,
     /// Why it is applied.
     pub why: Why,
+    /// The digest of the values that it uses, which is in its Pod template, if it asks for that.
+    pub stamp: Option<Stamp>,
     /// JSON pointers of fields that the Sync leaves to others; these are not in `content`.
     pub left_to_others: Vec<String>,
     /// Names of the Secrets of this plan that the object uses, all in the object's own namespace. If one of them cannot
     /// be made, the object is held back.
     pub needs: Vec<String>,
+}
+
+impl Step {
+    /// Whether the object in Git, with the values that it uses, is the one that was `applied`.
+    pub fn is_as(&self, applied: &Tracked) -> bool {
+        let is_same_values = match &self.content {
+            Content::Manifest(_) => applied.values.as_ref() == self.stamp.as_ref().map(|stamp| &stamp.digest),
+            Content::Sealed(_) => true,
+        };
+        applied.manifest.as_ref() == Some(&self.digest) && is_same_values
+    }
 }
 
 /// See [`Step::why`].
@@ -222,7 +241,7 @@ impl Scope<'_> {
 }
 
 /// Makes the plan for the objects in `manifests`. `kinds` has those that the cluster serves or the folder defines,
-/// `current` is everything that the Sync has.
+/// `current` is everything that the Sync has. Without `keyed`, workloads keep the digests of the values that they use.
 pub fn plan(
     sync: &Sync,
     manifests: &[Manifest],
@@ -230,13 +249,15 @@ pub fn plan(
     current: &Inventory,
     live: &impl LiveView,
     scope: Scope<'_>,
+    keyed: Option<&KeyedDigest<'_>>,
 ) -> Result<Plan, PlanError> {
     let key = ObjectKey::of(sync);
     let numbers = wave::numbers(sync, manifests, kinds)?;
     let mut plan = Plan { inventory: current.clone(), numbers, ..Plan::default() };
     let mut keep = BTreeSet::new();
     let mut steps = Vec::new();
-    let mut values = 0;
+    let mut sealed = 0;
+    let values = Values::new(sync, manifests, kinds);
     for manifest in manifests {
         let resource = kinds.of(manifest).ok_or_else(|| PlanError::UnknownKind {
             origin: manifest.origin.clone(),
@@ -253,21 +274,21 @@ pub fn plan(
         if plan.is_awaited(sync, manifest, &id) {
             plan.awaited.insert(id.clone());
         }
-        values += sealed_values(manifest);
-        if values > MOST_VALUES && id.is_sealed_secret() {
+        sealed += sealed_values(manifest);
+        if sealed > MOST_VALUES && id.is_sealed_secret() {
             plan.held.push(too_many_values(id, manifest.origin.clone()));
             continue;
         }
         let uses = secrets_used(manifest);
         let mut manifest = manifest.clone();
         manifest.id = id;
-        match owned_by_another(live, &key, &manifest, &ids) {
-            Some(held) => {
-                let kind = if held.id.is_secret() { Arc::new(Resource::secrets()) } else { resource.clone() };
-                plan.kinds.insert(held.id.clone(), kind);
-                plan.held.push(held);
-            }
-            None => steps.extend(plan.steps_for(sync, &key, manifest, resource, uses, live)),
+        if let Some(held) = owned_by_another(live, &key, &manifest, &ids) {
+            let kind = if held.id.is_secret() { Arc::new(Resource::secrets()) } else { resource.clone() };
+            plan.kinds.insert(held.id.clone(), kind);
+            plan.held.push(held);
+        } else {
+            let stamp = values.stamp(&manifest, current, keyed);
+            steps.extend(plan.steps_for(sync, &key, (manifest, stamp), resource, uses, live));
         }
     }
     plan.order(steps);
@@ -363,8 +384,15 @@ impl Plan {
     /// How much of the status the inventory takes, in bytes of JSON, after everything is applied and before anything is
     /// pruned.
     pub fn inventory_bytes(&self) -> usize {
-        let digests = self.waves.values().flatten().map(|step| (&step.id, step.digest.as_str())).collect();
-        self.inventory.bytes_when_applied(&digests)
+        let digests = self.waves.values().flatten().map(|step| {
+            let values = match (&step.stamp, &step.content) {
+                (Some(stamp), _) => stamp.digest.len(),
+                (None, Content::Sealed(_)) => step.digest.len(),
+                (None, Content::Manifest(_)) => 0,
+            };
+            (&step.id, (step.digest.as_str(), values))
+        });
+        self.inventory.bytes_when_applied(&digests.collect())
     }
 
     /// The steps for one object in Git. There are none if the cluster has it already.
@@ -372,21 +400,27 @@ impl Plan {
         &mut self,
         sync: &Sync,
         key: &ObjectKey,
-        manifest: Manifest,
+        (manifest, stamp): (Manifest, Option<Stamp>),
         resource: &Arc<Resource>,
         uses: BTreeSet<String>,
         live: &impl LiveView,
     ) -> Vec<Step> {
         let sealed = manifest.id.is_sealed_secret().then(|| Sealed::deserialize(Value::Object(manifest.body.clone())));
-        let left_to_others = left_to_others(sync, &manifest.id).cloned().collect();
-        let manifest = complete(sync, key, manifest);
+        let left_to_others: Vec<_> = left_to_others(sync, &manifest.id).cloned().collect();
+        let mut manifest = complete(sync, key, manifest);
+        let digest = manifest.digest();
+        let stamp = stamp.filter(|_| !restart::is_left_to_others(&left_to_others));
+        if let Some(stamp) = &stamp {
+            stamp.write(&mut manifest.body);
+        }
         let own = Step {
-            digest: manifest.digest(),
+            digest,
             id: manifest.id,
             resource: resource.clone(),
             origin: manifest.origin,
             content: Content::Manifest(manifest.body),
             why: Why::Change,
+            stamp,
             left_to_others,
             needs: uses.into_iter().collect(),
         };
@@ -407,6 +441,7 @@ impl Plan {
             digest: sealed.digest(&own.id),
             content: Content::Sealed(Box::new(sealed)),
             why: Why::Change,
+            stamp: None,
             left_to_others: Vec::new(),
             needs: Vec::new(),
         };
@@ -445,8 +480,7 @@ impl Plan {
         self.inventory.set_wave(&step.id, self.wave_of(&step.id).number);
         self.kinds.insert(step.id.clone(), step.resource.clone());
         self.origins.insert(step.id.clone(), step.origin.clone());
-        let applied = self.inventory.get(&step.id).and_then(|record| record.manifest.as_deref());
-        applied == Some(step.digest.as_str())
+        self.inventory.get(&step.id).is_some_and(|applied| step.is_as(applied))
     }
 
     /// Puts the steps in their waves.

@@ -1,31 +1,44 @@
-//! Which Secrets an object uses. If one of them cannot be unsealed, the object is held back.
+//! Which Secrets and ConfigMaps an object uses. If one of the Secrets cannot be unsealed, the object is held back.
 
 use std::collections::BTreeSet;
 
 use manifests::Manifest;
 use serde_json::{Map, Value};
 
-/// Names of the Secrets that the object uses in its own namespace: through env, envFrom, volumes, imagePullSecrets,
-/// Ingress TLS or a ServiceAccount.
+/// Names of the objects that an object uses in its own namespace.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Uses {
+    /// Secrets: through env, envFrom, volumes, imagePullSecrets, Ingress TLS or a ServiceAccount.
+    pub secrets: BTreeSet<String>,
+    /// ConfigMaps: through env, envFrom or volumes.
+    pub config_maps: BTreeSet<String>,
+}
+
+/// Names of the Secrets that the object uses in its own namespace.
 pub fn secrets_used(manifest: &Manifest) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let body = &manifest.body;
+    uses(manifest).secrets
+}
+
+/// Names of the Secrets and ConfigMaps that the object uses in its own namespace.
+pub fn uses(manifest: &Manifest) -> Uses {
+    let mut uses = Uses::default();
+    let (body, names) = (&manifest.body, &mut uses.secrets);
     match (manifest.id.group.as_str(), manifest.id.kind.as_str()) {
-        ("", "Pod") => pod_spec(body.get("spec"), &mut names),
+        ("", "Pod") => pod_spec(body.get("spec"), &mut uses),
         ("", "ServiceAccount") => {
-            named(body.get("secrets"), "name", &mut names);
-            named(body.get("imagePullSecrets"), "name", &mut names);
+            named(body.get("secrets"), "name", names);
+            named(body.get("imagePullSecrets"), "name", names);
         }
         ("networking.k8s.io", "Ingress") => {
-            named(body.get("spec").and_then(|spec| spec.get("tls")), "secretName", &mut names);
+            named(body.get("spec").and_then(|spec| spec.get("tls")), "secretName", names);
         }
         _ => {
             if let Some(template) = pod_template(body) {
-                pod_spec(template.get("spec"), &mut names);
+                pod_spec(template.get("spec"), &mut uses);
             }
         }
     }
-    names
+    uses
 }
 
 /// The Pod template of a workload, also of a kind that gitseal does not know (`spec.template.spec.containers`).
@@ -38,23 +51,29 @@ pub fn pod_template(body: &Map<String, Value>) -> Option<&Value> {
     template.get("spec")?.get("containers").map(|_| template)
 }
 
-fn pod_spec(spec: Option<&Value>, names: &mut BTreeSet<String>) {
+fn pod_spec(spec: Option<&Value>, uses: &mut Uses) {
     let Some(spec) = spec else { return };
+    let Uses { secrets: names, config_maps } = uses;
     named(spec.get("imagePullSecrets"), "name", names);
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in items(spec.get(list)) {
             for source in items(container.get("envFrom")) {
                 name(source.get("secretRef"), "name", names);
+                name(source.get("configMapRef"), "name", config_maps);
             }
             for variable in items(container.get("env")) {
-                name(variable.get("valueFrom").and_then(|from| from.get("secretKeyRef")), "name", names);
+                let from = variable.get("valueFrom");
+                name(from.and_then(|from| from.get("secretKeyRef")), "name", names);
+                name(from.and_then(|from| from.get("configMapKeyRef")), "name", config_maps);
             }
         }
     }
     for volume in items(spec.get("volumes")) {
         name(volume.get("secret"), "secretName", names);
+        name(volume.get("configMap"), "name", config_maps);
         for source in items(volume.get("projected").and_then(|projected| projected.get("sources"))) {
             name(source.get("secret"), "name", names);
+            name(source.get("configMap"), "name", config_maps);
         }
         name(volume.get("csi").and_then(|csi| csi.get("nodePublishSecretRef")), "name", names);
     }
@@ -88,9 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn every_way_a_workload_uses_a_secret() {
-        let names = used(
-            r"
+    fn every_way_a_workload_uses_a_secret_or_a_config_map() {
+        let manifests = parse(
+            "x.yaml",
+            br"
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
@@ -102,14 +122,21 @@ spec:
         - {name: i, envFrom: [{secretRef: {name: init}}]}
       containers:
         - name: c
-          env: [{name: A, valueFrom: {secretKeyRef: {name: variable, key: k}}}, {name: B, value: plain}]
+          env:
+            - {name: A, valueFrom: {secretKeyRef: {name: variable, key: k}}}
+            - {name: B, value: plain}
+            - {name: C, valueFrom: {configMapKeyRef: {name: one, key: k}}}
           envFrom: [{secretRef: {name: all}}, {configMapRef: {name: settings}}]
       volumes:
         - {name: v, secret: {secretName: volume}}
-        - {name: p, projected: {sources: [{secret: {name: projected}}, {configMap: {name: settings}}]}}
+        - {name: m, configMap: {name: mounted}}
+        - {name: p, projected: {sources: [{secret: {name: projected}}, {configMap: {name: mixed}}]}}
 ",
+            &Limits::default(),
         );
-        assert_eq!(names, ["all", "init", "projected", "pull", "variable", "volume"]);
+        let Uses { secrets, config_maps } = uses(&manifests.unwrap()[0]);
+        assert_eq!(Vec::from_iter(secrets), ["all", "init", "projected", "pull", "variable", "volume"]);
+        assert_eq!(Vec::from_iter(config_maps), ["mixed", "mounted", "one", "settings"]);
     }
 
     #[test]

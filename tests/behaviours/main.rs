@@ -55,6 +55,7 @@ mod render_cases;
 mod renders;
 mod renewal;
 mod reserved;
+mod restarts;
 mod retries;
 mod revisions;
 mod rollout;

@@ -257,6 +257,11 @@ pub(crate) fn made(ctx: &Context, key: &ObjectKey, live: Option<&LiveObject>) ->
     facts_of(live)?.made(told)
 }
 
+/// Whether the Secret `live` is certainly as it was made from the sealed input with this digest.
+pub(crate) fn is_made_from(ctx: &Context, key: &ObjectKey, live: &LiveObject, digest: &str) -> bool {
+    mark::of_secret(ctx, key, live).is_some_and(|mark| mark.is_of(&ctx.keyring, digest, live))
+}
+
 /// Whether a Secret is as its SealedSecret says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Standing {

@@ -9,6 +9,7 @@ mod because;
 mod drifted;
 mod established;
 mod object;
+mod restart;
 mod unseal;
 
 use std::{
@@ -28,6 +29,7 @@ pub(crate) use because::Because;
 pub(super) use because::{ApplyError, Refused};
 pub(crate) use drifted::{Drifted, Healed};
 
+use self::restart::SameValues;
 use super::Pass;
 use crate::{
     cluster::{Api, ApiError, DiscoveryError, Live, LiveObject, Written, is_going},
@@ -73,6 +75,10 @@ pub(crate) struct Applied {
     pub held: Vec<Held>,
 }
 
+/// An object that was written, and if it is a Secret with the same values as before: the digest of the SealedSecret that first had
+/// them.
+type Done = (Written, Option<String>);
+
 /// Whether a Sync applies an object for the first time, by its inventory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Turn {
@@ -110,12 +116,14 @@ impl<'a> Applier<'a> {
         }
         refused.retain(|_, refused| !refused.is_empty());
         let mut waves = plan.waves;
+        let mut same_values = SameValues::default();
         let mut all: BTreeSet<Wave> = waves.keys().copied().collect();
         all.extend(refused.keys());
         for wave in all {
             let (steps, held) = hold_users(waves.remove(&wave).unwrap_or_default(), &missing);
             applied.not_written.extend(held.iter().map(|held| held.id.clone()));
             applied.held.extend(held);
+            let steps = self.restamped(steps, &same_values, &mut applied.unchanged);
             let mut refused = refused.remove(&wave).unwrap_or_default();
             if let Err(error) = self.watch_kinds(&steps).await {
                 applied.not_written.extend(refused.iter().map(|refused| refused.id.clone()));
@@ -126,12 +134,15 @@ impl<'a> Applier<'a> {
             let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             for (step, before, result) in self.steps(steps).await {
                 match result {
-                    Ok(written) => {
+                    Ok((written, values)) => {
+                        if let Some(values) = values {
+                            same_values.insert(step.id.clone(), values);
+                        }
                         if step.why == Why::Heal {
                             let drifted = Drifted::of(before.as_ref(), &written);
                             applied.healed.push(Healed { id: step.id.clone(), drifted });
                         }
-                        record(applied, step, &written);
+                        record(applied, step, &written, &same_values);
                     }
                     Err(because) => {
                         let is_sealed = is_sealed(&step);
@@ -159,11 +170,19 @@ impl<'a> Applier<'a> {
     }
 
     /// Carries out the steps. Returns each with its object as it was before, and with the result.
-    async fn steps(&self, steps: Vec<Step>) -> Vec<(Step, Option<LiveObject>, Result<Written, Because>)> {
+    async fn steps(&self, steps: Vec<Step>) -> Vec<(Step, Option<LiveObject>, Result<Done, Because>)> {
         stream::iter(steps)
             .map(|step| async move {
                 let before = self.live().get(&step.id);
+                let known = before.as_ref().and_then(|before| self.values_of(&step, before));
                 let result = self.step(&step).await;
+                let is_same = |written: &Written| {
+                    before.as_ref().is_some_and(|before| before.version == written.resource_version)
+                };
+                let result = result.map(|written| {
+                    let values = known.filter(|_| is_same(&written));
+                    (written, values)
+                });
                 (step, before, result)
             })
             .buffer_unordered(WRITES_OF_ONE)
@@ -265,8 +284,17 @@ fn is_sealed(step: &Step) -> bool {
     matches!(step.content, Content::Sealed(_))
 }
 
-fn record(applied: &mut Applied, step: Step, written: &Written) {
+fn record(applied: &mut Applied, step: Step, written: &Written, same_values: &SameValues) {
+    let values = match (&step.stamp, applied.inventory.get(&step.id)) {
+        (Some(stamp), _) => Some(stamp.digest.clone()),
+        // It was put back.
+        (None, Some(known)) if is_sealed(&step) && known.manifest.as_ref() == Some(&step.digest) => {
+            known.values.clone()
+        }
+        _ => same_values.get(&step.id).cloned(),
+    };
     applied.inventory.applied(&step.id, step.digest.clone(), written.fields);
+    applied.inventory.set_values(&step.id, values);
     if is_sealed(&step) {
         applied.secrets.push((step.id.clone(), step.digest));
     }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cluster::{Cluster, DiscoveryError, WatchError},
     context::InStore as _,
+    keys::Keyring,
     render::Patience,
 };
 
@@ -53,6 +54,11 @@ impl StageError for KindError {
     }
 }
 
+/// A digest of values that a workload uses, which only this cluster's controller can make.
+pub(super) fn values_digest(keyring: &Keyring, parts: &[&[u8]]) -> String {
+    keyring.digest("used values", parts.iter().copied())
+}
+
 impl Pass<'_> {
     /// Makes the plan for the Sync's folder in the snapshot of `sourced`, and corrects the content in `sourced`.
     /// `current` is the Sync's inventory.
@@ -86,8 +92,9 @@ impl Pass<'_> {
         let mut kinds = self.kinds_served(&manifests.objects).await?;
         self.watch(&manifests.objects, &kinds).await?;
         kinds.extend(plan::kinds_defined(&manifests.objects));
+        let (live, keyed) = (&self.ctx.cluster.live, |parts: &[&[u8]]| values_digest(&self.ctx.keyring, parts));
         loop {
-            let plan = plan::plan(self.sync, &manifests.objects, &kinds, current, &self.ctx.cluster.live, scope)?;
+            let plan = plan::plan(self.sync, &manifests.objects, &kinds, current, live, scope, Some(&keyed))?;
             if !self.frees(&plan).await {
                 return Ok(plan);
             }

@@ -49,7 +49,7 @@ pub(super) fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> 
 }
 
 /// The object at `key`. If there is none, or something else, it is created.
-fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub(super) fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     let value = map.entry(key).or_insert_with(|| json!({}));
     if !value.is_object() {
         *value = json!({});

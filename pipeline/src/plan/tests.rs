@@ -283,7 +283,7 @@ fn usual(tier: Tier) -> Wave {
 /// The plan for `yaml`, for a Sync with the inventory `current`.
 fn planned(spec: Value, yaml: &str, current: &Inventory, live: &Cluster) -> Result<Plan, PlanError> {
     let manifests = parse("a.yaml", yaml.as_bytes(), &Limits::default()).unwrap();
-    plan(&sync(spec), &manifests, &kinds(&manifests), current, live, Scope::Folder)
+    plan(&sync(spec), &manifests, &kinds(&manifests), current, live, Scope::Folder, None)
 }
 
 const TWO: &str = "
@@ -450,7 +450,7 @@ fn before_a_secret_is_unsealed_its_sealed_secret_is_accepted_anew() {
 
 fn plan_heal(manifests: &[Manifest], current: &Inventory, live: &Cluster, drifted: &BTreeSet<ObjectId>) -> Plan {
     let scope = Scope::Drifted(drifted);
-    plan(&sync(json!({})), manifests, &kinds(manifests), current, live, scope).unwrap().heal_only(current)
+    plan(&sync(json!({})), manifests, &kinds(manifests), current, live, scope, None).unwrap().heal_only(current)
 }
 
 #[test]
@@ -827,7 +827,7 @@ fn a_sync_unseals_so_many_values_and_holds_what_is_beyond() {
         let manifests = parse("a.yaml", yaml.as_bytes(), &limits).unwrap();
         let kinds = kinds(&manifests);
         let plan =
-            plan(&sync(json!({})), &manifests, &kinds, &Inventory::default(), &Cluster::default(), Scope::Folder);
+            plan(&sync(json!({})), &manifests, &kinds, &Inventory::default(), &Cluster::default(), Scope::Folder, None);
         let plan = plan.unwrap();
         assert!(plan.waves.values().flatten().any(|step| step.id.name == "beside"), "the rest is applied");
         plan.held.iter().map(|held| held.id.name.clone()).collect::<Vec<_>>()

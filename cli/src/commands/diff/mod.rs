@@ -132,7 +132,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
             output::note(format_args!("{id} left the folder of Sync {from}, which would hand it over to this one"));
             live.let_go(&id);
         }
-        let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder)?;
+        let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder, None)?;
         prune::look_at_what_left(&client, &mut found, &mut live, &syncs, &inventory, &plan).await;
         let pruning = Pruning {
             client: &client,
@@ -151,7 +151,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         entries
     } else {
         let nothing = Inventory::default();
-        let plan = plan(&sync, &folder.manifests, &found.kinds, &nothing, &Unknown, Scope::Folder)?;
+        let plan = plan(&sync, &folder.manifests, &found.kinds, &nothing, &Unknown, Scope::Folder, None)?;
         let taking_over = TakingOver::new(&args.take_over_from, None);
         let comparison = Comparison { client: &client, found: &found, taking_over, live: None };
         let mut objects = objects(&sync, &folder.manifests, &found);

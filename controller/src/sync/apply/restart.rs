@@ -1,0 +1,53 @@
+//! Workloads whose Pods are restarted when a value that they use changes. The plan takes a Secret for changed if its SealedSecret
+//! was sealed again. Whether its values are the same shows only when it is written: then the API server changes nothing.
+
+use std::collections::HashMap;
+
+use crds::ObjectKey;
+use manifests::ObjectId;
+use pipeline::plan::{Content, LiveView as _, Stamp, Step};
+
+use super::Applier;
+use crate::{cluster::LiveObject, sealed_secret::is_made_from, sync::prepare::values_digest};
+
+/// The Secrets that have the same values as before, each with the digest of the SealedSecret that first had them.
+pub(super) type SameValues = HashMap<ObjectId, String>;
+
+impl Applier<'_> {
+    /// The digest of the SealedSecret that first had the values of a Secret; `before` is the Secret as it is now. `None` if it is
+    /// not certain which values it has: after a crash, it may have been written without a record in the inventory.
+    pub(super) fn values_of(&self, step: &Step, before: &LiveObject) -> Option<String> {
+        let Content::Sealed(_) = &step.content else { return None };
+        let known = self.before.get(&step.id)?;
+        let digest = known.manifest.as_ref()?;
+        let key = ObjectKey::new(step.id.namespace.as_deref().unwrap_or_default(), &step.id.name);
+        is_made_from(self.pass.ctx, &key, before, digest).then(|| known.values.as_ref().unwrap_or(digest).clone())
+    }
+
+    /// Makes the digests of the workloads in `steps` again, without Secrets that have the `same` values as before. A workload that
+    /// then is as it was applied before is left out, and counts as `unchanged`.
+    pub(super) fn restamped(&self, steps: Vec<Step>, same: &SameValues, unchanged: &mut usize) -> Vec<Step> {
+        let mut kept = Vec::with_capacity(steps.len());
+        for mut step in steps {
+            if let (Some(stamp), Content::Manifest(body)) = (&mut step.stamp, &mut step.content) {
+                let mut of = stamp.of.clone();
+                of.extend(
+                    same.iter()
+                        .filter(|(id, _)| stamp.of.contains_key(*id))
+                        .map(|(id, values)| (id.clone(), values.clone())),
+                );
+                if of != stamp.of {
+                    *stamp = Stamp::new(of, &|parts| values_digest(&self.pass.ctx.keyring, parts));
+                    stamp.write(body);
+                    let is_known = self.before.get(&step.id).is_some_and(|applied| step.is_as(applied));
+                    if is_known && self.live().is_untouched(&step.id) {
+                        *unchanged += 1;
+                        continue;
+                    }
+                }
+            }
+            kept.push(step);
+        }
+        kept
+    }
+}
