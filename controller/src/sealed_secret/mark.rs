@@ -6,7 +6,7 @@
 //! | part | digest of | shows |
 //! | --- | --- | --- |
 //! | `WHOSE` | the Secret's UID, when we last wrote it, and whether values were merged into it | the controller wrote this Secret last, and how |
-//! | `OF` | the sealed input, and the fields that we owned after our last write, with its time | it is still as it was made from this input |
+//! | `OF` | the sealed input, and the fields that we owned after our last write, with its time | the Secret is still as it was made from this input |
 //! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out if several were needed |
 //!
 //! Nobody else can make a mark, and a copied mark says nothing about another Secret, another input or another key. Anybody

@@ -6,7 +6,8 @@
 //! `DIGEST` is a digest of it and of the UID of the Sync, made with the cluster's key for digests. So only the
 //! controller can make this annotation, and it is valid only for this Sync.
 //!
-//! It is used until a status says which revision was tried. Then it is removed when there is no other work.
+//! The annotation is used until the status says which revision was attempted. Then it is removed, as soon as no Sync
+//! waits for a worker.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::{cluster::ApiError, keys::Keyring};
 
 /// The API server accepts 256 KiB of annotations. A longer inventory is stored in the status, which has more space.
 const MOST_BYTES: usize = 64 * 1024;
-/// How long the removal waits while there is other work.
+/// How long the removal is put off while Syncs wait for a worker, or after it failed.
 const LATER: Duration = Duration::from_secs(2);
 
 /// The work that a first pass is about to do.

@@ -117,7 +117,7 @@ impl Report {
         }
         Err(Hint::error(
             format!("not everything was resealed: see the {} above", output::counted(self.failed.len(), "warning")),
-            "seal these values again from their source (`gitseal seal`), or run this with the key that unseals them",
+            "seal these values again from their source (`gitseal seal`), or name the key that unseals them with --private-key",
         ))
     }
 }

@@ -146,7 +146,7 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     if has_files || args.in_place {
         return Err(Hint::error(
             "--from-file and --from-literal make a new SealedSecret; they cannot be combined with files or --in-place",
-            "write it to a file with --output-file",
+            "write the new SealedSecret to a file with --output-file",
         ));
     }
     let target = args.output_file.clone();

@@ -78,7 +78,7 @@ impl NewSecret {
         if files.count() + literals > 1 {
             return Err(Hint::error(
                 "standard input can only be one value",
-                "run it in a terminal to be asked for each, or use --from-file KEY=FILE",
+                "run the command in a terminal to be asked for each value, or use --from-file KEY=FILE",
             ));
         }
         Ok(())
@@ -96,7 +96,10 @@ fn key_and_file(argument: &str) -> anyhow::Result<(String, &str)> {
     let key = Path::new(argument).file_name().map(|name| name.to_string_lossy().into_owned());
     match key {
         Some(key) if !is_stdin(argument) => Ok((key, argument)),
-        _ => Err(Hint::error("--from-file needs a key for this", "give it: --from-file KEY=-")),
+        _ => Err(Hint::error(
+            format!("--from-file {argument}: the value has no key, because this is not the name of a file"),
+            format!("give the key: --from-file KEY={argument}"),
+        )),
     }
 }
 
@@ -131,7 +134,7 @@ fn ask(name: &str, key: &str) -> anyhow::Result<SecretBytes> {
     if value.is_empty() {
         return Err(Hint::error(
             format!("standard input holds no value for {key}"),
-            "pipe the value in, or run it in a terminal",
+            "pipe the value in, or run the command in a terminal",
         ));
     }
     Ok(Zeroizing::new(std::mem::take(&mut *value)).into())

@@ -52,7 +52,7 @@ impl Kinds {
             is_group && kind.names.iter().any(|known| known == plain)
         };
         self.0.iter().find(fits).ok_or_else(|| {
-            let hint = "name it as kubectl does: deployment/web, configmap/settings, deployments.apps/web";
+            let hint = "name the object as kubectl does: deployment/web, configmap/settings, deployments.apps/web";
             Hint::error(format!("the cluster serves no kind {name}"), hint)
         })
     }

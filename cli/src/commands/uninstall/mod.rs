@@ -203,7 +203,8 @@ impl Found {
 
 /// Asks the user to type a word, so that nobody deletes by habit.
 fn typed(word: &str, what: &str) -> anyhow::Result<()> {
-    let instead = format!("run it in a terminal, without --{word}, or delete it by hand (docs/uninstall.md)");
+    let instead =
+        format!("run the command in a terminal, leave --{word} out, or delete the objects by hand (docs/uninstall.md)");
     let question = format!("{what}, for good. Type {word} to go on:");
     if output::type_word(&question, word, &instead)? {
         return Ok(());
