@@ -98,7 +98,7 @@ fn key_and_file(argument: &str) -> anyhow::Result<(String, &str)> {
         Some(key) if !is_stdin(argument) => Ok((key, argument)),
         _ => Err(Hint::error(
             format!("--from-file {argument}: the value has no key, because this is not the name of a file"),
-            format!("give the key: --from-file KEY={argument}"),
+            "give the key: --from-file KEY=FILE, or --from-file KEY=- for standard input",
         )),
     }
 }
