@@ -102,47 +102,6 @@ async fn what_is_released_during_a_pass_is_no_conflict() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_moves_back_during_a_pass_is_no_conflict() -> Result<()> {
-    let (faulty, before) = with_a_gate("back-meanwhile").await?;
-    let scene = &faulty.scene;
-    let held = two_is_held(&faulty).await?;
-    move_from(scene, "two", "one", "moves")?;
-    open_gate(scene)?;
-    scene.publish("moved back").await?;
-    held.lift();
-    has(scene, "one", &before).await
-}
-
-#[tokio::test]
-async fn what_moves_back_during_a_pass_that_gives_it_up_keeps_its_uid() -> Result<()> {
-    let (faulty, before) = with_a_gate("back-and-kept").await?;
-    let scene = &faulty.scene;
-    let all = json!([{"apiGroups": [""], "resources": ["configmaps", "limitranges"], "verbs": ["*"]}]);
-    scene.account("first", all).await?;
-    // No dependency for `one`, but one for `two`.
-    scene.sync("one", "./one", json!({"serviceAccountName": "first"})).await?;
-    scene.sync("two", "./two", json!({"dependsOn": [{"name": "gate"}]})).await?;
-    handled(scene, "one").await?;
-    handled(scene, "two").await?;
-
-    // Nobody watches its kind yet, so the API server is asked before the plan is made.
-    let range = "apiVersion: v1\nkind: LimitRange\nmetadata: {name: none}\nspec: {limits: []}\n";
-    let held = faulty.proxy.inject(Which::all().path("selfsubjectaccessreviews"), Fault::Hold);
-    move_from(scene, "one", "two", "moves")?;
-    scene.tree.write("one/range.yaml", range)?;
-    close_gate(scene)?;
-    scene.publish("moved, and the taker waits for something else").await?;
-    scene.is_not_ready("two", "DependencyNotReady").await?;
-    asks(&held).await?;
-    move_from(scene, "two", "one", "moves")?;
-    open_gate(scene)?;
-    let back = scene.publish("moved back").await?;
-    held.lift();
-    scene.is_applied("one", &back).await?;
-    has(scene, "one", &before).await
-}
-
-#[tokio::test]
 async fn what_moves_back_keeps_its_uid_though_the_watch_is_late() -> Result<()> {
     let (faulty, before) = with_a_gate("late-status").await?;
     let scene = &faulty.scene;
