@@ -209,6 +209,8 @@ impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
         match self.at(path)? {
             At::File(bytes) => {
                 let mut room = self.room.borrow_mut();
+                // The sealed texts are kept until they are in a SealedSecret.
+                self.held.set(self.held.get() + 2 * bytes.len() as u64);
                 let parsed = parse_beside(TreeFile { path, bytes: &bytes }, self.held.get(), &mut **room);
                 parsed.map(|parsed| parsed.manifests).map_err(|failure| failed(path, failure))
             }

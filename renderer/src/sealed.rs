@@ -9,7 +9,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -55,9 +55,16 @@ struct Placeholder {
     is_used: Cell<bool>,
 }
 
+/// The length of every placeholder, in bytes.
+const LENGTH: usize = BEGINS_WITH.len() + 32;
+
 /// The placeholders of one render. Errors are texts that say what is wrong and what to do.
 #[derive(Default)]
-pub(crate) struct Placeholders(Vec<Placeholder>);
+pub(crate) struct Placeholders {
+    all: Vec<Placeholder>,
+    /// Where each word is in `all`. There may be many words, and texts with many of them.
+    by_word: HashMap<String, usize>,
+}
 
 /// A part of a text.
 #[derive(Debug)]
@@ -118,7 +125,8 @@ impl Placeholders {
                 Sha256::digest(bound)[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
             let word = format!("{BEGINS_WITH}{digest}");
             values.push(Values::SetString(format!("{path}={word}")));
-            self.0.push(Placeholder {
+            self.by_word.insert(word.clone(), self.all.len());
+            self.all.push(Placeholder {
                 word,
                 path,
                 file: file.clone(),
@@ -136,7 +144,7 @@ impl Placeholders {
     /// Makes a SealedSecret of a Secret with placeholders, and returns the YAML of it. Fails if another object contains a
     /// placeholder. `namespace` is where the object is applied.
     pub(crate) fn resolve(&self, manifest: &mut Manifest, namespace: &str) -> Result<Option<String>, String> {
-        if self.0.is_empty() {
+        if self.all.is_empty() {
             return Ok(None);
         }
         Ok(self.resolved(manifest, namespace)?.and_then(|body| replace(manifest, body)))
@@ -197,13 +205,14 @@ impl Placeholders {
         let (mut encrypted, mut names, mut inputs) = (Map::new(), BTreeMap::new(), Vec::new());
         for (key, parts) in &values {
             if let [Part::Value(index)] = parts[..] {
-                encrypted.insert((*key).to_owned(), self.0[index].text.clone().into());
+                encrypted.insert((*key).to_owned(), self.all[index].text.clone().into());
                 names.entry(index).or_insert((*key).to_owned());
             }
         }
         let mut scope: Option<&Placeholder> = None;
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
         for index in values.iter().flat_map(|(_, parts)| parts).flat_map(Part::values) {
-            let one = &self.0[index];
+            let one = &self.all[index];
             one.fits(namespace, &secret.id.name)?;
             one.is_used.set(true);
             if let Some(other) = scope.replace(one).filter(|other| other.scope != one.scope) {
@@ -216,10 +225,12 @@ impl Placeholders {
             if names.contains_key(&index) {
                 continue;
             }
-            let candidates =
-                std::iter::once(one.key.clone()).chain((2..).map(|number| format!("{}-{number}", one.key)));
-            let name = { candidates }.find(|name| !taken.contains(name.as_str()) && !encrypted.contains_key(name));
-            let name = name.unwrap_or_default();
+            let number = numbers.entry(one.key.as_str()).or_insert(1);
+            let mut name = one.key.clone();
+            while taken.contains(name.as_str()) || encrypted.contains_key(&name) {
+                *number += 1;
+                name = format!("{}-{number}", one.key);
+            }
             encrypted.insert(name.clone(), one.text.clone().into());
             inputs.push(name.clone());
             names.insert(index, name);
@@ -243,7 +254,7 @@ impl Placeholders {
 
     /// Fails if a value is in no Secret.
     pub(crate) fn all_used(&self) -> Result<(), String> {
-        let Some(unused) = self.0.iter().find(|one| !one.is_used.get()) else { return Ok(()) };
+        let Some(unused) = self.all.iter().find(|one| !one.is_used.get()) else { return Ok(()) };
         Err(format!(
             "no Secret of the chart contains {}, the sealed value {} of {}: either the chart does not use it with these values, \
              or its templates compute something from it, for example a hash. Templates do not see sealed values: they can \
@@ -255,7 +266,7 @@ impl Placeholders {
     /// The error for a placeholder in `value` that is not a value of a Secret.
     fn outside(&self, place: &str, value: &Value) -> String {
         let text = value.to_string();
-        let which = self.0.iter().find(|one| text.contains(&one.word)).map(|one| format!(" {}", one.path));
+        let which = self.all.iter().find(|one| text.contains(&one.word)).map(|one| format!(" {}", one.path));
         format!(
             "{place} contains the sealed value{}: a sealed value can only be in data or stringData of a Secret. Give the \
              chart the name of a Secret instead, for example in a value `existingSecret`",
@@ -278,12 +289,11 @@ impl Placeholders {
 
     /// The text before the next placeholder, its index, and the text after it.
     fn next_word<'t>(&self, text: &'t str) -> Option<(&'t str, usize, &'t str)> {
-        let known = text.match_indices(BEGINS_WITH);
-        let mut known = known.filter_map(|(at, _)| {
-            let index = self.0.iter().position(|one| text[at..].starts_with(&one.word))?;
-            Some((&text[..at], index, &text[at + self.0[index].word.len()..]))
-        });
-        known.next()
+        text.match_indices(BEGINS_WITH).find_map(|(at, _)| {
+            let end = at + LENGTH;
+            let index = *self.by_word.get(text.get(at..end)?)?;
+            Some((&text[..at], index, &text[end..]))
+        })
     }
 
     /// The parts of a text without a placeholder, except in base64.
@@ -591,6 +601,25 @@ mod tests {
                 .unwrap_err()
                 .starts_with("no Secret of the chart contains auth.password, the sealed value")
         );
+    }
+
+    #[test]
+    fn thousands_of_values_in_one_text_all_get_a_key() {
+        let values: String = (0..20_000).map(|number| format!("    v{number}: {}\n", sealed_text(7))).collect();
+        let text = format!(
+            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop, annotations: {{{WIDE}: \
+             'true'}}}}\nspec:\n  encryptedData:\n{values}"
+        );
+        let mut all = Placeholders::default();
+        let wanted = SealedValues { file: "secrets/db.yaml".into(), key: None, path: "auth".into() };
+        let limits = Limits { memory: 1 << 30, ..Limits::default() };
+        let manifests = manifests::parse("secrets/db.yaml", text.as_bytes(), &limits).unwrap();
+        all.add(&wanted, &manifests).unwrap();
+        let words: String = all.all.iter().map(|one| one.word.clone() + " ").collect();
+        let secret = secret(&format!("stringData: {{a: '{words}'}}\n"));
+        let [secret] = &manifests::parse("", secret.as_bytes(), &limits).unwrap()[..] else { panic!() };
+        let made = all.resolved(secret, "shop").unwrap().unwrap();
+        assert_eq!(made["spec"]["encryptedData"].as_object().map(Map::len), Some(20_000));
     }
 
     #[test]
