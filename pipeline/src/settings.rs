@@ -29,7 +29,8 @@ impl Target {
     /// What `sync` renders.
     pub fn of(sync: &Sync) -> Self {
         let chart = sync.spec.helm.as_ref().map(|helm| {
-            let settings = serde_json::json!([release_name(sync), namespace_for(sync, None), helm]);
+            let settings =
+                serde_json::json!([release_name(sync), namespace_for(sync, None), sync.spec.target_namespace, helm]);
             hex(&Sha256::digest(settings.to_string())[..16])
         });
         Self { path: path_of(sync).to_owned(), chart }
