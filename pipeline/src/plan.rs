@@ -73,7 +73,8 @@ pub struct Step {
     pub content: Content,
     /// Why it is applied.
     pub why: Why,
-    /// The digest of the values that it uses, which is in its Pod template, if it asks for that.
+    /// The digest of the values that the object uses, if the object asks for restarts. The digest is written into its
+    /// Pod template.
     pub stamp: Option<Stamp>,
     /// JSON pointers of fields that the Sync leaves to others; these are not in `content`.
     pub left_to_others: Vec<String>,

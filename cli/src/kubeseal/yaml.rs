@@ -199,7 +199,7 @@ impl Traits {
     }
 }
 
-/// Whether a text without quotes would be read as something else.
+/// Whether the text has characters that could be read as YAML syntax if the text had no quotes.
 fn has_indicator(text: &str, chars: &[char]) -> bool {
     if text.starts_with("---") || text.starts_with("...") {
         return true;

@@ -80,7 +80,7 @@ fn settled(object: &impl Managed, token: &str, line: &Line) -> Option<anyhow::Re
             line.say(&message);
             None
         }
-        // The state is that before the request.
+        // The controller has not handled the request yet, so the state is from before the request.
         _ if object.last_handled_request() != Some(token) => None,
         State::Ready => Some(Ok(())),
         State::Failed { reason, message, .. } => Some(Err(anyhow!("{reason}: {message}"))),
