@@ -30,7 +30,8 @@ impl Capabilities {
 /// The groups of `/api` or `/apis` with their kinds: an `APIGroupDiscoveryList` of `apidiscovery.k8s.io/v2`.
 #[derive(Deserialize)]
 pub struct ServedKinds {
-    #[serde(default)]
+    /// An answer without this field is refused. Otherwise, a chart would see a cluster without kinds, and objects that depend
+    /// on such a kind would be pruned.
     items: Vec<Group>,
 }
 

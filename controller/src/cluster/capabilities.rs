@@ -93,4 +93,17 @@ mod tests {
         }
         assert_eq!(server.requests().len(), 3, "{:?}", server.requests());
     }
+
+    #[tokio::test]
+    async fn an_answer_without_kinds_is_an_error_and_not_a_cluster_without_kinds() {
+        let (server, client) = FakeServer::start().await;
+        server.answer("GET /version", 200, json!({
+            "major": "1", "minor": "36", "gitVersion": "v1.36.1", "gitCommit": "", "gitTreeState": "", "buildDate": "",
+            "goVersion": "", "compiler": "", "platform": ""
+        }));
+        server.answer("GET /api", 200, json!({"kind": "APIVersions", "versions": ["v1"]}));
+        server.answer("GET /apis", 200, json!({"kind": "APIGroupList", "groups": [{"name": "apps"}]}));
+        let served = Served::new(client.api);
+        assert!(matches!(served.get().await, Err(ApiError::Answer(_))), "an API server that is too old, or a proxy");
+    }
 }
