@@ -4,7 +4,10 @@ mod follow;
 
 use std::{collections::HashMap, sync::Arc};
 
-use crds::{Condition, ConditionStatus, ObjectKey, Repository, SealedSecret, Sync, conditions, find_condition};
+use crds::{
+    Condition, ConditionStatus, ObjectKey, Repository, SealedSecret, Sync, conditions, find_condition,
+    names::TEMPLATE_INPUTS,
+};
 use kube::{
     Resource as _, ResourceExt,
     runtime::{reflector, watcher},
@@ -152,6 +155,7 @@ fn is_same(before: &SealedSecret, now: &SealedSecret) -> bool {
     before.metadata.uid == now.metadata.uid
         && before.metadata.generation == now.metadata.generation
         && scope(before.annotations()) == scope(now.annotations())
+        && before.annotations().get(TEMPLATE_INPUTS) == now.annotations().get(TEMPLATE_INPUTS)
         && before.metadata.deletion_timestamp == now.metadata.deletion_timestamp
 }
 
@@ -186,6 +190,27 @@ fn enqueue_dependents(ctx: &Context, key: &ObjectKey) {
                 ctx.retries.wake(&dependent);
             }
             ctx.queues.syncs.add(dependent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_that_decide_about_the_secret_are_seen() {
+        let with = |annotation: &str| {
+            let spec = serde_json::from_value(serde_json::json!({"encryptedData": {}})).unwrap();
+            let mut sealed = SealedSecret::new("db", spec);
+            sealed.metadata.generation = Some(1);
+            sealed.annotations_mut().insert(annotation.to_owned(), "true".to_owned());
+            sealed
+        };
+        let before = with("note");
+        assert!(is_same(&before, &with("other")));
+        for annotation in [TEMPLATE_INPUTS, sealing::NAMESPACE_WIDE_ANNOTATION] {
+            assert!(!is_same(&before, &with(annotation)), "{annotation}");
         }
     }
 }
