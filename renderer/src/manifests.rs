@@ -15,7 +15,7 @@ use worker::Cancel;
 use crate::{
     At, Object, Release, RenderedChart, Renderer, Repository, Unrendered, generated,
     helm::ReleaseValues,
-    sealed::{Placeholders, SealedValues},
+    sealed::{Placeholders, SealedValues, Take, Unsealable},
 };
 
 /// The rendered objects of a folder.
@@ -82,9 +82,9 @@ impl Renderer {
         let rendered = self.helm(&chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error));
         let mut rendered = rendered?;
         let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
-        let manifests = files.located("Helm", objects, &chart.path, |_, object| {
+        let manifests = files.located("Helm", objects, &chart.path, |_, object, take| {
             let namespace = release.namespace_of(object).to_owned();
-            placeholders.resolve(object, &namespace)
+            placeholders.resolve(object, &namespace, take)
         })?;
         placeholders.all_used().map_err(|why| misplaced("Helm", &chart.path, why))?;
         Ok(BuiltRelease { rendered, manifests })
@@ -109,14 +109,15 @@ fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError
 }
 
 /// Makes a SealedSecret of a Secret with sealed values, and returns the YAML of it. It gets whether a generator made the
-/// object. Other objects stay as they are. The error says why a sealed value cannot be used.
-trait Seal: FnMut(bool, &mut Manifest) -> Result<Option<String>, String> {}
+/// object, and takes memory if the SealedSecret and its text are larger than the Secret. Other objects stay as they are. The
+/// error says why a sealed value cannot be used.
+trait Seal: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable> {}
 
-impl<F: FnMut(bool, &mut Manifest) -> Result<Option<String>, String>> Seal for F {}
+impl<F: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable>> Seal for F {}
 
 /// For objects of Kustomize: only the Secrets of its generators have sealed values.
 #[allow(clippy::unnecessary_wraps)]
-fn of_generator(is_generated: bool, object: &mut Manifest) -> Result<Option<String>, String> {
+fn of_generator(is_generated: bool, object: &mut Manifest, _: Take<'_>) -> Result<Option<String>, Unsealable> {
     Ok(if is_generated && object.id.is_secret() { generated::seal(object) } else { None })
 }
 
@@ -133,9 +134,9 @@ fn located<'o, E>(
 ) -> Result<Vec<Vec<Manifest>>, RenderError<E>> {
     let objects: Vec<_> = objects.into_iter().collect();
     let texts = objects.iter().map(|object| 2 * object.yaml.len() as u64);
-    let held = texts.fold(held, u64::saturating_add);
+    let mut held = texts.fold(held, u64::saturating_add);
     let mut files = Files { bytes: files, known: HashMap::new() };
-    let spare = |room: &dyn Room| usize::try_from(room.left().saturating_sub(held)).unwrap_or(usize::MAX);
+    let spare = |room: &dyn Room, held| usize::try_from(room.left().saturating_sub(held)).unwrap_or(usize::MAX);
     let mut all = Vec::new();
     for object in objects {
         let path = if object.origin.is_empty() { folder } else { &object.origin };
@@ -145,23 +146,42 @@ fn located<'o, E>(
         room.use_up(memory);
         let mut manifests = parsed.manifests;
         for manifest in &mut manifests {
-            let line = files.at(path, spare(room)).line_of(manifest, object.generated);
+            let line = files.at(path, spare(room, held)).line_of(manifest, object.generated);
             manifest.origin = Location { file: path.into(), line };
         }
         let count = manifests.len();
         for manifest in &mut manifests {
+            // A SealedSecret of a generator, and its text, take less than the Secret each. The Secret is dropped afterwards.
+            let least = held.saturating_add(memory.saturating_mul(2));
             if manifest.id.is_secret() {
-                // The SealedSecret and its text take less than the Secret each. The Secret is dropped afterwards.
-                reserve(room, path, held.saturating_add(memory.saturating_mul(2)))?;
+                reserve(room, path, least)?;
             }
+            let mut no_room = None;
+            let mut take = |bytes: u64| {
+                no_room = reserve(room, path, least.saturating_add(bytes)).err();
+                no_room.is_none()
+            };
             let (origin, id) = (manifest.origin.clone(), manifest.id.clone());
             let refused = |why| misplaced(tool, folder, format!("{origin}: {id}: {why}"));
-            match seal(object.generated, manifest).map_err(refused)? {
+            let sealed = match seal(object.generated, manifest, &mut take) {
+                Ok(sealed) => sealed,
+                Err(Unsealable::Wrong(why)) => return Err(refused(why)),
+                Err(Unsealable::NoRoom) => {
+                    return Err(no_room.unwrap_or_else(|| refused("there is no memory for its values".to_owned())));
+                }
+            };
+            match sealed {
                 None => {}
                 Some(_) if count > 1 => {
                     return Err(refused("a Secret with sealed values cannot be in a List".to_owned()));
                 }
-                Some(yaml) => object.yaml = yaml,
+                Some(yaml) => {
+                    // Its values may be longer than those of the Secret.
+                    let longer = yaml.len().saturating_sub(object.yaml.len()) as u64;
+                    room.use_up(longer.saturating_mul(2));
+                    held = held.saturating_add(longer);
+                    object.yaml = yaml;
+                }
             }
         }
         all.push(manifests);
@@ -423,6 +443,37 @@ mod tests {
         assert_eq!(places, expected);
         let none = placed(&mut objects, "over", files(), 1 << 10);
         assert!(matches!(none, Err(RenderError::NoRoom { had_most: true, .. })), "{none:?}");
+    }
+
+    #[test]
+    fn the_values_of_many_secrets_take_no_more_memory_than_there_is() {
+        let sealed = STANDARD.encode([&[1, 0][..], &[7; 300], &vec![9; 100_000]].concat());
+        let file = format!(
+            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop, annotations: \
+             {{sealedsecrets.bitnami.com/namespace-wide: 'true'}}}}\nspec: {{encryptedData: {{password: {sealed}}}}}\n"
+        );
+        let mut placeholders = Placeholders::default();
+        let wanted = SealedValues { file: "db.yaml".into(), key: Some("password".into()), path: "a".into() };
+        let parsed = manifests::parse("db.yaml", file.as_bytes(), &Limits::default()).unwrap();
+        let values = placeholders.add(&wanted, &parsed).unwrap();
+        let [crate::Values::SetString(set)] = &values[..] else { panic!("{values:?}") };
+        let word = set.split_once('=').unwrap().1;
+        let with = |count: usize, room: u64| {
+            let yaml = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: web}}\nstringData: {{a: {word}}}\n");
+            let mut objects = vec![Object { origin: String::new(), generated: false, yaml }; count];
+            let seal = |_: bool, object: &mut Manifest, take: Take<'_>| placeholders.resolve(object, "shop", take);
+            let found: Result<_, RenderError<Infallible>> =
+                located("Helm", &mut objects, "app", (0, HashMap::new()), &mut Bytes(room), seal);
+            let bytes: usize = objects.iter().map(|object| 2 * object.yaml.len()).sum();
+            (found.map(|_| ()), bytes as u64)
+        };
+        let (found, bytes) = with(100, 1 << 30);
+        assert!(found.is_ok() && bytes > 20 << 20, "{found:?}, {bytes} bytes");
+        for room in [1 << 20, 4 << 20, bytes - 1] {
+            let (found, taken) = with(100, room);
+            assert!(matches!(found, Err(RenderError::NoRoom { .. })), "{room}: {found:?}");
+            assert!(taken <= room, "{taken} bytes of {room}");
+        }
     }
 
     #[test]

@@ -10,11 +10,14 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+    sync::LazyLock,
 };
 
+use aho_corasick::AhoCorasick;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::names::TEMPLATE_INPUTS;
-use manifests::Manifest;
+use manifests::{Manifest, printable};
 use sealing::{Scope, SealedValue};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -39,18 +42,21 @@ pub struct SealedValues {
 /// The beginning of each placeholder. Where it is found in other letters or with another end, a template changed a placeholder.
 const BEGINS_WITH: &str = "gitsealvalue";
 
-/// A sealed value, and the word that stands for it.
-struct Placeholder {
-    word: String,
-    /// Its name in the chart.
+/// A file with sealed values, and the place that they are bound to.
+struct SealedFile {
     path: String,
-    file: String,
-    key: String,
-    text: String,
     scope: Scope,
-    /// The namespace and the name of its SealedSecret.
     namespace: Option<String>,
     name: String,
+}
+
+/// A sealed value that a word stands for.
+struct Placeholder {
+    /// Its name in the chart.
+    path: String,
+    file: Rc<SealedFile>,
+    key: String,
+    text: String,
     /// Whether a Secret contains it.
     is_used: Cell<bool>,
 }
@@ -62,9 +68,41 @@ const LENGTH: usize = BEGINS_WITH.len() + 32;
 #[derive(Default)]
 pub(crate) struct Placeholders {
     all: Vec<Placeholder>,
+    /// How many values were added. A value may be added more than once.
+    added: usize,
     /// Where each word is in `all`. There may be many words, and texts with many of them.
     by_word: HashMap<String, usize>,
+    /// For each name in the chart, where its placeholder is in `all`. A later placeholder replaces an earlier one of the same name.
+    by_path: BTreeMap<String, usize>,
 }
+
+/// Why a Secret did not become a SealedSecret.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Unsealable {
+    /// What is wrong, and what to do.
+    Wrong(String),
+    /// There is not enough memory.
+    NoRoom,
+}
+
+impl From<String> for Unsealable {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
+/// Takes memory for a number of bytes; false if there is none.
+pub(crate) type Take<'r> = &'r mut dyn FnMut(u64) -> bool;
+
+/// The most sealed values for one chart. Because of this limit, the memory for placeholders need not be counted.
+const MOST_VALUES: usize = 2500;
+
+/// What a sealed value takes in a SealedSecret besides its sealed text, in bytes.
+const PER_VALUE: usize = 1024;
+
+/// How many times as long as the text of a Secret its templates, and their YAML, can be. Most of it is for a brace or a
+/// control character, which becomes an action or an escape.
+const GROWTH: u64 = 16;
 
 /// A part of a text.
 #[derive(Debug)]
@@ -113,28 +151,42 @@ impl Placeholders {
             let key = key.as_deref().unwrap_or_default();
             return Err(format!("{} has no sealed value {key}: {there_is}", sealed.origin));
         }
+        self.added += wanted.len();
+        if self.added > MOST_VALUES {
+            return Err(format!("{file}: a chart can have at most {MOST_VALUES} sealed values"));
+        }
+        let of_file = SealedFile {
+            path: file.clone(),
+            scope,
+            namespace: sealed.id.namespace.clone(),
+            name: sealed.id.name.clone(),
+        };
+        // The place may be long, and there may be many values.
+        let place = Sha256::new_with_prefix(json!([scope, of_file.namespace, of_file.name]).to_string());
+        let of_file = Rc::new(of_file);
         let mut values = Vec::new();
         for (of, text) in wanted {
+            if !is_key(of) {
+                return Err(format!("{}: '{}' is not a key of a Secret", sealed.origin, printable(of)));
+            }
             let text = text.as_str().unwrap_or_default().trim();
             SealedValue::parse(text)
                 .map_err(|error| format!("{}: {of} is not a sealed value: {error}", sealed.origin))?;
             let path = if key.is_some() { path.clone() } else { format!("{path}.{}", of.replace('.', "\\.")) };
-            let namespace = sealed.id.namespace.clone();
-            let bound = json!([scope, namespace, sealed.id.name, of, text]).to_string();
-            let digest =
-                Sha256::digest(bound)[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+            let digest = place.clone().chain_update(json!([of, text]).to_string()).finalize();
+            let digest = digest[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
             let word = format!("{BEGINS_WITH}{digest}");
             values.push(Values::SetString(format!("{path}={word}")));
-            self.by_word.insert(word.clone(), self.all.len());
+            let index = *self.by_word.entry(word).or_insert(self.all.len());
+            self.by_path.insert(path.clone(), index);
+            if index < self.all.len() {
+                continue;
+            }
             self.all.push(Placeholder {
-                word,
                 path,
-                file: file.clone(),
+                file: of_file.clone(),
                 key: of.clone(),
                 text: text.to_owned(),
-                scope,
-                namespace,
-                name: sealed.id.name.clone(),
                 is_used: Cell::new(false),
             });
         }
@@ -143,25 +195,38 @@ impl Placeholders {
 
     /// Makes a SealedSecret of a Secret with placeholders, and returns the YAML of it. Fails if another object contains a
     /// placeholder. `namespace` is where the object is applied.
-    pub(crate) fn resolve(&self, manifest: &mut Manifest, namespace: &str) -> Result<Option<String>, String> {
+    pub(crate) fn resolve(
+        &self,
+        manifest: &mut Manifest,
+        namespace: &str,
+        take: Take<'_>,
+    ) -> Result<Option<String>, Unsealable> {
         if self.all.is_empty() {
             return Ok(None);
         }
-        Ok(self.resolved(manifest, namespace)?.and_then(|body| replace(manifest, body)))
+        Ok(self.resolved(manifest, namespace, take)?.and_then(|body| replace(manifest, body)))
     }
 
-    fn resolved(&self, manifest: &Manifest, namespace: &str) -> Result<Option<Map<String, Value>>, String> {
+    fn resolved(
+        &self,
+        manifest: &Manifest,
+        namespace: &str,
+        take: Take<'_>,
+    ) -> Result<Option<Map<String, Value>>, Unsealable> {
         let Manifest { id, body, .. } = manifest;
         let is_value = |field: &str| id.is_secret() && matches!(field, "data" | "stringData");
         for (field, value) in body.iter().filter(|(field, _)| !is_value(field)) {
             if let Some(place) = place_of_word(field, value) {
-                return Err(self.outside(&place, value));
+                return Err(self.outside(&place, value).into());
             }
         }
         if !id.is_secret() {
             return Ok(None);
         }
-        let values = values_of(body);
+        let (values, not_texts) = values_of(body);
+        if let Some((key, (field, _))) = values.iter().find(|(key, _)| has_any_word(key)) {
+            return Err(self.outside(field, &key.as_str().into()).into());
+        }
         let mut parts = BTreeMap::new();
         for (key, (field, text)) in &values {
             let Some(text) = text else { continue };
@@ -174,24 +239,37 @@ impl Placeholders {
                 .iter()
                 .find_map(|(key, (field, parts))| Some((key, field, parts.as_ref()?.as_ref().err()?)))
             {
-                Some((key, field, ())) => Err(changed(field, key)),
+                Some((key, field, ())) => Err(changed(field, key).into()),
                 None => Ok(None),
             };
+        }
+        if let Some(place) = not_texts {
+            return Err(format!("{place} is not text, and the API server accepts only text there: quote it").into());
         }
         let mut all = Vec::new();
         for (key, (field, _)) in &values {
             match parts.remove(key.as_str()) {
                 Some((_, Some(Ok(parts)))) => all.push((key.as_str(), parts)),
-                Some((field, Some(Err(())))) => return Err(changed(field, key)),
+                Some((field, Some(Err(())))) => return Err(changed(field, key).into()),
                 Some((_, None)) | None => {
                     return Err(format!(
                         "{field}.{key} is not text, and a Secret with a sealed value can only have text beside it: \
                          give it a Secret of its own"
-                    ));
+                    )
+                    .into());
                 }
             }
         }
-        self.sealed(manifest, namespace, all).map(Some)
+        let texts = values.values().filter_map(|(_, text)| text.as_ref()).map(|text| text.len() as u64).sum::<u64>();
+        let in_templates: BTreeSet<usize> = all.iter().flat_map(|(_, parts)| parts).flat_map(Part::values).collect();
+        let alone =
+            all.iter().filter_map(|(_, parts)| if let [Part::Value(index)] = parts[..] { Some(index) } else { None });
+        let sealed_texts = in_templates.into_iter().chain(alone).map(|index| self.all[index].text.len() + PER_VALUE);
+        // Everything is once in the SealedSecret and once in its YAML.
+        if !take(GROWTH * texts + 2 * sealed_texts.sum::<usize>() as u64) {
+            return Err(Unsealable::NoRoom);
+        }
+        Ok(Some(self.sealed(manifest, namespace, all)?))
     }
 
     /// The SealedSecret for a Secret with these values.
@@ -215,11 +293,11 @@ impl Placeholders {
             let one = &self.all[index];
             one.fits(namespace, &secret.id.name)?;
             one.is_used.set(true);
-            if let Some(other) = scope.replace(one).filter(|other| other.scope != one.scope) {
+            if let Some(other) = scope.replace(one).filter(|other| other.file.scope != one.file.scope) {
                 return Err(format!(
                     "it contains sealed values of {} ({}) and of {} ({}), and a SealedSecret has one scope: seal both \
                      with the same --scope",
-                    other.file, other.scope, one.file, one.scope
+                    other.file.path, other.file.scope, one.file.path, one.file.scope
                 ));
             }
             if names.contains_key(&index) {
@@ -241,7 +319,7 @@ impl Placeholders {
                 templates.insert((*key).to_owned(), template(parts, &names).into());
             }
         }
-        let scope = scope.map_or(Scope::Strict, |one| one.scope);
+        let scope = scope.map_or(Scope::Strict, |one| one.file.scope);
         let mut sealed = sealed_secret(&secret.body, encrypted, templates, scope).unwrap_or_default();
         if !inputs.is_empty()
             && let Some(Value::Object(metadata)) = sealed.get_mut("metadata")
@@ -254,19 +332,20 @@ impl Placeholders {
 
     /// Fails if a value is in no Secret.
     pub(crate) fn all_used(&self) -> Result<(), String> {
-        let Some(unused) = self.all.iter().find(|one| !one.is_used.get()) else { return Ok(()) };
+        let mut named = self.by_path.iter().map(|(path, index)| (path, &self.all[*index]));
+        let Some((path, unused)) = named.find(|(_, one)| !one.is_used.get()) else { return Ok(()) };
         Err(format!(
-            "no Secret of the chart contains {}, the sealed value {} of {}: either the chart does not use it with these values, \
+            "no Secret of the chart contains {path}, the sealed value {} of {}: either the chart does not use it with these values, \
              or its templates compute something from it, for example a hash. Templates do not see sealed values: they can \
              only place them in Secrets, combine them with other text, and encode them with b64enc",
-            unused.path, unused.key, unused.file
+            unused.key, unused.file.path
         ))
     }
 
     /// The error for a placeholder in `value` that is not a value of a Secret.
     fn outside(&self, place: &str, value: &Value) -> String {
         let text = value.to_string();
-        let which = self.all.iter().find(|one| text.contains(&one.word)).map(|one| format!(" {}", one.path));
+        let which = self.next_word(&text).map(|(_, index, _)| format!(" {}", self.all[index].path));
         format!(
             "{place} contains the sealed value{}: a sealed value can only be in data or stringData of a Secret. Give the \
              chart the name of a Secret instead, for example in a value `existingSecret`",
@@ -298,36 +377,18 @@ impl Placeholders {
 
     /// The parts of a text without a placeholder, except in base64.
     fn texts<'t>(&self, text: &'t str, parts: &mut Vec<Part<'t>>) -> Result<(), ()> {
-        if has_word(text) {
-            return Err(());
+        let mut from = 0;
+        for (start, run) in runs_of_base64(text).filter(|(_, run)| ENCODED.is_match(run)) {
+            push_text(parts, &text[from..start])?;
+            parts.push(Part::Base64(self.decoded(run).ok_or(())?));
+            from = start + run.len();
         }
-        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
-        let (mut from, mut start) = (0, 0);
-        for end in 0..=text.len() {
-            if text.as_bytes().get(end).is_some_and(|byte| is_base64(*byte)) {
-                continue;
-            }
-            if let Some(decoded) = text.get(start..end).and_then(|run| self.decoded(run)) {
-                push_text(parts, &text[from..start]);
-                parts.push(Part::Base64(decoded?));
-                from = end;
-            }
-            start = end + 1;
-        }
-        push_text(parts, &text[from..]);
-        Ok(())
+        push_text(parts, &text[from..])
     }
 
-    /// The parts of a text in base64, if it contains a placeholder.
-    fn decoded(&self, run: &str) -> Option<Result<Vec<OwnedPart>, ()>> {
-        // Shorter ones cannot contain a placeholder.
-        if run.len() < BEGINS_WITH.len() {
-            return None;
-        }
+    /// The parts of a text in base64. `None` if a template changed a placeholder in it.
+    fn decoded(&self, run: &str) -> Option<Vec<OwnedPart>> {
         let text = String::from_utf8(STANDARD.decode(run).ok()?).ok()?;
-        if !has_word(&text) {
-            return None;
-        }
         let mut parts = Vec::new();
         let mut rest = text.as_str();
         while let Some((before, word, after)) = self.next_word(rest) {
@@ -335,31 +396,63 @@ impl Placeholders {
             rest = after;
         }
         parts.push(OwnedPart::Text(rest.to_owned()));
-        let is_changed = |part: &OwnedPart| matches!(part, OwnedPart::Text(text) if has_word(text));
-        Some(if parts.iter().any(is_changed) { Err(()) } else { Ok(parts) })
+        let is_changed = |part: &OwnedPart| matches!(part, OwnedPart::Text(text) if has_any_word(text));
+        (!parts.iter().any(is_changed)).then_some(parts)
     }
+}
+
+/// The beginning of a placeholder, also in capital letters, as it looks in a text in base64, also in base64 twice.
+static ENCODED: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let capital = format!("{}{}", BEGINS_WITH[..1].to_uppercase(), &BEGINS_WITH[1..]);
+    let once: Vec<_> = [BEGINS_WITH, &BEGINS_WITH.to_uppercase(), &capital].into_iter().flat_map(in_base64).collect();
+    let twice: Vec<_> = once.iter().flat_map(|text| in_base64(text)).collect();
+    AhoCorasick::new(once.into_iter().chain(twice)).expect("a few short patterns")
+});
+
+/// The characters of base64 that a text always becomes, for each place in three bytes where it can begin.
+fn in_base64(text: &str) -> [String; 3] {
+    [0, 1, 2].map(|before| {
+        let encoded = STANDARD.encode([&[0; 2][..before], text.as_bytes()].concat());
+        // The first and the last character may also depend on the bytes beside the text.
+        encoded[(before * 8usize).div_ceil(6)..(before + text.len()) * 8 / 6].to_owned()
+    })
+}
+
+/// The longest parts of a text that may be base64, and where they begin. Nothing of one part comes after its padding.
+fn runs_of_base64(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_base64 = |one: char| one.is_ascii_alphanumeric() || matches!(one, '+' | '/');
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let start = from + text[from..].find(is_base64)?;
+        let rest = &text[start..];
+        let length = rest.find(|one| !is_base64(one)).unwrap_or(rest.len());
+        let padding = rest[length..].bytes().take_while(|byte| *byte == b'=').count();
+        from = start + length + padding;
+        Some((start, &text[start..from]))
+    })
 }
 
 impl Placeholder {
     /// Fails if the value cannot be unsealed in the Secret `name` of `namespace`.
     fn fits(&self, namespace: &str, name: &str) -> Result<(), String> {
-        let own = self.namespace.as_deref().unwrap_or(namespace);
-        let fits = match self.scope {
+        let SealedFile { path, scope, namespace: of, name: own_name } = &*self.file;
+        let own = of.as_deref().unwrap_or(namespace);
+        let fits = match scope {
             Scope::ClusterWide => true,
             Scope::NamespaceWide => own == namespace,
-            Scope::Strict => own == namespace && self.name == name,
+            Scope::Strict => own == namespace && own_name == name,
         };
         if fits {
             return Ok(());
         }
-        let (sealed_for, remedy) = match self.scope {
-            Scope::Strict => (format!("the Secret {own}/{}", self.name), "--scope namespace-wide"),
+        let (sealed_for, remedy) = match scope {
+            Scope::Strict => (format!("the Secret {own}/{own_name}"), "--scope namespace-wide"),
             _ => (format!("the namespace {own}"), "--scope cluster-wide"),
         };
         Err(format!(
-            "it contains {}, the sealed value {} of {}, which is sealed for {sealed_for} and cannot be unsealed here: seal it \
+            "it contains {}, the sealed value {} of {path}, which is sealed for {sealed_for} and cannot be unsealed here: seal it \
              for the Secret {namespace}/{name}, or with {remedy}",
-            self.path, self.key, self.file
+            self.path, self.key
         ))
     }
 }
@@ -384,25 +477,56 @@ impl OwnedPart {
     }
 }
 
-fn push_text<'t>(parts: &mut Vec<Part<'t>>, text: &'t str) {
+/// Fails if a template changed a placeholder in the text.
+fn push_text<'t>(parts: &mut Vec<Part<'t>>, text: &'t str) -> Result<(), ()> {
+    if has_any_word(text) {
+        return Err(());
+    }
     if !text.is_empty() {
         parts.push(Part::Text(text));
     }
+    Ok(())
 }
 
+/// By key, the field of a value and its bytes.
+type SecretValues = BTreeMap<String, (&'static str, Option<Vec<u8>>)>;
+
 /// The values of a Secret, each with the field that it is in; `None` if it is not in base64. As for the API server,
-/// `stringData` replaces `data`.
-fn values_of(secret: &Map<String, Value>) -> BTreeMap<String, (&'static str, Option<Vec<u8>>)> {
-    let entries = |field: &str| secret.get(field).and_then(Value::as_object).into_iter().flatten();
-    let decode = |value: &Value| {
-        let text: String = value.as_str().unwrap_or_default().split_ascii_whitespace().collect();
-        STANDARD.decode(text).ok()
-    };
-    let data = entries("data").map(|(key, value)| (key.clone(), ("data", decode(value))));
-    let texts = entries("stringData").map(|(key, value)| {
-        (key.clone(), ("stringData", Some(value.as_str().unwrap_or_default().as_bytes().to_vec())))
-    });
-    data.chain(texts).collect()
+/// `stringData` replaces `data`, and `null` is an empty value. Also returns the place of something that is not a text.
+fn values_of(secret: &Map<String, Value>) -> (SecretValues, Option<String>) {
+    let (mut values, mut not_text) = (BTreeMap::new(), None);
+    for field in ["data", "stringData"] {
+        let entries = match secret.get(field) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Object(entries)) => entries,
+            Some(_) => {
+                not_text = Some(field.to_owned());
+                continue;
+            }
+        };
+        for (key, value) in entries {
+            let text = match value {
+                Value::String(text) => text.as_str(),
+                Value::Null => "",
+                _ => {
+                    not_text = Some(format!("{field}.{key}"));
+                    continue;
+                }
+            };
+            let decoded = match field {
+                "data" => STANDARD.decode(text.split_ascii_whitespace().collect::<String>()).ok(),
+                _ => Some(text.as_bytes().to_vec()),
+            };
+            values.insert(key.clone(), (field, decoded));
+        }
+    }
+    (values, not_text)
+}
+
+/// Whether a Secret can have a value of this key.
+fn is_key(key: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=253).contains(&key.len()) && key.bytes().all(is_allowed)
 }
 
 /// A Go template for a text with these parts. `names` are the keys of the values.
@@ -433,7 +557,7 @@ fn template(parts: &[Part<'_>], names: &BTreeMap<usize, String>) -> String {
 /// A text that a Go template prints as it is. Two braces begin an action there; so would one brace before an action.
 fn escaped(literal: &str, is_last: bool) -> String {
     let mut text = literal.replace("{{", r#"{{ "{{" }}"#);
-    if !is_last && literal.ends_with('{') && !literal.ends_with("{{") {
+    if !is_last && text.ends_with('{') {
         text.pop();
         text.push_str(r#"{{ "{" }}"#);
     }
@@ -446,15 +570,28 @@ fn has_word(text: &str) -> bool {
     text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
+/// Whether a text contains a placeholder, even in other letters or in base64.
+fn has_any_word(text: &str) -> bool {
+    has_word(text) || ENCODED.is_match(text)
+}
+
 /// Where in a value a placeholder is, as a path of fields.
 fn place_of_word(field: &str, value: &Value) -> Option<String> {
+    if has_any_word(field) {
+        return Some("the name of a field".to_owned());
+    }
+    place_in(value).map(|place| format!("{field}{place}"))
+}
+
+/// The path is put together only when a placeholder was found, because names of fields may be long.
+fn place_in(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => has_word(text).then(|| field.to_owned()),
+        Value::String(text) => has_any_word(text).then(String::new),
         Value::Array(items) => {
-            items.iter().enumerate().find_map(|(at, item)| place_of_word(&format!("{field}[{at}]"), item))
+            items.iter().enumerate().find_map(|(at, item)| Some(format!("[{at}]{}", place_in(item)?)))
         }
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            if has_word(name) { Some(field.to_owned()) } else { place_of_word(&format!("{field}.{name}"), value) }
+            if has_any_word(name) { Some(String::new()) } else { Some(format!(".{name}{}", place_in(value)?)) }
         }),
         _ => None,
     }
@@ -508,7 +645,12 @@ mod tests {
 
     fn resolve(all: &Placeholders, text: &str) -> Result<Option<Value>, String> {
         let [manifest] = &parsed(text)[..] else { panic!("{text}") };
-        all.resolved(manifest, manifest.id.namespace.as_deref().unwrap_or("shop")).map(|made| made.map(Value::Object))
+        let namespace = manifest.id.namespace.as_deref().unwrap_or("shop");
+        match all.resolved(manifest, namespace, &mut |_| true) {
+            Ok(made) => Ok(made.map(Value::Object)),
+            Err(Unsealable::Wrong(why)) => Err(why),
+            Err(Unsealable::NoRoom) => panic!("there is room"),
+        }
     }
 
     fn secret(values: &str) -> String {
@@ -605,7 +747,7 @@ mod tests {
 
     #[test]
     fn thousands_of_values_in_one_text_all_get_a_key() {
-        let values: String = (0..20_000).map(|number| format!("    v{number}: {}\n", sealed_text(7))).collect();
+        let values: String = (0..MOST_VALUES).map(|number| format!("    v{number}: {}\n", sealed_text(7))).collect();
         let text = format!(
             "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop, annotations: {{{WIDE}: \
              'true'}}}}\nspec:\n  encryptedData:\n{values}"
@@ -615,11 +757,13 @@ mod tests {
         let limits = Limits { memory: 1 << 30, ..Limits::default() };
         let manifests = manifests::parse("secrets/db.yaml", text.as_bytes(), &limits).unwrap();
         all.add(&wanted, &manifests).unwrap();
-        let words: String = all.all.iter().map(|one| one.word.clone() + " ").collect();
+        let words: String = all.by_word.keys().map(|word| word.clone() + " ").collect();
         let secret = secret(&format!("stringData: {{a: '{words}'}}\n"));
         let [secret] = &manifests::parse("", secret.as_bytes(), &limits).unwrap()[..] else { panic!() };
-        let made = all.resolved(secret, "shop").unwrap().unwrap();
-        assert_eq!(made["spec"]["encryptedData"].as_object().map(Map::len), Some(20_000));
+        let made = all.resolved(secret, "shop", &mut |_| true).unwrap().unwrap();
+        assert_eq!(made["spec"]["encryptedData"].as_object().map(Map::len), Some(MOST_VALUES));
+        let told = all.add(&wanted, &manifests);
+        assert!(told.as_ref().is_err_and(|told| told.ends_with("at most 2500 sealed values")), "{told:?}");
     }
 
     #[test]
@@ -637,5 +781,197 @@ mod tests {
         assert!(refused(WIDE, "name: web").is_ok());
         assert!(refused(WIDE, "name: web, namespace: other").unwrap_err().contains("sealed for the namespace shop"));
         assert!(refused("sealedsecrets.bitnami.com/cluster-wide", "name: web, namespace: other").is_ok());
+    }
+
+    #[test]
+    fn braces_before_a_value_stay_as_they_are() {
+        let (all, words) = placeholders(WIDE);
+        for count in 0..6 {
+            let text = secret(&format!("stringData: {{a: '{}{}'}}\n", "{".repeat(count), words[0]));
+            let made = resolve(&all, &text).unwrap().unwrap();
+            let Some(template) = made["spec"]["template"]["data"]["a"].as_str() else { continue };
+            assert!(!template.contains("{{{"), "{count} braces: {template}");
+        }
+    }
+
+    #[test]
+    fn base64_after_an_equals_sign_is_found() {
+        let (all, words) = placeholders(WIDE);
+        let text = secret(&format!("stringData: {{a: 'TOKEN={}', b: {}}}\n", STANDARD.encode(&words[0]), words[0]));
+        let made = resolve(&all, &text).unwrap().unwrap();
+        let expected = "TOKEN={{ printf \"%s%s%s\" \"\" (index . \"b\") \"\" | b64enc }}";
+        assert_eq!(made["spec"]["template"]["data"]["a"], expected);
+    }
+
+    #[test]
+    fn base64_that_cannot_be_decoded_is_refused() {
+        let (all, words) = placeholders(WIDE);
+        let once = STANDARD.encode(&words[0]);
+        for changed in [once.trim_end_matches('=').to_owned(), STANDARD.encode(&once), format!("https://db/{once}")] {
+            let told = resolve(&all, &secret(&format!("stringData: {{a: '{changed}', b: {}}}\n", words[0])));
+            assert!(told.as_ref().is_err_and(|told| told.contains("a template changed")), "{changed}: {told:?}");
+        }
+        let map = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: web}}\ndata: {{a: {once}}}\n");
+        assert!(resolve(&all, &map).unwrap_err().starts_with("data.a contains the sealed value: "));
+    }
+
+    /// The word of the placeholder with this index.
+    fn word_of(all: &Placeholders, index: usize) -> String {
+        all.by_word.iter().find(|(_, known)| **known == index).unwrap().0.clone()
+    }
+
+    /// Any pieces beside each other, plain and in base64, are rendered to themselves, with the values in the places of the words.
+    #[test]
+    fn templates_give_the_text_with_its_values() {
+        let (all, words) = placeholders(WIDE);
+        let values = ["s3cr{{et", "k%s\"\\\u{e9}"];
+        let with_values = |text: &str| text.replace(&words[0], values[0]).replace(&words[1], values[1]);
+        let plain = [
+            "{",
+            "{{",
+            "}",
+            "}}",
+            "{{-",
+            "-}}",
+            "{{/*",
+            "*/}}",
+            "`",
+            "\"",
+            "\\",
+            "%",
+            "%!s",
+            "=",
+            "/",
+            "+",
+            "a",
+            "ab",
+            "abc",
+            "\u{e9}",
+            "\u{1f600}",
+            "\n",
+            " ",
+            "\u{1}",
+            "\u{7f}",
+            "-",
+            "_",
+            &words[0],
+            &words[1],
+        ];
+        let mut state = 42_u64;
+        let mut pick = |most: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % most
+        };
+        for _ in 0..5_000 {
+            let (mut text, mut expected) = (words[0].clone(), values[0].to_owned());
+            for _ in 0..pick(6) {
+                let inner: String = (0..pick(5)).map(|_| plain[pick(plain.len())]).collect();
+                if pick(3) == 0 {
+                    // Nothing shows where base64 begins and ends if more of it is beside it.
+                    text.push_str(&format!(".{}.", STANDARD.encode(&inner)));
+                    expected.push_str(&format!(".{}.", STANDARD.encode(with_values(&inner))));
+                } else {
+                    text.push_str(&inner);
+                    expected.push_str(&with_values(&inner));
+                }
+            }
+            let parts = all.parts(&text).unwrap_or_else(|()| panic!("{text:?} is refused"));
+            let names = BTreeMap::from([(0, "password".to_owned()), (1, "tls.key".to_owned())]);
+            let template = template(&parts, &names);
+            let data = [("password", values[0].as_bytes()), ("tls.key", values[1].as_bytes())];
+            let salts = gotemplate::Salts::new("shop", "web", std::iter::empty::<(&str, &str)>());
+            let mut renderer = gotemplate::Renderer::new(data, salts, gotemplate::Limits::default());
+            let rendered = renderer.render("a", &template).unwrap_or_else(|error| panic!("{error}: {template}"));
+            assert_eq!(String::from_utf8_lossy(&rendered), expected, "{text:?} {template}");
+        }
+    }
+
+    fn wanted(key: &str, path: &str) -> SealedValues {
+        SealedValues { file: "secrets/db.yaml".into(), key: Some(key.into()), path: path.into() }
+    }
+
+    #[test]
+    fn one_value_may_have_two_names_and_a_later_one_replaces_an_earlier_one() {
+        let mut all = Placeholders::default();
+        for path in ["auth.password", "db.password"] {
+            all.add(&wanted("password", path), &parsed(&file(WIDE))).unwrap();
+        }
+        let word = word_of(&all, 0);
+        resolve(&all, &secret(&format!("stringData: {{a: {word}}}\n"))).unwrap();
+        assert_eq!(all.all_used(), Ok(()), "two names");
+        let mut all = Placeholders::default();
+        all.add(&wanted("password", "auth.password"), &parsed(&file(WIDE))).unwrap();
+        all.add(&wanted("tls.key", "auth.password"), &parsed(&file(WIDE))).unwrap();
+        let word = word_of(&all, 1);
+        resolve(&all, &secret(&format!("stringData: {{a: {word}}}\n"))).unwrap();
+        assert_eq!(all.all_used(), Ok(()), "replaced");
+    }
+
+    #[test]
+    fn a_value_that_is_not_a_text_is_refused() {
+        let (all, words) = placeholders(WIDE);
+        for field in ["stringData: {port: 5432, a: WORD}", "data: {a: [x]}\nstringData: {b: WORD}"] {
+            let told = resolve(&all, &secret(&(field.replace("WORD", &words[0]) + "\n")));
+            assert!(told.is_err(), "{field}: {told:?}");
+        }
+        let in_key = secret(&format!("stringData: {{{}: x}}\n", words[0]));
+        assert!(resolve(&all, &in_key).is_err(), "a key");
+    }
+
+    #[test]
+    fn long_names_of_fields_cost_no_time() {
+        let mut fields = Map::new();
+        for number in 0..50_000 {
+            fields.insert(format!("k{number}"), Value::String("x".into()));
+        }
+        let value = json!({"a".repeat(1 << 20): fields});
+        let since = std::time::Instant::now();
+        assert_eq!(place_of_word("data", &value), None);
+        assert!(since.elapsed().as_secs() < 2, "{:?}", since.elapsed());
+    }
+
+    #[test]
+    fn a_large_value_is_put_only_where_there_is_memory_for_it() {
+        let large = STANDARD.encode([&[1, 0][..], &[7; 300], &vec![9; 700_000]].concat());
+        let text = file(WIDE).replace(&sealed_text(7), &large);
+        let mut all = Placeholders::default();
+        all.add(&wanted("password", "a"), &parsed(&text)).unwrap();
+        let word = word_of(&all, 0);
+        let small = secret(&format!("stringData: {{a: {word}, b: {word}, c: {word}, d: x{word}}}\n"));
+        let mut asked = 0;
+        let told = all.resolve(&mut parsed(&small)[0], "shop", &mut |bytes| {
+            asked = bytes;
+            false
+        });
+        assert_eq!(told, Err(Unsealable::NoRoom));
+        let made = all.resolve(&mut parsed(&small)[0], "shop", &mut |_| true).unwrap().unwrap();
+        assert!(asked >= 2 * made.len() as u64, "{asked} bytes for two times {}", made.len());
+    }
+
+    #[test]
+    fn templates_do_not_grow_beyond_the_memory_that_is_taken() {
+        let (all, words) = placeholders(WIDE);
+        let (word, key) = (&words[0], "k".repeat(253));
+        for text in
+            ["{{".repeat(5000), "\u{1}".repeat(5000), word.repeat(300), STANDARD.encode("\u{1}".repeat(5000) + word)]
+        {
+            let small = secret(&format!("data: {{a: {}}}\nstringData: {{{key}: {word}}}\n", STANDARD.encode(text)));
+            let mut asked = 0;
+            let made = all.resolve(&mut parsed(&small)[0], "shop", &mut |bytes| {
+                asked = bytes;
+                true
+            });
+            let made = made.unwrap().unwrap();
+            assert!(asked >= 2 * made.len() as u64, "{asked} bytes for two times {}", made.len());
+        }
+    }
+
+    #[test]
+    fn a_key_that_no_secret_can_have_is_refused() {
+        for key in ["a,b", "a=b", "", "{x}"] {
+            let text = file(WIDE).replace("tls.key", &format!("'{key}'"));
+            let told = Placeholders::default().add(&wanted(key, "auth"), &parsed(&text));
+            assert!(told.as_ref().is_err_and(|told| told.contains("is not a key of a Secret")), "{key}: {told:?}");
+        }
     }
 }
