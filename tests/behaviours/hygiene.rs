@@ -1,5 +1,7 @@
 //! Secret values go all the way from a person's file into the cluster, and must not appear anywhere else.
 
+mod charts;
+
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
