@@ -61,10 +61,19 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
 /// # Errors
 /// As of [`read`]; or the chart cannot be rendered, or not be applied.
 pub fn read_for(path: &Path, sync: &Sync, capabilities: Capabilities) -> anyhow::Result<Folder> {
-    read_as(path, sync, capabilities, Arc::new(renderer()))
+    read_sharing(path, sync, capabilities, Arc::new(renderer()))
 }
 
-fn read_as(path: &Path, sync: &Sync, capabilities: Capabilities, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
+/// Reads a folder as [`read_for`] does, with a renderer that others use, too.
+///
+/// # Errors
+/// As of [`read_for`].
+pub fn read_sharing(
+    path: &Path,
+    sync: &Sync,
+    capabilities: Capabilities,
+    renderer: Arc<Renderer>,
+) -> anyhow::Result<Folder> {
     let Some(mut release) = release_of(sync, &capabilities) else {
         return Ok(Folder { capabilities, ..read_with(path, renderer)? });
     };
@@ -145,7 +154,7 @@ impl Folder {
     /// # Errors
     /// As of [`read_for`].
     pub fn read_another(&self, path: &Path, sync: &Sync) -> anyhow::Result<Self> {
-        read_as(path, sync, self.capabilities.clone(), self.renderer.clone())
+        read_sharing(path, sync, self.capabilities.clone(), self.renderer.clone())
     }
 
     /// Whether it is in a working copy of Git. Then its path in the repository is known.

@@ -8,6 +8,7 @@ mod commands;
 mod completion;
 mod controller;
 mod edit;
+mod fleet;
 mod folder;
 mod following;
 mod found;

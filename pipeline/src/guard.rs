@@ -115,6 +115,19 @@ pub enum GuardError {
 }
 
 impl GuardError {
+    fn origin(&self) -> &Location {
+        match self {
+            Self::PlaintextSecret { origin, .. }
+            | Self::PlaintextGenerator { origin, .. }
+            | Self::PlaintextCopy { origin, .. }
+            | Self::Duplicate { second: origin, .. }
+            | Self::SecretTwice { origin, .. }
+            | Self::Name { origin, .. }
+            | Self::Wait { origin, .. }
+            | Self::Wave { origin, .. } => origin,
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::PlaintextSecret { .. } | Self::PlaintextGenerator { .. } | Self::PlaintextCopy { .. } => {
@@ -141,6 +154,15 @@ impl NotAllowed {
     /// Whether each refused manifest is a Secret that only has to be sealed.
     pub fn are_plaintext_secrets(&self) -> bool {
         self.only_plaintext_secrets
+    }
+
+    /// The refused manifests that are named: where each is, and what is wrong with it.
+    pub fn each(&self) -> impl Iterator<Item = (&Location, String)> {
+        self.shown.iter().map(|error| {
+            let (origin, text) = (error.origin(), error.to_string());
+            let message = text.strip_prefix(&format!("{origin}: ")).map(str::to_owned);
+            (origin, message.unwrap_or(text))
+        })
     }
 }
 

@@ -39,6 +39,7 @@ mod kustomize;
 mod large;
 mod last_good;
 mod lifecycle;
+mod lint;
 mod migration;
 mod misread;
 mod moves;

@@ -8,6 +8,7 @@ mod events;
 mod history;
 mod install;
 mod keys;
+mod lint;
 mod man;
 mod reseal;
 mod resume;
@@ -16,6 +17,7 @@ mod sealed_files;
 mod status;
 mod suspend;
 mod sync;
+mod test;
 mod trace;
 mod uninstall;
 mod unseal;
@@ -27,6 +29,7 @@ use std::process::ExitCode;
 use crate::global::Global;
 use crate::kubeseal::KubesealArgs;
 
+pub use seal::inputs;
 pub use unseal::keys_of;
 
 /// A subcommand; the doc comments are the manual.
@@ -37,6 +40,8 @@ pub enum Command {
     Reseal(reseal::ResealArgs),
     Validate(validate::ValidateArgs),
     Build(build::BuildArgs),
+    Lint(lint::LintArgs),
+    Test(test::TestArgs),
     Cert(cert::CertArgs),
     /// Do what kubeseal does, with its flags
     Kubeseal(KubesealArgs),
@@ -66,6 +71,8 @@ impl Command {
             Self::Reseal(args) => reseal::run(args, global).await.map(done),
             Self::Validate(args) => validate::run(args, global).await,
             Self::Build(args) => build::run(&args, global).map(done),
+            Self::Lint(args) => lint::run(&args, global),
+            Self::Test(args) => test::run(&args, global),
             Self::Cert(args) => cert::run(args, global).await,
             Self::Kubeseal(_) => Err(KubesealArgs::refuse()),
             Self::Keys(args) => keys::run(args, global).await.map(done),
@@ -104,7 +111,7 @@ impl Command {
     pub fn failure(&self) -> ExitCode {
         match self {
             // As for diff(1), 1 means that there are differences or problems.
-            Self::Diff(_) | Self::Validate(_) => ExitCode::from(2),
+            Self::Diff(_) | Self::Validate(_) | Self::Lint(_) | Self::Test(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

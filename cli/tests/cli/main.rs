@@ -11,6 +11,7 @@ mod hostile_texts;
 mod install;
 mod keys;
 mod kubeseal;
+mod lint;
 mod reseal;
 mod seal;
 mod signals;

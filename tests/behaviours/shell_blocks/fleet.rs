@@ -15,6 +15,7 @@ pub(super) const PAGES: &[&str] = &[
     "docs/cli.md",
     "docs/kustomize.md",
     "docs/helm.md",
+    "docs/lint.md",
     "docs/old-value.md",
     "docs/sync.md",
     "docs/operations.md",
@@ -32,6 +33,7 @@ pub(super) async fn live(_: &Plane, desk: &Desk) -> Result<()> {
     cli(open()?, desk).await?;
     kustomize(open()?, desk).await?;
     helm(open()?, desk).await?;
+    lint(open()?, desk).await?;
     old_value(open()?).await?;
     sync(open()?, desk).await?;
     operations(open()?, desk).await?;
@@ -131,6 +133,13 @@ async fn helm(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     let said = page.run("mkdir -p charts/hello").await?;
     ensure!(line(&said, "configmap/")? == "configmap/hello-settings", "{said}");
     ensure!(desk.read("hello/hello.yaml")?.contains("level: \"debug\""));
+    page.close()
+}
+
+async fn lint(mut page: Page<'_>, desk: &Desk) -> Result<()> {
+    page.run("mkdir -p checked").await?;
+    let golden = desk.read("checked/.gitseal/golden/clusters/production/shop.web.yaml")?;
+    ensure!(golden.contains("level: debug"), "{golden}");
     page.close()
 }
 

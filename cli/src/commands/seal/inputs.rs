@@ -10,7 +10,7 @@ use crate::edit;
 use crate::output::Hint;
 
 /// One text to seal.
-pub(in crate::commands) struct Input {
+pub struct Input {
     /// `None` is standard input.
     path: Option<PathBuf>,
     /// Whether it was found in a folder and not named.
@@ -18,7 +18,7 @@ pub(in crate::commands) struct Input {
 }
 
 impl Input {
-    pub(in crate::commands) fn path(&self) -> Option<&Path> {
+    pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
@@ -56,7 +56,7 @@ pub(in crate::commands) fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Ve
 }
 
 /// The files that the arguments name. Files of folders are in the order of their paths.
-pub(in crate::commands) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
+pub fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
     if arguments.is_empty() {
         if stdin_is_terminal() {
             return Err(Hint::error(

@@ -1,7 +1,7 @@
 //! `gitseal seal`.
 
 mod files;
-pub(in crate::commands) mod inputs;
+pub mod inputs;
 mod new;
 pub(in crate::commands) mod project;
 mod target;

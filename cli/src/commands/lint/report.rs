@@ -1,0 +1,157 @@
+//! The problems that were found, and how they are printed for people and programs.
+
+use std::collections::BTreeMap;
+
+use manifests::{Location, Manifest, ObjectId, in_one_line};
+use schemas::{KubernetesVersion, Severity};
+use serde_json::{Value, json};
+
+use crate::{
+    global::Global,
+    output::{self, BAD, WARN, counted, styled},
+};
+
+/// One problem in one version of Kubernetes.
+#[derive(Clone, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Finding {
+    pub(super) origin: Location,
+    pub(super) severity: Severity,
+    /// Name of the check, as docs/lint.md lists them.
+    pub(super) check: &'static str,
+    pub(super) object: Option<ObjectId>,
+    /// The field of the object. Empty if the problem is not about one.
+    pub(super) field: String,
+    pub(super) message: String,
+    /// The version in which it is a problem. `None` if it is one in every version.
+    pub(super) kubernetes: Option<KubernetesVersion>,
+}
+
+impl Finding {
+    pub(super) fn error(check: &'static str, origin: &Location, object: Option<&ObjectId>, message: String) -> Self {
+        Self {
+            origin: origin.clone(),
+            severity: Severity::Error,
+            check,
+            object: object.cloned(),
+            field: String::new(),
+            message,
+            kubernetes: None,
+        }
+    }
+}
+
+/// What more is known about a problem.
+#[derive(Default)]
+struct Known {
+    /// The first object that has it. Overlays make several objects of one manifest.
+    object: Option<ObjectId>,
+    /// The versions in which it is one. None means all.
+    versions: Vec<KubernetesVersion>,
+}
+
+/// All problems.
+pub(super) struct Report {
+    versions: Vec<KubernetesVersion>,
+    pub(super) syncs: usize,
+    pub(super) objects: usize,
+    /// The problems, each with the versions in which it is one.
+    found: BTreeMap<Finding, Known>,
+    /// Kinds without a schema, with an object of each.
+    unchecked: BTreeMap<String, Location>,
+}
+
+impl Report {
+    pub(super) fn new(versions: Vec<KubernetesVersion>) -> Self {
+        Self { versions, syncs: 0, objects: 0, found: BTreeMap::new(), unchecked: BTreeMap::new() }
+    }
+
+    /// Adds a problem. If several Syncs apply the same file, its problems are reported once.
+    pub(super) fn add(&mut self, mut finding: Finding) {
+        let (version, object) = (finding.kubernetes.take(), finding.object.take());
+        let known = self.found.entry(finding).or_default();
+        known.object = known.object.take().or(object);
+        known.versions.extend(version.filter(|version| !known.versions.contains(version)));
+    }
+
+    pub(super) fn unchecked(&mut self, object: &Manifest) {
+        let kind = format!("{} {}", object.api_version(), object.id.kind);
+        self.unchecked.entry(kind).or_insert_with(|| object.origin.clone());
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.found.keys().filter(|finding| finding.severity == Severity::Error).count()
+    }
+
+    pub(super) fn print(&self, global: &Global) -> anyhow::Result<()> {
+        let (errors, warnings) = (self.errors(), self.found.len() - self.errors());
+        if let Some(format) = global.output {
+            return output::print(format.text(&json!({
+                "kubernetes": texts(&self.versions),
+                "syncs": self.syncs,
+                "objects": self.objects,
+                "errors": errors,
+                "warnings": warnings,
+                "withoutSchema": self.unchecked.keys().collect::<Vec<_>>(),
+                "problems": self.found.iter().map(|(finding, known)| self.as_json(finding, known)).collect::<Vec<_>>(),
+            }))?);
+        }
+        let lines = self.found.iter().map(|(finding, known)| self.line(finding, known) + "\n");
+        output::print(lines.collect::<String>())?;
+        for (kind, origin) in &self.unchecked {
+            output::note(format_args!(
+                "{origin}: {kind} is not checked: no CustomResourceDefinition of it is in the repository"
+            ));
+        }
+        output::note(format_args!(
+            "{} of {}, Kubernetes {}: {}, {}",
+            counted(self.objects, "object"),
+            counted(self.syncs, "Sync"),
+            texts(&self.versions).join(", "),
+            counted(errors, "error"),
+            counted(warnings, "warning"),
+        ));
+        Ok(())
+    }
+
+    fn line(&self, finding: &Finding, Known { object, versions: at }: &Known) -> String {
+        let word = match finding.severity {
+            Severity::Error => styled(BAD, "error:"),
+            Severity::Warning => styled(WARN, "warning:"),
+        };
+        let object = object.as_ref().map(|id| format!("{}: ", named(id))).unwrap_or_default();
+        let field = if finding.field.is_empty() { String::new() } else { format!("{}: ", finding.field) };
+        let only = at.len() < self.versions.len() && !at.is_empty();
+        let only = if only { format!(" in Kubernetes {}", texts(at).join(", ")) } else { String::new() };
+        let Finding { origin, message, check, .. } = finding;
+        in_one_line(&format!("{origin}: {word} {object}{field}{message}{only} ({check})")).into_owned()
+    }
+
+    fn as_json(&self, finding: &Finding, Known { object, versions: at }: &Known) -> Value {
+        let Finding { origin, severity, check, field, message, .. } = finding;
+        let mut problem = json!({
+            "severity": severity,
+            "check": check,
+            "file": origin.file.as_ref(),
+            "line": origin.line,
+            "message": message,
+            "kubernetes": texts(if at.is_empty() { &self.versions } else { at }),
+        });
+        if let Some(id) = object {
+            problem["object"] = named(id).into();
+        }
+        if !field.is_empty() {
+            problem["field"] = field.clone().into();
+        }
+        problem
+    }
+}
+
+fn texts(versions: &[KubernetesVersion]) -> Vec<String> {
+    versions.iter().map(KubernetesVersion::to_string).collect()
+}
+
+/// `Deployment shop/web`
+fn named(id: &ObjectId) -> String {
+    let namespace = id.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    format!("{} {namespace}{}", id.kind, id.name)
+}

@@ -1,0 +1,333 @@
+//! The kinds of Kubernetes itself, from the table that `examples/generate.rs` writes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+    sync::LazyLock,
+};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    problem::{Check, Problem},
+    validate::closed,
+};
+
+/// A minor version of Kubernetes 1, for example 1.36.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct KubernetesVersion(u32);
+
+/// The version cannot be checked.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "Kubernetes {given:?} is not known: the known versions are {} to {}",
+    KubernetesVersion::oldest(),
+    KubernetesVersion::newest()
+)]
+pub struct UnknownVersion {
+    given: String,
+}
+
+impl KubernetesVersion {
+    /// The oldest version that is known.
+    pub fn oldest() -> Self {
+        Self(TABLES.kinds.values().filter_map(|kind| kind.from).min().unwrap_or_default())
+    }
+
+    /// The newest version that is known.
+    pub fn newest() -> Self {
+        Self(TABLES.kinds.values().filter_map(|kind| kind.to).max().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for KubernetesVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1.{}", self.0)
+    }
+}
+
+impl FromStr for KubernetesVersion {
+    type Err = UnknownVersion;
+
+    /// Reads `1.36`, and also `v1.36.3`.
+    fn from_str(text: &str) -> Result<Self, UnknownVersion> {
+        let unknown = || UnknownVersion { given: text.to_owned() };
+        let mut parts = text.strip_prefix('v').unwrap_or(text).split('.');
+        let (major, minor, patch) = (parts.next(), parts.next(), parts.next());
+        let is_patch = patch.is_none_or(|patch| patch.starts_with(|first: char| first.is_ascii_digit()));
+        let minor = minor.filter(|_| major == Some("1") && is_patch).and_then(|minor| minor.parse().ok());
+        let version = Self(minor.ok_or_else(unknown)?);
+        if (Self::oldest()..=Self::newest()).contains(&version) { Ok(version) } else { Err(unknown()) }
+    }
+}
+
+/// Group, version and kind.
+pub(crate) type KindId = (String, String, String);
+
+struct Tables {
+    kinds: HashMap<KindId, Kind>,
+    types: HashMap<String, Vec<Variant>>,
+    groups: HashSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    kinds: Vec<StoredKind>,
+    types: HashMap<String, Vec<Variant>>,
+}
+
+#[derive(Deserialize)]
+struct StoredKind {
+    group: String,
+    version: String,
+    kind: String,
+    #[serde(flatten)]
+    rest: Kind,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    /// The first and the last known version that has it. `None` if no known version has it.
+    from: Option<u32>,
+    to: Option<u32>,
+    #[serde(rename = "type")]
+    schema: Option<String>,
+    #[serde(default)]
+    lifecycle: Lifecycle,
+}
+
+#[derive(Default, Deserialize)]
+struct Lifecycle {
+    /// The version since which the kind is deprecated.
+    deprecated: Option<u32>,
+    /// The first version without the kind.
+    removed: Option<u32>,
+    replacement: Option<String>,
+}
+
+/// A type in some versions.
+#[derive(Deserialize)]
+struct Variant {
+    from: u32,
+    to: u32,
+    schema: Value,
+}
+
+static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+    let Stored { kinds, types } =
+        serde_json::from_str(include_str!("kubernetes.json")).expect("the generated table is read by a test");
+    let groups = kinds.iter().map(|kind| kind.group.clone()).collect();
+    let kinds = kinds.into_iter().map(|kind| ((kind.group, kind.version, kind.kind), kind.rest)).collect();
+    Tables { kinds, types, groups }
+});
+
+/// What a version of Kubernetes says about a kind.
+pub(crate) enum Known {
+    /// It is not a kind of Kubernetes, and its group is not one of Kubernetes.
+    Foreign,
+    /// It is not served.
+    Not(Problem),
+    /// It has this schema, and may be deprecated.
+    Served(Value, Option<Problem>),
+}
+
+pub(crate) fn known(at: KubernetesVersion, id: &KindId) -> Known {
+    let (group, version, name) = id;
+    let api_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
+    let Some(kind) = TABLES.kinds.get(id) else {
+        if !TABLES.groups.contains(group) {
+            return Known::Foreign;
+        }
+        let others = TABLES.kinds.iter().filter(|((other, _, kind), _)| other == group && kind == name);
+        let others = others.filter(|(_, kind)| kind.is_served(at.0)).map(|((_, version, _), _)| version.as_str());
+        let mut others: Vec<_> = others.collect();
+        others.sort_unstable();
+        let hint = if others.is_empty() { String::new() } else { format!("; it has {name} in {}", others.join(", ")) };
+        let message = format!("Kubernetes has no {api_version} {name}{hint}");
+        return Known::Not(Problem::error(Check::UnknownKind, String::new(), message));
+    };
+    let Lifecycle { deprecated, removed, replacement } = &kind.lifecycle;
+    let use_instead = replacement.as_ref().map(|other| format!("; use {other}")).unwrap_or_default();
+    if let (true, Some(schema)) = (kind.is_served(at.0), &kind.schema) {
+        let until = removed.map(|minor| format!(", and not served from 1.{minor} on")).unwrap_or_default();
+        let deprecated = deprecated.filter(|since| *since <= at.0).map(|since| {
+            let message = format!("{api_version} {name} is deprecated since Kubernetes 1.{since}{until}{use_instead}");
+            Problem::warning(Check::Deprecated, message)
+        });
+        return Known::Served(with_definitions(at.0, schema), deprecated);
+    }
+    let message = match (kind.from, removed, kind.to) {
+        (Some(from), _, _) if at.0 < from => format!("{api_version} {name} is served from Kubernetes 1.{from} on"),
+        (_, Some(removed), _) => {
+            format!("{api_version} {name} is not served since Kubernetes 1.{removed}{use_instead}")
+        }
+        (_, None, Some(last)) => format!("{api_version} {name} is served until Kubernetes 1.{last}{use_instead}"),
+        (_, None, None) => format!("{api_version} {name} is not served{use_instead}"),
+    };
+    Known::Not(Problem::error(Check::NotServed, String::new(), message))
+}
+
+impl Kind {
+    fn is_served(&self, minor: u32) -> bool {
+        self.from.is_some_and(|from| from <= minor) && self.to.is_some_and(|to| minor <= to)
+    }
+}
+
+/// The metadata of every object.
+pub(crate) const METADATA: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// A schema with the type `name`, and all types that it needs, as they are in the minor version.
+pub(crate) fn with_definitions(minor: u32, name: &str) -> Value {
+    json!({"$ref": format!("{DEFINITIONS}{name}"), "$defs": definitions(minor, name)})
+}
+
+/// The metadata of objects, and the types that it needs, as they are in `at`.
+pub(crate) fn metadata(at: KubernetesVersion) -> Map<String, Value> {
+    definitions(at.0, METADATA)
+}
+
+pub(crate) const DEFINITIONS: &str = "#/$defs/";
+
+fn definitions(minor: u32, name: &str) -> Map<String, Value> {
+    let mut found = Map::new();
+    let mut needed = vec![name.to_owned()];
+    while let Some(name) = needed.pop() {
+        if found.contains_key(&name) {
+            continue;
+        }
+        let variants = TABLES.types.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let variant = variants.iter().find(|variant| variant.from <= minor && minor <= variant.to);
+        let mut schema = variant.map(|variant| variant.schema.clone()).unwrap_or_default();
+        not_required(&name, &mut schema);
+        schema = closed(schema, &mut needed);
+        found.insert(name, schema);
+    }
+    found
+}
+
+/// Fields that are required by Kubernetes' OpenAPI document, although the API server accepts objects without them.
+const HAVE_DEFAULTS: [(&str, &str); 4] = [
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion", "served"),
+    ("rbac.v1.RoleRef", "apiGroup"),
+    ("networking.v1.NetworkPolicySpec", "podSelector"),
+    ("core.v1.LimitRangeSpec", "limits"),
+];
+
+fn not_required(name: &str, schema: &mut Value) {
+    for (_, field) in HAVE_DEFAULTS.iter().filter(|(of, _)| *of == name) {
+        if let Some(Value::Array(required)) = schema.get_mut("required") {
+            required.retain(|one| one != field);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(group: &str, version: &str, kind: &str) -> KindId {
+        (group.to_owned(), version.to_owned(), kind.to_owned())
+    }
+
+    fn said(at: &str, group: &str, version: &str, kind: &str) -> String {
+        match known(at.parse().unwrap(), &id(group, version, kind)) {
+            Known::Foreign => "foreign".to_owned(),
+            Known::Not(problem) | Known::Served(_, Some(problem)) => {
+                format!("{:?}: {}", problem.severity, problem.message)
+            }
+            Known::Served(_, None) => "served".to_owned(),
+        }
+    }
+
+    #[test]
+    fn versions_are_read_with_and_without_a_patch() {
+        for (text, expected) in [("1.36", "1.36"), ("v1.36.3", "1.36"), ("1.34.0+k3s1", "1.34"), ("1.31", "1.31")] {
+            assert_eq!(text.parse::<KubernetesVersion>().unwrap().to_string(), expected);
+        }
+        for text in ["", "1", "2.36", "1.99", "1.x", "1.36.x", "36", "1.36,1.37"] {
+            let error = text.parse::<KubernetesVersion>().unwrap_err().to_string();
+            assert!(error.contains("the known versions are 1.31 to 1."), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn each_kind_is_served_deprecated_or_gone() {
+        for (at, group, version, kind, expected) in [
+            ("1.36", "apps", "v1", "Deployment", "served"),
+            ("1.36", "cert-manager.io", "v1", "Certificate", "foreign"),
+            (
+                "1.36",
+                "extensions",
+                "v1beta1",
+                "Ingress",
+                "Error: extensions/v1beta1 Ingress is not served since Kubernetes 1.22; use networking.k8s.io/v1 Ingress",
+            ),
+            (
+                "1.36",
+                "autoscaling",
+                "v2beta2",
+                "HorizontalPodAutoscaler",
+                "Error: autoscaling/v2beta2 HorizontalPodAutoscaler is not served since Kubernetes 1.26; use autoscaling/v2 \
+                 HorizontalPodAutoscaler",
+            ),
+            (
+                "1.36",
+                "storage.k8s.io",
+                "v1beta1",
+                "VolumeAttributesClass",
+                "Warning: storage.k8s.io/v1beta1 VolumeAttributesClass is deprecated since Kubernetes 1.34, and not served from \
+                 1.37 on; use storage.k8s.io/v1 VolumeAttributesClass",
+            ),
+            (
+                "1.37",
+                "storage.k8s.io",
+                "v1beta1",
+                "VolumeAttributesClass",
+                "Error: storage.k8s.io/v1beta1 VolumeAttributesClass is not served since Kubernetes 1.37; use storage.k8s.io/v1 \
+                 VolumeAttributesClass",
+            ),
+            (
+                "1.31",
+                "resource.k8s.io",
+                "v1",
+                "ResourceClaim",
+                "Error: resource.k8s.io/v1 ResourceClaim is served from Kubernetes 1.34 on",
+            ),
+            ("1.32", "", "v1", "Endpoints", "served"),
+            (
+                "1.36",
+                "",
+                "v1",
+                "Endpoints",
+                "Warning: v1 Endpoints is deprecated since Kubernetes 1.33; use discovery.k8s.io/v1 EndpointSlice",
+            ),
+            (
+                "1.36",
+                "apps",
+                "v2",
+                "Deployment",
+                "Error: Kubernetes has no apps/v2 Deployment; it has Deployment in v1",
+            ),
+            ("1.36", "", "v1", "Deployment", "Error: Kubernetes has no v1 Deployment"),
+        ] {
+            assert_eq!(said(at, group, version, kind), expected);
+        }
+    }
+
+    #[test]
+    fn each_type_of_each_version_has_its_references() {
+        let (oldest, newest) = (KubernetesVersion::oldest(), KubernetesVersion::newest());
+        assert!(newest.0 - oldest.0 >= 6);
+        for minor in oldest.0..=newest.0 {
+            let served: Vec<_> = TABLES.kinds.values().filter(|kind| kind.is_served(minor)).collect();
+            assert!(served.len() > 60, "1.{minor} serves {} kinds", served.len());
+            for kind in served {
+                for (name, schema) in definitions(minor, kind.schema.as_deref().unwrap()) {
+                    assert!(!schema.is_null(), "1.{minor} has no {name}");
+                }
+            }
+        }
+    }
+}
