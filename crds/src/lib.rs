@@ -50,6 +50,8 @@ pub mod names {
     pub const SUSPEND_REASON: &str = "gitseal.dev/suspend-reason";
     /// Annotation on an applied object: `disabled` keeps it when it leaves Git.
     pub const PRUNE: &str = "gitseal.dev/prune";
+    /// The value of [`PRUNE`] that counts.
+    pub const PRUNE_DISABLED: &str = "disabled";
     /// Annotation in Git, on an object that may be deleted and made again if a change in Git cannot be made to the existing
     /// object.
     pub const REPLACE: &str = "gitseal.dev/replace";

@@ -41,7 +41,10 @@ pub fn verdict(
 
 /// Whether the annotation [`crds::names::PRUNE`] says that it must not be deleted.
 pub fn asks_to_be_kept(meta: &ObjectMeta) -> bool {
-    meta.annotations.as_ref().and_then(|all| all.get(crds::names::PRUNE)).is_some_and(|value| value == "disabled")
+    meta.annotations
+        .as_ref()
+        .and_then(|all| all.get(crds::names::PRUNE))
+        .is_some_and(|value| value == crds::names::PRUNE_DISABLED)
 }
 
 /// The part of the verdict that does not depend on the Sync.

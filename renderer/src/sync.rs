@@ -129,7 +129,7 @@ const MOST_WEIGHT: i64 = 499;
 
 impl BuiltRelease {
     /// The objects that a Sync applies. Hooks become objects in waves of their own, which wait until the objects of the wave
-    /// before are healthy. Hooks for tests, rollbacks and deletions are left out.
+    /// before are healthy. Hooks for tests, rollbacks and deletions are left out. What Helm would not delete is not pruned.
     ///
     /// # Errors
     /// The chart gives other objects the next time, or it reads from the cluster.
@@ -138,12 +138,17 @@ impl BuiltRelease {
             return Err(NotRendered { tool: "Helm", reason: "NotReproducible", message, is_terminal: true });
         }
         let mut objects = Vec::new();
-        for (ChartObject { hook, .. }, manifests) in self.rendered.objects.iter().zip(self.manifests) {
-            match hook.as_ref().map(|hook| (hook, wave_of(hook))) {
-                None => objects.extend(manifests),
-                Some((_, None)) => {}
-                Some((_, Some(wave))) => objects.extend(manifests.into_iter().map(|manifest| in_wave(manifest, wave))),
+        for (ChartObject { hook, crd, .. }, mut manifests) in self.rendered.objects.iter().zip(self.manifests) {
+            for manifest in manifests.iter_mut().filter(|manifest| *crd || is_kept_by_helm(manifest)) {
+                annotate(manifest, &[(crds::names::PRUNE, crds::names::PRUNE_DISABLED)]);
             }
+            if let Some(hook) = hook {
+                let Some(wave) = wave_of(hook) else { continue };
+                for manifest in &mut manifests {
+                    in_wave(manifest, wave);
+                }
+            }
+            objects.extend(manifests);
         }
         Ok(objects)
     }
@@ -185,19 +190,81 @@ fn wave_of(hook: &Hook) -> Option<i64> {
     }
 }
 
-/// A hook as an object of a wave. Its template may set these annotations itself.
-fn in_wave(mut manifest: Manifest, wave: i64) -> Manifest {
-    let metadata = manifest.body.entry("metadata").or_insert_with(|| json!({}));
-    let Value::Object(metadata) = metadata else { return manifest };
-    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-    let Value::Object(annotations) = annotations else { return manifest };
+/// Makes a hook an object of a wave.
+fn in_wave(manifest: &mut Manifest, wave: i64) {
+    let wave = wave.to_string();
     let ours = [
-        (crds::names::WAVE, wave.to_string()),
-        (crds::names::WAIT, crds::names::WAIT_HEALTHY.to_owned()),
-        (crds::names::REPLACE, crds::names::REPLACE_ALLOWED.to_owned()),
+        (crds::names::WAVE, wave.as_str()),
+        (crds::names::WAIT, crds::names::WAIT_HEALTHY),
+        (crds::names::REPLACE, crds::names::REPLACE_ALLOWED),
     ];
-    for (name, value) in ours {
-        annotations.entry(name).or_insert(value.into());
+    annotate(manifest, &ours);
+}
+
+/// Whether Helm would not delete the object. The annotations of a Secret with sealed values are in the template of its
+/// SealedSecret.
+fn is_kept_by_helm(Manifest { id, body, .. }: &Manifest) -> bool {
+    let asks = |metadata: Option<&Value>| {
+        let annotations = metadata.and_then(|metadata| metadata.get("annotations"));
+        let policy = annotations.and_then(|all| all.get("helm.sh/resource-policy")).and_then(Value::as_str);
+        policy.is_some_and(|policy| policy.trim().eq_ignore_ascii_case("keep"))
+    };
+    let template =
+        || body.get("spec").and_then(|spec| spec.get("template")).and_then(|template| template.get("metadata"));
+    asks(body.get("metadata")) || id.is_sealed_secret() && asks(template())
+}
+
+/// Adds annotations, except those that the template sets itself.
+fn annotate(manifest: &mut Manifest, added: &[(&str, &str)]) {
+    let metadata = manifest.body.entry("metadata").or_insert_with(|| json!({}));
+    let Value::Object(metadata) = metadata else { return };
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    if annotations.is_null() {
+        *annotations = json!({});
     }
-    manifest
+    let Value::Object(annotations) = annotations else { return };
+    for (name, value) in added {
+        annotations.entry(*name).or_insert((*value).into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RenderedChart;
+
+    /// The annotations of the objects that a Sync applies of a document, which comes from `crds/` or does not.
+    fn annotations(text: &str, crd: bool) -> Vec<Value> {
+        let manifests = manifests::parse("a.yaml", text.as_bytes(), &manifests::Limits::default()).unwrap();
+        let object = crate::Object { origin: String::new(), generated: false, yaml: String::new() };
+        let object = ChartObject { object, source: String::new(), crd, hook: None };
+        let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
+        let applied = BuiltRelease { rendered, manifests: vec![manifests] }.into_applied().unwrap();
+        applied.into_iter().map(|manifest| manifest.body["metadata"]["annotations"].clone()).collect()
+    }
+
+    #[test]
+    fn what_helm_would_not_delete_is_not_pruned() {
+        let map = |annotations: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a{annotations}}}\n");
+        let sealed = |template: &str| {
+            format!(
+                "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: a}}\nspec: {{encryptedData: {{}}, \
+                 template: {template}}}\n"
+            )
+        };
+        let keep = "{helm.sh/resource-policy: ' Keep'}";
+        let disabled = json!("disabled");
+        let kept = [
+            annotations(&map(&format!(", annotations: {keep}")), false),
+            annotations(&sealed(&format!("{{metadata: {{annotations: {keep}}}}}")), false),
+            annotations(&map(", annotations: null"), true),
+            annotations(&(map("") + "---\n" + &map("").replace("name: a", "name: b")), true),
+        ];
+        for of_document in kept {
+            assert!(of_document.iter().all(|all| all["gitseal.dev/prune"] == disabled), "{of_document:?}");
+        }
+        for other in [map(""), map(", annotations: {helm.sh/resource-policy: delete}"), sealed("{}")] {
+            assert_eq!(annotations(&other, false)[0]["gitseal.dev/prune"], json!(null), "{other}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::closure::Closure;
 
 /// The version of the format of these files.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The longest first line.
 const HEAD_BYTES: u64 = 1 << 20;
 /// The length of the last line.

@@ -8,9 +8,12 @@ use harness::{
     git::ServerOptions,
     programs::{Controller, ControllerOptions},
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
-    ResourceExt as _,
+    Api, ResourceExt as _,
     api::{Patch, PatchParams},
 };
 use localcluster::ClusterOptions;
@@ -273,16 +276,47 @@ async fn a_chart_that_cannot_be_applied_says_why() -> Result<()> {
     is_value(&scene, "as-a-folder-map", "info").await
 }
 
-#[tokio::test]
-async fn definitions_of_a_chart_come_first_unless_they_are_skipped() -> Result<()> {
-    let scene = Scene::new("chart-crds").await?;
-    let group = format!("{}.example.com", scene.namespace);
-    let definition = format!(
+/// The definition of a kind Thing.
+fn definition_of_things(group: &str) -> String {
+    format!(
         "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: things.{group}}}\n\
          spec:\n  group: {group}\n  scope: Namespaced\n  names: {{kind: Thing, plural: things, singular: thing}}\n  \
          versions:\n    - {{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, \
          x-kubernetes-preserve-unknown-fields: true}}}}}}\n"
-    );
+    )
+}
+
+#[tokio::test]
+async fn what_helm_keeps_is_not_pruned() -> Result<()> {
+    let scene = Scene::new("chart-keeps").await?;
+    let group = format!("{}.example.com", scene.namespace);
+    let map = |name: &str, annotations: &str| {
+        format!(
+            "{{{{- if .Values.all }}}}\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}{annotations}}}\n{{{{- end }}}}\n"
+        )
+    };
+    let kept = map("kept", ", annotations: {helm.sh/resource-policy: keep}");
+    write_chart(&scene, &[("map", MAP), ("kept", &kept), ("goes", &map("goes", ""))])?;
+    scene.tree.write("charts/web/crds/thing.yaml", definition_of_things(&group))?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {"values": {"all": true}}})).await?;
+    scene.is_applied("app", &first).await?;
+    scene.has("v1", "ConfigMap", "kept", json!({})).await?;
+    scene.sync("app", "./charts/web", json!({"pruneLimit": "100%", "helm": {"crds": "Skip"}})).await?;
+    scene.is_gone("v1", "ConfigMap", "goes").await?;
+    scene.is_ready("app").await?;
+    scene.has("v1", "ConfigMap", "kept", json!({})).await?;
+    let definitions = Api::<CustomResourceDefinition>::all(scene.client.clone());
+    let definition = definitions.get(&format!("things.{group}")).await.context("the definition")?;
+    ensure!(definition.metadata.deletion_timestamp.is_none(), "it is being deleted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn definitions_of_a_chart_come_first_unless_they_are_skipped() -> Result<()> {
+    let scene = Scene::new("chart-crds").await?;
+    let group = format!("{}.example.com", scene.namespace);
+    let definition = definition_of_things(&group);
     let thing = format!("apiVersion: {group}/v1\nkind: Thing\nmetadata: {{name: one}}\n");
     write_chart(&scene, &[("thing", &thing)])?;
     scene.tree.write("charts/web/crds/thing.yaml", definition)?;
