@@ -54,7 +54,8 @@ pub(crate) async fn gitseal(scene: &Scene, arguments: &[&str]) -> Result<Said> {
     Ok(tokio::task::spawn_blocking(move || command.output()).await??.into())
 }
 
-async fn certificate_url() -> Result<String> {
+/// The URL of the certificate of the shared control plane's controller.
+pub(crate) async fn certificate_url() -> Result<String> {
     let controller = Plane::shared().await?.controller.lock().await;
     let port = controller.as_ref().context("no controller")?.port;
     Ok(format!("http://127.0.0.1:{port}/v1/cert.pem"))

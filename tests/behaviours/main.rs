@@ -2,6 +2,7 @@
 //! namespace.
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 mod autoscaler;
 mod budget;
 mod claims;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod adopt;
 mod build;
 mod cert;
 mod completions;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use crate::global::Global;
 use crate::kubeseal::KubesealArgs;
 
+pub use diff::capabilities;
 pub use seal::inputs;
 pub use unseal::keys_of;
 
@@ -54,6 +56,7 @@ pub enum Command {
     Suspend(suspend::SuspendArgs),
     Resume(resume::ResumeArgs),
     Diff(diff::DiffArgs),
+    Adopt(adopt::AdoptArgs),
     Install(install::InstallArgs),
     Uninstall(uninstall::UninstallArgs),
     Completions(completions::CompletionsArgs),
@@ -84,6 +87,7 @@ impl Command {
             Self::Resume(args) => resume::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,
             Self::Diff(args) => diff::run(args, global).await,
+            Self::Adopt(args) => Box::pin(adopt::run(args, global)).await.map(done),
             Self::Install(args) => Box::pin(install::run(args, global)).await.map(done),
             Self::Uninstall(args) => Box::pin(uninstall::run(args, global)).await.map(done),
             Self::Completions(args) => completions::run(&args).map(done),

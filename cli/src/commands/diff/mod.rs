@@ -166,7 +166,11 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// What the templates of charts see of the cluster.
-async fn capabilities(client: &Client) -> anyhow::Result<Capabilities> {
+/// What templates of charts see of the cluster.
+///
+/// # Errors
+/// The API server does not answer, or answers with something else.
+pub async fn capabilities(client: &Client) -> anyhow::Result<Capabilities> {
     let version = client.apiserver_version().await?;
     let mut served: Vec<ServedKinds> = Vec::new();
     for path in ["/api", "/apis"] {

@@ -1,0 +1,83 @@
+//! Removes what Helm stores about a release that a Sync has taken over.
+
+use anyhow::{Context as _, anyhow};
+use crds::{Sync, conditions, find_condition};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
+use manifests::ObjectId;
+use pipeline::{Inventory, namespace_for, release_name};
+
+use super::{HelmArgs, release};
+use crate::{
+    global::Global,
+    output::{self, Hint, counted},
+};
+
+pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> {
+    let (name, namespace) = (&args.release, global.default_namespace());
+    let client = global.client().await?;
+    let revisions = release::revisions(&client, &namespace, name).await?;
+    let sync = sync_of(&client, &namespace, name).await?;
+    let ready = sync.status.as_ref().and_then(|status| find_condition(&status.conditions, conditions::READY));
+    if ready.is_none_or(|ready| ready.status != crds::ConditionStatus::True) {
+        let why = ready.map(|ready| format!(": {}", ready.message)).unwrap_or_default();
+        return Err(Hint::error(
+            format!("Sync {namespace}/{} is not Ready{why}", sync.name_any()),
+            "finish when it is Ready; until then, `helm` still knows the release",
+        ));
+    }
+    let release = release::deployed(&revisions, name)?;
+    let inventory = sync.status.as_ref().map(|status| Inventory::read(&status.inventory)).transpose();
+    let inventory =
+        inventory.map_err(|why| anyhow!("cannot read the inventory of the Sync: {why}"))?.unwrap_or_default();
+    let left: Vec<ObjectId> = release
+        .objects
+        .iter()
+        .map(|object| object.id.clone())
+        .filter(|id| {
+            let namespaced =
+                ObjectId { namespace: Some(namespace_for(&sync, id.namespace.as_deref()).to_owned()), ..id.clone() };
+            let cluster_wide = ObjectId { namespace: None, ..id.clone() };
+            !inventory.contains(&namespaced) && !inventory.contains(&cluster_wide)
+        })
+        .collect();
+    drop(release);
+    for id in &left {
+        output::warn(format_args!(
+            "Sync {namespace}/{} does not have {id}; if it is in the cluster, nobody manages it afterwards",
+            sync.name_any()
+        ));
+    }
+    let what = format!("{} of the release {namespace}/{name}", counted(revisions.len(), "stored revision"));
+    if !args.yes && !output::confirm(&format!("Remove {what}? The objects stay."), "give --yes")? {
+        return Ok(());
+    }
+    let api: Api<Secret> = Api::namespaced(client, &namespace);
+    // Oldest first: if this is interrupted, Helm still shows the newest one.
+    for revision in revisions.iter().rev() {
+        let secret = revision.name_any();
+        match api.delete(&secret, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => drop(deleted.with_context(|| format!("cannot delete the Secret {namespace}/{secret}"))?),
+        }
+    }
+    output::note(format_args!("removed {what}; Sync {namespace}/{} has the objects", sync.name_any()));
+    Ok(())
+}
+
+/// The Sync that renders a chart with the name of the release.
+async fn sync_of(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Sync> {
+    let api: Api<Sync> = Api::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default()).await;
+    let found = list.with_context(|| format!("cannot list the Syncs in the namespace {namespace}"))?.items;
+    let found = found.into_iter().find(|sync| sync.spec.helm.is_some() && release_name(sync) == name);
+    found.ok_or_else(|| {
+        Hint::error(
+            format!("no Sync in the namespace {namespace} renders a chart with the release name {name}"),
+            "apply the Sync that `gitseal adopt helm` printed without --finish",
+        )
+    })
+}

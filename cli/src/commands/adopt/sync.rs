@@ -1,0 +1,202 @@
+//! Makes the Sync for a release.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, anyhow, ensure};
+use crds::{Repository, Sync};
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use manifests::{Manifest, ObjectId, in_one_line};
+use pipeline::{guard, namespace_for};
+use sealing::Scope;
+use serde_json::{Map, Value, json};
+
+use super::{
+    HelmArgs,
+    release::{self, Release},
+    secrets::{self, SecretValue},
+};
+use crate::{
+    certificate,
+    commands::capabilities,
+    edit::{self, PlainSecret, Sealer},
+    folder,
+    global::Global,
+    output::{self, Hint, OutputFormat, counted},
+};
+
+pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> {
+    let (name, namespace) = (&args.release, global.default_namespace());
+    let path = args.path.as_deref().context("--path is required")?;
+    let (root, inside) = folder::place(path)?;
+    ensure!(path.join("Chart.yaml").is_file(), "{} is not a chart: it has no Chart.yaml", path.display());
+    let client = global.client().await?;
+    let revisions = release::revisions(&client, &namespace, name).await?;
+    let release = release::deployed(&revisions, name)?;
+    drop(revisions);
+    let repository = match &args.repository {
+        Some(repository) => repository.clone(),
+        None => only_repository(&client, &namespace).await?,
+    };
+    let split = secrets::split(&release.values, &release.objects);
+    if !split.in_lists.is_empty() {
+        return Err(Hint::error(
+            format!("a value in a list cannot be sealed: {}", split.in_lists.join(", ")),
+            "let the chart read these values from a Secret that you seal yourself, and upgrade the release with it first",
+        ));
+    }
+    let mut values_from = Vec::new();
+    if !split.secret.is_empty() {
+        let file = seal(args, global, &root, &namespace, split.secret).await?;
+        values_from =
+            file.1.iter().map(|(key, path)| json!({"sealedSecret": file.0, "key": key, "path": path})).collect();
+    }
+    let mut helm = Map::new();
+    helm.insert("releaseName".to_owned(), name.clone().into());
+    if !values_from.is_empty() {
+        helm.insert("valuesFrom".to_owned(), values_from.into());
+    }
+    if !split.plain.is_empty() {
+        helm.insert("values".to_owned(), split.plain.into());
+    }
+    let body = json!({
+        "apiVersion": "gitseal.dev/v1alpha1",
+        "kind": "Sync",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"repository": {"name": repository}, "path": format!("./{inside}"), "helm": helm},
+    });
+    output::print_raw(OutputFormat::Yaml.text(&body)?.as_bytes())?;
+    for (value, object) in split.in_both {
+        output::warn(format_args!("the value {value} is in a Secret and in {object}, so it is not sealed"));
+    }
+    for value in split.suspicious {
+        output::warn(format_args!(
+            "the value {value} is in no Secret of the release, so it is not sealed; look at it before you commit the Sync"
+        ));
+    }
+    let sync: Sync = serde_json::from_value(body)?;
+    let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
+    let rendered = folder::read_sharing(path, &sync, capabilities, Arc::new(folder::renderer()));
+    let rendered = rendered.context("the Sync cannot render the chart")?.manifests;
+    if let Err(error) = guard(&sync, &rendered) {
+        output::warn(format_args!("the controller refuses this: {}", in_one_line(&error.to_string())));
+    }
+    compare(&sync, &release, &rendered);
+    Ok(())
+}
+
+async fn only_repository(client: &Client, namespace: &str) -> anyhow::Result<String> {
+    let api: Api<Repository> = Api::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default()).await;
+    let found = list.with_context(|| format!("cannot list the Repositories in the namespace {namespace}"))?.items;
+    match found.as_slice() {
+        [only] => Ok(only.name_any()),
+        all => Err(Hint::wrong_usage(
+            format!("the namespace {namespace} has {}", counted(all.len(), "Repository")),
+            "name the Repository of the Sync with --repository",
+        )),
+    }
+}
+
+/// Writes the secret values to a new file. Returns its path in the repository, and for each value its key and path.
+async fn seal(
+    args: &HelmArgs,
+    global: &Global,
+    root: &Path,
+    namespace: &str,
+    values: Vec<SecretValue>,
+) -> anyhow::Result<(String, Vec<(String, String)>)> {
+    let paths: Vec<_> = values.iter().map(|value| value.path.clone()).collect();
+    let Some(file) = &args.seal else {
+        return Err(Hint::error(
+            format!("these values are in Secrets of the release: {}", paths.join(", ")),
+            "name a new file of the repository for the sealed values with --seal, for example --seal secrets/shop.yaml",
+        ));
+    };
+    ensure!(!file.exists(), "{} exists already; name a new file with --seal", file.display());
+    let certificate = certificate::fetch(global, args.cert.as_deref(), &args.trust).await?;
+    let folder = file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let place = folder.canonicalize().with_context(|| format!("cannot read {}", folder.display()))?;
+    let place = place
+        .strip_prefix(root)
+        .map_err(|_| anyhow!("{} is not in the repository {}", file.display(), root.display()))?;
+    let name = file.file_name().with_context(|| format!("{} is not a file", file.display()))?;
+    let inside = place.join(name).display().to_string();
+    let sealer = Sealer {
+        key: certificate.public_key(),
+        scope: Some(Scope::NamespaceWide),
+        namespace: Some(namespace.to_owned()),
+        is_namespace_asked_for: true,
+        allow_empty: false,
+    };
+    let keys = values.iter().map(|value| (value.key.clone(), value.path.clone())).collect();
+    let secret = PlainSecret {
+        name: args.release.clone(),
+        namespace: Some(namespace.to_owned()),
+        metadata: Map::new(),
+        secret_type: None,
+        immutable: None,
+        data: values.into_iter().map(|SecretValue { key, value, .. }| (key, value)).collect(),
+        origin: None,
+    };
+    let (body, _) = sealer.seal(&secret)?;
+    edit::create(file, edit::new_document(&body)?.as_bytes())?;
+    output::note(format_args!("sealed {} into {}", counted(paths.len(), "value"), file.display()));
+    Ok((inside, keys))
+}
+
+/// Says how what the Sync applies differs from what the release has.
+fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
+    let is_hook = |object: &&Manifest| {
+        object.body.get("metadata").is_some_and(|metadata| !metadata["annotations"]["helm.sh/hook"].is_null())
+    };
+    let (hooks, rendered): (Vec<_>, Vec<_>) = rendered.iter().partition(is_hook);
+    let id = |object: &Manifest| {
+        let mut id = if object.id.is_sealed_secret() { object.id.secret() } else { object.id.clone() };
+        id.namespace = Some(namespace_for(sync, id.namespace.as_deref()).to_owned());
+        id
+    };
+    let by_id = |objects: &[&'_ Manifest]| -> BTreeMap<ObjectId, Map<String, Value>> {
+        objects.iter().map(|object| (id(object), object.body.clone())).collect()
+    };
+    let mut before = by_id(&release.objects.iter().collect::<Vec<_>>());
+    let after = by_id(&rendered);
+    let all: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
+    let (mut equal, mut lines, mut replaced) = (0, Vec::new(), Vec::new());
+    for id in all {
+        match (before.get(&id), after.get(&id)) {
+            (Some(_), Some(_)) if id.is_secret() => {
+                equal += 1;
+                replaced.push(id);
+            }
+            (Some(old), Some(new)) if old == new => equal += 1,
+            (Some(_), Some(_)) => lines.push(format!("{id} is different")),
+            (None, _) => lines.push(format!("{id} is new")),
+            (Some(_), None) => lines.push(format!("{id} is not in the chart; the Sync leaves it in the cluster")),
+        }
+    }
+    for body in before.values_mut() {
+        body.values_mut().for_each(edit::wipe);
+    }
+    let Release { revision, chart, .. } = release;
+    output::note(format_args!(
+        "revision {revision} of the release, of the chart {chart}, has {}; the Sync applies {equal} of them as they are",
+        counted(release.objects.len(), "object")
+    ));
+    lines.iter().for_each(output::note);
+    for hook in hooks {
+        output::note(format_args!("{}: the hook {} runs again when the Sync is applied", hook.origin, hook.id));
+    }
+    for id in replaced {
+        let namespace = id.namespace.as_deref().unwrap_or_default();
+        output::note(format_args!(
+            "let the sealed values replace {id}: kubectl annotate secret -n {namespace} {} sealedsecrets.bitnami.com/managed=true",
+            id.name
+        ));
+    }
+}
