@@ -51,8 +51,8 @@ enum Unread {
     Folder(Arc<str>),
     /// There is no memory now. The next pass reads it first.
     NoMemory,
-    /// There is no program to render it with, which is not the fault of its owners.
-    NoRenderer(String),
+    /// The controller cannot read it now, which is not the fault of its owners.
+    Unable(String),
 }
 
 /// Why it is not known whether a Sync may write an object.
@@ -108,7 +108,7 @@ enum LetsGo {
     AllBut(Arc<BTreeSet<ObjectId>>),
     /// None, as far as is known.
     Nothing,
-    /// Not known, because there is no memory to read its folder, or nothing to render it with.
+    /// Not known, because the controller cannot read its folder now.
     Unknown,
 }
 
@@ -197,8 +197,8 @@ impl Pass<'_> {
                     let because = "may want some of these objects, and there is no memory now to read its folder";
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because}"));
                 }
-                Err(Unread::NoRenderer(why)) => {
-                    let because = "may want some of these objects, and its folder cannot be rendered";
+                Err(Unread::Unable(why)) => {
+                    let because = "may want some of these objects, and its folder cannot be read now";
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
                 Err(Unread::Folder(why)) if repository_of(&other) == repository_of(self.sync) => {
@@ -280,8 +280,11 @@ impl Pass<'_> {
                 return Err(Unread::NoMemory);
             }
             Err(RenderError::NotRendered { why, .. }) if why.reason == renderer::MISSING => {
-                return Err(Unread::NoRenderer(why.message));
+                return Err(Unread::Unable(why.message));
             }
+            // The API server did not answer, or the disk failed.
+            Err(error @ RenderError::Capabilities(_)) => return Err(Unread::Unable(error.to_string())),
+            Err(RenderError::Files(error)) if !error.is_terminal() => return Err(Unread::Unable(error.to_string())),
             Err(error) => {
                 let why: Arc<str> = error.to_string().into();
                 if error.is_terminal() {
@@ -412,7 +415,7 @@ impl Pass<'_> {
             let has_applied = has_applied(&other, &sourced.content);
             all.push(match self.wants(owner, &other, sourced).await {
                 Ok(wants) => LetsGo::AllBut(wants),
-                Err(Unread::NoMemory | Unread::NoRenderer(_)) => LetsGo::Unknown,
+                Err(Unread::NoMemory | Unread::Unable(_)) => LetsGo::Unknown,
                 // It has applied this content, so its objects stay.
                 Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
                 Err(Unread::Folder(_)) => LetsGo::Everything,

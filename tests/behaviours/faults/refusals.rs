@@ -122,6 +122,36 @@ async fn when_nobody_says_who_may_write_what_left_git_the_prune_waits_and_the_re
 }
 
 #[tokio::test]
+async fn when_the_chart_of_another_sync_cannot_be_rendered_the_prune_waits() -> Result<()> {
+    let faulty = Faulty::start("refused-version").await?;
+    let scene = &faulty.scene;
+    scene.tree.write("app/moves.yaml", config_map("moves", "1"))?;
+    scene.tree.write("chart/Chart.yaml", "apiVersion: v2\nname: other\nversion: 1.0.0\n")?;
+    scene.tree.write("chart/templates/own.yaml", config_map("own", "1"))?;
+    let revision = scene.publish("before").await?;
+    scene.is_applied("app", &revision).await?;
+    let before = uid(scene, "ConfigMap", "moves").await?;
+    // Templates may ask for the version of the cluster, so without it no chart is rendered.
+    let refused = faulty.proxy.inject(Which::all().path("/version"), Fault::Refuse(503));
+    scene.sync("other", "./chart", json!({"helm": {}})).await?;
+    scene.tree.remove("app/moves.yaml")?;
+    scene.tree.write("chart/templates/moves.yaml", config_map("moves", "1"))?;
+    let revision = faulty.publish("second").await?;
+    let waits = |_: &Sync, ready: &Condition| {
+        let message = &ready.message;
+        let is_told = message.contains("refused on purpose with 503") && message.contains("until that is known");
+        ready.reason == "PruneWaitsForSync" && is_told
+    };
+    scene.sync_when("app", "the prune to wait", waits).await?;
+    scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await?;
+    is_tried_again(&refused).await?;
+    refused.lift();
+    within(SOON, scene.is_applied("app", &revision)).await?;
+    ensure!(uid(scene, "ConfigMap", "moves").await? == before, "it was deleted, although another Sync wants it");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_watch_that_is_refused_comes_back() -> Result<()> {
     let faulty = Faulty::start("refused-watch").await?;
     // Running watches break, and new ones are refused.
