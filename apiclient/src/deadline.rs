@@ -24,10 +24,11 @@ pub type MayWrite = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Which requests are sent again if their answer is late.
 #[derive(Clone)]
 pub enum Repeats {
-    /// None.
+    /// No request is sent again.
     Nothing,
-    /// Reads, and writes that may be sent twice (PATCH and DELETE) if [`MayWrite`] allows it at that moment. This is checked
-    /// each time, because a process that was frozen must not write after others have written.
+    /// Reads are sent again. Writes that may be sent twice (PATCH and DELETE) are sent again if [`MayWrite`] allows it.
+    /// [`MayWrite`] is asked before each repetition, because a process that was frozen must not write after others have
+    /// written.
     WhatMayBeRepeated(MayWrite),
 }
 
@@ -43,26 +44,27 @@ impl fmt::Debug for Repeats {
 /// How long answers may take.
 #[derive(Clone, Debug)]
 pub struct Deadlines {
-    /// Time until the last byte of the answer, or until the first byte for a watch. For a write, with all admission
-    /// webhooks, the API server itself allows 34 s.
+    /// Time until the last byte of the answer; for a watch, until the first byte. The API server itself allows 34 s for
+    /// a write with all its admission webhooks.
     pub answer: Duration,
     /// After this time an answer is late: the request is sent again, while the first one still waits.
     pub late: Duration,
     /// Which requests are sent again.
     pub repeat: Repeats,
-    /// How long a watch may be silent. The API server sends a bookmark about once a minute.
+    /// How long a watch may be silent. If nothing changes, the API server sends a bookmark about once a minute.
     pub silence: Silence,
 }
 
 impl Deadlines {
     const SILENCE: Silence = Silence { longest: Duration::from_secs(90), in_trouble: Duration::from_secs(15) };
 
-    /// For programs that a person waits for. Nothing is sent again; the person decides.
+    /// Deadlines for programs that a person waits for. No request is sent again, because the person can try again.
     pub fn for_people() -> Self {
         Self { answer: Duration::from_secs(60), late: Duration::MAX, repeat: Repeats::Nothing, silence: Self::SILENCE }
     }
 
-    /// For controllers. `may_write` is called before each repetition, and says whether this process may write.
+    /// Deadlines for controllers. `may_write` is called before a write is sent again, and says whether this process may
+    /// write.
     pub fn for_controllers(may_write: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
             answer: Duration::from_secs(40),
@@ -77,7 +79,7 @@ impl Deadlines {
         match *request.method() {
             Method::GET => true,
             Method::PATCH | Method::DELETE => may_write(),
-            // A question about rights, which stores nothing.
+            // A POST to this API group asks about rights and stores nothing, so it may be sent twice.
             Method::POST => request.uri().path().starts_with("/apis/authorization.k8s.io/"),
             _ => false,
         }
@@ -92,7 +94,7 @@ pub struct NoAnswer {
     pub after: Duration,
 }
 
-/// Gives every request its deadline; see the documentation of the crate.
+/// A service that gives every request its deadline, as the documentation of the crate says.
 #[derive(Clone, Debug)]
 pub struct Deadline<S> {
     service: S,
@@ -124,8 +126,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let Self { service, deadlines, trouble } = self.clone();
-        // The request is sent, and its time begins, only when the answer is polled, because there may be a queue before
-        // this.
+        // The request is sent, and its time begins, only when the answer is polled. Before that, the request may wait
+        // in a queue.
         Box::pin(async move {
             let deadline = Instant::now() + deadlines.answer;
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -170,10 +172,11 @@ where
             () = is_late => {}
         }
         late = Instant::now().checked_add(deadlines.late);
-        // The first request keeps all of its time. Of its repetitions, only the newest one is waited for.
+        // The answer to the first request is awaited until its deadline. Of its repetitions, only the newest is
+        // awaited.
         if let Some(request) = spare.as_ref().filter(|request| deadlines.may_repeat(request)).and_then(copy) {
             trouble.note();
-            tracing::debug!(method = %request.method(), path = request.uri().path(), "the answer is late; asked once more");
+            tracing::debug!(method = %request.method(), path = request.uri().path(), "the answer is late; the request is sent once more");
             again = Box::pin(OptionFuture::from(Some(whole(service.clone(), request, deadlines.silence, trouble))));
         }
     }
@@ -216,5 +219,5 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// The body of an answer: all of it, or a stream.
+/// The body of an answer: either complete, or a stream.
 pub type Answer<B> = Either<Full<Bytes>, Lively<B>>;

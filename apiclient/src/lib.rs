@@ -1,13 +1,14 @@
 //! A client of the API server that never waits for ever.
 //!
 //! # Guarantees
-//! - Every request has a deadline, which includes the body of its answer ([`Deadlines::answer`]). After that, it fails
-//!   with [`NoAnswer`].
-//! - The request for a watch has the same deadline, until the API server begins to answer it. After that, the watch may
-//!   be silent only for a little longer than the time between two bookmarks of the API server. Then it ends as if the
-//!   API server had ended it, and can be continued from there.
+//! - Every request has a deadline, which includes the body of its answer ([`Deadlines::answer`]). At the deadline, the
+//!   request fails with [`NoAnswer`].
+//! - For a watch, this deadline holds until the API server begins to answer. From then on, the watch may be silent only
+//!   for a little longer than the time between two bookmarks of the API server. A watch that is silent for longer ends
+//!   as if the API server had ended it, and can be continued from its last event.
 //! - A request that may be sent twice is sent again on another connection if its answer is late
-//!   ([`Deadlines::repeat`]). So a lost answer costs seconds, and a slow admission webhook still has all of its time.
+//!   ([`Deadlines::repeat`]). So a lost answer delays the request by a few seconds only, and a slow admission webhook
+//!   can still answer the first request until its deadline.
 //! - If the other end of a connection is gone, TCP keepalive notices it within half a minute.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -44,18 +45,18 @@ pub use self::{
     silence::Silence,
 };
 
-/// How long connecting may take.
+/// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
-/// After this time of silence, TCP asks whether the other end is alive,
+/// After this time of silence, TCP sends a keepalive probe to find out whether the other end is alive.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// asks again after this time,
+/// The time between two keepalive probes without an answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// and closes the connection after so many questions without an answer.
+/// After this number of keepalive probes without an answer, the connection is closed.
 const KEEPALIVE_RETRIES: u32 = 3;
 /// If data is not acknowledged within this time, the connection is closed.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
-/// How many requests wait for a service that processes them one after another.
+/// How many requests can wait for the service, which takes them one after another.
 const QUEUE: usize = 1024;
 
 /// Sends requests, without deadlines.
@@ -63,11 +64,11 @@ pub type Sender = BoxCloneSyncService<Request<Body>, Response<Box<DynBody>>, Box
 /// A client to which layers can still be added.
 pub type Builder = ClientBuilder<Deadline<Sender>>;
 
-/// Begins a client for the cluster of `config`. The timeouts and retries in `config` are not used. Must be called
-/// inside a Tokio runtime.
+/// Begins a client for the cluster of `config`. The timeouts and retries in `config` are not used. This function must
+/// be called inside a Tokio runtime.
 ///
 /// # Errors
-/// `config` cannot be used: a certificate, a key, or a kind of proxy that is not supported.
+/// `config` has a certificate, a key or a kind of proxy that is not supported.
 pub fn builder(mut config: Config, deadlines: Deadlines) -> kube::Result<Builder> {
     config.default_retry = false;
     config.read_timeout = None;
@@ -86,7 +87,7 @@ pub fn builder(mut config: Config, deadlines: Deadlines) -> kube::Result<Builder
 /// messages. A request without an answer fails with [`NoConnection`], which has this name.
 ///
 /// # Errors
-/// The same as of [`builder`].
+/// As for [`builder`].
 pub fn for_people(config: Config, server: &str) -> kube::Result<Client> {
     let retries = config.default_retry;
     let server: Arc<str> = server.into();
@@ -113,8 +114,8 @@ pub struct NoConnection {
 fn direct(config: &Config) -> kube::Result<Sender> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    // A request is sent in small parts. Without this option, the last part waits up to 40 ms for the acknowledgement of
-    // the one before.
+    // A request is sent in small parts. Without this option, the last part waits up to 40 ms until the part before it
+    // is acknowledged.
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT));
     tcp.set_keepalive(Some(KEEPALIVE));

@@ -12,15 +12,15 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
-/// After a request without an answer, how long a silent watch is suspected of being dead.
+/// How long after a request without an answer the shorter limit [`Silence::in_trouble`] holds for watches.
 const TROUBLE: Duration = Duration::from_secs(60);
 
-/// When a request last had no answer in time. Clones share it.
+/// When a request last had no answer in time. Clones share this time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trouble(Arc<Mutex<Option<Instant>>>);
 
 impl Trouble {
-    /// A request had no answer in time.
+    /// Notes that a request had no answer in time.
     pub(crate) fn note(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
@@ -34,9 +34,9 @@ impl Trouble {
 /// How long a watch may be silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// Normally.
+    /// The limit while requests are answered.
     pub longest: Duration,
-    /// While other requests have no answers.
+    /// The limit after another request had no answer in time, because the watch may have lost its connection, too.
     pub in_trouble: Duration,
 }
 
@@ -75,8 +75,8 @@ where
             if self.heard.elapsed() >= limit {
                 return Poll::Ready(None);
             }
-            // Checked again before the longer limit is reached, because other requests may fail in the meantime, and
-            // then the shorter limit counts.
+            // The silence is checked again before the longer limit is reached: if another request fails in the
+            // meantime, the shorter limit holds.
             let next = (self.heard + in_trouble).max(Instant::now() + in_trouble / 4);
             self.look.as_mut().reset(next);
         }

@@ -1,4 +1,5 @@
-//! Errors of the Kubernetes library in plain words. Its own texts contain types of Rust, and say the same thing twice.
+//! Errors of the library `kube` in plain words. The library's own texts contain Rust types and say the same thing
+//! twice.
 
 use std::error::Error;
 
@@ -36,7 +37,7 @@ pub fn of(error: &kube::Error) -> String {
     }
 }
 
-/// The innermost cause. The errors around it often only repeat it.
+/// The text of the innermost error. The errors around this one often only repeat its text.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

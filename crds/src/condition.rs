@@ -10,25 +10,25 @@ pub mod conditions {
     pub const READY: &str = "Ready";
     /// Work is in progress.
     pub const RECONCILING: &str = "Reconciling";
-    /// No progress without somebody's help.
+    /// There is no progress until somebody changes something.
     pub const STALLED: &str = "Stalled";
-    /// A SealedSecret's Secret holds its values.
+    /// The Secret of a SealedSecret was made from the current SealedSecret.
     pub const SYNCED: &str = "Synced";
 }
 
 /// State of a [`Condition`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ConditionStatus {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not hold.
+    /// The condition does not hold.
     False,
-    /// It is not known.
+    /// It is not known whether the condition holds.
     Unknown,
 }
 
 impl ConditionStatus {
-    /// As the API spells it.
+    /// The status as the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -56,7 +56,7 @@ pub struct Condition {
     /// When `status` last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
-    /// The `metadata.generation` of the object that the condition is about.
+    /// The `metadata.generation` of the object when this condition was determined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
@@ -66,8 +66,8 @@ pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditio
     conditions.iter().find(|c| c.type_ == type_)
 }
 
-/// Puts `new` into `conditions`, keeping `last_transition_time` while the status stays the same.
-/// `new.last_transition_time` is the time now.
+/// Puts `new` into `conditions`, keeping `last_transition_time` while the status stays the same. The caller sets
+/// `new.last_transition_time` to the current time.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
     match conditions.iter_mut().find(|c| c.type_ == new.type_) {
         Some(old) => {

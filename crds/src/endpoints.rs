@@ -1,6 +1,7 @@
-//! JSON answers of the controller's HTTP endpoints that Sealed Secrets does not have. The CLI reads them.
+//! JSON answers of the controller's own HTTP endpoints, which the Sealed Secrets controller does not have. The CLI
+//! reads these answers.
 //!
-//! Nothing here is secret: names, public keys' fingerprints, dates and counts. A value is never part of an answer.
+//! Nothing in the answers is secret: they have names, fingerprints of public keys, dates and counts, and never a value.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct KeyReport {
     /// The keys, newest first.
     pub keys: Vec<KeyUse>,
-    /// Sealed values of the cluster's SealedSecrets that no key unseals.
+    /// How many sealed values of the cluster's SealedSecrets no key unseals.
     pub undecryptable: usize,
     /// Key Secrets that could not be read, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -29,7 +30,7 @@ pub struct KeyUse {
     pub fingerprint: String,
     /// The value of the label on the Secret: `active` or `compromised`.
     pub state: String,
-    /// Whether new values are sealed with it.
+    /// Whether new values are sealed with this key.
     pub seals: bool,
     /// Start of the certificate's validity, RFC 3339; none without a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,19 +40,19 @@ pub struct KeyUse {
     pub not_after: Option<String>,
     /// When the Secret was created, RFC 3339.
     pub created: String,
-    /// Sealed values of the cluster's SealedSecrets that only this key unseals.
+    /// How many sealed values of the cluster's SealedSecrets only this key unseals.
     pub values: usize,
-    /// SealedSecrets that these values are in.
+    /// How many SealedSecrets have such values.
     pub sealed_secrets: usize,
 }
 
-/// Answer of `POST /v1/which`: for each SealedSecret that was sent, which key its values were sealed with.
+/// Answer of `POST /v1/which`: for each SealedSecret in the request, which key its values were sealed with.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Which {
-    /// [`KeyUse::fingerprint`] of the key that seals now.
+    /// [`KeyUse::fingerprint`] of the key that new values are sealed with.
     pub newest: String,
-    /// In the order in which they were sent.
+    /// The SealedSecrets of the request, in the same order.
     pub items: Vec<WhichItem>,
 }
 
@@ -59,11 +60,11 @@ pub struct Which {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WhichItem {
-    /// Its namespace.
+    /// Namespace of the SealedSecret.
     pub namespace: String,
-    /// Its name.
+    /// Name of the SealedSecret.
     pub name: String,
-    /// [`KeyUse::fingerprint`] by the value's key in `spec.encryptedData`; none where no key unseals the value under the
-    /// SealedSecret's scope, namespace and name.
+    /// For each value, by its key in `spec.encryptedData`: the [`KeyUse::fingerprint`] of the sealing key that unseals
+    /// it under the SealedSecret's scope, namespace and name; `None` if there is no such key.
     pub values: BTreeMap<String, Option<String>>,
 }

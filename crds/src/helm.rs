@@ -17,12 +17,13 @@ pub struct Helm {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "any_values")]
     pub values: Map<String, Value>,
-    /// More values for the chart, from files of the same repository. Later entries replace earlier ones.
+    /// More values for the chart, from files of the same repository. A value of a later entry replaces the value of the
+    /// same name of an earlier entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub values_from: Vec<ValuesFrom>,
-    /// Whether the CustomResourceDefinitions in the chart's folder `crds/` are applied: `Apply`, also when they change, or
-    /// `Skip`.
+    /// Whether the CustomResourceDefinitions in the chart's folder `crds/` are applied (`Apply`) or left out (`Skip`).
+    /// With `Apply`, they are also applied again when the chart changes them.
     #[serde(default)]
     pub crds: ChartCrds,
 }
@@ -38,8 +39,8 @@ pub struct ValuesFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub file: Option<String>,
-    /// A file with one SealedSecret, by its path in the repository. Templates do not see its values. They get placeholders,
-    /// which stand for the values in the Secrets of the chart.
+    /// A file with one SealedSecret, by its path in the repository. The chart's templates get a placeholder for each
+    /// value and never see the value. In the chart's Secrets, the values take the places of their placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub sealed_secret: Option<String>,
@@ -56,10 +57,10 @@ pub struct ValuesFrom {
 /// See [`Helm::crds`].
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ChartCrds {
-    /// They are applied, and also when they change.
+    /// The definitions are applied, and applied again when the chart changes them.
     #[default]
     Apply,
-    /// They are left out.
+    /// The definitions are left out.
     Skip,
 }
 

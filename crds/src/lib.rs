@@ -1,11 +1,11 @@
 //! The API of gitseal: [`Repository`], [`Sync`] and the Sealed Secrets project's [`SealedSecret`].
 //!
-//! The Rust types here are the source; `crds/yaml/` holds the CustomResourceDefinitions generated from them
-//! (`cargo run -p gitseal-crds`), and a test keeps the two in step.
+//! The CustomResourceDefinitions in `crds/yaml/` are generated from the Rust types of this crate (`cargo run -p
+//! gitseal-crds`). A test checks that these files are up to date.
 
-// The schema derive makes helper types in private modules.
+// The derive macro for schemas makes public helper types in private modules.
 #![allow(unreachable_pub)]
-// Every printer column has a type; clippy takes the repetition for a mistake.
+// Every printer column has an attribute for its type; clippy takes this repetition for a mistake.
 #![allow(clippy::duplicated_attributes)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -48,59 +48,62 @@ pub mod names {
     pub const CONFIRM_PRUNE: &str = "gitseal.dev/confirm-prune";
     /// Annotation on a suspended Repository or Sync: why, in the words of who suspended it.
     pub const SUSPEND_REASON: &str = "gitseal.dev/suspend-reason";
-    /// Annotation on an applied object: `disabled` keeps it when it leaves Git.
+    /// Annotation on an applied object: with the value `disabled`, the object is not deleted when it leaves Git.
     pub const PRUNE: &str = "gitseal.dev/prune";
-    /// The value of [`PRUNE`] that counts.
+    /// The only value of [`PRUNE`] that has an effect.
     pub const PRUNE_DISABLED: &str = "disabled";
-    /// Annotation in Git, on an object that may be deleted and made again if a change in Git cannot be made to the existing
+    /// Annotation in Git: the object may be deleted and made again if the API server refuses to change the existing
     /// object.
     pub const REPLACE: &str = "gitseal.dev/replace";
-    /// The value of [`REPLACE`] that counts.
+    /// The only value of [`REPLACE`] that has an effect.
     pub const REPLACE_ALLOWED: &str = "allowed";
     /// Annotation in Git: the number of the wave that the object is applied in.
     pub const WAVE: &str = "gitseal.dev/wave";
-    /// Annotation in Git, on an object that must be healthy before the next waves begin.
+    /// Annotation in Git: the object must be healthy before the next waves begin.
     pub const WAIT: &str = "gitseal.dev/wait";
-    /// The only value of [`WAIT`].
+    /// The only allowed value of [`WAIT`].
     pub const WAIT_HEALTHY: &str = "healthy";
-    /// Annotation in Git, on a Deployment, StatefulSet or DaemonSet: with the value `true`, its Pods are restarted when a value
-    /// that they use changes.
+    /// Annotation in Git, on a Deployment, StatefulSet or DaemonSet: with the value `true`, its Pods are restarted when
+    /// a value in a ConfigMap or Secret that they use changes.
     pub const RESTART_ON_SECRET_CHANGE: &str = "gitseal.dev/restart-on-secret-change";
-    /// Annotation on the Pod template of such a workload: a digest of these values, which only the cluster's controller can make.
+    /// Annotation on the Pod template of a workload with [`RESTART_ON_SECRET_CHANGE`]: a digest of the values that its
+    /// Pods use. Only the cluster's controller can make this digest.
     pub const VALUES_DIGEST: &str = "gitseal.dev/values-digest";
-    /// Finalizer on a Sync: its objects are pruned before it goes.
+    /// Finalizer on a Sync: the objects of the Sync are pruned before the Sync is deleted.
     pub const FINALIZER: &str = "gitseal.dev/prune";
-    /// Annotation on a Sync: the inventory of its first pass, with a digest that only the controller can make. It is
-    /// used until the status of the Sync has the inventory.
+    /// Annotation on a Sync: the inventory of its first pass, with a digest that only the controller can make. The
+    /// controller reads this annotation until the Sync's status has an inventory.
     pub const FIRST_INVENTORY: &str = "gitseal.dev/first-inventory";
-    /// Annotation: unsealed by any name in any namespace.
+    /// Annotation on a SealedSecret: its values can be unsealed under any name in any namespace.
     pub const CLUSTER_WIDE: &str = "sealedsecrets.bitnami.com/cluster-wide";
-    /// Annotation: unsealed by any name in its namespace.
+    /// Annotation on a SealedSecret: its values can be unsealed under any name in the same namespace.
     pub const NAMESPACE_WIDE: &str = "sealedsecrets.bitnami.com/namespace-wide";
     /// Annotation on an existing Secret: a SealedSecret of the same name may take it over.
     pub const MANAGED: &str = "sealedsecrets.bitnami.com/managed";
     /// Annotation on an existing Secret: a SealedSecret of the same name may merge into it.
     pub const PATCH: &str = "sealedsecrets.bitnami.com/patch";
-    /// Annotation on a template: the Secret outlives its SealedSecret.
+    /// Annotation in the template of a SealedSecret: the Secret is not deleted together with the SealedSecret.
     pub const SKIP_SET_OWNER_REFERENCES: &str = "sealedsecrets.bitnami.com/skip-set-owner-references";
-    /// Annotation that older versions left on an unsealed Secret: a digest of the sealed values and the template that it was
-    /// made from, never of a plaintext. [`SealedSecretStatus::made_from`](crate::SealedSecretStatus::made_from) took its
-    /// place.
+    /// Annotation that older versions left on an unsealed Secret: a digest of the sealed values and the template that
+    /// the Secret was made from, never of a plaintext. This version writes
+    /// [`SealedSecretStatus::made_from`](crate::SealedSecretStatus::made_from) instead.
     pub const SEALED_DIGEST: &str = "gitseal.dev/sealed-digest";
-    /// Annotation on a SealedSecret: keys of sealed values, separated by commas, that only its templates use. The Secret does
-    /// not get them.
+    /// Annotation on a SealedSecret: the keys, separated by commas, of sealed values that only its templates use. The
+    /// Secret does not get these values.
     pub const TEMPLATE_INPUTS: &str = "gitseal.dev/template-inputs";
     /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.
     pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
-    /// Label on a Secret that holds a sealing key of another kind; no version reads it yet.
+    /// Label that is reserved for Secrets with sealing keys of a new kind. No version reads such keys yet.
     pub const OTHER_SEALING_KEY: &str = "gitseal.dev/sealing-key";
-    /// Prefix of the names of sealing keys' Secrets, unless the controller was told another.
+    /// Default prefix of the names of the Secrets that hold sealing keys.
     pub const KEY_PREFIX: &str = "sealed-secrets-key";
-    /// Name of the Secret with the controller's key for digests.
+    /// Name of the Secret with the key that the controller makes keyed digests with.
     pub const DIGEST_KEY: &str = "gitseal-digest-key";
-    /// Name of the Secret that is there while the controller makes a sealing key.
+    /// Name of the Secret that exists while a replica of the controller makes a sealing key, so that no other replica
+    /// makes one.
     pub const KEY_CLAIM: &str = "gitseal-new-key";
-    /// The labels that make a Secret a sealing key: unsealing makes no Secret that has one.
+    /// The labels that mark a Secret as a sealing key. The controller makes no Secret with one of these labels from a
+    /// SealedSecret.
     pub const KEY_LABELS: [&str; 2] = [SEALING_KEY, OTHER_SEALING_KEY];
 }
 
@@ -112,13 +115,13 @@ pub struct LocalReference {
     pub name: String,
 }
 
-/// Names an object. It may be in another namespace only if the controller runs with `--allow-cross-namespace`.
+/// Names an object. The object may be in another namespace only if the controller runs with `--allow-cross-namespace`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 pub struct ObjectReference {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the object. Default: the namespace of the object that names it.
+    /// Namespace of the object. Default: the namespace of the object that has this reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }

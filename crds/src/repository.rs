@@ -104,11 +104,11 @@ pub struct GitReference {
 #[x_kube(validation = Rule::new("self.mode == 'None' || has(self.secretRef)")
     .message("mode Head needs secretRef: a Secret with the trusted keys"))]
 pub struct Verification {
-    /// `None`: every commit is applied. `Head`: the fetched commit must have a valid signature; this is not supported yet,
-    /// and refused.
+    /// `None`: every commit is applied. `Head`: the fetched commit must have a valid signature. `Head` is not supported
+    /// yet: a Repository with it is refused.
     #[serde(default)]
     pub mode: VerificationMode,
-    /// A Secret with the trusted keys (SSH or OpenPGP). Required for `mode: Head`, and not used yet.
+    /// A Secret with the trusted keys (SSH or OpenPGP). It is required for `mode: Head`, and not used yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
 }
@@ -139,8 +139,8 @@ pub struct RepositoryStatus {
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// `Ready`; also `Reconciling` during the first fetch and while a failed fetch is tried again, and `Stalled` while
-    /// somebody has to change something.
+    /// `Ready`. Also `Reconciling` during the first fetch and while a failed fetch is tried again, and `Stalled` until
+    /// somebody changes something, if only that can help.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

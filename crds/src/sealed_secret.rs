@@ -25,7 +25,7 @@ use crate::ConditionStatus;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SealedSecretSpec {
-    /// The sealed values. Each has the key that its value gets in the Secret.
+    /// The sealed values, each under the key that the value has in the Secret.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub encrypted_data: BTreeMap<String, String>,
     /// Deprecated: a whole Secret, sealed as one value. Use `encryptedData`.
@@ -37,8 +37,9 @@ pub struct SealedSecretSpec {
 }
 
 impl SealedSecretSpec {
-    /// Keys of the values that the Secret gets: the sealed ones and those of the template. The keys in the deprecated
-    /// first form (`spec.data`) are not included, because they are sealed.
+    /// Keys of the values that the Secret gets: the sealed values and the values of the template. The keys in the
+    /// deprecated field `spec.data` are not included, because this field is a whole Secret that was sealed, keys
+    /// included.
     pub fn keys(&self) -> BTreeSet<&str> {
         let templated = self.template.as_ref().and_then(|template| template.data.as_ref());
         let templated = templated.into_iter().flat_map(BTreeMap::keys);
@@ -46,7 +47,8 @@ impl SealedSecretSpec {
     }
 }
 
-/// kubeseal writes null where nothing is sealed. The API server removes it; in Git it stays as it was written.
+/// Reads null as an empty map: kubeseal writes null if nothing is sealed. The API server removes a null, but a file in
+/// Git still has it.
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -74,10 +76,10 @@ pub struct SecretTemplate {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateMetadata {
-    /// Name; the Secret always has that of its SealedSecret.
+    /// A name, which is ignored: the Secret has the name of its SealedSecret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Namespace; the Secret is always in that of its SealedSecret.
+    /// A namespace, which is ignored: the Secret is in the namespace of its SealedSecret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Labels of the Secret.
@@ -91,7 +93,8 @@ pub struct TemplateMetadata {
     pub finalizers: Option<Vec<String>>,
 }
 
-/// The published CRD accepts anything here (`creationTimestamp: null` is in every file that kubeseal wrote).
+/// The schema of `metadata`: like the CRD of Sealed Secrets, it accepts any fields. Every file that kubeseal wrote has
+/// `creationTimestamp: null`.
 fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})
 }
@@ -107,7 +110,7 @@ pub struct SealedSecretStatus {
     #[serde(default)]
     pub conditions: Vec<SealedSecretCondition>,
     /// What the Secret was last made from, as digests that only the controller can compute. After a restart, the
-    /// controller does not unseal a Secret again that these digests show to be unchanged.
+    /// controller does not unseal the values again if these digests show that nothing changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_from: Option<String>,
 }
@@ -136,7 +139,7 @@ pub struct SealedSecretCondition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub last_transition_time: Option<String>,
-    /// Not used, neither here nor in Sealed Secrets.
+    /// Not used, as in Sealed Secrets.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// Why the status is not True. It never contains a secret value.

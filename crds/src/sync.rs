@@ -19,7 +19,7 @@ use crate::{Condition, Helm, LocalReference, ObjectReference};
     namespaced,
     status = "SyncStatus",
     derive = "PartialEq",
-    doc = "A folder of a Repository that gitseal applies to the cluster. gitseal puts back what others change of its objects.",
+    doc = "A folder of a Repository that gitseal applies to the cluster. If others change or delete the applied objects, gitseal restores them.",
     printcolumn(name = "Repository", type_ = "string", json_path = ".spec.repository.name"),
     printcolumn(name = "Path", type_ = "string", json_path = ".spec.path"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -44,11 +44,13 @@ pub struct SyncSpec {
     #[x_kube(validation = Rule::new("!self.split('/').exists(part, part == '..')").message("the path must stay inside the repository: no '..'"),
         validation = Rule::new("!self.startsWith('/')").message("the path must be relative to the repository's root"))]
     pub path: String,
-    /// Renders the folder as a Helm chart. It must have a `Chart.yaml`. Without this field, a chart is refused.
+    /// Renders the folder as a Helm chart. The folder must have a `Chart.yaml`. Without this field, a folder with a
+    /// chart is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helm: Option<Helm>,
-    /// How often the whole folder is compared with the cluster again when there is no new commit, and the longest pause
-    /// between two tries after a failure. At least `10s`. Changes that others make to the objects are put back at once.
+    /// How often the whole folder is compared with the cluster again when there is no new commit; also the longest
+    /// pause between two tries after a failure. At least `10s`. Changes that others make to the objects are undone at
+    /// once, whatever the interval.
     #[serde(default = "default_interval")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('10s')").message("the interval must be at least 10s"))]
@@ -72,7 +74,8 @@ pub struct SyncSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub target_namespace: Option<String>,
     /// A service account in the Sync's namespace. The objects are applied and deleted with its rights. Default: the
-    /// controller's flag `--default-service-account`, or else the controller's own rights.
+    /// service account of the controller's flag `--default-service-account`; if that is not set, the controller's own
+    /// rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_account_name: Option<String>,
@@ -82,12 +85,13 @@ pub struct SyncSpec {
     /// If true, the Sync is Ready only when all its objects are healthy and its Jobs are complete.
     #[serde(default = "default_true")]
     pub wait: bool,
-    /// When the next wave number begins: when all objects of a number are `applied`, or when they are `healthy` and its Jobs
-    /// are complete. With `applied`, only objects with the annotation `gitseal.dev/wait: healthy` are waited for.
+    /// When the objects of the next wave number are applied: `applied` means when all objects of the number before are
+    /// applied, `healthy` means when these objects are also healthy and their Jobs are complete. With `applied`, the
+    /// next number still waits until objects with the annotation `gitseal.dev/wait: healthy` are healthy.
     #[serde(default)]
     pub waves: Waves,
-    /// How long the objects may take to become healthy after they were applied: with `wait` all of them, and those that the
-    /// next wave waits for.
+    /// How long objects may take to become healthy after they were applied. This holds for all objects if `wait` is
+    /// true, and for the objects that the next wave waits for.
     #[serde(default = "default_timeout")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub timeout: String,
@@ -95,14 +99,14 @@ pub struct SyncSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ignore_differences: Vec<Difference>,
-    /// If true, nothing is applied, deleted or put back. Applied objects stay.
+    /// If true, nothing is applied or deleted, and changes that others make are not undone. Applied objects stay.
     #[serde(default)]
     pub suspend: bool,
 }
 
 impl SyncSpec {
-    /// The shortest [`SyncSpec::interval`]. Objects that older versions accepted may have a shorter one, which counts as
-    /// this.
+    /// The shortest [`SyncSpec::interval`]. A Sync that was created when older versions allowed a shorter interval is
+    /// handled as if it had this one.
     pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 }
 
@@ -126,10 +130,10 @@ fn default_true() -> bool {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Waves {
-    /// The next number begins when all objects of the one before are applied.
+    /// The next wave number begins when all objects of the number before are applied.
     #[default]
     Applied,
-    /// The next number begins when all objects of the one before are healthy.
+    /// The next wave number begins when all objects of the number before are healthy.
     Healthy,
 }
 
@@ -141,11 +145,12 @@ pub struct KubeConfig {
     pub secret_ref: LocalReference,
 }
 
-/// Fields that gitseal does not apply, and the objects that this is about.
+/// Fields that gitseal does not apply, and the objects in which it leaves them out.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
-    /// The objects that this is about: those that match every field given here. Without fields, all objects.
+    /// The objects whose fields are left out: those that match every field given in `target`. If no field is given, all
+    /// objects.
     #[serde(default)]
     pub target: DifferenceTarget,
     /// The fields, as JSON pointers (RFC 6901), for example `/spec/replicas`.
@@ -189,22 +194,22 @@ pub struct SyncStatus {
     /// after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_content: Option<String>,
-    /// Number of objects in the last revision that was applied completely. A percentage in `pruneLimit` counts from it. A
-    /// SealedSecret and its Secret count as one object.
+    /// Number of objects in the last revision that was applied completely. A percentage in `pruneLimit` is a percentage
+    /// of this number. A SealedSecret and its Secret count as one object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_objects: Option<i64>,
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// The objects that the Sync has in the cluster. A new object is added before it is applied. It is removed from the
-    /// list when it was deleted or no longer belongs to the Sync.
+    /// The objects that the Sync has in the cluster. A new object is added to this list before it is applied. An object
+    /// is removed from the list after it was deleted or when it no longer belongs to the Sync.
     #[serde(default)]
     pub inventory: Vec<InventoryEntry>,
     /// The last revisions, newest first. At most 10.
     #[serde(default)]
     pub history: Vec<HistoryEntry>,
-    /// `Ready`; also `Reconciling` while the controller works or tries again, and `Stalled` while somebody has to change
-    /// something.
+    /// `Ready`. Also `Reconciling` while the controller works or tries again, and `Stalled` until somebody changes
+    /// something, if only that can help.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -216,18 +221,20 @@ pub struct InventoryEntry {
     pub id: String,
     /// API version without the group, for example `v1`.
     pub v: String,
-    /// Digest of the manifest that was applied; for a Secret, of the SealedSecret. Absent until the object was applied.
+    /// Digest of the manifest that was applied; for a Secret of a SealedSecret, the digest of the SealedSecret. Absent
+    /// until the object was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m: Option<String>,
-    /// Digest of the fields that gitseal owned after the object was applied. If the object in the cluster has
-    /// another one, somebody changed the object.
+    /// Digest of the fields that gitseal owned after the object was applied. If the object in the cluster has another
+    /// digest, somebody changed the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub f: Option<String>,
-    /// For a workload with the annotation `gitseal.dev/restart-on-secret-change`, the digest in its Pod template. For a Secret
-    /// whose SealedSecret was sealed again with the same values, the digest of the SealedSecret that first had them.
+    /// For a workload with the annotation `gitseal.dev/restart-on-secret-change`, the digest in its Pod template. For a
+    /// Secret whose SealedSecret was sealed again with the same values, the digest of the SealedSecret that first had
+    /// these values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub u: Option<String>,
-    /// Number of the wave that the object is applied in. Absent for 0. Objects are deleted in the opposite order.
+    /// Number of the wave that the object is applied in. Absent for wave 0. Objects are deleted in the opposite order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub w: Option<i32>,
 }
@@ -238,7 +245,7 @@ pub struct InventoryEntry {
 pub struct HistoryEntry {
     /// The revision, for example `main@sha1:4f1c…`.
     pub revision: String,
-    /// When the controller first had this outcome (RFC 3339).
+    /// When the controller first got this outcome for the revision (RFC 3339).
     pub time: String,
     /// `Applied`, or the reason of the failure.
     pub outcome: String,

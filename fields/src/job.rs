@@ -1,4 +1,4 @@
-//! What the metadata of a Job show. Only metadata are watched.
+//! What the metadata of a Job show. The controller watches only metadata.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -8,8 +8,9 @@ use crate::set_of;
 /// Whether this is a Job with a time to live (`spec.ttlSecondsAfterFinished`) that is complete or that Kubernetes is
 /// deleting. If such a Job disappears, nobody deleted it by hand.
 ///
-/// The metadata of a complete Job have its time of completion. A failed Job looks like a running one. But when its time
-/// is over, it is deleted together with its Pods, in the foreground, which nobody does by accident.
+/// In the metadata, a complete Job can be recognised by the field for its time of completion; a failed Job looks like a
+/// running one. But when the time to live of a failed Job is over, Kubernetes deletes the Job with the finalizer
+/// `foregroundDeletion`, which somebody who deletes a Job by hand gets only on request.
 pub fn is_expiring_job(meta: &ObjectMeta) -> bool {
     let entries = meta.managed_fields.iter().flatten();
     let of_job =

@@ -1,8 +1,8 @@
-//! `managedFields`: who owns which field of an object, and how to change that. Pure: lists of entries in, lists of
-//! entries out.
+//! `managedFields`: who owns which field of an object, and how to change the owner. All functions are pure: they take
+//! lists of entries and return lists of entries.
 //!
-//! The API server has one entry for each field manager, operation and subresource, with the set of fields that it set
-//! last. [`set`] describes the form of such a set.
+//! The API server has one entry for each field manager, operation and subresource. The entry has the set of fields that
+//! the manager last set in this way. [`set`] describes the form of such a set.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -22,7 +22,7 @@ pub use take_over::{Taken, take_over};
 pub use touched::{Touched, touched, touched_beside};
 pub use versions::with_version;
 
-/// Whether the entry is that of our own applies.
+/// Whether the entry is the one for gitseal's own applies.
 pub fn is_ours(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(crds::FIELD_MANAGER)
         && entry.operation.as_deref() == Some("Apply")

@@ -1,20 +1,21 @@
-//! The field managers whose objects are taken over.
+//! The field managers whose fields gitseal takes over.
 
 use std::{convert::Infallible, str::FromStr};
 
-/// Names of field managers that write what people want: tools that apply manifests, and people themselves. Controllers
-/// are never among them, because their fields are in no manifest.
+/// Names of field managers that write what is in manifests: tools that apply manifests, and people with `kubectl`.
+/// Controllers are not among these managers, because the fields that controllers set are in no manifest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Managers(Vec<String>);
 
 impl Managers {
-    /// All names that `kubectl` uses; Helm, alone and in Flux; Flux; Argo CD, old and new versions.
+    /// All names that `kubectl` uses, and those of Helm, of Flux (with its Helm controller), and of old and new
+    /// versions of Argo CD.
     pub const DEFAULT: &str =
         "kubectl,kubectl-*,helm,helm-controller,kustomize-controller,argocd-controller,argocd-application-controller";
 
-    /// Whether `manager` is one of them.
+    /// Whether `manager` is one of these managers.
     pub fn contain(&self, manager: &str) -> bool {
-        // Our own fields need not be taken over.
+        // gitseal's own fields need not be taken over.
         manager != crds::FIELD_MANAGER
             && self.0.iter().any(|name| match name.strip_suffix('*') {
                 Some(prefix) => manager.starts_with(prefix),
@@ -30,7 +31,7 @@ impl Default for Managers {
     }
 }
 
-/// Names separated by commas. A `*` at the end of a name stands for any text. An empty text means no names.
+/// Reads names separated by commas. A `*` at the end of a name stands for any text. An empty text means no names.
 impl FromStr for Managers {
     type Err = Infallible;
 

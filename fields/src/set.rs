@@ -45,23 +45,23 @@ pub fn without(set: &Value, other: &Value) -> Value {
     Value::Object(rest)
 }
 
-/// Everything that is in both; an empty object if there is nothing.
+/// Everything that is in both sets; an empty object if there is nothing.
 pub fn common(set: &Value, other: &Value) -> Value {
     without(set, &without(set, other))
 }
 
-/// Whether the set is empty. A leaf by itself looks the same.
+/// Whether the set is empty. A leaf has the same form as an empty set, so the result is true for a leaf, too.
 pub fn is_empty(set: &Value) -> bool {
     set.as_object().is_none_or(Map::is_empty)
 }
 
-/// Whether the field or item at this place is itself in the set.
+/// Whether the field or item whose entry is `child` is itself in the set, and not only what is below it.
 fn is_itself(child: &Value) -> bool {
     child.as_object().is_some_and(|child| child.is_empty() || child.contains_key(ITSELF))
 }
 
 /// Removes the field at `path`, a list of keys, with everything below it; `*` stands for any key. Parents that become
-/// empty are removed, too, because they would look like leaves.
+/// empty are removed, too, because an empty parent would count as a leaf.
 pub fn remove(set: &mut Value, path: &[&str]) {
     let (Some((first, rest)), Some(map)) = (path.split_first(), set.as_object_mut()) else { return };
     let keys: Vec<String> = match *first {
@@ -83,7 +83,7 @@ pub fn remove(set: &mut Value, path: &[&str]) {
     }
 }
 
-/// Removes every field of this name, at any place.
+/// Removes every field with the name `key`, at any depth.
 pub fn remove_everywhere(set: &mut Value, key: &str) {
     let Some(map) = set.as_object_mut() else { return };
     map.shift_remove(key);
@@ -94,14 +94,15 @@ pub fn remove_everywhere(set: &mut Value, key: &str) {
     });
 }
 
-/// The path in a field set that an RFC 6901 `pointer` into the object corresponds to. A field set identifies items of
-/// lists by keys, so a pointer into a list corresponds to no path.
+/// The path in a field set for an RFC 6901 `pointer` into the object. A pointer into a list has no such path, because a
+/// field set names the items of a list by their keys, not by their index.
 pub fn path_of(pointer: &str) -> Vec<String> {
     let unescape = |part: &str| format!("f:{}", part.replace("~1", "/").replace("~0", "~"));
     pointer.split('/').skip(1).map(unescape).collect()
 }
 
-/// The fields of a set, for people: `spec.containers[name=web].image`. Only the deepest fields are listed.
+/// The names of the fields of a set, for people, for example `spec.containers[name=web].image`. Only the deepest fields
+/// are listed.
 pub fn names(set: &Value) -> Vec<String> {
     let mut names = Vec::new();
     collect(set, "", &mut names);
@@ -142,8 +143,8 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Removes the fields of `set` from `object`, as an apply does that gives them up. A parent stays as long as it has
-/// other fields.
+/// Removes the fields of `set` from `object`, as the API server does if an apply no longer has them. A parent stays as
+/// long as it has other fields.
 pub fn take_out(object: &mut Value, set: &Value) {
     for (key, child) in set.as_object().into_iter().flatten() {
         let Some((kind, told_by)) = key.split_at_checked(2) else { continue };
@@ -158,8 +159,8 @@ pub fn take_out(object: &mut Value, set: &Value) {
     }
 }
 
-/// Removes from a field or an item of a list what is below it in `set`. Returns whether the field itself must be
-/// removed, too.
+/// Removes from `field`, a field or an item of a list, everything that `set` has below it. Returns whether the field
+/// itself must be removed, too.
 fn goes(field: &mut Value, set: &Value) -> bool {
     if is_empty(set) {
         return true;

@@ -1,5 +1,5 @@
-//! Takes over an object that another tool made: the fields that this tool wrote become ours. So the next apply removes
-//! those that are not in Git.
+//! Takes over an object that another tool made: gitseal becomes the owner of the fields that this tool wrote. So the
+//! next apply removes those fields that are not in Git.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use manifests::ObjectId;
@@ -10,14 +10,14 @@ use crate::{Managers, is_of_object, is_ours, set, set_of};
 /// The result of taking over an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
-    /// The object's `managedFields`, in which the taken fields are ours.
+    /// The object's `managedFields`, in which gitseal owns the taken fields.
     pub entries: Vec<ManagedFieldsEntry>,
-    /// The fields that others owned and that are ours now.
+    /// The taken fields: others owned them, and gitseal owns them from now on.
     pub fields: Value,
 }
 
 impl Taken {
-    /// The fields that our next apply removes from the object, if it applies the fields `ours`.
+    /// The fields that our next apply removes from the object, if this apply has the fields `ours`.
     pub fn goes(&self, ours: &Value) -> Value {
         let others = self.entries.iter().filter(|entry| !is_ours(entry)).filter_map(set_of);
         others.fold(set::without(&self.fields, ours), |goes, theirs| set::without(&goes, theirs))
@@ -25,8 +25,8 @@ impl Taken {
 }
 
 /// Takes over the fields that `managers` own in the object `id`, which we have just applied as `body`. `None` if there
-/// are none (any more). Entries of several API versions are taken over one version at a time, with an apply after each,
-/// because fields have other names in other versions.
+/// are no such fields. A field can have another name in another API version, so each call takes over the entries of one
+/// version only. The caller applies the object and calls again until the result is `None`.
 ///
 /// The following are not taken over, even if one of `managers` wrote them:
 /// - subresources (an autoscaler's `scale`), the status, finalizers, owners,
@@ -71,7 +71,8 @@ pub fn take_over(
     ours.operation = Some("Apply".into());
     ours.fields_type = Some("FieldsV1".into());
     let mut all = taken.clone();
-    // In another version, our fields have other names. They are ours again after the next apply.
+    // If our entry has another version, its fields may have other names, so they are left out. After the next apply, we
+    // own them again.
     if let Some(fields) = ours.fields_v1.filter(|_| ours.api_version == version) {
         set::unite(&mut all, &fields.0);
     }
@@ -81,8 +82,8 @@ pub fn take_over(
     Some(Taken { entries: kept, fields: taken })
 }
 
-/// Fields that controllers of Kubernetes set. They are also in objects that somebody wrote back as a whole. Group,
-/// kind, path.
+/// Fields that controllers of Kubernetes set, each as group, kind and path. Somebody who reads an object and writes it
+/// back as a whole becomes an owner of these fields, too.
 const FILLED_IN: [(&str, &str, &[&str]); 6] = [
     ("", "PersistentVolumeClaim", &["f:spec", "f:volumeName"]),
     ("", "PersistentVolumeClaim", &["f:spec", "f:storageClassName"]),
@@ -126,7 +127,8 @@ fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_ot
     fields
 }
 
-/// Removes entries that say only that a map exists, if `all` has more fields in this map: those are left to others.
+/// Removes entries that say only that a map exists, if `all` has more fields in this map. Those fields are left to
+/// others, so the map is, too.
 fn without_shells(fields: &mut Value, all: &Value) {
     let (Some(map), Some(all)) = (fields.as_object_mut(), all.as_object()) else { return };
     map.retain(|key, child| {

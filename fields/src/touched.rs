@@ -11,14 +11,14 @@ use crate::{is_ours, set, set_of};
 /// Our fields that one writer changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Touched {
-    /// Who owns them now; `None` if they were removed, because nobody owns a removed field.
+    /// Who owns the fields now; `None` if the fields were removed, because nobody owns a removed field.
     pub manager: Option<String>,
     /// The fields, as [`set::names`] names them.
     pub fields: Vec<String>,
 }
 
-/// The fields that are in our entry in `applied`, the entries after our apply, and not in `before`, the entries just
-/// before it; and who changed them.
+/// The fields that others changed before our last apply, and who changed them. `before` are the entries just before
+/// this apply, `applied` those after it. Our entry in `applied` has a changed field, our entry in `before` does not.
 pub fn touched(before: &[ManagedFieldsEntry], applied: &[ManagedFieldsEntry]) -> Vec<Touched> {
     let nothing = Value::Object(Map::new());
     let ours = |entries: &[ManagedFieldsEntry]| entries.iter().find(|entry| is_ours(entry)).and_then(set_of).cloned();
@@ -26,7 +26,7 @@ pub fn touched(before: &[ManagedFieldsEntry], applied: &[ManagedFieldsEntry]) ->
     by_owner(before, lost)
 }
 
-/// Values of a Secret that others added beside ours, by their keys, with their owners.
+/// The values `keys` of a Secret, which others added beside ours, and who owns them.
 pub fn touched_beside<'a>(entries: &[ManagedFieldsEntry], keys: impl Iterator<Item = &'a str>) -> Vec<Touched> {
     let keys: Map<_, _> = keys.map(|key| (format!("f:{key}"), Value::Object(Map::new()))).collect();
     let data = Map::from_iter([("f:data".to_owned(), Value::Object(keys))]);
@@ -35,7 +35,7 @@ pub fn touched_beside<'a>(entries: &[ManagedFieldsEntry], keys: impl Iterator<It
 
 fn by_owner(before: &[ManagedFieldsEntry], mut lost: Value) -> Vec<Touched> {
     let mut all: Vec<Touched> = Vec::new();
-    // The last writer first, because the others may have owned the field for a long time together with us.
+    // The last writer comes first, because earlier writers may have owned the field together with us for a long time.
     let mut others: Vec<_> = before.iter().filter(|entry| !is_ours(entry)).collect();
     others.sort_by_key(|entry| std::cmp::Reverse(entry.time.clone()));
     for entry in others {
@@ -57,7 +57,7 @@ fn by_owner(before: &[ManagedFieldsEntry], mut lost: Value) -> Vec<Touched> {
     all
 }
 
-/// How many fields of one writer are named.
+/// How many fields of one writer a message names.
 const NAMED: usize = 3;
 
 /// For example `spec.replicas by kubectl (scale)`, `data.a removed`.

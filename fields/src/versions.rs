@@ -1,11 +1,13 @@
-//! Entries in another version of the same kind.
+//! Entries of `managedFields` that were written in another version of the same kind.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
-/// `entries`, changed as if all had been written in `api_version`, which is in the same group. `None` if they already were.
+/// `entries`, changed as if all had been written in `api_version`, which is in the same group. `None` if all were
+/// written in this version.
 ///
-/// For an apply, the API server converts the object into the version of every entry. If the new version of a custom
-/// resource has fields that an old one does not have, it refuses the apply. So no entry may be left in the old version.
+/// For an apply, the API server converts the object into the version of every entry. The API server refuses the apply
+/// if the new version of a custom resource has fields that an old version does not have. So no entry may be left in the
+/// old version.
 pub fn with_version(entries: &[ManagedFieldsEntry], api_version: &str) -> Option<Vec<ManagedFieldsEntry>> {
     let group = |version: &str| version.split_once('/').map_or("", |(group, _)| group).to_owned();
     let is_old = |entry: &ManagedFieldsEntry| {

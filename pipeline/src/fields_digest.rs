@@ -1,8 +1,9 @@
 //! Digest of the fields that gitseal owns on a live object, by which drift is noticed.
 //!
 //! For each object, the API server keeps one `managedFields` entry for our server-side applies. When somebody changes
-//! or removes one of our fields, the API server removes the field from that entry; writers of statuses or of other
-//! labels do not change the entry. So the digest of our entry changes if and only if one of our fields was changed.
+//! or removes one of our fields, the API server removes the field from this entry. Writes to the status or to the
+//! labels of others do not change the entry. So the digest of our entry changes if and only if one of our fields was
+//! changed.
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ use sha2::{Digest, Sha256};
 pub struct FieldsDigest(u64);
 
 impl FieldsDigest {
-    /// The digest whose text is the longest.
+    /// The digest that has the longest text.
     pub(crate) const LONGEST: Self = Self(u64::MAX);
 
     /// A digest of these bits.
@@ -24,7 +25,7 @@ impl FieldsDigest {
         Self(bits)
     }
 
-    /// The digest of our entry in `managed_fields`; `None` when we own nothing on the object.
+    /// The digest of our entry in `managed_fields`; `None` if we own no field of the object.
     pub fn of(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<Self> {
         let ours = managed_fields?.iter().find(|entry| is_ours(entry))?;
         let mut hasher = Sha256::new();

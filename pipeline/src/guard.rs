@@ -1,4 +1,4 @@
-//! Refuses what must not be applied, with file and line, before anything is written.
+//! Refuses manifests that must not be applied, with file and line, before anything is written.
 
 use std::{
     borrow::Cow,
@@ -20,7 +20,7 @@ use crate::{
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    /// A plaintext Secret: everybody who can read the repository can read its values.
+    /// A plaintext Secret. Everybody who can read the repository can read its values.
     #[error(
         "{origin}: {id} is a plaintext Secret in Git; seal it with `gitseal seal -i {file}`, and change its values: they were published"
     )]
@@ -32,7 +32,8 @@ pub enum GuardError {
         /// The file.
         file: String,
     },
-    /// A Secret that Kustomize generates from plaintext values: everybody who can read the repository can read them.
+    /// A Secret that Kustomize generates from plaintext values. Everybody who can read the repository can read these
+    /// values.
     #[error(
         "{origin}: {id} is a plaintext Secret that a secretGenerator makes; put a SealedSecret among the resources instead, and change its values: they were published"
     )]
@@ -88,7 +89,7 @@ pub enum GuardError {
         /// The name.
         name: String,
     },
-    /// A wave cannot wait for this.
+    /// A value of the annotation [`crds::names::WAIT`] that is not allowed.
     #[error(
         "{origin}: {id}: {WAIT} is {value}; its only value is {HEALTHY}", WAIT = crds::names::WAIT, HEALTHY = crds::names::WAIT_HEALTHY
     )]
@@ -143,9 +144,9 @@ impl GuardError {
 /// All manifests that are refused.
 #[derive(Debug)]
 pub struct NotAllowed {
-    /// What is wrong with the first ones, in the order of their files. There is at least one.
+    /// What is wrong with the first refused manifests, in the order of their files. The list is not empty.
     shown: Vec<GuardError>,
-    /// How many more there are.
+    /// How many more manifests are refused.
     more: usize,
     only_plaintext_secrets: bool,
 }
@@ -193,7 +194,7 @@ impl StageError for NotAllowed {
     }
 }
 
-/// Refuses what must not be applied.
+/// Refuses manifests that must not be applied.
 ///
 /// # Errors
 /// All manifests that are wrong, each with the first thing that is wrong with it.
@@ -235,8 +236,8 @@ impl<'a> Places<'a> {
         places
     }
 
-    /// The object with its namespace. It is not known here whether its kind is namespaced. If it is not, objects still
-    /// differ by their names.
+    /// The id of the object with its namespace. Objects whose kind is not namespaced get one, too, because the kinds
+    /// are not known at this stage. Such objects still differ by their names.
     fn full(&self, id: &ObjectId) -> ObjectId {
         let namespace = namespace_for(self.sync, id.namespace.as_deref()).to_owned();
         ObjectId { namespace: Some(namespace), ..id.clone() }
@@ -322,7 +323,7 @@ pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
 /// The limit of the API server for all annotations of an object together.
 const MOST_BYTES: usize = 256 << 10;
 
-/// The fields of a copy that matter. The others are never in memory.
+/// The fields of a copy that are needed. The other fields are never in memory.
 #[expect(clippy::zero_sized_map_values, reason = "serde cannot read the keys of a map into a set")]
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -335,8 +336,8 @@ struct Copied<'a> {
     string_data: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-/// Whether a text is a Secret with values. A text that cannot be parsed, or is too large to have been stored, counts as
-/// one.
+/// Whether a text is a Secret with values. A text that cannot be parsed, or that is larger than the API server stores,
+/// counts as a Secret with values.
 fn holds_values(copy: &str) -> bool {
     if copy.len() > MOST_BYTES {
         return true;

@@ -1,11 +1,12 @@
 //! Whether an applied object is healthy, by the rules of kstatus, from the object's own status.
 //!
-//! The rules are those of the `kstatus` library, which Flux and Helm use: an object is current when its controller has seen the
-//! last generation and says that it is done. There are differences:
+//! The rules are those of the `kstatus` library, which Flux and Helm use: an object is current when the status says
+//! that the object's controller has seen the last generation and is done with it. gitseal's rules differ in some
+//! points:
 //! - A Pod that cannot be scheduled is waited for, because a node may be added; a Pod that failed counts as failed.
 //! - A ReplicationController has the same rule as a ReplicaSet. An APIService is healthy when its condition `Available`
-//!   is True. A PodDisruptionBudget and gitseal's own kinds are healthy when their controller has seen them: without a
-//!   rule, they would count as healthy before that.
+//!   is True. A PodDisruptionBudget and objects of gitseal's own kinds are healthy only when their controller has seen
+//!   them; the library counts them as healthy earlier.
 
 pub mod pods;
 
@@ -17,41 +18,41 @@ use crate::{Stage, StageError};
 /// Health of one object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Health {
-    /// It is as it should be.
+    /// The object is healthy (kstatus calls this "current").
     Current,
-    /// Not healthy yet, with what it waits for.
+    /// The object is not healthy yet. The text says what it waits for.
     InProgress(String),
-    /// It will not become healthy unless somebody does something, with the reason.
+    /// The object will not become healthy until somebody changes something. The text says why.
     Failed(String),
 }
 
 /// Objects that are not healthy.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum HealthError {
-    /// They failed.
+    /// At least one object failed.
     #[error("{}{id} failed: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     Failed {
-        /// Where the first of them is in Git, if that is known.
+        /// Where the named object is in Git, if this is known.
         origin: Option<Location>,
-        /// The first of them.
+        /// The object that the message names.
         id: ObjectId,
         /// The reason.
         why: String,
-        /// How many others there are.
+        /// How many other objects are in the same state.
         more: usize,
     },
-    /// They took longer than the Sync's timeout.
+    /// At least one object was still not healthy after the Sync's timeout.
     #[error("{}{id} is not healthy after {after}: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     TimedOut {
-        /// Where the first of them is in Git, if that is known.
+        /// Where the named object is in Git, if this is known.
         origin: Option<Location>,
-        /// The first of them.
+        /// The object that the message names.
         id: ObjectId,
-        /// What it waits for.
+        /// What the object waits for.
         why: String,
         /// `spec.timeout`.
         after: String,
-        /// How many others there are.
+        /// How many other objects are in the same state.
         more: usize,
     },
 }
@@ -74,7 +75,7 @@ impl StageError for HealthError {
         }
     }
 
-    /// The objects are still watched: the Sync becomes Ready when they become healthy.
+    /// Trying again does not help. The objects are still watched, and the Sync becomes Ready when they are healthy.
     fn is_terminal(&self) -> bool {
         true
     }
@@ -83,10 +84,10 @@ impl StageError for HealthError {
 /// Whether objects of the kind are healthy as soon as they exist, so that no request is needed.
 pub fn is_born_healthy(id: &ObjectId) -> bool {
     match id.group.as_str() {
-        // The API server gives a Service its addresses before it answers the request. A load balancer may never be
-        // provided, and must not hold back a revision.
+        // A Service has its addresses when the API server answers the request that creates it. Its load balancer is not
+        // waited for, because it may never come, and the Sync would never become Ready.
         "" => !matches!(id.kind.as_str(), "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Namespace"),
-        // The stage apply has waited until the new kind is served.
+        // For a CustomResourceDefinition, the stage apply has waited until the API server serves the new kind.
         "apiextensions.k8s.io"
         | "bitnami.com"
         | "autoscaling"
@@ -105,8 +106,8 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
 /// The reason for an object whose controller has not written a status yet.
 const UNSEEN: &str = "its controller has not seen it yet";
 
-/// The health of an object of this kind that was just made and that nobody has written since. It is known without a request
-/// only for kinds whose controller must write a status first.
+/// The health of an object that was just created and that nobody has written since. Only for kinds whose controller
+/// must first write a status, this is known without a request; for all others, the result is `None`.
 pub fn as_made(id: &ObjectId) -> Option<Health> {
     let is_waiting = match id.group.as_str() {
         "apps" => matches!(id.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet"),
@@ -153,14 +154,14 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
     }
 }
 
-/// Why the Pods of a workload are refused, for example by a quota or a webhook. Then there is no Pod that could show the
-/// cause.
+/// Why the API server refuses to create the Pods of a workload, for example because of a quota or a webhook. The Pods
+/// do not exist then, so only the workload's status shows the cause.
 fn refusal(object: &Value) -> Option<String> {
     let (_, reason, message) = condition(object, "ReplicaFailure").filter(|(status, ..)| *status == "True")?;
     Some(format!("{reason}: {}", pods::shortened(message)))
 }
 
-/// The health of a workload. If its Pods are refused, the reason is added.
+/// `health`, with the reason why the API server refuses to create the Pods of the workload `object`, if it does.
 fn with_refusal(object: &Value, health: Health) -> Health {
     let Some(refusal) = refusal(object) else { return health };
     match health {
@@ -207,8 +208,8 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a
     Some((text("status"), text("reason"), text("message")))
 }
 
-/// The health of an object whose controller always sets `observedGeneration`. Without this field, the controller has
-/// not seen the object yet.
+/// The health of an object whose controller always sets `observedGeneration`. If this field is missing, the controller
+/// has not seen the object yet.
 fn seen(object: &Value) -> Health {
     match number(object, "/status/observedGeneration") {
         Some(_) => Health::Current,
@@ -239,7 +240,8 @@ fn deployment(object: &Value) -> Health {
     if available < wanted {
         return waiting(format!("{available} of {wanted} replicas are available"));
     }
-    // This number means that the Deployment has no deadline. Kubernetes then does not set the condition `Progressing`.
+    // [`NO_DEADLINE`] means that the Deployment has no deadline. Without a deadline, Kubernetes does not set the
+    // condition `Progressing`.
     let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);
     let is_rolled_out = matches!(progressing, Some(("True", "NewReplicaSetAvailable", _)));
     if deadline != NO_DEADLINE && !is_rolled_out {
@@ -391,7 +393,7 @@ fn by_condition(object: &Value, kind: &str) -> Health {
     }
 }
 
-/// `reason: message`, as far as they are not empty.
+/// `reason: message`; if one of the two is empty, only the other.
 fn said(reason: &str, message: &str) -> String {
     match (reason, message) {
         ("", "") => "its controller does not say why".into(),

@@ -1,4 +1,5 @@
-//! Every object that a Sync applied and has not pruned yet, with digests of what was applied.
+//! The inventory of a Sync: every object that the Sync applied and has not pruned yet, with digests of what was
+//! applied.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,18 +22,18 @@ pub struct Inventory {
 pub struct Tracked {
     /// API version without the group.
     pub version: String,
-    /// Digest of the manifest that was applied; `None` before that.
+    /// Digest of the manifest that was applied; `None` if the object was not applied yet.
     pub manifest: Option<String>,
     /// Digest of the fields that we owned after the object was applied.
     pub fields: Option<FieldsDigest>,
     /// See [`InventoryEntry::u`].
     pub values: Option<String>,
-    /// Number of its wave.
+    /// Number of the wave that the object is applied in.
     pub wave: i32,
 }
 
 impl Tracked {
-    /// The entry in the form that a status has.
+    /// The entry in the form that it has in a Sync's status.
     fn entry(&self, id: &ObjectId) -> InventoryEntry {
         InventoryEntry {
             id: id.to_inventory(),
@@ -46,8 +47,8 @@ impl Tracked {
 }
 
 impl Inventory {
-    /// Reads a status. An entry that cannot be read is an error and never dropped, because it may be the only record of a
-    /// live object.
+    /// Reads the inventory in a Sync's status. An entry that cannot be read is an error. It is not ignored, because it
+    /// may be the only record of an object in the cluster.
     pub fn read(entries: &[InventoryEntry]) -> Result<Self, String> {
         let entries = entries
             .iter()
@@ -71,8 +72,8 @@ impl Inventory {
         self.entries.iter().map(|(id, record)| record.entry(id)).collect()
     }
 
-    /// The size of the inventory in a status, in bytes of JSON, after the objects of `digests` are applied with these
-    /// manifests, and with values that have digests of these lengths.
+    /// The size that the inventory will have in a status, in bytes of JSON, when the objects of `digests` are applied.
+    /// For each object, `digests` has the digest of its manifest and the length of the digest of its values.
     pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, (&str, usize)>) -> usize {
         let entries = self.entries.iter().map(|(id, record)| {
             let mut entry = record.entry(id);
@@ -81,13 +82,13 @@ impl Inventory {
                 entry.u = (*values > 0).then(|| "0".repeat(*values));
                 entry.f = Some(entry.f.unwrap_or_else(|| FieldsDigest::LONGEST.to_string()));
             }
-            // One more for the comma.
+            // One byte more for the comma after the entry.
             serde_json::to_string(&entry).map_or(0, |json| json.len() + 1)
         });
         entries.sum()
     }
 
-    /// Number of objects in Git: a SealedSecret and its Secret count as one.
+    /// Number of objects as Git has them: a SealedSecret and its Secret count as one.
     pub fn len_in_git(&self) -> usize {
         self.entries.keys().filter(|id| !self.is_derived(id)).count()
     }
@@ -97,12 +98,12 @@ impl Inventory {
         id.is_secret() && self.entries.contains_key(&id.sealed_secret())
     }
 
-    /// Whether there are no objects.
+    /// Whether the inventory has no objects.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The objects, in order.
+    /// The objects with their entries, in the order of the ids.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Tracked)> {
         self.entries.iter().map(|(id, record)| (&**id, &**record))
     }
@@ -112,7 +113,7 @@ impl Inventory {
         self.entries.get(id).map(|record| &**record)
     }
 
-    /// Whether `id` is in it.
+    /// Whether the inventory has `id`.
     pub fn contains(&self, id: &ObjectId) -> bool {
         self.entries.contains_key(id)
     }
@@ -122,7 +123,8 @@ impl Inventory {
         Wave::new(self.get(id).map_or(0, |record| record.wave), id)
     }
 
-    /// Adds `id`, which is about to be created. If it is there already, its digests are kept.
+    /// Adds the object `id`, which is about to be created. If the inventory has the object already, its digests are
+    /// kept.
     pub fn widen(&mut self, id: ObjectId, version: &str) {
         let record = self.entries.entry(Arc::new(id)).or_default();
         if record.version != version {
@@ -130,14 +132,14 @@ impl Inventory {
         }
     }
 
-    /// The number of the wave that `id` is applied in.
+    /// Sets the number of the wave that `id` is applied in.
     pub fn set_wave(&mut self, id: &ObjectId, number: i32) {
         if let Some(record) = self.entries.get_mut(id).filter(|record| record.wave != number) {
             Arc::make_mut(record).wave = number;
         }
     }
 
-    /// `id` was applied.
+    /// Records that `id` was applied, with the digests of its manifest and its fields.
     pub fn applied(&mut self, id: &ObjectId, manifest: String, fields: Option<FieldsDigest>) {
         if let Some(record) = self.entries.get_mut(id) {
             let record = Arc::make_mut(record);
@@ -146,7 +148,7 @@ impl Inventory {
         }
     }
 
-    /// Takes the entry for `id` from `other`; without one there, it is removed.
+    /// Replaces the entry for `id` by the one in `other`. If `other` has none, the entry is removed.
     pub fn reset(&mut self, id: &ObjectId, other: &Self) {
         match other.entries.get_key_value(id) {
             Some((id, record)) => drop(self.entries.insert(id.clone(), record.clone())),
@@ -154,14 +156,14 @@ impl Inventory {
         }
     }
 
-    /// `id` was applied with values that have this digest.
+    /// Records that `id` was applied with values that have this digest.
     pub fn set_values(&mut self, id: &ObjectId, values: Option<String>) {
         if let Some(record) = self.entries.get_mut(id).filter(|record| record.values != values) {
             Arc::make_mut(record).values = values;
         }
     }
 
-    /// Removes `id`, which does not exist any more.
+    /// Removes `id`, which the Sync no longer has.
     pub fn remove(&mut self, id: &ObjectId) {
         self.entries.remove(id);
     }

@@ -1,4 +1,4 @@
-//! The pure part of the pipeline: everything that it needs is in its arguments.
+//! The pure part of the pipeline: its functions get everything that they need as arguments, and make no requests.
 //!
 //! ```text
 //! render   Tree                → Manifests    plain YAML and JSON
@@ -12,9 +12,10 @@
 //! report   Outcome             → the world
 //! ```
 //!
-//! Render, guard and plan are in this crate. The stages from allow on make requests, so they are in the controller; but the
-//! rules by which they decide (verdicts, health, what may be replaced) are here. `gitseal diff` uses the same code.
-//! A stage has its own error enum; [`StageError`] gives its condition reason and whether trying again can help.
+//! Render, guard and plan are in this crate. The stages from allow on make requests, so they are in the controller. But
+//! the rules by which these stages decide are here: what may be pruned, what is healthy, what may be replaced. `gitseal
+//! diff` uses the same code. Each stage has an error enum of its own. By [`StageError`], an error says which reason the
+//! condition gets, and whether trying again can help.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod fields_digest;

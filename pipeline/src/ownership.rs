@@ -7,16 +7,16 @@ use crate::SecretFacts;
 /// How a Secret was last written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Made {
-    /// As a whole. It belongs to its SealedSecret.
+    /// The whole Secret was written, and it belongs to its SealedSecret.
     Whole,
-    /// Values were merged into it. It still belongs to the same owner as before, even if it no longer has the
-    /// annotation `patch`.
+    /// Values were merged into an existing Secret. The Secret still belongs to the owner that it had before, even if
+    /// the annotation `patch` was removed later.
     Merged,
 }
 
 impl Made {
-    /// A mark records what a Secret was made from. This is how a mark begins if the Secret was last written in this
-    /// way.
+    /// The beginning of the mark of a Secret that was last written in this way. A mark is a text that records what a
+    /// Secret was made from.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Whole => "",
@@ -24,8 +24,8 @@ impl Made {
         }
     }
 
-    /// Splits a mark into its beginning, which says how the Secret was written, and the rest. Anybody may have written the
-    /// mark.
+    /// Splits a mark into what its beginning says and the rest. The mark may have any form, because everybody who may
+    /// write the Secret can have written it.
     pub fn read(mark: &str) -> (Self, &str) {
         mark.strip_prefix(MERGED).map_or((Self::Whole, mark), |rest| (Self::Merged, rest))
     }
@@ -40,7 +40,8 @@ pub struct OldMark<'a> {
     pub made: Made,
     /// [`unsealing::old_digest`] of the sealed input.
     pub digest: &'a str,
-    /// Keyed digest that tells the controller which sealing key unsealed the values; none if several keys were needed.
+    /// A keyed digest by which the controller recognises the sealing key that unsealed the values; `None` if several
+    /// keys were needed.
     pub key: Option<&'a str>,
 }
 
@@ -53,18 +54,19 @@ impl<'a> OldMark<'a> {
     }
 }
 
-/// Whether a SealedSecret owns the Secret of the same name after writing it; `None` if it may not write the Secret,
-/// because the Secret belongs to somebody else. `facts` are those of the Secret in the cluster; none if there is no
-/// such Secret.
+/// Whether a SealedSecret becomes the owner of the Secret of the same name when the controller writes this Secret for
+/// it. `None` if the Secret must not be written, because it belongs to somebody else. `facts` are the facts about the
+/// Secret in the cluster; `None` if there is no such Secret.
 ///
-/// As in Sealed Secrets, a Secret with the annotation `managed` may be taken over. With `patch`, values may be merged into it,
-/// and it still belongs to its owner. A Secret that was made for a template with `skip-set-owner-references` has no owner; for
-/// such a Secret, `made` says how it was last written, see [`SecretFacts::made`].
+/// As in Sealed Secrets, a Secret with the annotation `managed` may be taken over. Into a Secret with the annotation
+/// `patch`, values may be merged, and the Secret still belongs to its owner. A Secret that was made from a template
+/// with `skip-set-owner-references` has no owner; for such a Secret, `made` says how it was last written, see
+/// [`SecretFacts::made`].
 pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_uid: &str) -> Option<bool> {
     let Some(facts) = facts else {
         return Some(true);
     };
-    // No annotation can change this: a SealedSecret must not change a sealing key.
+    // A SealedSecret must not change a sealing key, whatever annotations the Secret of the key has.
     if facts.is_sealing_key {
         return None;
     }
@@ -85,14 +87,14 @@ pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_
     r#"Resource "{name}" already exists and is not managed by SealedSecret; to let this SealedSecret take it over: kubectl annotate secret -n {namespace} {name} {MANAGED}=true"#
 , MANAGED = crds::names::MANAGED)]
 pub struct Unmanaged {
-    /// Its namespace.
+    /// Namespace of the Secret.
     pub namespace: String,
-    /// Its name.
+    /// Name of the Secret.
     pub name: String,
 }
 
 impl Unmanaged {
-    /// The Secret `id`.
+    /// The message about the Secret `id`.
     pub fn of(id: &ObjectId) -> Self {
         Self { namespace: id.namespace.clone().unwrap_or_default(), name: id.name.clone() }
     }

@@ -35,17 +35,18 @@ pub(crate) use wave::{asks_to_wait, number_of};
 /// Everything that must be done for one revision.
 #[derive(Default)]
 pub struct Plan {
-    /// What to apply, wave after wave. Objects that the cluster has already are not in it.
+    /// What to apply, wave after wave, without the objects that already are in the cluster as in Git.
     pub waves: BTreeMap<Wave, Vec<Step>>,
-    /// All objects that exist or are about to be created. It is stored before the first object is written.
+    /// All objects that the Sync has or is about to create. This inventory is stored before the first object is
+    /// written.
     pub inventory: Inventory,
-    /// The objects that left Git.
+    /// The objects that left the folder in Git.
     pub left: BTreeSet<ObjectId>,
-    /// The objects that left Git and are to be deleted.
+    /// The objects that left the folder in Git and are to be deleted.
     pub prune: BTreeSet<ObjectId>,
     /// Objects that are held back and keep their last good version.
     pub held: Vec<Held>,
-    /// Number of objects that are as they should be.
+    /// Number of objects that already are in the cluster as in Git.
     pub unchanged: usize,
     /// Whether the plan has only objects that drifted.
     pub is_heal: bool,
@@ -63,20 +64,20 @@ pub struct Plan {
 pub struct Step {
     /// The object.
     pub id: ObjectId,
-    /// Its kind.
+    /// The kind of the object.
     pub resource: Arc<Resource>,
-    /// Where it is in Git.
+    /// Where the object is in Git.
     pub origin: Location,
-    /// Digest of what is applied (of the sealed form for a Secret).
+    /// Digest of what is applied; for the Secret of a SealedSecret, the digest of its sealed form.
     pub digest: String,
-    /// What is applied.
+    /// What is applied: the object itself, or what it is made from.
     pub content: Content,
-    /// Why it is applied.
+    /// Why the object is applied.
     pub why: Why,
-    /// The digest of the values that the object uses, if the object asks for restarts. The digest is written into its
-    /// Pod template.
+    /// If the annotations of the object ask for restarts: the digest of the values that the object uses, which is
+    /// written into its Pod template.
     pub stamp: Option<Stamp>,
-    /// JSON pointers of fields that the Sync leaves to others; these are not in `content`.
+    /// JSON pointers of the fields that the Sync leaves to others. `content` does not have these fields.
     pub left_to_others: Vec<String>,
     /// Names of the Secrets of this plan that the object uses, all in the object's own namespace. If one of them cannot
     /// be made, the object is held back.
@@ -84,7 +85,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Whether the object in Git, with the values that it uses, is the one that was `applied`.
+    /// Whether the object in Git and the values that it uses are the same as those that were `applied`.
     pub fn is_as(&self, applied: &Tracked) -> bool {
         let is_same_values = match &self.content {
             Content::Manifest(_) => applied.values.as_ref() == self.stamp.as_ref().map(|stamp| &stamp.digest),
@@ -99,7 +100,7 @@ impl Step {
 pub enum Why {
     /// The object in Git changed, or is new.
     Change,
-    /// The object in Git is as it was last applied; somebody changed it in the cluster.
+    /// The object in Git is the same as when it was last applied, but somebody changed or deleted it in the cluster.
     Heal,
     /// The cluster has this SealedSecret already. It is applied once more because its Secret is unsealed in this pass: before a
     /// private key is used, the API server must accept the SealedSecret from the identity of the Sync.
@@ -110,7 +111,8 @@ pub enum Why {
 pub enum Content {
     /// An object as it is in Git.
     Manifest(Map<String, Value>),
-    /// The Secret of the SealedSecret of the same name, which is applied a wave earlier; its values are still sealed.
+    /// The Secret of a SealedSecret, with its values still sealed. The SealedSecret has the same name, and is applied
+    /// in an earlier wave.
     Sealed(Box<Sealed>),
 }
 
@@ -133,7 +135,7 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
 }
 
 impl Sealed {
-    /// What is unsealed for the SealedSecret `id` in the cluster; this id has a namespace.
+    /// What is unsealed for the SealedSecret that has the id `id` in the cluster. This id has a namespace.
     pub fn input<'a>(&'a self, id: &'a ObjectId, accept_deprecated_v1_data: bool) -> SealedInput<'a> {
         SealedInput {
             namespace: id.namespace.as_deref().unwrap_or_default(),
@@ -150,7 +152,7 @@ impl Sealed {
     }
 }
 
-/// How many sealed values one Sync's folder may have. Unsealing that many takes one processor a minute or two.
+/// How many sealed values one Sync's folder may have. One processor unseals that many in a minute or two.
 pub const MOST_VALUES: usize = 50_000;
 
 /// The facts about the cluster that a plan needs.
@@ -161,14 +163,15 @@ pub trait LiveView {
     fn is_touched(&self, id: &ObjectId) -> bool;
     /// The Sync that has the object.
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey>;
-    /// Whether the object is a Job that is missing because its time to live after its end is over. A Job that disappeared while
-    /// the controller was away is taken for such a Job, so that it does not run again by itself.
+    /// Whether the object is a Job that is missing because Kubernetes deleted it some time after its end
+    /// (`ttlSecondsAfterFinished`). A Job that disappeared while the controller did not run counts as such a Job, so
+    /// that it does not run again by itself.
     fn is_expired_job(&self, id: &ObjectId) -> bool;
 }
 
-/// The reason of an object that another Sync has.
+/// The reason why an object is held back: another Sync has it.
 pub const OWNED_BY_ANOTHER: &str = "ObjectOwnedByAnotherSync";
-/// The reason of an object that another Sync is going to hand over.
+/// The reason why an object is held back: another Sync still has it, and may hand it over.
 const WAITING_FOR_HAND_OVER: &str = "WaitingForHandOver";
 
 /// Why the plan could not be made.
@@ -177,16 +180,16 @@ pub enum PlanError {
     /// Neither the cluster nor the folder knows the kind.
     #[error("{origin}: {id}: the cluster has no kind {} in {api_version}; {}", .id.kind, what_to_do(.id, .instead))]
     UnknownKind {
-        /// Where.
+        /// Where the object is in Git.
         origin: Location,
-        /// Which object.
+        /// The object.
         id: Box<ObjectId>,
         /// Group and version as in `apiVersion`.
         api_version: String,
         /// The versions in which the cluster serves a kind of that name.
         instead: Vec<String>,
     },
-    /// An object needs another one that has a later wave.
+    /// An object needs another object that has a later wave.
     #[error(transparent)]
     TooLate(#[from] Box<TooLate>),
 }
@@ -204,8 +207,8 @@ impl StageError for PlanError {
     fn stage(&self) -> Stage {
         match self {
             Self::UnknownKind { .. } => Stage::Plan,
-            // Reported like a wrong wave number, which the stage guard finds. A wave that is too late is found only
-            // here, where kinds are known.
+            // A wave that is too late is reported under the stage guard, because this stage finds the other wrong
+            // waves. It is found only in the stage plan, where the kinds are known.
             Self::TooLate(_) => Stage::Guard,
         }
     }
@@ -217,7 +220,7 @@ impl StageError for PlanError {
         }
     }
 
-    /// Somebody may install the kind at any time, so it is tried again.
+    /// An unknown kind is tried again, because somebody may install it at any time.
     fn is_terminal(&self) -> bool {
         matches!(self, Self::TooLate(_))
     }
@@ -226,9 +229,9 @@ impl StageError for PlanError {
 /// Which objects of the folder are planned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope<'a> {
-    /// All of them; objects that left the folder are pruned.
+    /// All objects; those that left the folder are pruned.
     Folder,
-    /// These, which drifted.
+    /// Only these objects, which drifted.
     Drifted(&'a BTreeSet<ObjectId>),
 }
 
@@ -241,8 +244,9 @@ impl Scope<'_> {
     }
 }
 
-/// Makes the plan for the objects in `manifests`. `kinds` has those that the cluster serves or the folder defines,
-/// `current` is everything that the Sync has. Without `keyed`, workloads keep the digests of the values that they use.
+/// Makes the plan for the objects in `manifests`. `kinds` has the kinds that the cluster serves or the folder defines;
+/// `current` has all objects that the Sync has. Without `keyed`, no digests can be made, so workloads keep the digests
+/// of values that they have.
 pub fn plan(
     sync: &Sync,
     manifests: &[Manifest],
@@ -302,14 +306,14 @@ pub fn plan(
     Ok(plan)
 }
 
-/// An object belongs to one Sync. An object that another Sync has is held back, and the rest of the folder is applied.
+/// Why the object is held back, if another Sync has it or its Secret. The rest of the folder is applied.
 fn owned_by_another(live: &impl LiveView, key: &ObjectKey, manifest: &Manifest, ids: &[ObjectId]) -> Option<Held> {
     let (id, owner) = ids.iter().find_map(|id| Some((id, live.owner(id).filter(|owner| owner != key)?)))?;
     Some(Held::owned_by_another(id.clone(), manifest.origin.clone(), &owner))
 }
 
 impl Held {
-    /// Another Sync has the object.
+    /// An object that is held back because the Sync `owner` has it.
     pub fn owned_by_another(id: ObjectId, origin: Location, owner: &ObjectKey) -> Self {
         let because = format!(
             "it belongs to Sync {owner}; an object can belong to one Sync only: remove it from one of the two folders, \
@@ -328,19 +332,19 @@ impl Held {
         self.cause.is_some_and(|cause| cause.reason == OWNED_BY_ANOTHER)
     }
 
-    /// `owner` still has the object, but the folder of `owner` does not contain it any more.
+    /// Says that `owner` still has the object, although the object left the folder of `owner`.
     pub fn wait_for_hand_over(&mut self, owner: &ObjectKey) {
         self.because = format!("it left the folder of Sync {owner}, which still has it and will hand it over");
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
 
-    /// Another Sync had the object when the plan was made, and has released it since.
+    /// Says that another Sync had the object when the plan was made, and has released it since then.
     pub fn was_released(&mut self) {
         "another Sync has just released it; it is applied in the next pass".clone_into(&mut self.because);
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
 
-    /// `owner` has the object, and it is not known now whether it is going to release it.
+    /// Says that `owner` has the object, and that it is not known yet whether `owner` will release it.
     pub fn may_be_handed_over(&mut self, owner: &ObjectKey) {
         self.because = format!(
             "Sync {owner} has it, and there is no memory now to find out whether it left that Sync's folder; it is \
@@ -354,36 +358,37 @@ impl Held {
         self.cause.is_some_and(|cause| cause.reason == WAITING_FOR_HAND_OVER)
     }
 
-    /// Whether it is a SealedSecret whose Secret cannot be made from what Git says.
+    /// Whether the object is a SealedSecret whose Secret cannot be made from what is in Git.
     pub fn is_undecryptable(&self) -> bool {
         self.cause.is_some_and(|cause| cause.stage == Stage::Unseal)
     }
 
-    /// An object that uses a Secret that could not be made.
+    /// An object that is held back because it uses `secret`, a Secret that could not be made.
     pub fn for_want_of(secret: &str, id: ObjectId, origin: Location) -> Self {
         Self { id, origin, because: format!("it uses Secret '{secret}', which could not be made"), cause: None }
     }
 }
 
 impl Plan {
-    /// The wave that an object of the folder is applied in, by its number and kind. If it uses a Secret of this revision, it
-    /// may be applied later among the objects with this number.
+    /// The wave that an object of the folder has by its wave number and its kind. An object that uses a Secret of this
+    /// revision may be applied in a later wave with the same number.
     pub fn wave_of(&self, id: &ObjectId) -> Wave {
         Wave::new(self.numbers.get(id).copied().unwrap_or(0), id)
     }
 
-    /// Places of the Secrets that cannot be made from what Git says: what uses them is held back, see [`hold_users`].
+    /// Namespaces and names of the Secrets that cannot be made from what is in Git. Objects that use these Secrets are
+    /// held back, see [`hold_users`].
     pub fn missing(&self) -> BTreeSet<(String, String)> {
         self.held.iter().filter(|held| held.is_undecryptable()).map(|held| secret_place(&held.id)).collect()
     }
 
-    /// The objects that are put back although they did not change in Git.
+    /// The objects that are applied only because somebody changed or deleted them in the cluster.
     pub fn heals(&self) -> impl Iterator<Item = &ObjectId> {
         self.waves.values().flatten().filter(|step| step.why == Why::Heal).map(|step| &step.id)
     }
 
-    /// How much of the status the inventory takes, in bytes of JSON, after everything is applied and before anything is
-    /// pruned.
+    /// How many bytes of JSON the inventory takes in the Sync's status when everything is applied and nothing is pruned
+    /// yet.
     pub fn inventory_bytes(&self) -> usize {
         let digests = self.waves.values().flatten().map(|step| {
             let values = match (&step.stamp, &step.content) {
@@ -396,7 +401,7 @@ impl Plan {
         self.inventory.bytes_when_applied(&digests.collect())
     }
 
-    /// The steps for one object in Git. There are none if the cluster has it already.
+    /// The steps for one object in Git. There are none if the cluster already has the object as in Git.
     fn steps_for(
         &mut self,
         sync: &Sync,
@@ -429,7 +434,7 @@ impl Plan {
             None => return self.needed(own, live).into_iter().collect(),
             Some(Ok(sealed)) => sealed,
             Some(Err(_)) => {
-                let because = "its spec is not that of a SealedSecret; `gitseal seal` writes one that is".into();
+                let because = "its spec is not that of a SealedSecret; make it again with `gitseal seal`".into();
                 let cause = Cause { stage: Stage::Unseal, reason: "UnsealFailed", terminal: true };
                 self.held.push(Held { id: own.id, origin: own.origin, because, cause: Some(cause) });
                 return Vec::new();
@@ -455,15 +460,15 @@ impl Plan {
         }
     }
 
-    /// The step, unless the cluster already has its object.
+    /// The step; `None` if the cluster already has the step's object as in Git.
     fn needed(&mut self, step: Step, live: &impl LiveView) -> Option<Step> {
         let why = self.why(&step, live);
         self.unchanged += usize::from(why.is_none());
         why.map(|why| Step { why, ..step })
     }
 
-    /// Adds the object of the step to the inventory, and says why it is applied; `None` if the cluster already has the
-    /// object.
+    /// Adds the object of the step to the inventory, and returns why it is applied; `None` if the cluster already has
+    /// the object as in Git.
     fn why(&mut self, step: &Step, live: &impl LiveView) -> Option<Why> {
         if !self.track(step) {
             return Some(Why::Change);
@@ -475,7 +480,8 @@ impl Plan {
         Some(if live.is_touched(&step.id) { Why::Heal } else { Why::Change })
     }
 
-    /// Whether the object is the same in Git as when it was last applied.
+    /// Adds the object of the step to the inventory. Returns whether the object in Git is the same as when it was last
+    /// applied.
     fn track(&mut self, step: &Step) -> bool {
         self.inventory.widen(step.id.clone(), &step.resource.version);
         self.inventory.set_wave(&step.id, self.wave_of(&step.id).number);
@@ -486,7 +492,8 @@ impl Plan {
 
     /// Puts the steps in their waves.
     fn order(&mut self, steps: Vec<Step>) {
-        // A Secret that is held back is missing, too.
+        // `secrets` are the Secrets that other objects have to wait for. The Secrets that cannot be made are among
+        // them.
         let mut secrets = self.missing();
         let unsealed = steps.iter().filter(|step| matches!(step.content, Content::Sealed(_)));
         secrets.extend(unsealed.map(|step| secret_place(&step.id)));
@@ -501,8 +508,9 @@ impl Plan {
         }
     }
 
-    /// Leaves out objects that are to be put back later, unless they changed in Git. A SealedSecret stays if its Secret
-    /// stays in the plan. A SealedSecret that was in the plan only because of its Secret is left out with it.
+    /// Leaves out the heals of the objects `later`; what changed in Git stays in the plan. A SealedSecret stays if its
+    /// Secret stays. A SealedSecret that is in the plan only because of its Secret is left out together with the
+    /// Secret.
     #[must_use]
     pub fn put_off(mut self, later: &BTreeSet<ObjectId>) -> Self {
         let is_later = |step: &Step| step.why == Why::Heal && later.contains(&step.id);
@@ -517,8 +525,8 @@ impl Plan {
         self
     }
 
-    /// The part of the plan that puts back what somebody changed: nothing new is applied, and nothing is pruned. `current` is
-    /// everything that the Sync has, as it was when the plan was made.
+    /// The part of the plan that undoes what somebody changed in the cluster: no change in Git is applied, and nothing
+    /// is pruned. `current` is the inventory of the Sync when the plan was made.
     #[must_use]
     pub fn heal_only(mut self, current: &Inventory) -> Self {
         for steps in self.waves.values_mut() {
@@ -539,7 +547,7 @@ fn sealed_values(manifest: &Manifest) -> usize {
         return 0;
     }
     let values = manifest.body.get("spec").and_then(|spec| spec.get("encryptedData"));
-    // At least one, because of the deprecated form.
+    // At least one, because a SealedSecret in the deprecated form has its only sealed value in `spec.data`.
     values.and_then(Value::as_object).map_or(1, |values| values.len().max(1))
 }
 
@@ -575,12 +583,13 @@ fn with_secret(id: ObjectId) -> Vec<ObjectId> {
     std::iter::once(id).chain(secret).collect()
 }
 
-/// Namespace and name of a Secret, or of the SealedSecret that it is made from.
+/// Namespace and name of a Secret or SealedSecret. A Secret and the SealedSecret that it is made from have the same.
 pub fn secret_place(id: &ObjectId) -> (String, String) {
     (id.namespace.clone().unwrap_or_default(), id.name.clone())
 }
 
-/// Removes from `steps` the objects that use a Secret of `missing`, which could not be made: they keep their last good version.
+/// Removes from `steps` the objects that use a Secret of `missing`, which could not be made. These objects are held
+/// back, and keep their last good version.
 pub fn hold_users(steps: Vec<Step>, missing: &BTreeSet<(String, String)>) -> (Vec<Step>, Vec<Held>) {
     let mut held = Vec::new();
     if missing.is_empty() {

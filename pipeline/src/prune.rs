@@ -1,4 +1,4 @@
-//! Whether an object that left Git may be deleted, and how many may be deleted at once.
+//! Whether an object that left Git may be deleted, and how many objects may be deleted at once.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,23 @@ use crate::{FieldsDigest, Inventory, secret_facts::sealed_secret_of};
 /// Why an object that left Git stays in the cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Stays {
-    /// It does not have the labels of the Sync.
+    /// The object does not have the labels of the Sync.
     #[error("its labels do not name this Sync")]
     NotOurs,
-    /// It has the annotation that keeps it.
-    #[error("its annotation {PRUNE} is disabled", PRUNE = crds::names::PRUNE)]
+    /// The object has the annotation [`crds::names::PRUNE`], which keeps it.
+    #[error("its annotation {PRUNE} has the value disabled", PRUNE = crds::names::PRUNE)]
     AsksToBeKept,
-    /// It is a Secret without an owner: it was made to stay when its SealedSecret is deleted, or its values were merged
-    /// into somebody's Secret.
+    /// The object is a Secret without an owner: either it was made to stay when its SealedSecret is deleted, or values
+    /// were merged into a Secret that belongs to somebody else.
     #[error(
-        "its template says that it stays without its SealedSecret, or its values were merged into a Secret of \
+        "the template of its SealedSecret says that it stays, or its values were merged into a Secret of \
          somebody else"
     )]
     Outlives,
 }
 
-/// Whether the object still belongs to `sync` and may be deleted. `is_derived` says that it is the Secret of a SealedSecret in
-/// the Sync's inventory; `sealed` is the metadata of the SealedSecret of its name, see [`is_of`].
+/// Whether the object still belongs to `sync` and may be deleted. `is_derived` says that the object is the Secret of a
+/// SealedSecret in the Sync's inventory; `sealed` is the metadata of the SealedSecret of the same name, see [`is_of`].
 pub fn verdict(
     sync: &ObjectKey,
     id: &ObjectId,
@@ -39,7 +39,7 @@ pub fn verdict(
     if is_of(sync, id, meta, sealed) { Ok(()) } else { Err(Stays::NotOurs) }
 }
 
-/// Whether the annotation [`crds::names::PRUNE`] says that it must not be deleted.
+/// Whether the object has the annotation [`crds::names::PRUNE`] with the value that keeps it from being deleted.
 pub fn asks_to_be_kept(meta: &ObjectMeta) -> bool {
     meta.annotations
         .as_ref()
@@ -59,9 +59,9 @@ fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stay
     if id.is_secret() && is_unsealed && !has_owner { Err(Stays::Outlives) } else { Ok(()) }
 }
 
-/// Whether the object belongs to `sync` by its labels or, if a SealedSecret owns it, by the labels of that SealedSecret: a Secret
-/// made from a SealedSecret has no labels of ours. `sealed` is the metadata of the SealedSecret of its name, if it exists; it is
-/// needed only if [`made_by`] returns something.
+/// Whether the object belongs to `sync`. This is decided by its labels or, if a SealedSecret owns the object, by the
+/// labels of the SealedSecret: a Secret made from a SealedSecret has no labels of ours. `sealed` is the metadata of the
+/// SealedSecret of the same name, if that exists. It is needed only if [`made_by`] returns a UID.
 pub fn is_of(sync: &ObjectKey, id: &ObjectId, meta: &ObjectMeta, sealed: Option<&ObjectMeta>) -> bool {
     match made_by(id, meta) {
         Some(uid) => sealed
@@ -71,7 +71,7 @@ pub fn is_of(sync: &ObjectKey, id: &ObjectId, meta: &ObjectMeta, sealed: Option<
     }
 }
 
-/// UID of the SealedSecret that owns the object, if it is a Secret that one made.
+/// UID of the SealedSecret that owns the object, if the object is a Secret that was made from a SealedSecret.
 pub fn made_by<'a>(id: &ObjectId, meta: &'a ObjectMeta) -> Option<&'a str> {
     if id.is_secret() { sealed_secret_of(meta).map(|owner| owner.uid.as_str()) } else { None }
 }
@@ -82,9 +82,10 @@ fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
     label(crds::names::SYNC_NAME) == Some(&sync.name) && label(crds::names::SYNC_NAMESPACE) == Some(&sync.namespace)
 }
 
-/// The Sync that the object's labels name, if a prune by that Sync would delete the object. The metadata must show
-/// this: we applied the object, it is not being deleted yet, and nothing keeps it ([`Stays`]). A Secret that a
-/// SealedSecret owns has no such labels: it belongs to the Sync of the SealedSecret, see [`made_by`].
+/// The Sync that the object's labels name, if a prune by that Sync would delete the object. For this, the metadata must
+/// show that we applied the object, that it is not being deleted yet, and that there is no other reason why it stays
+/// ([`Stays`]). A Secret that a SealedSecret owns has no labels of a Sync: it belongs to the Sync of the SealedSecret,
+/// see [`made_by`].
 pub fn said_by(id: &ObjectId, meta: &ObjectMeta) -> Option<ObjectKey> {
     let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
     if made_by(id, meta).is_some() || may_go(id, meta, false).is_err() || meta.deletion_timestamp.is_some() {
@@ -101,7 +102,7 @@ pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
     let hidden = names.find(|name| name.starts_with('.')).unwrap_or(inside);
     let slash = if names.next().is_some() { "/" } else { "" };
     format!(
-        "it is in {at}, and hidden files are left out by default: to apply it, list !{}{slash} in .gitsealignore; to \
+        "it is in {at}, and hidden files are left out by default. To apply it, list !{}{slash} in .gitsealignore; to \
          have it pruned, delete it from Git",
         in_one_line(hidden)
     )
@@ -112,13 +113,13 @@ pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
 pub struct TooMany {
     /// How many objects would be deleted.
     pub count: usize,
-    /// How many objects there are.
+    /// How many objects the Sync has.
     pub all: usize,
 }
 
-/// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was applied as a
-/// whole. `current` also has objects that later, failed passes created; if a percentage counted from it, the same prune would
-/// look smaller after each pass.
+/// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was
+/// applied as a whole. The inventory `current` also has objects that later, failed passes created. If a percentage were
+/// taken of its size, the same prune would look smaller after each such pass.
 pub fn exceeds_limit(
     sync: &Sync,
     current: &Inventory,
@@ -134,10 +135,10 @@ pub fn exceeds_limit(
 /// Reason of the condition of a Sync whose prune waits.
 pub const NEEDS_CONFIRMATION: &str = "PruneNeedsConfirmation";
 
-/// How many of the objects a message names.
+/// How many of the objects to delete a message names.
 const NAMED: usize = 10;
 
-/// The message for a prune that is larger than the Sync allows and not confirmed; see [`exceeds_limit`].
+/// The message for a prune that is larger than the Sync allows and that is not confirmed; see [`exceeds_limit`].
 pub fn waits_for_confirmation(
     sync: &Sync,
     revision: &str,
@@ -160,8 +161,8 @@ pub fn waits_for_confirmation(
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!(
         "{revision} removes {count} of {all} {objects}, more than pruneLimit {limit} allows: {named}; nothing was pruned. \
-         Restore them in Git, or confirm with: gitseal sync -n {namespace} {name} --confirm-prune {revision} (the annotation \
-         {annotation} with this revision does the same)",
+         Restore them in Git, or confirm with: gitseal sync -n {namespace} {name} --confirm-prune {revision} (or set the annotation \
+         {annotation} to this revision)",
         objects = if all == 1 { "object" } else { "objects" },
         limit = sync.spec.prune_limit,
         named = named.join(", "),

@@ -1,15 +1,15 @@
-//! Shortens refusals of the API server.
+//! Shortens the messages with which the API server refuses requests.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
 use manifests::printable;
 
-/// How many mistakes of an object a message names.
+/// How many mistakes in an object a message names.
 const TOLD: usize = 5;
-/// The longest part of a value or a message that is repeated, in characters.
+/// How many characters of a value or a message are repeated.
 const LONG: usize = 120;
 
-/// The API server's message for each field, without the values that it quotes, which can be whole Pod templates. `None` if
-/// it names no fields.
+/// The API server's message for each wrong field, without the values that it quotes, because these can be whole Pod
+/// templates. `None` if the API server names no fields.
 pub fn in_short(status: &Status) -> Option<String> {
     let causes = status.details.as_ref()?.causes.as_deref()?;
     let mut told: Vec<String> = Vec::new();
@@ -28,14 +28,15 @@ pub fn in_short(status: &Status) -> Option<String> {
 
 const BETWEEN: &str = "; ";
 
-/// How the API server begins if the body of an apply does not fit the schema of its kind: a field does not exist, or has a
-/// value of another type.
+/// How the API server's message begins if the body of an apply does not fit the schema of its kind: a field does not
+/// exist, or its value has the wrong type.
 const NOT_OF_ITS_KIND: &str = "failed to create typed patch object (";
-/// How it shows a value that has the wrong type.
+/// How the API server shows a value that has the wrong type.
 const GO_VALUE: &str = "&value.valueUnstructured{Value:";
 
-/// What in the body of an apply does not fit the schema of its kind, if the API server refused it for that reason. The API server
-/// answers with status 500, as if the failure were its own. But nothing was written, and the same request is refused each time.
+/// What in the body of an apply does not fit the schema of its kind; `None` if the API server refused the apply for
+/// another reason. In this case the API server answers with status 500, as if it had failed itself. But nothing was
+/// written, and the same request would be refused again.
 pub fn not_of_its_kind(message: &str) -> Option<String> {
     let (_, told) = message.strip_prefix(NOT_OF_ITS_KIND)?.split_once("): ")?;
     let mut lines: Vec<_> = told.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "errors:").collect();
@@ -59,11 +60,11 @@ fn without_go(line: &str) -> String {
     if line.chars().count() > LONG { format!("{}…", line.chars().take(LONG).collect::<String>()) } else { line }
 }
 
-/// `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
+/// One mistake, as in `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
 fn cause(cause: &StatusCause) -> Option<String> {
     let field = cause.field.as_deref().filter(|field| !field.is_empty())?;
     let message = cause.message.as_deref().unwrap_or_default();
-    // The other lines are a comparison of the two objects.
+    // The lines after the first one compare the old object with the new one.
     let message = message.lines().next().unwrap_or_default();
     let message = match message.strip_prefix("Invalid value: ").and_then(|rest| rest.rsplit_once(": ")) {
         Some((value, why)) if value.chars().count() > LONG || is_immutable(why) => why.to_owned(),
@@ -88,8 +89,9 @@ fn is_immutable(why: &str) -> bool {
     IMMUTABLE.iter().any(|words| why.contains(words))
 }
 
-/// If an object was refused because a field cannot be changed in place: this field, for example `spec.template`, with the API
-/// server's own words if they say more. `message` is the refusal as [`in_short`] returns it.
+/// The field that cannot be changed in place, for example `spec.template`, if the API server refused an object for this
+/// reason. If the API server's own words say more, they follow the field. `message` is the refusal as [`in_short`]
+/// returns it.
 pub fn immutable(code: u16, message: &str) -> Option<String> {
     let parts = Some(message)
         .filter(|_| code == 422)?

@@ -1,23 +1,22 @@
-//! Reads the objects of a folder in Git.
+//! Reads the objects of a folder in Git. Kustomizations in it are rendered.
 
 use std::{cell::RefCell, fmt};
 
 use manifests::{ErrorKind, IGNORE_FILE, Limits, Manifest, ParseError, Parsed, Tree, TreeEntry, TreeFile};
 
-/// The objects of a folder. Values are still sealed.
+/// The objects of a folder, with their values still sealed.
 #[derive(Debug)]
 pub struct Manifests {
     /// The objects, in the order of their files.
     pub objects: Vec<Manifest>,
 }
 
-/// Reads the objects of a folder, and renders what must be rendered.
+/// Reads the objects of a folder, and renders its kustomizations and charts.
 pub trait Render<T: Tree> {
     /// All objects of `tree`. Memory is taken from `room` before it is used.
     ///
     /// # Errors
-    /// All files that Kubernetes would not accept; or the first file that cannot be read from the store; or the first
-    /// kustomization that cannot be rendered; or no more memory.
+    /// All files that Kubernetes would not accept, the first file that cannot be read from the store, the first kustomization that cannot be rendered, or a lack of memory.
     fn render(&self, tree: &T, room: &mut dyn Room) -> Result<Manifests, RenderError<T::Error>>;
 }
 
@@ -26,25 +25,25 @@ pub trait Kustomize {
     /// Why a file cannot be read.
     type Error;
 
-    /// What `kustomize build` makes of `folder`, which is a path from the root of the tree. Memory is taken from `room`.
+    /// The objects that `kustomize build` makes of `folder`, which is a path from the root of the tree. Memory is taken
+    /// from `room`.
     ///
     /// # Errors
-    /// As of [`Render::render`].
+    /// As for [`Render::render`].
     fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<Self::Error>>;
 }
 
-/// Memory that is taken before it is used, in bytes.
+/// A part of the memory budget. Memory is first taken from the budget, then used. All numbers are bytes.
 pub trait Room {
-    /// How much of the taken memory is not used yet.
+    /// How much of the taken memory is not used yet (is "left").
     fn left(&self) -> u64;
-    /// Makes sure that `bytes` are left; false if that much is not available now.
+    /// Takes memory until `bytes` are left; false if that much is not available now.
     fn reserve(&mut self, bytes: u64) -> bool;
-    /// Takes as much memory as one folder may have, unless it is taken already; false if that much is not available
-    /// now.
+    /// Takes memory until as much is taken as one folder may have; false if that much is not available now.
     fn reserve_all(&mut self) -> bool;
-    /// Uses some of what is left.
+    /// Uses `bytes` of the memory that is left.
     fn use_up(&mut self, bytes: u64);
-    /// Whether as much is taken as one folder may have.
+    /// Whether as much memory is taken as one folder may have.
     fn is_most(&self) -> bool;
 }
 
@@ -60,31 +59,32 @@ pub enum RenderError<E> {
     /// A kustomization or a chart that was not rendered.
     #[error("{}: {}: {}", in_words(folder), why.tool, why.message)]
     NotRendered {
-        /// Its folder.
+        /// The folder of the kustomization or chart.
         folder: String,
-        /// Why.
+        /// Why it was not rendered.
         why: NotRendered,
     },
-    /// The objects need more memory than is free now (another try may help), or than one folder may have (it cannot).
-    #[error("{path}: the objects up to here take more memory than there is")]
+    /// The objects need more memory than is free now, so that another try may help, or more than one folder may have,
+    /// so that it cannot help.
+    #[error("{path}: the objects of this file and of those before it need more memory than is available")]
     NoRoom {
-        /// The file at which this was noticed.
+        /// The file at which the lack of memory was noticed.
         path: String,
-        /// Whether it already had as much as one folder may take.
+        /// Whether the folder already had as much memory as one folder may have.
         had_most: bool,
     },
 }
 
-/// Why a renderer returned no objects.
+/// Why Kustomize or Helm returned no objects.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotRendered {
     /// `Kustomize` or `Helm`.
     pub tool: &'static str,
     /// The reason of the condition.
     pub reason: &'static str,
-    /// What is wrong, and where, if that is known.
+    /// What is wrong and, if known, where.
     pub message: String,
-    /// Whether the same files would end in the same way again.
+    /// Whether another try with the same files would fail in the same way.
     pub is_terminal: bool,
 }
 
@@ -98,23 +98,23 @@ pub(crate) const NAMED_AT_ONCE: usize = 20;
 /// Files that cannot be applied, and what to do about them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotManifests {
-    /// The first ones, in the order of their paths. There is at least one.
+    /// What is wrong with the first files, in the order of their paths. The list is not empty.
     shown: Vec<Mistake>,
-    /// How many more there are.
+    /// How many more files are wrong.
     more: usize,
 }
 
 /// What is wrong with a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Mistake {
-    /// Kubernetes would not accept it.
+    /// Kubernetes would not accept the file.
     Parse(ParseError),
-    /// It is not read: see [`TreeEntry::Refused`].
+    /// The file is not read: see [`TreeEntry::Refused`].
     Refused { reason: &'static str, message: String },
 }
 
 impl Mistake {
-    /// What to do about it, if the message does not say so.
+    /// What to do about the mistake, if its message does not say so.
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Parse(error) => Some(error.hint()),
@@ -187,7 +187,7 @@ impl<E> From<E> for RenderError<E> {
     }
 }
 
-/// Plain YAML and JSON, parsed with limits, and what `K` makes of the kustomizations among them.
+/// Reads files of plain YAML and JSON, with limits, and lets `K` render the kustomizations among the files.
 #[derive(Clone, Copy, Debug)]
 pub struct Files<K>(pub K);
 
@@ -199,7 +199,8 @@ impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
         tree.each_entry(measured(&room), |entry| {
             let mut room = room.borrow_mut();
             let file = match entry {
-                // After a wrong file, the others are read only to find their mistakes.
+                // After a wrong file, the other files are read only to find their mistakes, so kustomizations are not
+                // rendered.
                 TreeEntry::Kustomization(_) if wrong.is_some() => return Ok(()),
                 TreeEntry::Kustomization(folder) => {
                     objects.extend(self.0.kustomize(folder, *room)?);
@@ -231,11 +232,11 @@ impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
     }
 }
 
-/// Visits every object in `tree`. Only one file is in memory at a time. A file that Kubernetes would not accept has no
-/// objects. Kustomizations are not rendered.
+/// Visits every object in the files of `tree`. Only one file is in memory at a time. Files that Kubernetes would not
+/// accept are skipped. Kustomizations are not rendered.
 ///
 /// # Errors
-/// A file cannot be read, or there is no memory for it.
+/// A file cannot be read, or there is not enough memory for it.
 pub fn each_object<T: Tree>(
     tree: &T,
     room: &mut dyn Room,
@@ -260,10 +261,10 @@ fn measured<E>(room: &RefCell<&mut dyn Room>) -> impl Fn(&str, u64) -> Result<()
     |path, bytes| reserve(*room.borrow_mut(), path, in_memory(bytes))
 }
 
-/// Makes sure that `bytes` are left in `room`, for what is at `path`.
+/// Makes sure that `bytes` are left in `room`. The error names `path`, the file that needs the memory.
 ///
 /// # Errors
-/// So many bytes are not left.
+/// This much memory is not available.
 pub fn reserve<E>(room: &mut dyn Room, path: &str, bytes: u64) -> Result<(), RenderError<E>> {
     let is_there = room.reserve(bytes) || room.reserve_all() && room.left() >= bytes;
     if is_there { Ok(()) } else { Err(RenderError::NoRoom { path: path.to_owned(), had_most: room.is_most() }) }
@@ -276,7 +277,7 @@ fn in_memory(bytes: u64) -> u64 {
 
 /// Why one file could not be parsed.
 pub enum ParseFailure {
-    /// Kubernetes would not accept it.
+    /// Kubernetes would not accept the file.
     Wrong(ParseError),
     /// See [`RenderError::NoRoom`].
     NoRoom {
@@ -285,18 +286,21 @@ pub enum ParseFailure {
     },
 }
 
-/// Parses one file within the memory that is left, and takes more memory as long as there is some.
+/// Parses one file in the memory that is left in `room`. If the file needs more, more is taken, up to what one folder
+/// may have.
 fn parse(file: TreeFile<'_>, room: &mut dyn Room) -> Result<Parsed, ParseFailure> {
     parse_beside(file, in_memory(file.bytes.len() as u64), room)
 }
 
-/// Parses one file within the memory that is left, and takes more memory as long as there is some. `held` bytes of what is
-/// left are in use meanwhile, for the text of the file and for anything else.
+/// Parses one file in the memory that is left in `room`. If the file needs more, more is taken, up to what one folder
+/// may have. Of the memory that is left, `held` bytes are already in use, for the text of the file and for anything
+/// else.
 ///
 /// # Errors
 /// See [`ParseFailure`].
 pub fn parse_beside(file: TreeFile<'_>, held: u64, room: &mut dyn Room) -> Result<Parsed, ParseFailure> {
-    // Five times the text is enough for most files. A file that needs more is parsed again with more memory.
+    // Memory of five times the size of the text is enough to parse most files. A file that needs more is parsed again
+    // with more memory.
     let text = in_memory(file.bytes.len() as u64);
     let _ = room.reserve(held.saturating_add(text.saturating_mul(5))) || room.reserve_all();
     loop {

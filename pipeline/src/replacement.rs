@@ -1,5 +1,5 @@
-//! An object that would have to be deleted and made again, because Git changes a field that cannot be changed in place: whether
-//! that is allowed, and how to find out whether the API server would accept the new one.
+//! If Git changes a field that cannot be changed in place, the object would have to be deleted and made again. This
+//! module says whether that is allowed, and helps to find out whether the API server would accept the new object.
 
 use manifests::ObjectId;
 use serde_json::{Map, Value};
@@ -8,19 +8,19 @@ use sha2::{Digest, Sha256};
 /// Why an object is not deleted and made again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotReplaced {
-    /// Git does not allow it.
+    /// The object in Git does not have the annotation that allows it.
     #[error(
         "{0} cannot be changed in place. Delete the object, and it is made again; or let gitseal do both: annotate it in Git with {REPLACE}: {ALLOWED}"
     , REPLACE = crds::names::REPLACE, ALLOWED = crds::names::REPLACE_ALLOWED)]
     NotAllowed(String),
-    /// It is of a kind that contains other objects.
+    /// Objects of this kind contain other objects.
     #[error(
         "{0} cannot be changed in place, and gitseal never replaces a {1}, because everything in it would be deleted, too"
     )]
     HoldsOthers(String, String),
 }
 
-/// Whether the object may be deleted and made again if `what` of it cannot be changed.
+/// Whether the object may be deleted and made again if its field `what` cannot be changed in place.
 pub fn may_replace(id: &ObjectId, body: &Map<String, Value>, what: &str) -> Result<(), NotReplaced> {
     let annotation = body.get("metadata").and_then(|metadata| metadata.get("annotations")?.get(crds::names::REPLACE));
     if annotation.is_none_or(|value| value != crds::names::REPLACE_ALLOWED) {
@@ -32,10 +32,10 @@ pub fn may_replace(id: &ObjectId, body: &Map<String, Value>, what: &str) -> Resu
     Ok(())
 }
 
-/// The longest name that is tried: some kinds allow no more.
+/// The longest name that is used for a dry run, because some kinds allow no longer names.
 const NAME: usize = 50;
 
-/// The object under an unused name, for a dry run. Removes fields that only one object can have at a time.
+/// The object under an unused name, for a dry run, without the fields whose values only one object can have at a time.
 pub fn under_another_name(id: &ObjectId, body: &Map<String, Value>) -> Map<String, Value> {
     let mut body = body.clone();
     let digest = Sha256::digest(id.to_inventory());

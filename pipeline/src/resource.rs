@@ -1,4 +1,4 @@
-//! Kinds as an API server serves them.
+//! Kinds of objects, as an API server serves them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,7 +11,7 @@ pub struct Resource {
     pub group: String,
     /// Version without the group.
     pub version: String,
-    /// Kind.
+    /// Name of the kind.
     pub kind: String,
     /// Name in URLs, for example `deployments`.
     pub plural: String,
@@ -88,7 +88,8 @@ impl Resource {
     }
 }
 
-/// Percent-encodes characters that must not be in one segment of a path. Names come from tenants.
+/// Percent-encodes characters that must not be in one segment of a URL's path. This is needed because tenants choose
+/// the names of objects.
 pub fn escape_segment(segment: &str) -> String {
     let mut out = String::with_capacity(segment.len());
     for byte in segment.bytes() {
@@ -100,11 +101,11 @@ pub fn escape_segment(segment: &str) -> String {
     out
 }
 
-/// The kinds of a folder's objects, found before it is planned, by group, version and kind.
+/// The kinds of a folder's objects, by group, version and kind. They are looked up before the plan is made.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
     known: HashMap<(String, String, String), Arc<Resource>>,
-    /// For kinds that are not known: the versions in which the cluster serves a kind of that name.
+    /// For kinds that are not known: the versions in which the cluster serves a kind of the same name.
     instead: HashMap<(String, String, String), Vec<String>>,
 }
 
@@ -114,7 +115,7 @@ impl Kinds {
         self.known.get(&name_of(manifest))
     }
 
-    /// The kind of `manifest` is `resource`.
+    /// Records that the kind of `manifest` is `resource`.
     pub fn insert(&mut self, manifest: &Manifest, resource: Arc<Resource>) {
         self.known.insert(name_of(manifest), resource);
     }
@@ -129,7 +130,7 @@ impl Kinds {
         self.instead.get(&name_of(manifest)).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds kinds by group, version and kind, unless they are known already.
+    /// Adds kinds, by group, version and kind. Kinds that are known already stay as they are.
     pub fn extend(&mut self, kinds: impl IntoIterator<Item = ((String, String, String), Arc<Resource>)>) {
         for (name, resource) in kinds {
             self.known.entry(name).or_insert(resource);
@@ -137,8 +138,8 @@ impl Kinds {
     }
 }
 
-/// The groups and versions in which a kind may be served if it is not served in a given version of `group`. These are
-/// the other versions of this group, and those of the groups to which the kinds of `extensions` moved. `served` is
+/// The groups and versions in which a kind may be served if it is not served in one version of `group`: the other
+/// versions of `group` and, if `group` is `extensions`, those of the groups to which its kinds moved. `served` is
 /// everything that the cluster serves, written as in `apiVersion`.
 pub fn versions_instead<'a>(group: &str, served: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
     let heirs: &[&str] = if group == "extensions" { &["apps", "networking.k8s.io", "policy"] } else { &[] };

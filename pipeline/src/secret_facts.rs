@@ -1,4 +1,4 @@
-//! Facts about a Secret that its metadata show, so that no value has to be read.
+//! Facts about a Secret that its metadata show. So the controller need not read the values of a Secret.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 
 use crate::{Made, OldMark};
 
-/// The metadata of a Secret that unsealing needs.
+/// What must be known about an existing Secret before values are unsealed for it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SecretFacts {
-    /// UID of the SealedSecret that controls it.
+    /// UID of the SealedSecret that owns the Secret as its controller.
     pub sealed_secret: Option<Box<str>>,
-    /// Whether something other than a SealedSecret owns it.
+    /// Whether an object that is no SealedSecret owns the Secret.
     pub owned_by_others: bool,
     /// Annotation `sealedsecrets.bitnami.com/managed: "true"`.
     pub managed: bool,
@@ -22,15 +22,17 @@ pub struct SecretFacts {
     /// Whether we wrote the annotation `skip-set-owner-references: "true"`. We write it only to a Secret that belongs
     /// completely to a SealedSecret.
     pub skips_owner: bool,
-    /// Whether its labels make it a sealing key, active or not.
+    /// Whether its labels mark the Secret as a sealing key, active or not.
     pub is_sealing_key: bool,
-    /// The mark that an older version left on it: an [`OldMark`].
+    /// The mark that an older version left on the Secret: an [`OldMark`].
     pub old_mark: Option<Box<str>>,
-    /// When our entry last changed, in seconds since 1970, as the API server recorded it.
+    /// When our entry in `managedFields` last changed, in seconds since 1970, as the API server recorded it.
     pub applied_at: Option<i64>,
-    /// How many of the Secret's values are ours. If somebody changed or removed one, there are fewer than were applied.
+    /// How many of the Secret's values gitseal owns. If somebody changed or removed a value, gitseal owns fewer values
+    /// than it applied.
     pub owned_values: usize,
-    /// Keys that others added to an unsealed Secret; not counted for a Secret that is in Git without values.
+    /// Keys of the values that others added to an unsealed Secret. Empty for a Secret that is in Git itself, without
+    /// values.
     pub foreign_values: Box<[Box<str>]>,
 }
 
@@ -43,7 +45,8 @@ impl SecretFacts {
         let controller = sealed_secret_of(meta);
         let old_mark = annotation(crds::names::SEALED_DIGEST);
         let (owned, mut foreign) = values(meta.managed_fields.as_deref());
-        // Somebody may have changed all our values. If it was made from a SealedSecret, its owner still shows this.
+        // We own no value if the Secret was not made from a SealedSecret, or if somebody changed all our values. Its
+        // owner or its mark shows which of the two holds.
         if owned == 0 && controller.is_none() && old_mark.is_none() {
             foreign.clear();
         }
@@ -64,14 +67,15 @@ impl SecretFacts {
         }
     }
 
-    /// The mark of an older version.
+    /// The mark that an older version left on the Secret.
     pub fn old_mark(&self) -> Option<OldMark<'_>> {
         self.old_mark.as_deref().map(OldMark::read)
     }
 
-    /// How it was last written: `told`, if that is known, or what the metadata show. The status of its SealedSecret may
-    /// be behind after a crash, and anybody who may write it can remove the mark. So values of our field manager alone
-    /// do not make a Secret ours: they may have been merged into it.
+    /// How the Secret was last written: `told`, which the status of its SealedSecret says, or else what the metadata
+    /// show. After a crash, the status may be behind, and everybody who may write the status can remove the mark in it.
+    /// If the metadata show only that gitseal owns values, the result is `None`: the values may have been merged into a
+    /// Secret of somebody else.
     pub fn made(&self, told: Option<Made>) -> Option<Made> {
         let has_mark = self.skips_owner || self.sealed_secret.is_some();
         let seems_whole = has_mark && self.owned_values > 0 && self.foreign_values.is_empty();
@@ -93,7 +97,7 @@ fn is_sealed_secret(owner: &OwnerReference) -> bool {
     owner.controller == Some(true) && owner.kind == "SealedSecret" && owner.api_version.starts_with("bitnami.com/")
 }
 
-/// When our entry last changed. If others take fields over from us, this time does not change.
+/// When our entry last changed. This time does not change when others take over fields from us.
 fn applied_at(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<i64> {
     Some(managed_fields?.iter().find(|entry| is_ours(entry))?.time.as_ref()?.0.as_second())
 }
@@ -105,9 +109,9 @@ fn wrote_annotation(managed_fields: Option<&[ManagedFieldsEntry]>, name: &str) -
     fields.is_some_and(|fields| fields.0["f:metadata"]["f:annotations"].get(format!("f:{name}")).is_some())
 }
 
-/// How many entries of a Secret's `data` are ours, and which entries are of others. An entry is of others if only they
-/// own it, or if they applied it as `stringData`: such a value replaces ours without taking the ownership. If nothing
-/// of a Secret is ours, the entries of others are not needed and left out.
+/// How many values in a Secret's `data` are ours, and the keys of the values of others. A value belongs to others if
+/// only they own it, or if they applied it as `stringData`: a value in `stringData` replaces ours although we still own
+/// the key in `data`. If none of our applies wrote the Secret, the keys of others are not needed and left out.
 fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
     let ours = managed_fields.into_iter().flatten().find(|entry| is_ours(entry));
     let Some(ours) = ours else { return Default::default() };
@@ -118,7 +122,7 @@ fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&st
     (ours.len(), foreign)
 }
 
-/// The keys below a field of one entry.
+/// The keys below `field` in one entry of `managedFields`.
 fn keys<'a>(entry: &'a ManagedFieldsEntry, field: &str) -> impl Iterator<Item = &'a str> {
     let below = entry.fields_v1.as_ref().and_then(|fields| fields.0.get(field)?.as_object());
     below.into_iter().flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")))
@@ -151,7 +155,7 @@ mod tests {
         assert_eq!(values(Some(&all)).1, BTreeSet::from(["a", "applied", "by-hand"]), "ours is overwritten");
     }
 
-    /// A Secret in which we own `ours` and somebody else owns `theirs`.
+    /// The facts about a Secret in which we own `ours` and somebody else owns `theirs`.
     fn facts(mut metadata: Value, ours: Value, theirs: Value) -> SecretFacts {
         let entry = |manager: &str, operation: &str, fields: Value| json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields});
         let fields = [entry("gitseal", "Apply", ours), entry("somebody", "Update", theirs)];
@@ -187,7 +191,7 @@ mod tests {
             assert_eq!(&*unsealed.foreign_values, ["password".into(), "theirs".into()]);
             assert!(unsealed.is_mixed() && unsealed.owned_values == 0);
         }
-        // A service account token that is in Git without values. A controller adds the values.
+        // A token of a service account, which is in Git without values: a controller of Kubernetes adds the values.
         assert!(!facts(json!({}), labels, theirs).is_mixed());
     }
 }

@@ -16,12 +16,14 @@ pub fn path_of(sync: &Sync) -> &str {
     if path == "." { "" } else { path }
 }
 
-/// What a Sync renders. Two Syncs with the same folder share what is known of it only if they render it in the same way.
+/// What a Sync renders. If two Syncs have the same folder, they share the result only if they render the folder in the
+/// same way.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Target {
     /// The folder, as [`path_of`] gives it.
     pub path: String,
-    /// If the folder is rendered as a chart: a digest of how. It includes the names of the release and its namespace.
+    /// If the folder is rendered as a chart: a digest of the settings of the render, which include the name and the
+    /// namespace of the release.
     pub chart: Option<String>,
 }
 
@@ -36,7 +38,7 @@ impl Target {
         Self { path: path_of(sync).to_owned(), chart }
     }
 
-    /// A folder that is not rendered as a chart.
+    /// The folder `path`, which is not rendered as a chart.
     pub fn folder(path: &str) -> Self {
         Self { path: path.to_owned(), chart: None }
     }
@@ -55,7 +57,8 @@ pub fn namespace_for<'a>(sync: &'a Sync, own: Option<&'a str>) -> &'a str {
     target.or(own).unwrap_or_else(|| sync.metadata.namespace.as_deref().unwrap_or_default())
 }
 
-/// Digest of the settings that change what is applied, so that an edit of the Sync causes a pass as a commit does.
+/// Digest of the settings of the Sync that change what is applied. It is compared like the content of the folder, so a
+/// change of these settings causes a pass as a commit does.
 pub fn settings_digest(sync: &Sync) -> String {
     let spec = &sync.spec;
     let mut settings = vec![
@@ -65,7 +68,7 @@ pub fn settings_digest(sync: &Sync) -> String {
         serde_json::json!(spec.ignore_differences),
         serde_json::json!(spec.prune),
     ];
-    // Only if it is set, so that the digests of other Syncs stay as they are.
+    // `helm` is added only if it is set, so that Syncs without it have the same digest as in older versions.
     settings.extend(spec.helm.as_ref().map(|helm| serde_json::json!(helm)));
     hex(&Sha256::digest(serde_json::Value::from(settings).to_string())[..4])
 }

@@ -1,4 +1,4 @@
-//! The stages, and what all their errors have in common.
+//! The stages of the pipeline, and what the errors of all stages have in common.
 
 use std::fmt;
 
@@ -11,23 +11,23 @@ pub enum Stage {
     Source,
     /// Reads files as objects.
     Render,
-    /// Refuses what must not be applied.
+    /// Refuses objects that must not be applied.
     Guard,
     /// Decides what to do.
     Plan,
-    /// Asks what the identity may write, and claims these objects for the Sync.
+    /// Asks the API server which objects the Sync's identity may write, and claims these objects for the Sync.
     Allow,
     /// Adds new objects to the stored inventory, before the first one is written.
     Widen,
     /// Writes objects, wave after wave.
     Apply,
-    /// Unseals SealedSecrets that the API server accepted. This is a step inside apply.
+    /// Unseals the SealedSecrets that the API server accepted. This stage is a part of the stage apply.
     Unseal,
-    /// Deletes what left Git.
+    /// Deletes objects that left Git.
     Prune,
-    /// Finds out whether other Syncs want the objects that left the folder, and hands these over.
+    /// Finds out whether other Syncs want objects that left the folder, and hands these objects over.
     HandOver,
-    /// Waits until objects are healthy.
+    /// Checks whether the objects are healthy.
     Health,
     /// Writes conditions, events and metrics.
     Report,
@@ -75,20 +75,20 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What the error of every stage provides.
+/// What the error of each stage says about itself.
 pub trait StageError: std::error::Error {
     /// The stage in which the error occurs.
     const STAGE: Stage;
-    /// The stage that is reported. It is [`StageError::STAGE`], unless the error is noticed in a later stage: a reason always
-    /// has the same stage.
+    /// The stage that is reported with the error. A reason is always reported with the same stage, so this is another
+    /// stage than [`StageError::STAGE`] if a later stage notices the error.
     fn stage(&self) -> Stage {
         Self::STAGE
     }
     /// Condition reason, CamelCase.
     fn reason(&self) -> &'static str;
-    /// Whether trying again cannot help unless Git or the cluster changes.
+    /// Whether trying again can help only after Git or the cluster was changed.
     fn is_terminal(&self) -> bool;
-    /// Whether it only waits for something; see [`Failure::waits`].
+    /// Whether the Sync only waits for something; see [`Failure::waits`].
     fn waits(&self) -> bool {
         false
     }
@@ -105,17 +105,19 @@ pub trait StageError: std::error::Error {
 /// Why a pass ended early, or could not do everything.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The stage.
+    /// The stage that failed.
     pub stage: Stage,
-    /// Condition reason.
+    /// The reason of the condition.
     pub reason: &'static str,
-    /// Somebody has to do something first.
+    /// Whether trying again can help only after somebody changed something.
     pub terminal: bool,
-    /// It is only waiting for something: reported as progress, without an event.
+    /// Whether the Sync only waits for something. Such a failure is reported as progress, without an event.
     pub waits: bool,
-    /// The cause may end at any moment without a notification: tried again soon.
+    /// Whether the cause may end at any moment without a notification. After such a failure, the Sync is tried again
+    /// soon.
     pub may_pass: bool,
-    /// Nothing is wrong with this Sync, and it will continue by itself, so the event is not a warning.
+    /// Whether nothing is wrong with this Sync, and it will continue by itself. The event for such a failure is not a
+    /// warning.
     pub expected: bool,
     /// The message; never contains a secret value.
     pub message: String,
@@ -141,7 +143,8 @@ impl<E: StageError> From<E> for Failure {
     }
 }
 
-/// An object that is held back: in this pass it is neither applied nor pruned, so it keeps its last good version.
+/// An object that is held back: it is neither applied nor pruned in this pass, so its last good version stays in the
+/// cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Held {
     /// The object.
@@ -150,17 +153,18 @@ pub struct Held {
     pub origin: Location,
     /// The reason, for people.
     pub because: String,
-    /// The failure that it belongs to; `None` for an object that only waits for another one.
+    /// The failure that holds the object back; `None` if the object is held back only because it uses an object that
+    /// could not be made.
     pub cause: Option<Cause>,
 }
 
 /// See [`Held::cause`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cause {
-    /// The stage that holds it back.
+    /// The stage that holds the object back.
     pub stage: Stage,
     /// Condition reason, CamelCase.
     pub reason: &'static str,
-    /// Trying again without a change in Git or in the cluster cannot help.
+    /// Whether trying again can help only after Git or the cluster was changed.
     pub terminal: bool,
 }

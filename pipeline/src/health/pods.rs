@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{condition, text};
 
-/// The longest message of a container or a refused Pod that is repeated, in characters.
+/// How many characters of the message of a container or of a refused Pod are repeated.
 const MESSAGE: usize = 300;
 
-/// A list of Pods, with only the fields that are used, so that the others are not kept in memory.
+/// A list of Pods with only the fields that are used here, so that the other fields are not kept in memory.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Pods {
@@ -31,7 +31,8 @@ struct Metadata {
     deletion_timestamp: Option<String>,
 }
 
-/// The labels of the Pods of `object`, as a selector for the API; `None` if the object has no Pods of its own.
+/// A label selector, in the form for the API, that selects the Pods of `object`; `None` if the object has no Pods of
+/// its own.
 pub fn selector(id: &ObjectId, object: &Value) -> Option<String> {
     match (id.group.as_str(), id.kind.as_str()) {
         ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") | ("batch", "Job") => {}
@@ -87,9 +88,9 @@ fn of_container(status: &Value) -> Option<String> {
     let waiting = text(status, "/state/waiting/reason").unwrap_or_default();
     let why = match waiting {
         "" => ended(status, "/state/terminated")?,
-        // It is still being created.
+        // The container is still being created.
         "ContainerCreating" | "PodInitializing" => return None,
-        // This reason only says that the container waits for the next try. How the last try ended is more helpful.
+        // This reason only says that the container is restarted later. How the container ended last is more helpful.
         "CrashLoopBackOff" => last.map_or_else(|| waiting.to_owned(), |last| format!("{waiting}: {last}")),
         _ => match text(status, "/state/waiting/message").unwrap_or_default() {
             "" => waiting.to_owned(),
@@ -99,7 +100,8 @@ fn of_container(status: &Value) -> Option<String> {
     Some(format!("container {name}: {why}"))
 }
 
-/// How a container ended, if it failed. Its own output is not repeated, because it may contain anything.
+/// How a container ended, if it failed. The container's own termination message is not repeated, because it may contain
+/// anything.
 fn ended(status: &Value, place: &str) -> Option<String> {
     let ended = status.pointer(place)?;
     let code = ended.get("exitCode").and_then(Value::as_i64).filter(|code| *code != 0)?;
@@ -107,7 +109,7 @@ fn ended(status: &Value, place: &str) -> Option<String> {
     Some(format!("{reason}, exit code {code}"))
 }
 
-/// A message of somebody else, shortened for a status.
+/// A message that another program wrote, shortened for a status.
 pub(super) fn shortened(message: &str) -> String {
     let mut short: String = message.chars().take(MESSAGE).collect();
     if short.len() < message.len() {

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::Sealed;
 
 /// The digest that an inventory has for `id` after it was applied from `manifest`. The manifest is that of the object
-/// itself or, if `id` is the Secret of a SealedSecret, that of the SealedSecret. `None` for a SealedSecret that cannot
-/// be parsed.
+/// itself or, if `id` is the Secret of a SealedSecret, that of the SealedSecret. `None` if that SealedSecret cannot be
+/// parsed.
 pub fn digest_as_applied(sync: &Sync, mut manifest: Manifest, id: &ObjectId) -> Option<String> {
     if id.is_secret() && manifest.id.is_sealed_secret() {
         let sealed = Sealed::deserialize(Value::Object(manifest.body)).ok()?;
@@ -36,7 +36,7 @@ pub(super) fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> 
     for field in SERVER_METADATA {
         metadata.remove(field);
     }
-    // Last, so that `ignoreDifferences` cannot remove the fields that identify the object.
+    // These fields identify the object. They are written last, so that `ignoreDifferences` cannot remove them.
     metadata.insert("name".into(), json!(manifest.id.name));
     match &manifest.id.namespace {
         Some(namespace) => metadata.insert("namespace".into(), json!(namespace)),
@@ -48,7 +48,7 @@ pub(super) fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> 
     manifest
 }
 
-/// The object at `key`. If there is none, or something else, it is created.
+/// The JSON object at `key` of `map`. If `map` has no object there, an empty one is put there.
 pub(super) fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     let value = map.entry(key).or_insert_with(|| json!({}));
     if !value.is_object() {

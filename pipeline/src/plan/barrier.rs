@@ -1,4 +1,4 @@
-//! Waves that begin only when objects of earlier waves are healthy.
+//! Leaves out waves that begin only when objects of earlier waves are healthy.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,17 +11,17 @@ use manifests::{Manifest, ObjectId};
 use super::{Plan, Step, Tier, Wave, Why, asks_to_wait};
 use crate::{Inventory, health::is_born_healthy};
 
-/// The end of a wave number. The later waves begin only when objects of this number are healthy.
+/// The end of the waves with one number. The waves with later numbers begin only when the awaited objects are healthy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Barrier {
-    /// The number of the last wave that is applied.
+    /// The number of the last waves that are applied.
     pub number: i32,
-    /// The objects that are not known to be healthy.
+    /// The awaited objects: they have this number and are not known to be healthy.
     pub awaited: BTreeSet<ObjectId>,
 }
 
 impl Barrier {
-    /// Waits only for the objects that `are_awaited`.
+    /// The same barrier, which waits only for the objects that `are_awaited`.
     #[must_use]
     pub fn until(mut self, are_awaited: impl Fn(&ObjectId) -> bool) -> Self {
         self.awaited.retain(are_awaited);
@@ -41,25 +41,25 @@ impl fmt::Display for Barrier {
 }
 
 impl Plan {
-    /// Whether later waves wait for the object until it is healthy. Nothing waits for an object that is healthy as soon as it
-    /// exists, and no other wave can wait if all objects have the same number.
+    /// Whether later waves wait until the object is healthy. No wave waits for an object that is healthy as soon as it
+    /// exists. If all objects have the same wave number, there is no later wave that could wait.
     pub(super) fn is_awaited(&self, sync: &Sync, manifest: &Manifest, id: &ObjectId) -> bool {
         let is_asked = sync.spec.waves == Waves::Healthy || asks_to_wait(manifest).unwrap_or_default();
         is_asked && !self.numbers.is_empty() && !is_born_healthy(id)
     }
 
-    /// Whether later waves wait for the object until it is healthy.
+    /// Whether later waves wait until the object is healthy.
     pub fn has_to_be_healthy(&self, id: &ObjectId) -> bool {
         self.awaited.contains(id)
     }
 
-    /// Leaves out the waves that have to wait. These are the waves after the first number with an object that they wait for and
-    /// that is held back or `may_be_unhealthy`; an object that is about to be applied may be. Returns what they wait for;
-    /// `None` if nothing is left out.
+    /// Leaves out the waves that have to wait for earlier ones, and returns what they wait for; `None` if nothing is
+    /// left out. A wave has to wait if an earlier number has an awaited object that is held back or `may_be_unhealthy`.
+    /// An object that is about to be applied may be unhealthy.
     ///
-    /// Objects that are left out keep the entry that they have in `current`, the inventory of the Sync when the plan was made.
-    /// What somebody changed in the cluster is put back nevertheless. Nothing is pruned before the last wave, except webhooks
-    /// and admission policies: they could refuse the objects of this one.
+    /// Objects that are left out keep the entry that they have in `current`, the inventory of the Sync when the plan
+    /// was made. Heals of objects in the waiting waves stay in the plan. Nothing is pruned until the last wave is
+    /// applied, except webhooks and admission policies, because they could refuse the objects that are applied.
     pub fn leave_out_waiting_waves(
         &mut self,
         current: &Inventory,
@@ -91,7 +91,8 @@ impl Plan {
     }
 }
 
-/// The objects that Git changed or added. A SealedSecret counts as its Secret, because they are applied together.
+/// The objects that changed in Git or are new there. A SealedSecret counts as its Secret, because the two are applied
+/// together.
 fn changed_in_git(waves: &BTreeMap<Wave, Vec<Step>>) -> BTreeSet<ObjectId> {
     waves.values().flatten().filter(|step| step.why == Why::Change).map(made).collect()
 }

@@ -1,5 +1,5 @@
-//! Workloads whose Pods are restarted when a value that they use changes. Their Pod template gets a digest of these values as an
-//! annotation, so that it changes with them.
+//! Workloads whose Pods are restarted when a value that they use changes. A digest of these values is written into the
+//! Pod template of the workload as an annotation, so that the Pod template changes when the values change.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,16 +14,16 @@ use crate::{
     references::{Uses, pod_template, uses},
 };
 
-/// Makes digests that nobody can make or check without the key of the cluster.
+/// A function that makes digests which nobody can make or check without the key of the cluster.
 pub type KeyedDigest<'a> = dyn Fn(&[&[u8]]) -> String + Send + std::marker::Sync + 'a;
 
-/// The digest in a Pod template, and what it was made of.
+/// The digest that is written into a Pod template, and what it was made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stamp {
     /// The digest.
     pub digest: String,
-    /// The ConfigMaps and Secrets, each with a text that changes with its values. It is empty if there was no key to make a
-    /// digest with.
+    /// The ConfigMaps and Secrets whose values the digest is made of, each with a text that changes with its values.
+    /// This map is empty if no digest could be made and an earlier one was kept.
     pub of: BTreeMap<ObjectId, String>,
 }
 
@@ -35,7 +35,7 @@ impl Stamp {
         Self { digest: keyed(&parts), of }
     }
 
-    /// Writes it into the Pod template of `body`.
+    /// Writes the digest into the Pod template of `body`.
     pub fn write(&self, body: &mut Map<String, Value>) {
         let template = object_at(object_at(body, "spec"), "template");
         let annotations = object_at(object_at(template, "metadata"), "annotations");
@@ -43,10 +43,10 @@ impl Stamp {
     }
 }
 
-/// Where a stamp is, as a JSON pointer.
+/// The JSON pointer to a stamp in a workload.
 const POINTER: &str = "/spec/template/metadata/annotations/gitseal.dev~1values-digest";
 
-/// Whether a Sync that leaves these fields to others must not write a stamp.
+/// Whether a stamp is in one of these fields, which a Sync leaves to others. Then the Sync must not write the stamp.
 pub(super) fn is_left_to_others(pointers: &[String]) -> bool {
     pointers.iter().any(|pointer| {
         POINTER.strip_prefix(pointer.as_str()).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))
@@ -64,14 +64,14 @@ fn is_asked(manifest: &Manifest) -> bool {
             == Some("true")
 }
 
-/// The ConfigMaps and SealedSecrets of a folder. It is empty if no workload asks for a restart.
+/// The ConfigMaps and SealedSecrets of a folder. Empty if no workload of the folder asks for restarts.
 #[derive(Default)]
 pub(super) struct Values<'m> {
     manifests: HashMap<ObjectId, &'m Manifest>,
 }
 
 impl<'m> Values<'m> {
-    /// Those in `manifests`.
+    /// The ConfigMaps and SealedSecrets in `manifests`.
     pub(super) fn new(sync: &Sync, manifests: &'m [Manifest], kinds: &Kinds) -> Self {
         if !manifests.iter().any(is_asked) {
             return Self::default();
@@ -82,8 +82,9 @@ impl<'m> Values<'m> {
         Self { manifests: known.collect() }
     }
 
-    /// What the workload `manifest` is to be stamped with, if it asks for that. Its id is the one in the cluster. Without a key,
-    /// it keeps the stamp that it has by the inventory `current`.
+    /// The stamp for the workload `manifest`, if the workload asks for restarts. `manifest` has the id that the
+    /// workload has in the cluster. Without `keyed`, the workload keeps the digest that it has in the inventory
+    /// `current`.
     pub(super) fn stamp(
         &self,
         manifest: &Manifest,
@@ -111,7 +112,8 @@ impl<'m> Values<'m> {
         (!of.is_empty()).then(|| Stamp::new(of, keyed))
     }
 
-    /// A text that changes with the values of the ConfigMap or Secret `id`; `None` if the folder does not have it.
+    /// A text that changes with the values of the ConfigMap or Secret `id`; `None` if the folder does not have this
+    /// object.
     fn values(&self, id: &ObjectId, current: &Inventory) -> Option<String> {
         if is_config_map(id) {
             let Manifest { id, version, origin, body } = self.manifests.get(id)?;
@@ -145,7 +147,7 @@ mod tests {
         plan::{Content, LiveView, Scope, plan},
     };
 
-    /// A cluster in which every object is as it was applied.
+    /// A cluster in which nobody has changed an applied object.
     struct AsApplied;
 
     impl LiveView for AsApplied {
@@ -166,7 +168,7 @@ mod tests {
         }
     }
 
-    /// Not a digest, so that it can be read.
+    /// Stands for the keyed digest. It returns its input as text, so that a test can read what the digest is made of.
     fn keyed(parts: &[&[u8]]) -> String {
         let texts: Vec<_> = parts.iter().map(|part| String::from_utf8_lossy(part)).collect();
         texts.join(" ")
@@ -178,7 +180,8 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "app", "namespace": "team"}, "spec": full})).unwrap()
     }
 
-    /// A Deployment that uses two ConfigMaps and two Secrets, and the first of each.
+    /// A folder with a Deployment that uses two ConfigMaps and two Secrets. The folder has the first ConfigMap and the
+    /// SealedSecret of the first Secret.
     fn folder(asks: &str, value: &str, label: &str, sealed: &str) -> String {
         format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web{asks}}}\nspec:\n  template:\n    spec:\n      \

@@ -1,4 +1,4 @@
-//! The order in which objects are applied, and in reverse pruned.
+//! The order in which objects are applied. They are pruned in the reverse order.
 
 use std::{collections::HashMap, ops::RangeInclusive};
 
@@ -9,31 +9,31 @@ use serde_json::Value;
 use super::id_in_cluster;
 use crate::{Kinds, references::secrets_used};
 
-/// Objects of one wave are applied concurrently; the next wave begins when all of them are applied.
+/// A wave: its objects are applied concurrently, and the next wave begins when all of them are applied.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Wave {
-    /// The number of the annotation in Git, else 0.
+    /// The number in the annotation of the object in Git; 0 without this annotation.
     pub number: i32,
-    /// The order inside of one number.
+    /// The order among the objects with the same number.
     pub tier: Tier,
 }
 
-/// See [`Wave::tier`]; it depends on the kind.
+/// See [`Wave::tier`]. The tier of an object depends on its kind.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Tier {
     /// Namespaces and CustomResourceDefinitions, which must exist before the objects in them or of their kinds.
     Foundations,
-    /// Service accounts, RBAC, quotas, classes: other objects need them to be admitted.
+    /// Service accounts, RBAC, quotas and classes, without which other objects would be refused.
     Access,
-    /// SealedSecrets: each owns its Secret, whose owner reference needs the UID of the SealedSecret.
+    /// SealedSecrets. Each owns its Secret, and the Secret's owner reference needs the UID of the SealedSecret.
     SealedSecrets,
-    /// Secrets: those of the SealedSecrets are unsealed here.
+    /// Secrets. The values of SealedSecrets are unsealed here.
     Secrets,
     /// ConfigMaps, which workloads need to start. Objects that use a Secret of the same revision are in this tier or a later one.
     Configuration,
     /// Everything else.
     Workloads,
-    /// Webhooks, admission policies and API services: they could refuse the objects of the other tiers.
+    /// Webhooks, admission policies and API services, which could refuse the objects of the other tiers.
     Admission,
 }
 
@@ -77,15 +77,16 @@ fn annotation<'a>(manifest: &'a Manifest, name: &str) -> Option<&'a Value> {
     annotations.get(name).filter(|value| !value.is_null())
 }
 
-/// The number of the manifest's annotation, if it has one. The error is an annotation that is not such a number.
+/// The wave number in the manifest's annotation, if the manifest has this annotation. The error is a value that is not
+/// an allowed number.
 pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
     let Some(value) = annotation(manifest, crds::names::WAVE) else { return Ok(None) };
     let number = value.as_str().and_then(|text| text.parse().ok()).filter(|number| Wave::NUMBERS.contains(number));
     number.map(Some).ok_or(value)
 }
 
-/// Whether the manifest's annotation says that later waves wait until the object is healthy. The error is another value of the
-/// annotation.
+/// Whether the manifest's annotation says that later waves wait until the object is healthy. The error is a value that
+/// is not allowed.
 pub(crate) fn asks_to_wait(manifest: &Manifest) -> Result<bool, &Value> {
     match annotation(manifest, crds::names::WAIT) {
         None => Ok(false),
@@ -94,29 +95,29 @@ pub(crate) fn asks_to_wait(manifest: &Manifest) -> Result<bool, &Value> {
     }
 }
 
-/// An object has a later wave than another one that needs it.
+/// An object has a later wave than another object that needs it.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{origin}: {id} is of wave {number} and needs {needed} at {needed_origin}, which is of wave {late}: give {needed} an earlier wave, or {id} a later one, with the annotation {WAVE}"
 , WAVE = crds::names::WAVE)]
 pub struct TooLate {
-    /// The file and line of the object that needs it.
+    /// The file and line of the object that needs the other one.
     pub origin: Location,
-    /// The object that needs it.
+    /// The object that needs the other one.
     pub id: ObjectId,
-    /// Its number.
+    /// Wave number of `id`.
     pub number: i32,
     /// The object that is needed.
     pub needed: ObjectId,
     /// The file and line of the needed object.
     pub needed_origin: Location,
-    /// Its number.
+    /// Wave number of `needed`.
     pub late: i32,
 }
 
-/// The numbers of the objects that are not in wave 0. Namespaces, CustomResourceDefinitions and SealedSecrets must not
-/// come later than the objects that need them: the objects in the Namespace, those of the defined kind, and those that
-/// use the Secret. Without a number of their own, they get the number of the first object that needs them.
+/// The numbers of the objects that are not in wave 0. A Namespace must not have a later wave than the objects in it, a
+/// CustomResourceDefinition not than the objects of its kind, and a SealedSecret not than the objects that use its
+/// Secret. If such an object has no number in Git, it gets the number of the first object that needs it.
 pub(super) fn numbers(
     sync: &Sync,
     manifests: &[Manifest],
@@ -127,7 +128,8 @@ pub(super) fn numbers(
         return Ok(HashMap::new());
     }
     let mut objects = Objects::new(sync, manifests, kinds, said);
-    // A SealedSecret that moves to the wave of its first user also moves its Namespace.
+    // SealedSecrets are handled first: if one of them gets the number of its first user, its Namespace may have to get
+    // this number, too.
     for user in 0..manifests.len() {
         for needed in objects.secrets_of(user) {
             objects.comes_with(needed, user)?;
@@ -141,14 +143,14 @@ pub(super) fn numbers(
     Ok(objects.numbers())
 }
 
-/// The objects of a folder, by their places in it.
+/// The objects of a folder. Each is identified by its index in `manifests`.
 struct Objects<'a> {
     manifests: &'a [Manifest],
     ids: Vec<ObjectId>,
     said: Vec<Option<i32>>,
     numbers: Vec<i32>,
     places: HashMap<ObjectId, usize>,
-    /// The CustomResourceDefinitions, by the group and kind that they define.
+    /// The indexes of the CustomResourceDefinitions, by the group and kind that these define.
     definitions: HashMap<(&'a str, &'a str), usize>,
 }
 
@@ -158,7 +160,7 @@ impl<'a> Objects<'a> {
             .iter()
             .map(|manifest| match kinds.of(manifest) {
                 Some(resource) => id_in_cluster(sync, manifest, resource),
-                // The plan reports that the kind is unknown.
+                // A kind that is unknown is reported by the plan.
                 None => manifest.id.clone(),
             })
             .collect();
