@@ -3,8 +3,8 @@
 //! # Guarantees
 //! - Namespaces take turns: one namespace delays the others by one turn at most, no matter how much it requests.
 //! - A claim that must wait because of the limit of its own namespace or host does not delay others. A claim that waits
-//!   because nothing is free is not overtaken, so that large claims get their turn.
-//! - The holder of a lease never waits for more ([`Lease::grow`] refuses instead), so there are no deadlocks.
+//!   because too little is free is not overtaken by smaller claims, so that large claims get their turn.
+//! - The holder of a lease never waits for more room: [`Lease::grow`] refuses instead. So there are no deadlocks.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,31 +14,31 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Room for work; clones share it.
+/// A limited amount of a resource (the "room"), of which work gets a part when its turn comes. Clones share the room.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Mutex<State>>);
 
 /// A request for a part of the room.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Claim {
-    /// The namespace that asks. Namespaces take turns.
+    /// The namespace that makes the claim. Namespaces take turns.
     pub(crate) namespace: String,
-    /// How much.
+    /// How much room is requested.
     pub(crate) amount: u64,
-    /// Other limits that it also counts against.
+    /// The limits that the claim counts against, besides the room itself.
     pub(crate) groups: Vec<Group>,
 }
 
-/// A limit on a part of the room.
+/// A limit for all claims of a group together, for example of one namespace.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Group {
-    /// Whose limit it is, for example `namespace shop`.
+    /// Name of the group, for example `namespace shop`.
     pub(crate) name: String,
-    /// How much of the room may be taken at the same time.
+    /// How much room the claims of the group may take at the same time.
     pub(crate) most: u64,
 }
 
-/// Room that is taken until this is dropped.
+/// A part of the room. It is taken until the lease is dropped.
 pub(crate) struct Lease {
     gate: Gate,
     claim: Claim,
@@ -48,7 +48,7 @@ struct State {
     room: u64,
     taken: u64,
     groups: HashMap<String, u64>,
-    /// By namespace, in the order of their turns.
+    /// The waiting claims of each namespace. The namespaces are in the order of their turns.
     waiting: VecDeque<(String, VecDeque<Waiter>)>,
 }
 
@@ -60,9 +60,9 @@ struct Waiter {
 
 /// Why a claim has to wait.
 enum Held {
-    /// There is not enough room.
+    /// Not enough room is free.
     ByRoom,
-    /// One of its groups has reached its limit.
+    /// One of the groups of the claim has reached the group's limit.
     ByGroup,
 }
 
@@ -72,7 +72,8 @@ impl Gate {
         Self(Arc::new(Mutex::new(State { room, taken: 0, groups: HashMap::new(), waiting: VecDeque::new() })))
     }
 
-    /// Waits for its turn. A claim for more than the whole room, or than a group's limit, gets only that much.
+    /// Waits until the claim gets its turn. A claim for more than the whole room, or for more than the limit of a
+    /// group, gets only that much.
     pub(crate) async fn admit(&self, mut claim: Claim) -> Lease {
         let shares = claim.groups.iter().map(|group| group.most);
         claim.amount = shares.chain([self.lock().room]).fold(claim.amount, u64::min);
@@ -89,7 +90,7 @@ impl Gate {
         lease.await.expect("a waiter is kept until it is admitted")
     }
 
-    /// Admits the claim if it need not wait and nobody else waits for the room.
+    /// Admits the claim if it need not wait and no other claim waits for room.
     pub(crate) fn try_admit(&self, claim: Claim) -> Option<Lease> {
         let mut state = self.lock();
         if !state.waiting.is_empty() || state.held(&claim).is_some() {
@@ -110,7 +111,8 @@ impl Gate {
         self.lock().taken
     }
 
-    /// How long a claim has waited until `now` because of the room, although no group holds it back.
+    /// How long the oldest of the claims that wait for room has waited until `now`. Claims that wait because of the
+    /// limit of a group do not count.
     pub(crate) fn starved_for(&self, now: Instant) -> Option<Duration> {
         let state = self.lock();
         let starved = state.waiting.iter().flat_map(|(_, waiters)| waiters);
@@ -118,13 +120,13 @@ impl Gate {
         starved.map(|waiter| now.saturating_duration_since(waiter.since)).max()
     }
 
-    /// Admits all claims that can be admitted. Must not be called with the lock held, because a lease whose receiver is
-    /// gone is dropped in here, which takes the lock.
+    /// Admits all claims that can be admitted. The caller must not hold the lock: a lease whose receiver is gone is
+    /// dropped in this function, and dropping a lease takes the lock.
     fn hand_out(&self) {
         loop {
             let Some(waiter) = self.lock().next() else { return };
             let lease = Lease { gate: self.clone(), claim: waiter.claim };
-            // If the receiver does not wait any more, the lease is given back at once.
+            // If the receiver no longer waits, the lease is dropped, and its room is free again at once.
             drop(waiter.admitted.send(lease));
         }
     }
@@ -154,7 +156,7 @@ impl State {
             if let Some(place) = found {
                 let (namespace, mut waiters) = self.waiting.remove(turn)?;
                 let waiter = waiters.remove(place)?;
-                // The next turn of its namespace comes after those of all others.
+                // The next turn of this namespace comes after the turns of all other namespaces.
                 self.waiting.push_back((namespace, waiters));
                 self.take(&waiter.claim, waiter.claim.amount);
                 self.waiting.retain(|(_, waiters)| !waiters.is_empty());
@@ -197,7 +199,8 @@ impl State {
 }
 
 impl Lease {
-    /// Takes more if there is room now. It never waits, because it already holds something.
+    /// Takes more room if enough is free now. This never waits, because a holder that waits for more could cause a
+    /// deadlock.
     pub(crate) fn grow(&mut self, more: u64) -> bool {
         let mut state = self.gate.lock();
         if state.taken + more > state.room || !state.groups_have_room(&self.claim, more) {
@@ -261,7 +264,8 @@ mod tests {
         let mut greedy: Vec<_> = (0..3).map(|_| waits(&gate, claim("greedy", 1, &[]))).collect();
         let mut modest = waits(&gate, claim("modest", 1, &[]));
         drop(first);
-        // `greedy` made its claims first. Its second claim gets its turn after the first one of `modest`.
+        // `greedy` made its claims first. But the second claim of `greedy` gets its turn only after the first claim of
+        // `modest`.
         let lease = is_admitted(&mut greedy[0]).expect("its turn");
         assert!(is_admitted(&mut modest).is_none());
         drop(lease);

@@ -1,8 +1,10 @@
-//! Notes on disk about work during which the process may die, so that the next process does not do the same work at once.
+//! Notes on disk about work during which the process may die, so that after the process died, the next one does not
+//! begin with the same work.
 //!
-//! A note is a small file that exists while the work runs. If there is one at the start, the last process died during that
-//! work. The note says how often that happened. The work is delayed, longer each time, and its error says so. If the work is
-//! not done again, because there is a newer commit, the note is removed after a week.
+//! A note is a small file that exists while a piece of work runs. If a note exists when the process starts, the last
+//! process died during that work. The note says how often a process died during it. Such work is delayed, longer after
+//! each death, and its error says so. If the work is never done again, for example because there is a newer commit, the
+//! note is removed after a week.
 
 use std::{
     collections::HashMap,
@@ -14,13 +16,13 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// Folder of the notes. No namespace can have this name.
+/// Folder of the notes. It is beside the folders of namespaces, and no namespace can have this name.
 const FOLDER: &str = ".attempts";
-/// The work is in progress.
+/// First word of a note: the work is in progress.
 const RUNNING: &str = "running";
-/// The work was in progress when a process died.
+/// First word of a note: a process died during the work.
 const DIED: &str = "died";
-/// How long work is delayed after the first death. This doubles each time.
+/// How long work is delayed after the first death. The delay doubles with each further death.
 const PAUSE: Duration = Duration::from_secs(15);
 /// The longest time that work is delayed.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -48,17 +50,17 @@ struct Note {
 /// Work that is delayed, because the process died while it was in progress.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Died {
-    /// How often.
+    /// How often a process died during the work.
     pub(crate) times: u32,
-    /// How long it is delayed from now.
+    /// How long the work is delayed from now.
     pub(crate) pause: Duration,
 }
 
-/// The note of work in progress. The note is removed when this is dropped.
+/// The note about work in progress. The file is removed when the note is dropped.
 pub(crate) struct Attempt(Option<(Arc<Inner>, String)>);
 
 impl Attempts {
-    /// Notes in `storage`, and those that the last process left there.
+    /// Notes are kept in `storage`. Those that the last process left there are read.
     pub(crate) fn new(storage: &Path) -> Self {
         let folder = storage.join(FOLDER);
         let mut notes = HashMap::new();
@@ -71,7 +73,7 @@ impl Attempts {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let (state, times) = text.split_once(' ').unwrap_or((RUNNING, "0"));
             let times = times.parse::<u32>().unwrap_or(0).saturating_add(u32::from(state == RUNNING)).max(1);
-            // The work is not in progress any more. The note stays until the work has ended well.
+            // The work is no longer in progress. The note stays until the work has been done without another death.
             if state == RUNNING {
                 let _ = fs::write(entry.path(), format!("{DIED} {times}"));
             }
@@ -82,7 +84,8 @@ impl Attempts {
         Self(Some(Arc::new(Inner { folder, notes: Mutex::new(notes) })))
     }
 
-    /// Notes that the work `what` begins, unless it is delayed. This writes to the disk, so do not call it on async threads.
+    /// Notes that the work `what` begins, unless it is delayed. This function writes to the disk, so do not call it on
+    /// async threads.
     pub(crate) fn begin(&self, what: &str) -> Result<Attempt, Died> {
         let Some(inner) = &self.0 else { return Ok(Attempt(None)) };
         let name = name_of(what);

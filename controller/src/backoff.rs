@@ -17,7 +17,7 @@ pub struct Failing {
 
 struct Failure {
     in_a_row: u32,
-    /// What was tried. An attempt with something else counts as the first.
+    /// What was tried, for example a revision. An attempt with something else counts as the first attempt.
     tried: String,
     message: String,
 }
@@ -31,29 +31,29 @@ impl Failing {
         failures.entry(key.clone()).insert_entry(failure).get().in_a_row
     }
 
-    /// `key` still fails, but its next failure counts as the first.
+    /// Resets the count: `key` still fails, but its next failure counts as the first.
     pub fn start_over(&self, key: &ObjectKey) {
         if let Some(failure) = self.lock().get_mut(key) {
             failure.in_a_row = 0;
         }
     }
 
-    /// `key` succeeded, or no longer exists.
+    /// Removes `key`, because it succeeded or no longer exists.
     pub fn forget(&self, key: &ObjectKey) {
         self.lock().remove(key);
     }
 
-    /// Why `key` fails with `tries`, if it does.
+    /// The message of the last failure of `key`, if what was tried then is `tries`.
     pub fn message(&self, key: &ObjectKey, tries: &str) -> Option<String> {
         self.lock().get(key).filter(|failure| failure.tried == tries).map(|failure| failure.message.clone())
     }
 
-    /// Whether `key` fails.
+    /// Whether the last attempt of `key` failed.
     pub fn is_failing(&self, key: &ObjectKey) -> bool {
         self.lock().contains_key(key)
     }
 
-    /// All objects that fail.
+    /// All objects whose last attempt failed.
     pub fn keys(&self) -> Vec<ObjectKey> {
         self.lock().keys().cloned().collect()
     }
@@ -63,14 +63,14 @@ impl Failing {
     }
 }
 
-/// The pause after `failures` in a row because the API server did not answer. It is short, because only another try
-/// shows when the API server answers again.
+/// The pause after `failures` in a row that happened because the API server did not answer. The pause is short, because
+/// only another try shows whether the API server answers again.
 pub(crate) fn outage(failures: u32) -> Duration {
     pause(failures, Duration::from_secs(1), Duration::from_secs(5))
 }
 
-/// The pause after `failures` in a row. It doubles each time, and is changed at random by up to a quarter, so that many
-/// objects are not tried at the same moment.
+/// The pause after `failures` in a row: `first` after one failure, twice as long after each further one, at most
+/// `longest`. It is changed at random by up to a quarter, so that many objects are not tried at the same moment.
 pub(crate) fn pause(failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest.max(first));
     let random = RandomState::new().hash_one(failures).to_be_bytes()[0];

@@ -152,7 +152,7 @@ async fn what_is_wrong_with_a_secret_is_told() -> Result<()> {
     kubernetes::apply(&scene.client, &scene.namespace, sealed("alone", value.clone(), "kubernetes.io/tls")).await?;
     let message = refused(&scene, "alone").await?;
     assert!(
-        message.contains("Invalid (422): data[tls.key]: required value; its type requires this value"),
+        message.contains("Invalid (422): data[tls.key]: required value; the type of the Secret requires this value"),
         "{message}"
     );
     assert_no_value(&told(&scene).await?, &["Marvin-certificate-5514"]);

@@ -1,4 +1,4 @@
-//! What the API server answers, and why there may be no answer.
+//! What the API server answers, and the errors of requests to it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use pipeline::{FieldsDigest, Resource, prune::asks_to_be_kept};
@@ -14,19 +14,19 @@ pub struct Written {
     pub uid: String,
     /// The object's resource version.
     pub resource_version: u64,
-    /// Digest of the fields that gitseal owns in it now.
+    /// Digest of the fields of the object that gitseal owns after the apply.
     pub fields: Option<FieldsDigest>,
-    /// Only for Secrets: the facts that decide whether a SealedSecret may write to it.
+    /// Only for a Secret: the facts that decide whether a SealedSecret may write the Secret.
     pub secret: Option<Box<SecretFacts>>,
-    /// Whether the apply made the object.
+    /// Whether the apply created the object.
     pub created: bool,
-    /// Whether it is a Job with a time to live that is complete or being deleted.
+    /// Whether the object is a Job with a time to live that is complete or being deleted.
     pub expires: bool,
     /// If the object is being deleted: the finalizers that the deletion waits for.
     pub going: Option<Vec<String>>,
-    /// Whether it has the annotation that keeps it from being pruned.
+    /// Whether the object has the annotation that keeps it from being pruned.
     pub kept: bool,
-    /// Its `managedFields`.
+    /// The `managedFields` of the object.
     pub managed_fields: Vec<ManagedFieldsEntry>,
 }
 
@@ -46,7 +46,7 @@ impl Written {
     }
 }
 
-/// A request that the API server refused, or that did not reach it.
+/// Why a request to the API server failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ApiError {
     /// The API server refused the request.
@@ -56,7 +56,7 @@ pub enum ApiError {
         code: u16,
         /// The API server's reason, for example `NotFound`.
         reason: String,
-        /// The API server's message. About a Secret, only what is known not to contain any of its values.
+        /// The API server's message. For a Secret, only the parts that are known not to contain a value of the Secret.
         message: String,
     },
     /// The API server did not answer.
@@ -65,10 +65,10 @@ pub enum ApiError {
     /// The answer does not have the form that the API promises.
     #[error("the API server's answer was not understood: {0}")]
     Answer(String),
-    /// Others write to the object so often that our write conflicted every time.
+    /// Other programs write to the object so often that each try of our write was a conflict.
     #[error("other programs keep changing the object; the write is tried again")]
     Busy,
-    /// A write of a replica that is not the leader. It was not sent.
+    /// A write was not sent, because this replica is not the leader.
     #[error("this replica does not lead, so it writes nothing")]
     NotLeading,
 }
@@ -82,33 +82,34 @@ impl ApiError {
         }
     }
 
-    /// The object or its kind does not exist.
+    /// Whether the object or its kind does not exist.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)
     }
 
-    /// The API server knows the kind, and there is no such object. If the API server does not serve the kind or
-    /// version, it answers with 404, too, but without a reason; that says nothing about the object.
+    /// Whether the object does not exist although the API server serves its kind. If the API server does not serve the
+    /// kind or version, it also answers with 404, but without a reason. Such an answer says nothing about the object.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Refused { code: 404, reason, .. } if reason == "NotFound")
     }
 
-    /// The error for a write that is meant for another version of the object. It is a conflict, as the API server
-    /// itself would answer.
+    /// The error for a write that was meant for an earlier version of the object: a conflict, as the API server would
+    /// answer.
     pub fn changed() -> Self {
         Self::Refused {
             code: 409,
             reason: "Conflict".into(),
-            message: "somebody has changed it in the meantime".into(),
+            message: "somebody has changed the object in the meantime".into(),
         }
     }
 
-    /// Somebody else wrote first.
+    /// Whether the request conflicts with a write of somebody else.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
     }
 
-    /// The same request may succeed later by itself: no answer, a server error, too many requests, a timeout.
+    /// Whether the same request may succeed later: there was no answer, a server error, too many requests, or a
+    /// timeout.
     pub fn is_transient(&self) -> bool {
         match self.code() {
             None => true,
@@ -137,7 +138,7 @@ pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
-/// An error of the connection, with its causes.
+/// The error for a request that got no answer, with its causes.
 pub(super) fn transport(error: kube::Error) -> ApiError {
     let error: Box<dyn std::error::Error + Send + Sync> = match error {
         kube::Error::Service(error) => error,

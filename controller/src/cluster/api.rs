@@ -1,4 +1,5 @@
-//! The requests to the API server that the controller needs. Each asks for as little in the answer as possible.
+//! The requests to the API server that the controller needs. Each request asks the API server to answer with as little
+//! as possible.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -23,10 +24,10 @@ use super::{
 };
 use crate::{leader::Leadership, metrics::Metrics, passes};
 
-/// The query for writes of the controller's own objects, which need not be checked for unknown fields.
+/// The query for writes to the controller's own objects. The API server need not check these for unknown fields.
 const OUR_OWN: &str = "?fieldManager=gitseal-controller&fieldValidation=Ignore";
 
-/// The API server, as the controller itself or as an impersonated service account.
+/// Makes requests to the API server, as the controller itself or as an impersonated service account.
 #[derive(Clone)]
 pub struct Api {
     client: kube::Client,
@@ -44,8 +45,8 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// Makes requests as the controller itself. Writes are sent only while this replica is the leader, also those of a
-    /// service account.
+    /// Makes requests as the controller itself. All writes, also those as a service account, are sent only while this
+    /// replica is the leader.
     pub fn new(client: kube::Client, leadership: Leadership, metrics: Metrics) -> Self {
         Self {
             client,
@@ -57,13 +58,14 @@ impl Api {
         }
     }
 
-    /// Whether this replica may write.
+    /// Says whether this replica may write.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
     }
 
     /// The same API, but every request is made as a service account. Characters that cannot be in the name of a service
-    /// account are escaped. The result is a name that no account has, so it has no rights.
+    /// account are escaped. A name with such characters becomes the name of no account, so requests under it have no
+    /// rights.
     #[must_use]
     pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
         let user = format!("system:serviceaccount:{}:{}", escape_segment(namespace), escape_segment(service_account));
@@ -80,7 +82,7 @@ impl Api {
         self
     }
 
-    /// The same API, with the field managers whose objects [`Api::take_over`] takes over.
+    /// The same API, with the field managers whose fields [`Api::take_over`] takes over.
     #[must_use]
     pub fn taking_over_from(mut self, managers: Managers) -> Self {
         self.takes_over_from = managers.into();
@@ -97,8 +99,8 @@ impl Api {
         self.replaces_secrets
     }
 
-    /// Server-side apply with force, under our field manager. The body is JSON, which is also YAML. It is wiped after
-    /// it was sent.
+    /// Server-side apply with force, under our field manager. The body is JSON, which the API server can read as YAML.
+    /// The body is wiped after it was sent.
     pub async fn apply(
         &self,
         resource: &Resource,
@@ -153,13 +155,13 @@ impl Api {
         Ok(self.send(Method::POST, PATH, JSON, JSON, body).await?.1)
     }
 
-    /// Name of the user that requests are made as; none for the controller itself.
+    /// Name of the user that requests are made as; `None` for the controller itself.
     pub fn user(&self) -> Option<&str> {
         self.acting_as.as_ref().and_then(|user| user.to_str().ok())
     }
 
-    /// Replaces the status of an object whose resource version is `version`. This is used because the roles of Sealed
-    /// Secrets do not allow a patch.
+    /// Replaces the status of the object if its resource version still is `version`. The status is not patched, because
+    /// the roles of Sealed Secrets do not allow that.
     pub async fn replace_status(
         &self,
         resource: &Resource,
@@ -177,7 +179,7 @@ impl Api {
         Ok(self.send_json::<MetadataOnly>(Method::PUT, &path, body).await?.1.metadata)
     }
 
-    /// Sends a JSON body, which is wiped afterwards. The answer contains metadata only.
+    /// Sends a JSON body, which is wiped afterwards. The answer contains only metadata.
     pub(super) async fn send_json<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -192,7 +194,7 @@ impl Api {
         self.read(&resource.path(namespace, Some(name))).await
     }
 
-    /// The object as of `version` or later, which the API server answers from memory, without asking its store. Without a
+    /// The object at `version` or later. The API server answers this from memory, without asking its store. Without a
     /// version, the object as it is now.
     pub async fn get_since(
         &self,
@@ -208,7 +210,7 @@ impl Api {
         }
     }
 
-    /// The object's metadata only.
+    /// Only the metadata of the object.
     pub async fn get_metadata(
         &self,
         resource: &Resource,
@@ -221,7 +223,7 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Creates an object from a JSON body, which is wiped after it was sent. Returns its metadata.
+    /// Creates an object from a JSON body, which is wiped after it was sent. Returns the metadata of the object.
     pub async fn create(
         &self,
         resource: &Resource,
@@ -233,8 +235,8 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Deletes the object if it still has the UID and the resource version of `seen`, as far as `seen` has them;
-    /// otherwise the result is a conflict. The objects that it owns are deleted in the background.
+    /// Deletes the object. If `seen` has a UID or a resource version, and the object has another one, the result is a
+    /// conflict. The objects that the deleted object owns are deleted in the background.
     pub async fn delete(
         &self,
         resource: &Resource,
@@ -273,9 +275,10 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Makes us the owner of all fields that others wrote into the object. The next [`Api::apply`] then removes those that
-    /// it does not contain. It is no error if the object does not exist. With `version`, it is a conflict if the object has
-    /// another resource version. Returns its resource version after that, if it exists.
+    /// Makes us the owner of all fields that others wrote into the object with an update. The next [`Api::apply`] then
+    /// removes those fields that its body does not contain. If `version` is given and the object has another resource
+    /// version, the result is a conflict. Returns the new resource version of the object; `None`, and no error, if the
+    /// object does not exist.
     pub async fn adopt(
         &self,
         resource: &Resource,
@@ -287,7 +290,7 @@ impl Api {
     }
 
     /// Gives up our ownership of the fields at the JSON `pointers`, which keep their values. So the next [`Api::apply`]
-    /// may leave them out without resetting them. It is no error if the object does not exist.
+    /// may leave these fields out without removing their values. If the object does not exist, nothing is done.
     pub async fn release(
         &self,
         resource: &Resource,
@@ -299,8 +302,8 @@ impl Api {
         Ok(())
     }
 
-    /// Removes the ownership that others have of a Secret's `stringData`. The values stay as they are. It is no error
-    /// if the Secret does not exist. For `version` and the result, see [`Api::adopt`].
+    /// Removes the ownership that others have of a Secret's `stringData`. The values stay as they are. If the Secret
+    /// does not exist, nothing is done. For `version` and the result, see [`Api::adopt`].
     pub async fn disown_string_data(
         &self,
         namespace: Option<&str>,
@@ -328,7 +331,7 @@ impl Api {
         let Some(entries) = rewrite(meta.managed_fields.as_deref().unwrap_or_default()) else {
             return Ok(meta.resource_version);
         };
-        // With the resource version, so that the write is refused if somebody else wrote in the meantime.
+        // The patch has the resource version, so that it is refused if somebody else wrote in the meantime.
         let patch = json!({"metadata": {"resourceVersion": meta.resource_version, "managedFields": entries}});
         Ok(self.merge(resource, namespace, name, None, &patch).await?.resource_version)
     }
@@ -343,16 +346,17 @@ impl Api {
         Ok(self.send(Method::GET, path, JSON, renderer::ServedKinds::ACCEPT, Zeroizing::default()).await?.1)
     }
 
-    /// Asks the API server whether it works, with everything that it needs, for example its store.
+    /// Asks the API server whether it works. It answers no if something that it needs, for example its store, does not
+    /// work.
     ///
     /// # Errors
-    /// There was no answer.
+    /// The API server did not answer.
     pub(crate) async fn is_healthy(&self) -> Result<bool, ApiError> {
         self.metrics.api_request(Method::GET.as_str());
         let request = Request::get("/livez").body(Body::empty());
         let request = request.map_err(|error| ApiError::Transport(error.to_string()))?;
-        // Any other answer counts as healthy: the controller may have no right to ask, or a proxy before the API server
-        // may answer instead.
+        // Every answer that is no server error counts as healthy: the controller may have no right to ask, or a proxy
+        // in front of the API server may have answered.
         Ok(!self.answer(request).await?.0.is_server_error())
     }
 
@@ -386,7 +390,8 @@ impl Api {
         }
         let (status, answer) = self.answer(request).await?;
         if !status.is_success() {
-            // Refusals are handled here, for every verb and every caller, so that no caller can forget it.
+            // Refusals of all requests are handled here, so that no caller can forget to remove the values of Secrets
+            // from them.
             return Err(About::path(path).refused(&method, status.as_u16(), &answer, &sent));
         }
         let value = serde_json::from_slice(&answer)
@@ -445,12 +450,13 @@ impl Api {
 }
 
 /// An answer longer than this is not read. An object has at most 1.5 MiB; a longer answer is a list, or comes from an
-/// API server that was added to the cluster.
+/// aggregated API server.
 const MOST_BYTES: usize = 32 << 20;
-/// Until then, a write counts as slow, because admission webhooks may take long; after that, as unanswered.
+/// A write without an answer counts as slow until this time, because admission webhooks may take long. After this time,
+/// it counts as unanswered.
 const LATE: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
-/// The content type of a server-side apply. The API server reads any such body as YAML.
+/// The content type of a server-side apply. The API server reads a body of this type as YAML.
 const APPLY: &str = "application/apply-patch+yaml";
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 

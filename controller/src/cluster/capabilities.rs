@@ -11,12 +11,12 @@ use tokio::sync::Mutex;
 
 use super::{Api, ApiError};
 
-/// How long an answer is used. A chart is rendered again only when its Sync is compared with the cluster, so a shorter time
-/// would not help.
+/// How long an answer of the API server is used. A shorter time would not help, because the kinds that the cluster
+/// serves are compared with those of the last render only when the Sync is compared with the whole cluster.
 const IS_BELIEVED: Duration = Duration::from_secs(30);
 
-/// The version of Kubernetes and the API versions in a cluster. They are requested when a chart is rendered, and then kept for
-/// a short time.
+/// The version of Kubernetes and the API versions of a cluster. They are requested when a chart is rendered, and then
+/// kept for a short time.
 #[derive(Clone)]
 pub struct Served {
     api: Api,
@@ -29,12 +29,12 @@ struct Answer {
 }
 
 impl Served {
-    /// Nothing is requested before the first [`Served::get`].
+    /// Makes no request before the first [`Served::get`].
     pub fn new(api: Api) -> Self {
         Self { api, known: Arc::default() }
     }
 
-    /// What the API server serves. All who ask at the same time wait for one answer.
+    /// What the API server serves. Callers that ask at the same time wait for the same answer.
     ///
     /// # Errors
     /// The API server did not answer.

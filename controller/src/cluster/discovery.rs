@@ -1,9 +1,9 @@
-//! Which kinds the API server serves, by group and version. It is asked once, and again only for a kind that was not
-//! found.
+//! Which kinds the API server serves, by group and version. The API server is asked once for each group and version,
+//! and again only for a kind that was not found.
 //!
-//! Groups and versions come from manifests and inventories, so anybody may have made them up. Only those that the API
-//! server lists are asked for and remembered. So thousands of invented ones cost a few requests, and none of them
-//! becomes part of a URL.
+//! Groups and versions come from manifests and inventories, so anybody may have made them up. Only groups and versions
+//! that the API server lists are asked for and remembered. So thousands of invented groups cost only a few requests,
+//! and no invented name becomes part of a URL.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,11 +19,11 @@ use super::{Api, ApiError, api::SharedResource};
 
 /// When a kind was not found, the API server is asked again only after this time.
 const MISS_IS_BELIEVED: Duration = Duration::from_secs(2);
-/// How long the list of groups is used to say that a group does not exist. It is short, because a new group must not
-/// wait for a long time only because other Syncs ask for groups that never exist.
+/// How long the list of groups is used to say that a group does not exist. This time is short: while other Syncs ask
+/// for groups that never exist, a new group must still be found soon.
 const LIST_IS_BELIEVED: Duration = Duration::from_millis(200);
 
-/// A kind that could not be found.
+/// Why a kind could not be found.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DiscoveryError {
     /// The API server does not serve the kind.
@@ -49,13 +49,14 @@ pub enum DiscoveryError {
 pub struct Discovery {
     api: Api,
     seen: Arc<Mutex<Seen>>,
-    /// Held while the list of groups is requested. Others who want the list at the same time wait for this answer.
+    /// This lock is held while the list of groups is requested. Callers that need the list at the same time wait for
+    /// the same answer.
     listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// By group and version, written as in `apiVersion`.
+    /// The kinds of each group and version, which is written as in `apiVersion`.
     kinds: HashMap<String, GroupVersion>,
     served: Option<Served>,
 }
@@ -72,7 +73,7 @@ struct Served {
 }
 
 impl Discovery {
-    /// Nothing is requested before the first [`Discovery::find`].
+    /// Makes no request before the first [`Discovery::find`].
     pub fn new(api: Api) -> Self {
         Self { api, seen: Arc::default(), listing: Arc::default() }
     }
@@ -98,8 +99,8 @@ impl Discovery {
         found.ok_or_else(unknown)
     }
 
-    /// Like [`Discovery::find`], but in another version of the group if `version` is no longer served. The object is
-    /// the same in all versions.
+    /// Like [`Discovery::find`], but finds the kind in another version of the group if `version` is no longer served.
+    /// An object can be read and deleted in any version of its kind.
     pub async fn find_in_any_version(
         &self,
         group: &str,
@@ -119,8 +120,8 @@ impl Discovery {
         Err(error)
     }
 
-    /// The versions in which a kind of this name is served, for a message about a version that is not. Empty if the API
-    /// server does not answer.
+    /// The versions in which a kind of this name is served, for the message about a version that is not served. Empty
+    /// if the API server does not answer.
     pub async fn served_instead(&self, group: &str, kind: &str) -> Vec<String> {
         let mut found = Vec::new();
         for (group, version) in self.versions_instead(group) {
@@ -131,14 +132,14 @@ impl Discovery {
         found
     }
 
-    /// The groups and versions in which to look for a kind of `group`, as far as the list of groups is known.
+    /// The groups and versions in which a kind of `group` may be served. Empty if the list of groups is not known.
     fn versions_instead(&self, group: &str) -> Vec<(String, String)> {
         let seen = self.seen();
         let served = seen.served.iter().flat_map(|served| &served.api_versions);
         pipeline::versions_instead(group, served.map(String::as_str))
     }
 
-    /// Forgets a group: one of its CustomResourceDefinitions was just applied or deleted.
+    /// Forgets the kinds of a group, because one of its CustomResourceDefinitions was just applied or deleted.
     pub fn forget(&self, group: &str) {
         let prefix = format!("{group}/");
         let mut seen = self.seen();

@@ -1,16 +1,16 @@
-//! Changes the ownership in `managedFields`: fields that others wrote become ours, or we give up fields that are left
-//! to others.
+//! Changes the ownership in `managedFields`: we become the owner of fields that others wrote, or give up fields that
+//! are left to others.
 
 use ::fields::is_ours;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::{Map, Value};
 
-/// The field `stringData` of a Secret. If others write a value in it, the API server stores the value in `data` without
-/// taking our ownership away, and records only the ownership of `stringData`, which is not stored.
+/// The field `stringData` of a Secret. If others write a value in `stringData`, the API server stores the value in
+/// `data`, where we stay the owner. It records the others only as owners of `stringData`, a field that is never stored.
 const STRING_DATA: &str = "f:stringData";
 
-/// `managed_fields` without the ownership that others have of `stringData`. A write cannot remove that ownership,
-/// because the field is not stored. `None` if others own none of it.
+/// `managed_fields` without the ownership that others have of `stringData`; `None` if others own nothing of this field.
+/// A write to the Secret cannot remove this ownership, because the field is not stored.
 pub(super) fn without_string_data(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let mut entries = managed_fields.to_vec();
     let mut is_found = false;
@@ -21,8 +21,9 @@ pub(super) fn without_string_data(managed_fields: &[ManagedFieldsEntry]) -> Opti
     is_found.then_some(entries)
 }
 
-/// `managed_fields` in which we own everything that others wrote with an update (not with an apply, and not to a
-/// subresource). Our next apply then removes the fields that it does not contain. `None` if others own nothing.
+/// `managed_fields` in which we own everything that others wrote with an update, but not what they wrote with an apply
+/// or to a subresource. `None` if others own nothing of this kind. Our next apply removes those fields that its body
+/// does not contain.
 pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let is_foreign = |entry: &&ManagedFieldsEntry| {
         entry.operation.as_deref() == Some("Update") && entry.subresource.as_deref().unwrap_or_default().is_empty()
@@ -41,9 +42,9 @@ pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<Manag
     Some(kept.into_iter().cloned().collect())
 }
 
-/// `managed_fields` without our ownership of the fields at the JSON `pointers`, so that our next apply may leave them
-/// out without removing them. `None` if we own none of them. Pointers into lists are ignored, because `managedFields`
-/// names list items by keys and not by indices.
+/// `managed_fields` without our ownership of the fields at the JSON `pointers`, so that our next apply may leave these
+/// fields out without removing them. `None` if we own none of these fields. Pointers into lists are ignored, because
+/// `managedFields` names list items by keys and not by indices.
 pub(super) fn released(managed_fields: &[ManagedFieldsEntry], pointers: &[String]) -> Option<Vec<ManagedFieldsEntry>> {
     let mut entries = managed_fields.to_vec();
     let ours = entries.iter_mut().find(|entry| is_ours(entry))?;
@@ -60,7 +61,8 @@ pub(super) fn released(managed_fields: &[ManagedFieldsEntry], pointers: &[String
     is_released.then_some(entries)
 }
 
-/// Removes a path, and the parents that become empty. An empty field set would mean that we own the parent itself.
+/// Removes a path, and the parents that become empty: an empty parent would mean that we own the parent itself. Returns
+/// whether there was such a path.
 fn release(fields: &mut Value, path: &[String]) -> bool {
     let (Some((first, rest)), Some(map)) = (path.split_first(), fields.as_object_mut()) else { return false };
     if rest.is_empty() {

@@ -14,11 +14,12 @@ use crate::backoff::pause;
 
 /// The pause after the first failure.
 const FIRST: Duration = Duration::from_millis(500);
-/// The longest pause, so that everything works again a few seconds after an outage.
+/// The longest pause. It is short, so that everything works again a few seconds after an outage.
 const LONGEST: Duration = Duration::from_secs(4);
-/// A watch that lasted this long counts as successful, so the pauses begin at the shortest one again.
+/// A watch that lasted this long counts as successful: after its end, the pauses begin with the shortest one again.
 const LASTED: Duration = Duration::from_secs(60);
-/// The longest pause if the API server refuses the watch: rights and kinds seldom appear within seconds.
+/// The longest pause if the API server refuses the watch. It is longer, because a missing right or kind seldom appears
+/// within seconds.
 const REFUSED: Duration = Duration::from_secs(30);
 
 struct State<K> {
@@ -64,8 +65,8 @@ where
                 state.stream = Some(stream);
             }
             Err(error) => {
-                // A watch that can list but not watch fails again and again. So only a watch that lasted resets the
-                // count.
+                // If the controller may list but not watch, each list succeeds and each watch fails. So only a watch
+                // that lasted resets the count.
                 let before = if state.began.elapsed() >= LASTED { 0 } else { state.failures };
                 state.failures = before.saturating_add(1);
                 state.refused = is_refused(error);

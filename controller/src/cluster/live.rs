@@ -1,20 +1,21 @@
-//! The state of the cluster: metadata-only watches on every kind that is applied, and which Sync has which object.
+//! The state of the cluster: watches, of metadata only, on every kind that is applied, and which Sync has which object.
 //!
 //! ## Guarantees
 //! - An object belongs to at most one Sync: the one whose inventory has it.
-//! - A [`Change`] is sent when an object of a Sync was deleted, or when anybody changed one of our fields in it. Our own
-//!   applies, status writes and labels that others set cause none.
-//! - One change gives one `Drifted`. If an object could not be put back and stays changed, it is not reported again.
-//! - No requests are made except the watches themselves.
-//! - A new list counts more than the data in memory: when a watch has failed, its kind is listed again, and the data in
-//!   memory is replaced by the list. If the list shows an earlier state, the API server's store was restored from a backup;
-//!   then everything that was remembered about applied objects is no longer trusted ([`Live::distrust`]).
+//! - A [`Change`] is sent when an object of a Sync was deleted, or when anybody changed one of our fields in it. Our
+//!   own applies, writes to the status, and labels that others set cause no [`Change`].
+//! - One change of an object is reported once as [`Change::Drifted`], even if the object cannot be put back and stays
+//!   changed.
+//! - The watches are the only requests.
+//! - A new list counts more than the data in memory: when a watch has failed, its kind is listed again, and the list
+//!   replaces the data in memory. If the list shows an earlier state, the API server's store was restored from a
+//!   backup. In this case, nothing that was remembered about applied objects is trusted ([`Live::distrust`]).
 //!
-//! `objects` has what an object looks like, `ownership` which Sync has it, and `writing` our own writes in progress.
+//! The module `objects` has the state of each object, `ownership` the Sync that has it, and `writing` our own writes in
+//! progress.
 //!
 //! # Caveat
-//! If an object is deleted between our write of it and the answer to this write, while the watch on its kind begins
-//! again with a new list, only the next list shows the deletion.
+//! Suppose that an object is deleted after our write reached the API server and before its answer reaches us. If the watch on the kind begins again with a new list at this moment, the deletion is noticed only with the next list after that.
 
 mod objects;
 mod ownership;
@@ -44,7 +45,7 @@ use crds::ObjectKey;
 /// How long the pipeline waits for the first list of a kind before it gives up for this pass.
 const FIRST_LIST: Duration = Duration::from_secs(30);
 
-/// Something happened to an object.
+/// Something that happened in the cluster and concerns a Sync or a SealedSecret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
     /// One of our fields was changed or removed, or the object was deleted.
@@ -54,26 +55,26 @@ pub enum Change {
         /// The object.
         id: ObjectId,
     },
-    /// An object whose health is awaited changed.
+    /// An object that a Sync waits for until it is healthy was changed.
     Progressed {
         /// The Sync that owns the object.
         sync: ObjectKey,
     },
     /// A Secret was changed or deleted. This may concern a SealedSecret of the same name.
     Secret(ObjectKey),
-    /// The API server shows an earlier state than before, so everything that was remembered may be wrong.
+    /// The API server shows an earlier state than before, so everything that is remembered about objects may be wrong.
     WentBack,
     /// A Sync no longer has the object.
     Released {
         /// The object.
         id: ObjectId,
-        /// The Syncs that wanted the object while it belonged to that Sync.
+        /// The other Syncs that wanted the object while it belonged to this Sync.
         waiting: Vec<ObjectKey>,
     },
 }
 
-/// One object: what it looks like, and which Sync has it. Both are behind one lock, so that a change is reported to the
-/// Sync that has the object at that moment.
+/// One object: its state, and the Sync that has it. The two are behind one lock, so that a change is reported to the
+/// Sync that has the object at the moment of the change.
 #[derive(Default)]
 struct Entry {
     object: Object,
@@ -100,7 +101,7 @@ impl Entry {
         self.object.touched(self.claim.owner.is_some()).is_some()
     }
 
-    /// Whether the object does not exist and belongs to no Sync. Then the entry can be removed.
+    /// Whether the object does not exist and belongs to no Sync, so that the entry can be removed.
     fn is_nothing(&self) -> bool {
         self.claim.owner.is_none() && self.object.is_nothing()
     }
@@ -108,7 +109,8 @@ impl Entry {
 
 #[derive(Default)]
 struct Index {
-    /// Boxed, because a hash table has up to twice as many slots as entries, and while it grows there are two tables.
+    /// The entries are boxed to save memory: a hash table has up to twice as many slots as entries, and while it grows,
+    /// there are two tables.
     entries: HashMap<ObjectId, Box<Entry>>,
     /// The objects that each Sync waits for.
     waits: HashMap<ObjectKey, Vec<ObjectId>>,
@@ -116,7 +118,7 @@ struct Index {
     observations: u64,
 }
 
-/// Group, kind and namespace of a watch. There is no namespace if the controller works in all of them.
+/// Group, kind and namespace of a watch. The namespace is `None` if the controller works in all namespaces.
 type Watched = (String, String, Option<String>);
 
 /// Index of live objects; cheap to clone.
@@ -137,7 +139,7 @@ struct Inner {
 /// Why an object cannot be watched.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The first list has not arrived yet.
+    /// The first list of the kind has not arrived in time.
     #[error(
         "watching {kind}{}{group} did not start in time; the controller needs the rights to list and watch this kind",
         if group.is_empty() { "" } else { "." }
@@ -197,7 +199,8 @@ impl Live {
         }
     }
 
-    /// Whether objects of `resource` in `namespace` are already watched, or can never be watched.
+    /// Whether no watch must be started for objects of `resource` in `namespace`: there is one already, or the kind
+    /// cannot be watched.
     pub fn has_watch(&self, resource: &Resource, namespace: Option<&str>) -> bool {
         !resource.watchable || self.any_watch((&resource.group, &resource.kind, namespace), |_| true)
     }
@@ -214,7 +217,8 @@ impl Live {
         watches.into_iter().flatten().any(fits)
     }
 
-    /// The kind whose name in URLs is `plural` is no longer served: its watch ends, and its objects no longer exist.
+    /// Ends the watch on a kind that is no longer served, and records that its objects no longer exist. `plural` is the
+    /// kind's name in URLs.
     pub fn forget_kind(&self, group: &str, plural: &str) {
         let kind = {
             let mut watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -275,7 +279,7 @@ impl LiveView for Live {
     fn is_expired_job(&self, id: &ObjectId) -> bool {
         let mut index = self.index();
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.object.live.is_none()) else { return false };
-        // Nobody saw how this Job ended, so it is taken for one that expired. From now on, this does not change.
+        // The controller did not see how this Job disappeared. So the Job counts as expired, and this decision is kept.
         if entry.object.end == End::Unseen {
             entry.object.end = End::Expired;
         }

@@ -30,12 +30,12 @@ pub use verdict::{NoPlace, is_going, no_place};
 
 /// A cluster that objects are applied to.
 pub struct Cluster {
-    /// Its API server, with the controller's own rights.
+    /// The cluster's API server, with the controller's own rights.
     pub api: Api,
-    /// The kinds that it serves.
+    /// The kinds that the API server serves.
     pub discovery: Discovery,
-    /// Its objects, and which Sync each of them belongs to.
+    /// The objects in the cluster, and which Sync each of them belongs to.
     pub live: Live,
-    /// The rights of identities in it.
+    /// The rights that identities have in the cluster.
     pub reviews: Reviews,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-/// All namespaces, or some of them.
+/// The namespaces that the controller works in: all, or some.
 ///
 /// # Guarantee
 /// With [`Namespaces::Only`], nothing outside these namespaces is listed or watched, so Roles in these namespaces are
@@ -11,12 +11,12 @@ use std::{collections::BTreeSet, sync::Arc};
 pub enum Namespaces {
     /// Every namespace, with one watch per kind.
     All,
-    /// These, with one watch per kind and namespace.
+    /// Only these namespaces, with one watch per kind and namespace.
     Only(Arc<BTreeSet<String>>),
 }
 
 impl Namespaces {
-    /// The namespaces that the flags choose. With additional namespaces, or with `all` false, these are the
+    /// The namespaces that the flags choose: all, if `all` is true and there are no `additional` namespaces; else the
     /// controller's `own` namespace and the additional ones.
     pub fn new(all: bool, additional: &[String], own: &str) -> Self {
         if all && additional.is_empty() {
@@ -26,8 +26,7 @@ impl Namespaces {
         Self::Only(Arc::new(names.chain([own]).map(str::to_owned).collect()))
     }
 
-    /// The scopes in which a namespaced kind is listed and watched: each of the namespaces, or a single `None` for all
-    /// namespaces together.
+    /// The namespaces in which a namespaced kind is listed and watched. A single `None` means all namespaces together.
     pub fn each(&self) -> Vec<Option<String>> {
         match self {
             Self::All => vec![None],

@@ -1,4 +1,4 @@
-//! Deletes an object and creates it again, if a change in Git cannot be made to the existing object.
+//! Deletes an object, so that it can be created again with a change that cannot be made to the existing object.
 
 use std::time::Duration;
 
@@ -12,15 +12,16 @@ use super::{
     api::Api,
 };
 
-/// How long the controller waits until a deleted object is gone; its finalizers come first.
+/// How long the controller waits until a deleted object is gone. The object is gone only when its finalizers are
+/// removed.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
 /// How deleting an object for its replacement ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Deleted {
-    /// It is gone.
+    /// The object is gone.
     Gone,
-    /// It is being deleted, and waits for these finalizers.
+    /// The object is being deleted, which waits for these finalizers.
     Going(Vec<String>),
 }
 
@@ -37,8 +38,8 @@ impl Api {
         self.send_json::<MetadataOnly>(http::Method::POST, &path, Zeroizing::new(body)).await.map(|_| ())
     }
 
-    /// Deletes the object, and waits until it is gone. The objects that it owns are deleted in the background. It is no
-    /// error if it does not exist.
+    /// Deletes the object, and waits until it is gone. The objects that it owns are deleted in the background. If the
+    /// object does not exist, nothing is done.
     pub async fn delete_for_replacement(&self, object: AsInGit<'_>) -> Result<Deleted, ApiError> {
         let (namespace, name) = (object.id.namespace.as_deref(), object.id.name.as_str());
         let deadline = tokio::time::Instant::now() + GONE_WITHIN;
@@ -51,7 +52,7 @@ impl Api {
             };
             let uid = meta.uid.clone().unwrap_or_default();
             match &deleted {
-                // Somebody else has created it again in the meantime. This is not the object that could not be changed.
+                // Another UID means that the old object is gone, and that somebody else has created a new one.
                 Some(old) if *old != uid => return Ok(Deleted::Gone),
                 None if meta.deletion_timestamp.is_none() => {
                     let seen = ObjectMeta { uid: meta.uid, ..ObjectMeta::default() };

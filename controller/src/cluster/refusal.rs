@@ -1,8 +1,8 @@
-//! Decides which parts of a refusal may be repeated in our messages. The API server, an admission policy or a webhook chose
-//! the words of the refusal.
+//! Decides which parts of the message of a refusal may be repeated in our messages. The API server, an admission policy
+//! or a webhook wrote this message.
 //!
-//! The refusal of a Secret may quote its values: the new one and also the old one, for every verb. So nothing of its
-//! text is repeated. The message is made of known words only: the reason, the fields and what is wrong with them, the
+//! The refusal of a Secret may quote old and new values of the Secret, whatever the verb of the request. So its text is
+//! never repeated. Our message is made only of known words: the reason, the fields and what is wrong with them, the
 //! policy or webhook that refused, and the right that an account does not have.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,10 +16,10 @@ use super::ApiError;
 
 /// Every message about a refused Secret begins with this.
 pub(super) const OF_SECRET: &str = "the API server refused the Secret";
-/// A cause, in words.
+/// The words for a cause: the namespace is being deleted.
 pub(super) const NAMESPACE_GOES: &str = "the namespace is being deleted";
 
-/// A hint for a field that must be a string and is a number or a boolean in YAML.
+/// The hint for a field that must be a string but is a number or a boolean in YAML.
 const QUOTE: &str = "; quote the value: in YAML, 123, true, yes, no, on, off, y and n are not text";
 
 /// What a request is about.
@@ -27,7 +27,7 @@ const QUOTE: &str = "; quote the value: in YAML, 123, true, yes, no, on, off, y 
 pub(super) enum About {
     /// Secrets: the API server's text may quote their values.
     Secrets,
-    /// Anything else.
+    /// Anything but Secrets.
     Others,
 }
 
@@ -46,12 +46,13 @@ impl About {
         if resource == Some("secrets") { Self::Secrets } else { Self::Others }
     }
 
-    /// The error for an answer with a status `code` that means failure. `method` and `sent` are the method and the body
-    /// of the request.
+    /// The error for an answer whose status `code` means a failure. `method` and `sent` are the method and the body of
+    /// the request.
     pub(super) fn refused(self, method: &Method, code: u16, answer: &[u8], sent: &[u8]) -> ApiError {
         let status: Status = serde_json::from_slice(answer).unwrap_or_default();
         let not_of_its_kind = (code == 500).then(|| not_of_its_kind(status.message.as_deref()?)).flatten();
-        // It is the request that is wrong: nothing was written, and another try is refused as well.
+        // In this case the request is wrong, not the API server: nothing was written, and another try would be refused,
+        // too. So the code becomes 400.
         let code = if not_of_its_kind.is_some() { 400 } else { code };
         match self {
             Self::Secrets => of_secrets(method, code, &status, sent),
@@ -103,15 +104,17 @@ fn of_immutable(cause: &StatusCause) -> bool {
 fn hint(method: &Method, code: u16, causes: &[String]) -> &'static str {
     match code {
         403 if *method == Method::DELETE => {
-            "; an account that deletes it needs the right to delete secrets in its namespace, and no admission policy \
+            "; an account that deletes the Secret needs the right to delete secrets in its namespace, and no admission policy \
              may refuse it"
         }
-        403 if *method == Method::GET => "; an account that reads it needs the right to get secrets in its namespace",
+        403 if *method == Method::GET => {
+            "; an account that reads the Secret needs the right to get secrets in its namespace"
+        }
         403 => {
-            "; an account that writes it needs the rights to create and patch secrets in its namespace, and no \
+            "; an account that writes the Secret needs the rights to create and patch secrets in its namespace, and no \
              admission policy may refuse it"
         }
-        422 if causes.iter().any(|cause| cause.ends_with(REQUIRED)) => "; its type requires this value",
+        422 if causes.iter().any(|cause| cause.ends_with(REQUIRED)) => "; the type of the Secret requires this value",
         422 => {
             "; some types require certain values, and neither the type of a Secret nor an immutable Secret can be \
              changed: delete the Secret, and it is made again"
@@ -120,8 +123,8 @@ fn hint(method: &Method, code: u16, causes: &[String]) -> &'static str {
     }
 }
 
-/// The reasons that a `metav1.Status` can have. A webhook may write anything into this field, so only known reasons are
-/// repeated.
+/// The reasons that a `metav1.Status` can have. A webhook may write any text as the reason, so only these known reasons
+/// are repeated.
 const REASONS: &[&str] = &[
     "Unauthorized",
     "Forbidden",
@@ -187,11 +190,11 @@ const FIELDS: &[&str] = &[
 const KEYS: &[&str] =
     &["tls.crt", "tls.key", ".dockercfg", ".dockerconfigjson", "username", "password", "ssh-privatekey"];
 
-/// Which fields are wrong, and how, each once. A field name is repeated only if every Secret has this field or if it is
-/// in the request; otherwise it may be any text.
+/// Which fields are wrong, and how; each pair is named once. The name of a field is repeated only if it is a known
+/// field of Secrets or a key in the request, because any other name may be any text.
 fn known_causes(causes: &[StatusCause], sent: &[u8]) -> Vec<String> {
     let mut keys: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
-    // Only the names are parsed. The values are skipped, and not copied.
+    // Only the keys of the values are parsed. The values themselves are skipped and not copied.
     let sent: Sent = serde_json::from_slice(sent).unwrap_or_default();
     keys.extend(sent.data.into_iter().flatten().map(|(key, _)| key));
     let mut known = Vec::new();
@@ -239,8 +242,8 @@ fn admission(message: &str) -> Option<String> {
     Some(format!("ValidatingAdmissionPolicy {name} denied the request"))
 }
 
-/// Which right an account does not have. The API server says this before it reads the body. The authorizer's own text
-/// follows, and is left out.
+/// Which right an account does not have. The API server says this before it reads the body, so the sentence has no
+/// value. The authorizer's own text comes after it, and is left out.
 fn missing_right(message: &str) -> Option<String> {
     let (user, rest) = without_object(message)?.strip_prefix("User \"")?.split_once("\" cannot ")?;
     let (verb, rest) = rest.split_once(" resource \"")?;
@@ -251,7 +254,7 @@ fn missing_right(message: &str) -> Option<String> {
         .then(|| format!("{} cannot {verb} {resource}", manifests::printable(user)))
 }
 
-/// The text after `secrets "db" is forbidden: `, with which the API server begins.
+/// The text after the beginning of the API server's message, as in `secrets "db" is forbidden: `.
 fn without_object(message: &str) -> Option<&str> {
     let (kind, rest) = message.split_once(' ')?;
     if !kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'.') {

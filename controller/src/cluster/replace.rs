@@ -2,14 +2,12 @@
 //! allow patch.
 //!
 //! The result is the same as that of a server-side apply: the same content, owned by the same field manager. So the
-//! rest of the controller (drift, digests, what others added) need not know how the Secret was written. It takes three
-//! requests instead of one: a read, a write of the content, and a write of the ownership. The last one is needed
-//! because a write records only the fields that it changes.
+//! rest of the controller (drift, digests, values of others) need not know how the Secret was written. This takes three
+//! requests instead of one: a read, a write of the content, and a write of the ownership. The third request is needed
+//! because an update makes the writer the owner only of the fields that it changes.
 //!
 //! # Caveats
-//! As with Sealed Secrets, labels and annotations that others added to the Secret of a SealedSecret are removed by the
-//! next write; a server-side apply keeps them. Values are merged into a Secret with the annotation `patch`, and a value
-//! that is removed from the SealedSecret stays in it.
+//! As with Sealed Secrets, the next write removes labels and annotations that others added to the Secret of a SealedSecret; a server-side apply would keep them. If values are merged into a Secret with the annotation `patch`, a value that is removed from the SealedSecret stays in the Secret.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +26,7 @@ use super::{
     api::Api,
 };
 
-/// A Secret. Its values are in memory that is wiped.
+/// A Secret, whose values are in memory that is wiped afterwards.
 #[derive(Default, Deserialize)]
 struct Document {
     #[serde(default)]
@@ -51,7 +49,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 impl Api {
-    /// Does what [`Api::apply`] does, without the verb patch.
+    /// Like [`Api::apply`], but without the verb patch.
     pub(super) async fn replace_secret(
         &self,
         resource: &Resource,
@@ -59,7 +57,7 @@ impl Api {
         name: &str,
         body: &[u8],
     ) -> Result<Written, ApiError> {
-        // The parser's own message may quote a value.
+        // The error has only the position, because the parser's own message may quote a value.
         let ours: Document = serde_json::from_slice(body)
             .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;
         let path = resource.path(namespace, Some(name));
@@ -68,7 +66,8 @@ impl Api {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        // Without this, a Secret that was deleted would be created with a resource version, which is not allowed.
+        // Without this check, a Secret that was deleted would be created with a resource version, which the API server
+        // does not allow.
         let version = |secret: &Document| secret.metadata.get("resourceVersion").cloned();
         if version(&ours).is_some() && version(&ours) != existing.as_ref().and_then(version) {
             return Err(ApiError::changed());
@@ -95,7 +94,7 @@ impl Api {
 }
 
 impl Document {
-    /// This Secret after `ours` was written over it, or merged into it.
+    /// This Secret after `ours` has replaced it or, if it has the annotation `patch`, was merged into it.
     fn with(self, ours: &Self) -> Self {
         if !self.is_merged_into() {
             return ours.renewed(Some(&self));
@@ -114,7 +113,7 @@ impl Document {
         merged
     }
 
-    /// `self`, in the form in which it replaces `existing`.
+    /// `self` with the metadata that it needs to replace `existing`.
     fn renewed(&self, existing: Option<&Self>) -> Self {
         let mut metadata = self.metadata.clone();
         for kept in ["resourceVersion", "uid", "finalizers"] {
@@ -135,7 +134,7 @@ impl Document {
         annotations.is_some_and(|all| all.get(crds::names::PATCH).and_then(Value::as_str) == Some("true"))
     }
 
-    /// The set of its fields, as in `managedFields`.
+    /// The set of the Secret's fields, in the form of `managedFields`.
     fn fields(&self) -> Value {
         let keys = |map: &Map<String, Value>| -> Map<String, Value> {
             map.keys().map(|key| (format!("f:{key}"), json!({}))).collect()
@@ -177,8 +176,8 @@ impl Document {
     }
 }
 
-/// `managedFields` in which our fields look like applied ones. Entries of others are kept only if we merged into their
-/// Secret.
+/// `managedFields` in which our fields look as if we had applied them. Entries of others are kept only if our values
+/// were merged into their Secret.
 fn managed_fields(written: &ObjectMeta, wanted: &Document, owned: Value) -> Value {
     let is_ours = |manager: Option<&str>| manager == Some(crds::FIELD_MANAGER);
     let others = written.managed_fields.iter().flatten().filter(|entry| !is_ours(entry.manager.as_deref()));

@@ -1,5 +1,5 @@
-//! The rights of identities. The API server is asked with SelfSubjectAccessReviews, and its answers are used for a short
-//! time.
+//! The rights of identities. They are asked for with SelfSubjectAccessReviews, and the API server's answers are used
+//! for a short time.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use super::{Api, ApiError};
 use crate::passes;
 
-/// How long an answer of the API server is used. If a right was taken away since, the write itself is refused.
+/// How long an answer of the API server is used. If a right was taken away after the answer, the write itself is
+/// refused.
 const BELIEVED: Duration = Duration::from_secs(30);
 /// A "no" is used for a shorter time, because somebody may be waiting for the right.
 const NO_IS_BELIEVED: Duration = Duration::from_secs(3);
@@ -32,7 +33,7 @@ pub struct Reviews {
     answers: Mutex<HashMap<Review, Arc<Asked>>>,
 }
 
-/// A question that was sent, or is about to be sent.
+/// The answer to a question that was sent or is about to be sent.
 type Asked = OnceCell<Result<Answer, ApiError>>;
 
 #[derive(Debug)]
@@ -41,7 +42,7 @@ struct Answer {
     at: Instant,
 }
 
-/// One question: may this user do this?
+/// One question: whether this user may do this.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Review {
     user: String,
@@ -54,8 +55,8 @@ struct Review {
 }
 
 impl Reviews {
-    /// Why the identity of `api` may not write the object; `None` if it may. `exists` says whether the object exists:
-    /// to create an object with an apply, the right to create is needed as well.
+    /// Why the identity of `api` may not write the object; `None` if it may. `exists` says whether the object exists,
+    /// because an apply that creates an object also needs the right to create.
     pub(crate) async fn refusal(
         &self,
         api: &Api,
@@ -97,7 +98,7 @@ impl Reviews {
         }
     }
 
-    /// Forgets what the identity of `api` was refused, because somebody has asked for another try.
+    /// Forgets the answers that refuse something to the identity of `api`, because somebody has asked for another try.
     pub(crate) fn forget_refusals(&self, api: &Api) {
         let Some(user) = api.user() else { return };
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,8 +107,8 @@ impl Reviews {
         });
     }
 
-    /// If several passes ask the same question at the same time, it is sent once. If it fails, it fails for all of
-    /// them.
+    /// Asks the API server. If several passes ask the same question at the same time, it is sent once, and a failure of
+    /// the request is the result for all these passes.
     async fn ask(&self, api: &Api, review: Review) -> Result<bool, ApiError> {
         let answer = self.answer_to(&review);
         let asks = AtomicBool::new(false);
@@ -120,13 +121,13 @@ impl Reviews {
         };
         let answer = answer.get_or_init(ask).await;
         if answer.as_ref().is_err_and(ApiError::is_transient) && !asks.into_inner() {
-            // Another pass had sent the question.
+            // Another pass had sent the question, so the missing answer is noted for this pass, too.
             passes::unanswered();
         }
         answer.as_ref().map(|answer| answer.allowed).map_err(Clone::clone)
     }
 
-    /// The answer that is known, or will be.
+    /// The place for the answer to `review`: it has the known answer, or will have it.
     fn answer_to(&self, review: &Review) -> Arc<Asked> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = answers.get(review).filter(|answer| counts(answer)) {

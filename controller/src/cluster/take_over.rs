@@ -11,7 +11,8 @@ use pipeline::Resource;
 
 use super::{Written, answer::ApiError, api::Api};
 
-/// How often this is tried if somebody else writes to the object in the meantime, and how many versions are taken over.
+/// How often a take-over is tried if others write to the object in the meantime. Also how many API versions are taken
+/// over.
 const TRIES: usize = 8;
 
 /// An object as it is in Git.
@@ -19,7 +20,7 @@ const TRIES: usize = 8;
 pub struct AsInGit<'a> {
     /// The id of the object.
     pub id: &'a ObjectId,
-    /// Its kind.
+    /// The kind of the object.
     pub resource: &'a Resource,
     /// The manifest that is applied.
     pub body: &'a Map<String, Value>,
@@ -71,9 +72,10 @@ impl Api {
         Err(ApiError::Busy)
     }
 
-    /// Moves all field ownership of an object to the version in which it is in Git. Returns whether there was any in
-    /// another version. This is needed because, for an apply, the API server converts the object into every version in
-    /// which somebody owns fields, and refuses the apply if a field does not exist in that version.
+    /// Moves all field ownership of an object to the API version that the object has in Git. Returns whether somebody
+    /// owned fields in another version. This is needed because, for an apply, the API server converts the object into
+    /// every version in which somebody owns fields, and refuses the apply if a field does not exist in one of these
+    /// versions.
     pub async fn move_to_version(&self, object: AsInGit<'_>) -> Result<bool, ApiError> {
         let api_version = object.resource.api_version();
         for _ in 0..TRIES {
@@ -97,8 +99,8 @@ impl Api {
         self.apply(object.resource, object.id.namespace.as_deref(), &object.id.name, object.json()).await
     }
 
-    /// Undoes a take-over that could not be completed. If the undo fails, that is not reported; the failure of the
-    /// take-over is reported.
+    /// Undoes a take-over that could not be completed. If this fails, too, only the failure of the take-over is
+    /// reported.
     async fn give_back(&self, object: AsInGit<'_>, before: &[ManagedFieldsEntry], taken: &[ManagedFieldsEntry]) {
         let namespace = object.id.namespace.as_deref();
         let Ok(meta) = self.get_metadata(object.resource, namespace, &object.id.name).await else { return };
@@ -106,11 +108,12 @@ impl Api {
         if let (true, Some(version)) = (is_as_taken, meta.resource_version)
             && let Err(error) = self.write_entries(object, &version, before).await
         {
-            tracing::debug!(object = %object.id, %error, "its fields are ours, though it cannot be applied");
+            tracing::debug!(object = %object.id, %error, "could not give back the fields that were taken over");
         }
     }
 
-    /// The write is refused if somebody else wrote since `version`.
+    /// Writes `entries` as the `managedFields` of the object. The API server refuses this if somebody else wrote since
+    /// `version`.
     async fn write_entries(
         &self,
         object: AsInGit<'_>,
@@ -122,7 +125,7 @@ impl Api {
     }
 }
 
-/// Whether the entries of the main resource are the same, apart from their times.
+/// Whether the entries about the object itself, not about its subresources, are the same apart from their times.
 fn same(now: &[ManagedFieldsEntry], taken: &[ManagedFieldsEntry]) -> bool {
     let of_object = |entries: &[ManagedFieldsEntry]| {
         let own = entries.iter().filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
@@ -133,5 +136,5 @@ fn same(now: &[ManagedFieldsEntry], taken: &[ManagedFieldsEntry]) -> bool {
     of_object(now) == of_object(taken)
 }
 
-/// The field managers whose objects are taken over; see [`Managers`].
+/// The field managers whose fields are taken over; see [`Managers`].
 pub(super) type TakesOverFrom = std::sync::Arc<Managers>;

@@ -1,4 +1,4 @@
-//! What a refusal says about the namespace of an object.
+//! What a refusal of the API server says about an object or its namespace.
 
 use super::{
     ApiError,
@@ -14,8 +14,8 @@ pub enum NoPlace {
     Going,
 }
 
-/// What is wrong with the object's namespace, if the object was refused because of it. The caller knows that the kind
-/// is served, so "not found" is about the namespace.
+/// What is wrong with the object's namespace, if the object was refused because of its namespace. The caller knows that
+/// the kind is served, so "not found" can only be about the namespace.
 pub fn no_place(error: &ApiError) -> Option<NoPlace> {
     let ApiError::Refused { code, reason, message } = error else { return None };
     match (*code, reason.as_str()) {

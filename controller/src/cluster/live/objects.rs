@@ -1,4 +1,4 @@
-//! The current state of every object, and whether it is as it was applied.
+//! The current state of every object, and whether the object still is as it was applied.
 
 use std::{collections::HashSet, sync::MutexGuard};
 
@@ -17,17 +17,18 @@ pub struct LiveObject {
     pub uid: Box<str>,
     /// Resource version.
     pub version: u64,
-    /// Digest of the fields that gitseal owns in it.
+    /// Digest of the fields of the object that gitseal owns.
     pub fields: Option<FieldsDigest>,
-    /// Only for Secrets: the facts that decide whether a SealedSecret may write to it.
+    /// Only for a Secret: the facts that decide whether a SealedSecret may write the Secret.
     pub secret: Option<Box<SecretFacts>>,
-    /// Whether it is a Job with a time to live that is complete or being deleted.
+    /// Whether the object is a Job with a time to live that is complete or being deleted.
     pub expires: bool,
-    /// Whether it is being deleted.
+    /// Whether the object is being deleted.
     pub going: bool,
-    /// Whether it has the annotation that keeps it from being pruned.
+    /// Whether the object has the annotation that keeps it from being pruned.
     pub kept: bool,
-    /// Its `managedFields`, but only if the object was changed: they show who changed it.
+    /// The `managedFields` of the object, which show who changed it. They are kept only while the object differs from
+    /// what was applied.
     pub owners: Option<Box<[ManagedFieldsEntry]>>,
 }
 
@@ -35,39 +36,39 @@ pub struct LiveObject {
 #[derive(Default)]
 pub(super) struct Object {
     pub(super) expected: Option<FieldsDigest>,
-    /// Resource version of our last write. Events with an older version are ignored.
+    /// Resource version of our last write. Events that show an older version are ignored.
     pub(super) applied_version: u64,
     /// Resource version at which the object was last seen as deleted.
     pub(super) gone_version: u64,
-    /// The number of all finished writes when our last write of this object finished; see [`Live::sweep`].
+    /// How many writes of any object had finished when our last write of this object finished; see [`Live::sweep`].
     pub(super) written: u64,
-    /// Whether our last write made the object.
+    /// Whether our last write created the object.
     pub(super) is_made: bool,
-    /// Number of our writes in progress.
+    /// Number of our writes of this object that are in progress.
     pub(super) in_flight: u32,
-    /// The number of all observations when this object was last observed.
+    /// How many observations of any object had been made when this object was last observed.
     pub(super) observed: u64,
     pub(super) awaited: bool,
     pub(super) live: Option<LiveObject>,
-    /// The Sync that the labels of the object name, if that is not its owner.
+    /// The Sync that the labels of the object name, if this is not the owner of the object.
     pub(super) says: Option<Box<ObjectKey>>,
-    /// Whether the labels of the object name its owner.
+    /// Whether the labels of the object name the owner of the object.
     pub(super) is_confirmed: bool,
-    /// How a Job that no longer exists ended.
+    /// If the object does not exist: how it disappeared.
     pub(super) end: End,
-    /// The change that the last `Drifted` reported.
+    /// The difference that the last [`Change::Drifted`] reported.
     pub(super) reported: Option<Touched>,
 }
 
-/// How an object that does not exist ended.
+/// How an object that does not exist disappeared.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum End {
-    /// It was deleted while nobody watched, or it never existed.
+    /// The controller did not see it: the object was deleted while no watch was running, or it never existed.
     #[default]
     Unseen,
-    /// Somebody deleted it.
+    /// Somebody deleted the object.
     CutShort,
-    /// It was a Job that ended, and Kubernetes deleted it after its time to live.
+    /// The object was a Job that ended, and Kubernetes deleted it after its time to live.
     Expired,
 }
 
@@ -75,35 +76,36 @@ pub(super) enum End {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Touched {
     Gone,
-    /// It is being deleted.
+    /// The object is being deleted.
     Going,
-    /// Its labels name another Sync.
+    /// The labels of the object name another Sync.
     Taken,
     Fields(Option<FieldsDigest>),
-    /// It has this number of values of others beside ours.
+    /// The object is a Secret with this number of values of others beside ours.
     Mixed(usize),
 }
 
 /// A change of an object that must be reported.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum News {
-    /// It is not as it was applied.
+    /// The object differs from what was applied.
     Drifted,
-    /// It changed, and its health is awaited.
+    /// The object changed, and a Sync waits until it is healthy.
     Progressed,
 }
 
 impl Object {
-    /// How the object differs from what was applied. `None` if it does not, or if nothing was applied.
+    /// How the object differs from what was applied. `None` if it does not differ, or if nothing was applied.
     pub(super) fn touched(&self, is_owned: bool) -> Option<Touched> {
         self.expected?;
         match &self.live {
             None if self.end == End::Expired => None,
             None => Some(Touched::Gone),
-            // A Job that is deleted after its time to live is not reported. Nor is a Secret that belongs to no Sync.
+            // A Job that Kubernetes deletes after its time to live does not count as changed. Neither does a Secret
+            // that is being deleted and belongs to no Sync.
             Some(live) if live.going && is_owned && !live.expires => Some(Touched::Going),
             Some(live) if live.fields != self.expected => Some(Touched::Fields(live.fields)),
-            // All Syncs apply with the same field manager, so only the labels show that another Sync has applied the
+            // All Syncs apply under the same field manager, so only the labels show that another Sync has applied the
             // object.
             Some(_) if is_owned && self.says.is_some() => Some(Touched::Taken),
             Some(LiveObject { secret: Some(facts), .. }) if facts.is_mixed() => {
@@ -113,7 +115,7 @@ impl Object {
         }
     }
 
-    /// The change that must be reported, if it was not reported before.
+    /// The change that must be reported, unless the same change was reported before.
     pub(super) fn judge(&mut self, is_owned: bool) -> Option<News> {
         let touched = self.touched(is_owned);
         if let (None, Some(live)) = (touched, &mut self.live) {
@@ -133,7 +135,7 @@ impl Object {
         }
     }
 
-    /// Forgets all resource versions: those that come next may be lower.
+    /// Forgets all resource versions, because the next ones may be lower.
     pub(super) fn forget_versions(&mut self) {
         self.applied_version = 0;
         self.gone_version = 0;
@@ -142,7 +144,7 @@ impl Object {
         }
     }
 
-    /// Its owner gives the object up: what was applied does not count any more.
+    /// Forgets what was applied, because the owner gives the object up.
     pub(super) fn let_go(&mut self) {
         self.expected = None;
         self.reported = None;
@@ -156,8 +158,8 @@ impl Object {
 }
 
 impl Live {
-    /// Stores what a read of a Secret showed (its metadata, or `None` if it does not exist), for a controller that does
-    /// not watch Secrets.
+    /// Stores what a read of a Secret showed: its metadata, or `None` if the Secret does not exist. This is for a
+    /// controller that does not watch Secrets.
     pub fn note_read(&self, id: &ObjectId, meta: Option<&ObjectMeta>) {
         if let Some(meta) = meta {
             return self.observe(id.clone(), resource_version(meta), Some(live_object(meta, true)), None);
@@ -168,12 +170,12 @@ impl Live {
         }
     }
 
-    /// The object as it was last seen.
+    /// The state in which the object was last seen.
     pub fn get(&self, id: &ObjectId) -> Option<LiveObject> {
         self.index().entries.get(id)?.object.live.clone()
     }
 
-    /// Whether the object is a Job that ended and was deleted after its time to live.
+    /// Whether the object was a Job that ended and that Kubernetes deleted after its time to live.
     pub fn has_expired(&self, id: &ObjectId) -> bool {
         self.index()
             .entries
@@ -181,8 +183,8 @@ impl Live {
             .is_some_and(|entry| entry.object.live.is_none() && entry.object.end == End::Expired)
     }
 
-    /// Whether we are writing the object now. Until the write ends, what is known of the object may be from before or
-    /// after it.
+    /// Whether a write of ours to the object is in progress. Until this write ends, the known state of the object may
+    /// be the one before or the one after the write.
     pub fn is_being_written(&self, id: &ObjectId) -> bool {
         self.index().entries.get(id).is_some_and(|entry| entry.object.in_flight > 0)
     }
@@ -192,28 +194,29 @@ impl Live {
         self.index().entries.get(id)?.object.expected
     }
 
-    /// The version of the object as it was last seen, unless versions may have gone back since.
+    /// The resource version at which the object was last seen; `None` if versions were forgotten since then, because
+    /// they may be lower now.
     pub fn version(&self, id: &ObjectId) -> Option<u64> {
         let version = self.index().entries.get(id)?.object.live.as_ref()?.version;
         (version > 0).then_some(version)
     }
 
-    /// Whether we made the object and nobody has written it since, not even its status.
+    /// Whether we created the object and nobody has written to it since then, not even to its status.
     pub fn is_as_made(&self, id: &ObjectId) -> bool {
         self.index().entries.get(id).map(|entry| &entry.object).is_some_and(|object| {
             object.is_made && object.live.as_ref().is_some_and(|live| live.version == object.applied_version)
         })
     }
 
-    /// Whether [`Change::Progressed`] is reported for `id` from now on.
+    /// Sets whether [`Change::Progressed`] is reported for `id` from now on.
     pub fn await_health(&self, id: &ObjectId, awaited: bool) {
         if let Some(entry) = self.index().entries.get_mut(id) {
             entry.object.awaited = awaited;
         }
     }
 
-    /// No longer assumes that the objects are still as they were applied, because the API server shows an earlier state.
-    /// Digests of fields cannot show this: they say who owns a field, not which value it has.
+    /// Stops assuming that objects are as they were applied, because the API server shows an earlier state. The digests
+    /// of fields cannot show which objects went back: they depend on who owns a field, not on its value.
     pub fn distrust(&self) {
         {
             let mut index = self.index();
@@ -225,7 +228,7 @@ impl Live {
         self.send(Change::WentBack);
     }
 
-    /// The watch showed `id` at `version`. `live` is `None` if it was deleted.
+    /// Records that the watch showed `id` at `version`. `live` is `None` if the object was deleted.
     pub(super) fn observe(&self, id: ObjectId, version: u64, live: Option<LiveObject>, says: Option<ObjectKey>) {
         let mut index = self.index();
         index.observations += 1;
@@ -244,9 +247,9 @@ impl Live {
         self.replace(index, id, live);
     }
 
-    /// A list after a failed watch shows `id`. The list began when `writes` writes had ended. What it shows is true,
-    /// unless we have written the object since. Returns whether the list shows the object at an earlier version than
-    /// was seen before.
+    /// Records that a list after a failed watch shows `id`. The list began when `writes` writes had ended. What it
+    /// shows is taken as the current state, unless we have written the object since the list began. Returns whether the
+    /// list shows the object at an earlier version than was seen before.
     pub(super) fn relist(
         &self,
         id: ObjectId,
@@ -269,7 +272,7 @@ impl Live {
         version < known
     }
 
-    /// Stores `live` as the current state of `id`, and reports the change to the Syncs that it may concern.
+    /// Stores `live` as the current state of `id`, and reports the change if it concerns a Sync or a SealedSecret.
     fn replace(&self, mut index: MutexGuard<'_, Index>, id: ObjectId, live: Option<LiveObject>) {
         let Some(entry) = index.entries.get_mut(&id) else {
             return;
@@ -290,7 +293,8 @@ impl Live {
             index.entries.remove(&id);
         }
         drop(index);
-        // Our own write, which the watch shows after its answer, does not count as progress.
+        // If the watch shows our own write, of which the API server's answer told us already, this does not count as
+        // progress.
         if let Some(change) = change.filter(|change| !is_known || !matches!(change, Change::Progressed { .. })) {
             self.send(change);
         }
@@ -304,9 +308,9 @@ impl Live {
         self.index().writes
     }
 
-    /// Called after a list (of one namespace, or of all) that began when `writes` writes had ended. Objects that are
-    /// not in it were deleted. An object that we wrote since may be newer than the list, so the list says nothing about
-    /// it.
+    /// Records that objects are gone that are not in a new list, `seen`, of one namespace or of all. The list began
+    /// when `writes` writes had ended. An object that we have written since then may be newer than the list, so the
+    /// list says nothing about this object.
     pub(super) fn sweep(&self, watched: (&str, &str, Option<&str>), seen: &HashSet<ObjectId>, writes: u64) {
         let (group, kind, namespace) = watched;
         let gone: Vec<_> = self

@@ -11,16 +11,16 @@ use super::{Change, Entry, Index, Live};
 /// Which Sync has an object, and which Syncs want it.
 #[derive(Default)]
 pub(super) struct Claim {
-    /// The Sync that has it.
+    /// The Sync that has the object.
     pub(super) owner: Option<ObjectKey>,
-    /// Syncs that wanted the object and could not have it. They are notified when the owner gives it up.
+    /// Syncs that want the object while another Sync has it. They are notified when the owner gives the object up.
     pub(super) waiting: Vec<ObjectKey>,
-    /// The Sync that gave the object up for another one. It is notified when the other one has applied it.
+    /// The Sync that gave the object up for another Sync. It is notified when the other Sync has applied the object.
     pub(super) leaving: Option<Box<ObjectKey>>,
 }
 
 impl Entry {
-    /// From now on the object belongs to `sync`, even if its labels name another Sync.
+    /// Makes `sync` the owner of the object, even if the object's labels name another Sync.
     fn own(&mut self, sync: &ObjectKey) {
         if self.claim.owner.as_ref() == Some(sync) {
             return;
@@ -31,7 +31,7 @@ impl Entry {
         self.claim.owner = Some(sync.clone());
     }
 
-    /// From now on the object belongs to no Sync.
+    /// Makes the object belong to no Sync.
     fn disown(&mut self) {
         let owner = self.claim.owner.take();
         if std::mem::take(&mut self.object.is_confirmed) {
@@ -42,8 +42,8 @@ impl Entry {
 }
 
 impl Index {
-    /// The Sync that the object's labels name, as far as the object was seen. A Secret that a SealedSecret owns belongs
-    /// to the Sync that has the SealedSecret.
+    /// The Sync that the object's labels name; `None` if the object was not seen. A Secret that a SealedSecret owns
+    /// belongs to the Sync that has the SealedSecret.
     fn said(&self, id: &ObjectId) -> Option<ObjectKey> {
         let live = |id: &ObjectId| {
             let entry = self.entries.get(id)?;
@@ -59,7 +59,7 @@ impl Index {
 }
 
 impl Live {
-    /// Makes `sync` the owner of `id`. Fails with the present owner if that is another Sync.
+    /// Makes `sync` the owner of `id`. If another Sync is the owner, the error is this other Sync.
     pub fn claim(&self, sync: &ObjectKey, id: &ObjectId) -> Result<(), ObjectKey> {
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
@@ -72,16 +72,16 @@ impl Live {
         }
     }
 
-    /// Makes `sync` the owner of `id` because a stored inventory says so. `expected` are the fields that it owned.
-    /// Returns false if another Sync has the object. If two inventories have the same object, it belongs to the Sync
-    /// that the object's labels name, as far as the object was seen.
+    /// Makes `sync` the owner of `id`, because the stored inventory of `sync` has the object. `expected` is the digest
+    /// of the fields that gitseal owned. If two inventories have the object, the owner is the Sync that the object's
+    /// labels name; if no such labels were seen, the first Sync. Returns whether `sync` is the owner.
     pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) -> bool {
         let is_listed = self.is_listed(id);
         let mut index = self.index();
         let said = index.said(id);
         let entry = index.entries.entry(id.clone()).or_default();
-        // Two inventories have the object: a hand-over was in progress, or one of the statuses was forged. The Sync
-        // that has it now is told that the other one may want it.
+        // If two inventories have the object, a hand-over was in progress, or one of the statuses was forged. The Sync
+        // that is not the owner is recorded as waiting for the object, because it may want the object.
         let waits = match entry.claim.owner.clone() {
             Some(owner) if owner == *sync => return true,
             Some(owner) if said.as_ref() == Some(sync) => {
@@ -96,7 +96,7 @@ impl Live {
         if is_given {
             entry.own(sync);
             entry.object.expected = expected;
-            // Before the first list, no object is known to exist. So nothing is reported until the list has arrived.
+            // Until the first list has arrived, no object is known to exist, so nothing is reported.
             change = (is_listed || entry.object.live.is_some()).then(|| entry.judge(id)).flatten();
         }
         if let Some(waits) = waits.filter(|waits| !entry.claim.waiting.contains(waits)) {
@@ -110,7 +110,7 @@ impl Live {
         is_given
     }
 
-    /// The Sync that the object's labels name, as far as the object was seen.
+    /// The Sync that the object's labels name; `None` if the object was not seen.
     pub fn says(&self, id: &ObjectId) -> Option<ObjectKey> {
         self.index().said(id)
     }
@@ -121,7 +121,8 @@ impl Live {
         is_listed && self.says(id).as_ref() != Some(sync)
     }
 
-    /// `sync` wants `id`, and another Sync has it. `sync` is notified when that one gives it up.
+    /// Records that `sync` wants `id`, which another Sync has. `sync` is notified when the other Sync gives the object
+    /// up.
     pub fn wait_for(&self, sync: &ObjectKey, id: &ObjectId) {
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
@@ -129,7 +130,7 @@ impl Live {
         if waits {
             entry.claim.waiting.push(sync.clone());
         }
-        // The owner may have given it up in the meantime.
+        // The owner may have given the object up in the meantime.
         let is_free = entry.claim.owner.is_none();
         if entry.is_nothing() {
             index.entries.remove(id);
@@ -143,7 +144,7 @@ impl Live {
         }
     }
 
-    /// `sync` does not wait for any object any more.
+    /// Records that `sync` no longer waits for any object.
     pub fn stop_waiting(&self, sync: &ObjectKey) {
         let mut index = self.index();
         for id in index.waits.remove(sync).unwrap_or_default() {
@@ -158,7 +159,8 @@ impl Live {
         self.index().entries.get(id).map(|entry| entry.claim.waiting.clone()).unwrap_or_default()
     }
 
-    /// Gives `id` up for the Sync `to`, and notifies `to` now. `sync` is notified when `to` has applied the object.
+    /// Gives `id`, which `sync` has, up for the Sync `to`, and notifies `to`. `sync` is notified when `to` has applied
+    /// the object.
     pub fn hand_over(&self, sync: &ObjectKey, id: &ObjectId, to: &ObjectKey) {
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
@@ -167,8 +169,8 @@ impl Live {
         }
         entry.disown();
         entry.claim.leaving = Some(Box::new(sync.clone()));
-        // `to` is notified now, and stays registered until it has looked: a suspended Sync does so only after it is
-        // resumed.
+        // `to` is notified now. It also stays in the list until it looks at the object, which a suspended Sync does
+        // only after it was resumed.
         let waits = entry.claim.waiting.contains(to);
         entry.claim.waiting.retain(|sync| sync != to);
         entry.claim.waiting.insert(0, to.clone());
@@ -180,7 +182,7 @@ impl Live {
         self.send(Change::Released { id: id.clone(), waiting });
     }
 
-    /// Gives `id` up, and notifies the Syncs that wait for it.
+    /// Gives `id`, which `sync` has, up, and notifies the Syncs that wait for it.
     pub fn release(&self, sync: &ObjectKey, id: &ObjectId) {
         let mut index = self.index();
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.claim.owner.as_ref() == Some(sync)) else {
@@ -197,7 +199,7 @@ impl Live {
         }
     }
 
-    /// Objects whose labels name a Sync although no Sync has them. Nothing will ever prune them.
+    /// Objects that no Sync has although their labels name one. No Sync will ever prune these objects.
     pub fn orphans(&self) -> BTreeMap<ObjectKey, BTreeSet<ObjectId>> {
         let mut orphans: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for (id, entry) in &self.index().entries {

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::{Live, LiveObject};
 use crate::cluster::{self, SecretFacts, answer::resource_version, api::SharedResource};
 
-/// A running watch. It ends when this is dropped.
+/// A running watch. The watch ends when this value is dropped.
 pub(super) struct Watch {
     plural: String,
     listed: watch::Receiver<bool>,
@@ -70,8 +70,8 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
         None => kube::Api::all_with(client, &api_resource),
     };
     let secrets = resource.is_secrets();
-    // Secrets are watched without a selector: the controller must know of every existing Secret before a SealedSecret
-    // may write to it.
+    // Secrets are watched without a selector, because the controller must know whether a Secret exists before it writes
+    // the Secret of a SealedSecret.
     let config = watcher::Config::default();
     let config = if secrets { config } else { config.labels(crds::names::SYNC_NAME) };
     let stream = cluster::follow(api, config.clone().streaming_lists(), config);

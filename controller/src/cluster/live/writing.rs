@@ -1,22 +1,23 @@
-//! Writes in progress. What the watch shows during a write may be the effect of this write.
+//! Our writes in progress. What the watch shows during a write may be the effect of this write.
 
 use manifests::ObjectId;
 
 use super::{Change, Live, LiveObject, objects::End};
 use crate::cluster::Written;
 
-/// A write in progress; see [`Live::begin`]. If it is dropped without [`Writing::applied`], the write failed, and what
-/// the watch showed in the meantime was done by others.
+/// A write in progress; see [`Live::begin`]. If it is dropped without [`Writing::applied`], the write failed, and
+/// others did what the watch showed in the meantime.
 pub struct Writing<'a> {
     live: &'a Live,
     id: ObjectId,
-    /// Number of finished writes, and of observations, before it began.
+    /// How many writes of any object had finished when this write began. `observations` counts observations in the same
+    /// way.
     writes: u64,
     observations: u64,
 }
 
 impl Writing<'_> {
-    /// The write succeeded. From now on, the fields that we own are expected to stay as they are.
+    /// Records that the write succeeded. From now on, the fields that we own are expected to stay as they are.
     pub fn applied(self, applied: &Written) {
         let mut index = self.live.index();
         index.writes += 1;
@@ -33,8 +34,8 @@ impl Writing<'_> {
         entry.object.says = None;
         entry.object.is_confirmed = entry.claim.owner.is_some();
         entry.object.applied_version = applied.resource_version;
-        // Only events since the beginning of this write count. Versions cannot be compared, because they may be lower
-        // after a restore.
+        // What the watch showed before this write began does not count. Comparing versions is not enough to find this
+        // out, because versions may be lower after the API server's store was restored.
         let seen_since = entry.object.observed > self.observations;
         let known = entry.object.live.as_ref().map_or(entry.object.gone_version, |live| live.version);
         if !seen_since || known <= applied.resource_version {
@@ -56,7 +57,7 @@ impl Writing<'_> {
         }
     }
 
-    /// We have deleted the object.
+    /// Records that we deleted the object.
     pub fn deleted(self) {
         if let Some(entry) = self.live.index().entries.get_mut(&self.id) {
             entry.object.expected = None;
@@ -86,7 +87,7 @@ impl Drop for Writing<'_> {
 }
 
 impl Live {
-    /// We are about to write `id`. What the watch shows in the meantime is judged when the write has ended.
+    /// Records that we begin to write `id`. What the watch shows until the write ends is judged only after its end.
     pub fn begin(&self, id: &ObjectId) -> Writing<'_> {
         let mut index = self.index();
         index.entries.entry(id.clone()).or_default().object.in_flight += 1;
