@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod condition;
+mod dependency;
 pub mod endpoints;
 mod generate;
 mod helm;
@@ -19,6 +20,7 @@ mod sealed_secret;
 mod sync;
 
 pub use condition::{Condition, ConditionStatus, conditions, find as find_condition, set as set_condition};
+pub use dependency::Dependency;
 pub use generate::{custom_resource_definitions, file_name, file_text, to_yaml};
 pub use helm::{ChartCrds, Helm, ValuesFrom};
 pub use key::ObjectKey;

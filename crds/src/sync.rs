@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Helm, LocalReference, ObjectReference};
+use crate::{Condition, Dependency, Helm, LocalReference, ObjectReference};
 
 /// Which folder of which Repository to apply, and how.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -64,10 +64,10 @@ pub struct SyncSpec {
     #[serde(default = "default_prune_limit")]
     #[schemars(regex(pattern = r"^([0-9]+|(100|[0-9]{1,2})%)$"))]
     pub prune_limit: String,
-    /// Syncs that must be Ready before this Sync is applied.
+    /// Syncs that must be Ready, and objects that must be healthy, before this Sync is applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    pub depends_on: Vec<ObjectReference>,
+    pub depends_on: Vec<Dependency>,
     /// The namespace that every namespaced object is applied in. Default: the namespace in the manifest, or else the
     /// namespace of the Sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -145,6 +145,7 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
         ("", "PersistentVolumeClaim") => phase(object, "Bound"),
         ("", "Namespace") => phase(object, "Active"),
         ("policy", "PodDisruptionBudget") => seen(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(object),
         ("apiregistration.k8s.io", "APIService") => by_condition(object, "Available"),
         _ if is_ours => match seen(object) {
             Health::Current => by_condition(object, "Ready"),
@@ -365,6 +366,17 @@ fn crashing_containers(object: &Value) -> Vec<&str> {
         .filter(|container| text(container, "/state/waiting/reason") == Some("CrashLoopBackOff"))
         .filter_map(|container| text(container, "/name"))
         .collect()
+}
+
+fn definition(object: &Value) -> Health {
+    if let Some(("False", reason, message)) = condition(object, "NamesAccepted") {
+        return Health::Failed(said(reason, message));
+    }
+    match condition(object, "Established") {
+        Some(("True", ..)) => Health::Current,
+        Some(("False", reason, message)) if reason != "Installing" => Health::Failed(said(reason, message)),
+        _ => waiting("it is being installed"),
+    }
 }
 
 fn phase(object: &Value, wanted: &str) -> Health {

@@ -14,6 +14,7 @@ mod control_plane;
 mod crashes;
 mod decryptions;
 mod dependencies;
+mod depends_on_objects;
 mod diff;
 mod drift;
 mod endpoints;

@@ -11,12 +11,13 @@
 //!   replaces the data in memory. If the list shows an earlier state, the API server's store was restored from a
 //!   backup. In this case, nothing that was remembered about applied objects is trusted ([`Live::distrust`]).
 //!
-//! The module `objects` has the state of each object, `ownership` the Sync that has it, and `writing` our own writes in
-//! progress.
+//! The module `objects` has the state of each object, `ownership` the Sync that has it, `writing` our own writes in
+//! progress, and `lookouts` watches on objects that Syncs wait for and do not have.
 //!
 //! # Caveat
 //! Suppose that an object is deleted after our write reached the API server and before its answer reaches us. If the watch on the kind begins again with a new list at this moment, the deletion is noticed only with the next list after that.
 
+mod lookouts;
 mod objects;
 mod ownership;
 mod watch;
@@ -32,11 +33,15 @@ use manifests::ObjectId;
 use pipeline::{Resource, plan::LiveView};
 use tokio::sync::mpsc;
 
-pub use self::objects::LiveObject;
 use self::{
+    lookouts::Lookouts,
     objects::{End, News, Object},
     ownership::Claim,
     watch::Watch,
+};
+pub use self::{
+    lookouts::{Named, Sight},
+    objects::LiveObject,
 };
 use super::{Namespaces, api::SharedResource};
 use crate::metrics::Metrics;
@@ -58,6 +63,11 @@ pub enum Change {
     /// An object that a Sync waits for until it is healthy was changed.
     Progressed {
         /// The Sync that owns the object.
+        sync: ObjectKey,
+    },
+    /// What a Sync waits for (`spec.dependsOn`) may have changed.
+    Awaited {
+        /// The Sync that waits.
         sync: ObjectKey,
     },
     /// A Secret was changed or deleted. This may concern a SealedSecret of the same name.
@@ -133,6 +143,7 @@ struct Inner {
     namespaces: Namespaces,
     index: Mutex<Index>,
     watches: Mutex<HashMap<Watched, Watch>>,
+    lookouts: Mutex<Lookouts>,
     changes: mpsc::UnboundedSender<Change>,
 }
 
@@ -165,7 +176,8 @@ impl Live {
         namespaces: Namespaces,
     ) -> (Self, mpsc::UnboundedReceiver<Change>) {
         let (changes, receiver) = mpsc::unbounded_channel();
-        let inner = Inner { client, metrics, namespaces, index: Mutex::default(), watches: Mutex::default(), changes };
+        let (index, watches, lookouts) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let inner = Inner { client, metrics, namespaces, index, watches, lookouts, changes };
         (Self { inner: Arc::new(inner) }, receiver)
     }
 

@@ -22,6 +22,10 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
             Change::Drifted { sync, id } => drifted(&ctx, sync, id),
             Change::WentBack => restored::doubt_everything(&ctx),
             Change::Progressed { sync } => ctx.queues.syncs.add(sync),
+            Change::Awaited { sync } => {
+                ctx.retries.wake(&sync);
+                ctx.queues.syncs.add(sync);
+            }
             Change::Released { id, waiting } => {
                 for sync in waiting {
                     ctx.retries.wake(&sync);

@@ -1,19 +1,26 @@
-//! `spec.dependsOn`: a Sync waits until the Syncs that it names are Ready.
+//! `spec.dependsOn`: a Sync waits until the Syncs that it names are Ready, and the objects are healthy.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod object;
 
-use crds::{ConditionStatus, ObjectKey, Sync, conditions, find_condition};
-use pipeline::{Stage, StageError};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::source::content_of;
-use crate::context::{Context, InStore as _};
+use crds::{ConditionStatus, Dependency, ObjectKey, Sync, conditions, find_condition};
+use manifests::ObjectId;
+use pipeline::{Stage, StageError, plan::LiveView as _};
+
+pub(super) use self::object::LastRead;
+use super::{Pass, Record, account::FORBIDDEN, source::content_of};
+use crate::{
+    cluster::ApiError,
+    context::{Context, InStore as _},
+};
 
 /// The reason while a Sync waits for another one.
 const NOT_READY: &str = "DependencyNotReady";
 const CYCLE: &str = "DependencyCycle";
 
-/// Why a Sync has to wait for another one.
-#[derive(Debug, thiserror::Error)]
+/// Why a Sync has to wait.
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum DependencyError {
     /// The other Sync does not exist.
     #[error("it waits for Sync {0}, which does not exist; create it, or correct spec.dependsOn")]
@@ -29,40 +36,121 @@ pub(super) enum DependencyError {
     Suspended(ObjectKey),
     /// The Sync waits for itself, through these Syncs.
     #[error("the Syncs of spec.dependsOn wait for each other: {}; remove one of these dependencies", names(.0))]
-    Cycle(Vec<ObjectKey>),
+    Cycle(Vec<Step>),
     /// The other Sync is in another namespace.
     #[error("Sync {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
     CrossNamespace(ObjectKey),
+    /// The object is a Secret.
+    #[error(
+        "spec.dependsOn names Secret {0}, and a Secret cannot be waited for; name the SealedSecret that it is made from"
+    )]
+    Secret(String),
+    /// The cluster does not serve the kind of an object.
+    #[error(
+        "it waits for {} {} of {}, a kind that the cluster does not serve; install its CustomResourceDefinition, or \
+         correct spec.dependsOn",
+        .0.kind.as_deref().unwrap_or_default(), .0.name, .0.api_version.as_deref().unwrap_or_default()
+    )]
+    NoKind(Box<Dependency>),
+    /// The object does not exist.
+    #[error("it waits for {0}, which does not exist; create it, or correct spec.dependsOn")]
+    NoObject(Box<ObjectId>),
+    /// The object is not healthy yet.
+    #[error("it waits for {id}: {why}")]
+    Unhealthy {
+        /// The object.
+        id: Box<ObjectId>,
+        /// What it waits for.
+        why: String,
+    },
+    /// The object failed.
+    #[error("it waits for {id}, which failed: {why}")]
+    Failed {
+        /// The object.
+        id: Box<ObjectId>,
+        /// The reason.
+        why: String,
+    },
+    /// The Sync's identity may not read the object.
+    #[error(
+        "it may not read {id}, which spec.dependsOn names; give its service account the right to `get` it: {source}"
+    )]
+    Forbidden {
+        /// The object.
+        id: Box<ObjectId>,
+        /// The API server's refusal.
+        source: Box<ApiError>,
+    },
+    /// The object could not be read.
+    #[error("{id}, which spec.dependsOn names, could not be read: {source}")]
+    NotRead {
+        /// The object.
+        id: Box<ObjectId>,
+        /// The error of the request.
+        source: Box<ApiError>,
+    },
 }
 
 impl StageError for DependencyError {
     const STAGE: Stage = Stage::Source;
 
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Forbidden { .. } => Stage::Allow,
+            _ => Self::STAGE,
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::CrossNamespace(_) => "AccessDenied",
             Self::Cycle(_) => CYCLE,
-            Self::Missing(_) | Self::NotReady(_) | Self::Outdated(_) | Self::Suspended(_) => NOT_READY,
+            Self::Secret(_) => "InvalidDependency",
+            Self::Forbidden { .. } => FORBIDDEN,
+            Self::Missing(_)
+            | Self::NotReady(_)
+            | Self::Outdated(_)
+            | Self::Suspended(_)
+            | Self::NoKind(_)
+            | Self::NoObject(_)
+            | Self::Unhealthy { .. }
+            | Self::Failed { .. }
+            | Self::NotRead { .. } => NOT_READY,
         }
     }
 
     fn is_terminal(&self) -> bool {
-        matches!(self, Self::CrossNamespace(_) | Self::Cycle(_))
+        matches!(self, Self::CrossNamespace(_) | Self::Cycle(_) | Self::Secret(_))
     }
 
-    /// Whether the other Sync will become Ready by itself, or reports its own problem.
+    /// Whether the other Sync or the object will become Ready by itself, or the other Sync reports its own problem.
     fn is_expected(&self) -> bool {
-        matches!(self, Self::NotReady(_) | Self::Outdated(_))
+        matches!(self, Self::NotReady(_) | Self::Outdated(_) | Self::Unhealthy { .. })
+    }
+}
+
+/// A Sync on the way through dependencies.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Step {
+    sync: ObjectKey,
+    /// The object of this Sync that the one before waits for. `None` if that one waits for the Sync itself.
+    object: Option<ObjectId>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.object {
+            None => write!(f, "{}", self.sync),
+            Some(object) => write!(f, "{object} of {}", self.sync),
+        }
     }
 }
 
 /// The Syncs that `sync` depends on.
 fn of(sync: &Sync) -> impl Iterator<Item = ObjectKey> + '_ {
     let own = sync.metadata.namespace.as_deref().unwrap_or_default();
-    sync.spec
-        .depends_on
-        .iter()
-        .map(move |reference| ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str()))
+    let syncs = sync.spec.depends_on.iter().filter(|dependency| dependency.kind().is_none());
+    syncs.map(move |reference| ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str()))
 }
 
 /// Whether `sync` depends on `key`.
@@ -75,8 +163,36 @@ pub(crate) fn is_waiting(reason: &str) -> bool {
     [NOT_READY, CYCLE].contains(&reason)
 }
 
+impl Pass<'_> {
+    /// Whether everything that the Sync depends on is as it has to be. `is_new` is whether the Sync is about to apply something
+    /// that it has not applied before; otherwise, objects are not read.
+    pub(super) async fn check_dependencies(&self, record: &mut Record, is_new: bool) -> Result<(), DependencyError> {
+        check(self.ctx, self.sync)?;
+        if is_new {
+            if let Some(error) = self.last_answer(record) {
+                return Err(error);
+            }
+            for dependency in &self.sync.spec.depends_on {
+                self.check_object(record, dependency).await.map_err(|error| self.or_cycle(error))?;
+            }
+        }
+        record.last_read = None;
+        self.ctx.cluster.live.stop_looking_out(self.key);
+        Ok(())
+    }
+}
+
+impl Pass<'_> {
+    /// Returns `error`, or the cycle that keeps the object from becoming healthy.
+    fn or_cycle(&self, error: DependencyError) -> DependencyError {
+        use DependencyError::{Cycle, Failed, NoObject, Unhealthy};
+        let may_be_cause = matches!(error, NoObject(_) | Unhealthy { .. } | Failed { .. });
+        may_be_cause.then(|| cycle_of(self.ctx, self.sync)).flatten().map_or(error, Cycle)
+    }
+}
+
 /// Whether all Syncs that `sync` depends on are Ready, with the newest content of their own folders.
-pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
+fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
     for key in of(sync) {
         if !ctx.tenancy.allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(key.namespace.as_str()) {
             return Err(DependencyError::CrossNamespace(key));
@@ -96,7 +212,7 @@ pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
             return Err(DependencyError::Suspended(key));
         }
         if !is_ready {
-            return match cycle(sync, |key| ctx.syncs.get(&key.to_ref())) {
+            return match cycle_of(ctx, sync) {
                 Some(cycle) => Err(DependencyError::Cycle(cycle)),
                 None => Err(DependencyError::NotReady(key)),
             };
@@ -108,39 +224,72 @@ pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
     Ok(())
 }
 
-/// The path from `sync` through its dependencies back to itself, if there is one.
-fn cycle(sync: &Sync, get: impl Fn(&ObjectKey) -> Option<Arc<Sync>>) -> Option<Vec<ObjectKey>> {
+/// The way from `sync` through its dependencies back to itself, if there is one.
+fn cycle_of(ctx: &Context, sync: &Sync) -> Option<Vec<Step>> {
+    let live = &ctx.cluster.live;
+    cycle(sync, |key| ctx.syncs.get(&key.to_ref()), |object| live.owner(object))
+}
+
+/// The Syncs that `sync` depends on, also those that have an object that it depends on.
+fn all_of(sync: &Sync, owner: impl Fn(&ObjectId) -> Option<ObjectKey>) -> Vec<Step> {
+    let syncs = of(sync).map(|sync| Step { sync, object: None });
+    let owners = sync.spec.depends_on.iter().filter_map(|dependency| {
+        let own = sync.metadata.namespace.as_deref().unwrap_or_default();
+        let mut object = object::id_of(dependency, Some(dependency.namespace.as_deref().unwrap_or(own)))?;
+        let mut found = owner(&object);
+        if found.is_none() {
+            // Its kind may have no namespaces.
+            object.namespace = None;
+            found = owner(&object);
+        }
+        Some(Step { sync: found?, object: Some(object) })
+    });
+    syncs.chain(owners).collect()
+}
+
+/// See [`cycle_of`].
+fn cycle(
+    sync: &Sync,
+    get: impl Fn(&ObjectKey) -> Option<Arc<Sync>>,
+    owner: impl Fn(&ObjectId) -> Option<ObjectKey>,
+) -> Option<Vec<Step>> {
     let start = ObjectKey::of(sync);
-    // Every Sync that was found, with the Sync that depends on it. So memory grows with the number of Syncs, not of
-    // paths.
-    let mut found: BTreeMap<ObjectKey, ObjectKey> = BTreeMap::new();
+    // Every Sync that was found, with the one that depends on it. So memory grows with the number of Syncs, not of paths.
+    let mut found: BTreeMap<ObjectKey, (Step, ObjectKey)> = BTreeMap::new();
     let mut next: Vec<ObjectKey> = vec![start.clone()];
-    let waits_for = |key: &ObjectKey| -> Vec<ObjectKey> {
-        if *key == start { of(sync).collect() } else { get(key).iter().flat_map(|other| of(other)).collect() }
+    let waits_for = |key: &ObjectKey| -> Vec<Step> {
+        if *key == start {
+            all_of(sync, &owner)
+        } else {
+            get(key).map(|other| all_of(&other, &owner)).unwrap_or_default()
+        }
     };
     while let Some(waiting) = next.pop() {
-        for key in waits_for(&waiting) {
-            if key == start {
-                let mut way = vec![key, waiting.clone()];
-                while let Some(before) = way.last().and_then(|last| found.get(last)) {
-                    way.push(before.clone());
+        for step in waits_for(&waiting) {
+            if step.sync == start {
+                let mut way = vec![step];
+                let mut before = waiting;
+                while let Some((step, of)) = found.get(&before) {
+                    way.push(step.clone());
+                    before = of.clone();
                 }
+                way.push(Step { sync: start, object: None });
                 way.reverse();
                 return Some(way);
             }
-            if !found.contains_key(&key) {
-                found.insert(key.clone(), waiting.clone());
-                next.push(key);
+            if !found.contains_key(&step.sync) {
+                next.push(step.sync.clone());
+                found.insert(step.sync.clone(), (step, waiting.clone()));
             }
         }
     }
     None
 }
 
-/// A path as text; the middle of a long one is left out.
-fn names(way: &[ObjectKey]) -> String {
+/// A way as text; the middle of a long one is left out.
+fn names(way: &[Step]) -> String {
     const SHOWN: usize = 6;
-    let name = |keys: &[ObjectKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ");
+    let name = |steps: &[Step]| steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ");
     match way.len() {
         count if count <= SHOWN => name(way),
         count => format!(
@@ -178,7 +327,8 @@ mod tests {
             sync("beside", &["one"]),
         ];
         let get = |key: &ObjectKey| all.iter().find(|sync| ObjectKey::of(&***sync) == *key).cloned();
-        let found = |index: usize| cycle(&all[index], get).map(|way| names(&way));
+        let nobody = |_: &ObjectId| None;
+        let found = |index: usize| cycle(&all[index], get, nobody).map(|way| names(&way));
         assert_eq!(found(0).as_deref(), Some("a/self waits for a/self"));
         assert_eq!(found(1).as_deref(), Some("a/one waits for a/two waits for a/three waits for a/one"));
         assert_eq!(found(4), None);
@@ -190,11 +340,31 @@ mod tests {
             })
             .collect();
         let get = |key: &ObjectKey| many.iter().find(|sync| ObjectKey::of(&***sync) == *key).cloned();
-        let told = names(&cycle(&many[0], get).unwrap());
+        let told = names(&cycle(&many[0], get, nobody).unwrap());
         assert!(
             told.starts_with("a/s0 waits for a/s") && told.ends_with(" waits for a/s0") && told.len() < 200,
             "{told}"
         );
         assert_eq!(found(5), None, "it waits for some that wait for each other, and is not one of them");
+    }
+
+    #[test]
+    fn who_waits_for_an_object_waits_for_the_sync_that_has_it() {
+        let object = |name: &str, kind: &str, of: &str| {
+            let depends_on = json!([{"apiVersion": "apps/v1", "kind": kind, "name": of}]);
+            let spec = json!({"repository": {"name": "repo"}, "path": "./", "dependsOn": depends_on});
+            let json = json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec});
+            Arc::new(serde_json::from_value::<Sync>(json).unwrap())
+        };
+        let all = [object("one", "Deployment", "web"), sync("two", &["one"]), object("own", "Role", "cluster-wide")];
+        let get = |key: &ObjectKey| all.iter().find(|sync| ObjectKey::of(&***sync) == *key).cloned();
+        let owner = |id: &ObjectId| match (id.kind.as_str(), &id.namespace) {
+            ("Deployment", Some(_)) => Some(ObjectKey::new("a", "two")),
+            ("Role", None) => Some(ObjectKey::new("a", "own")),
+            _ => None,
+        };
+        let found = |index: usize| cycle(&all[index], get, owner).map(|way| names(&way));
+        assert_eq!(found(0).as_deref(), Some("a/one waits for Deployment a/web of a/two waits for a/one"));
+        assert_eq!(found(2).as_deref(), Some("a/own waits for Role cluster-wide of a/own"));
     }
 }

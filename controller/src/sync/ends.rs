@@ -119,8 +119,15 @@ fn what_is_tried_again_is_never_stalled() {
         DependencyError::NotReady(_) => DependencyError::NotReady(key()), false;
         DependencyError::Outdated(_) => DependencyError::Outdated(key()), false;
         DependencyError::Suspended(_) => DependencyError::Suspended(key()), false;
-        DependencyError::Cycle(_) => DependencyError::Cycle(vec![key()]), true;
+        DependencyError::Cycle(_) => DependencyError::Cycle(Vec::new()), true;
         DependencyError::CrossNamespace(_) => DependencyError::CrossNamespace(key()), true;
+        DependencyError::Secret(_) => DependencyError::Secret("a".into()), true;
+        DependencyError::NoKind(_) => DependencyError::NoKind(Box::default()), false;
+        DependencyError::NoObject(_) => DependencyError::NoObject(Box::new(id())), false;
+        DependencyError::Unhealthy { .. } => DependencyError::Unhealthy { id: Box::new(id()), why: "a".into() }, false;
+        DependencyError::Failed { .. } => DependencyError::Failed { id: Box::new(id()), why: "a".into() }, false;
+        DependencyError::Forbidden { .. } => DependencyError::Forbidden { id: Box::new(id()), source: Box::new(ApiError::Busy) }, false;
+        DependencyError::NotRead { .. } => DependencyError::NotRead { id: Box::new(id()), source: Box::new(ApiError::Busy) }, false;
     });
     all.extend(table! {
         RenderError::Files(SnapshotError::NotStored(_)) => RenderError::Files(SnapshotError::NotStored("a".into())), false;

@@ -310,6 +310,7 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.queues.syncs.forget(key);
     ctx.drift.forget(key);
     ctx.cluster.live.stop_waiting(key);
+    ctx.cluster.live.stop_looking_out(key);
     ctx.wants.forget(key);
     ctx.retries.take(key);
     ctx.records.take_doubt(key);

@@ -161,6 +161,7 @@ impl Pass<'_> {
         if sync.spec.suspend {
             // The pass after the resume finds everything that drifted in the meantime.
             ctx.drift.forget(key);
+            ctx.cluster.live.stop_looking_out(key);
             return self.acknowledge(record, None).await;
         }
         let sourced = {
@@ -312,6 +313,8 @@ impl Pass<'_> {
         let (ctx, started) = (self.ctx, std::time::Instant::now());
         let mut outcome = Outcome::default();
         outcome.applied.inventory = record.inventory.clone();
+        let is_edited = record.seen_generation != self.sync.metadata.generation;
+        let is_new = is_edited || record.content.as_ref() != Some(&sourced.content);
         if scope == Scope::Folder {
             record.seen_generation = self.sync.metadata.generation;
             record.compared_at = Some(Instant::now());
@@ -323,7 +326,7 @@ impl Pass<'_> {
         }
         let revision = sourced.revision.to_string();
         let before = record.status.conditions.clone();
-        let run = self.run(record, &mut sourced, scope, &mut outcome);
+        let run = self.run(record, &mut sourced, (scope, is_new), &mut outcome);
         let (result, told) = telling::while_it_runs(ctx, self.sync, self.key, &revision, before, run).await;
         let result = match result {
             Err(failure) => Err(self.for_want_of_account(failure).await),
@@ -434,11 +437,11 @@ impl Pass<'_> {
         &self,
         record: &mut Record,
         sourced: &mut Sourced,
-        scope: Scope<'_>,
+        (scope, is_new): (Scope<'_>, bool),
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         if scope == Scope::Folder {
-            dependencies::check(self.ctx, self.sync)?;
+            self.check_dependencies(record, is_new).await?;
         }
         self.read_what_was_put_off().await;
         let mut plan = self.prepare(sourced, &record.inventory, scope).await?;

@@ -10,7 +10,7 @@ use manifests::{Location, ObjectId};
 use pipeline::{Inventory, Resource, plan::Barrier};
 use tokio::time::Instant;
 
-use super::{first_inventory, report::Counts, requests::Requests};
+use super::{dependencies::LastRead, first_inventory, report::Counts, requests::Requests};
 use crate::{
     cluster::{Api, ApiError},
     keys::Keyring,
@@ -70,6 +70,8 @@ pub struct Record {
     pub done: Counts,
     /// When the wait for health began.
     pub pending_since: Option<Instant>,
+    /// The last answer about an object of `spec.dependsOn` that the Sync waits for.
+    pub last_read: Option<LastRead>,
     /// The last known problem of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
     /// The requests that ended its pauses.

@@ -425,6 +425,28 @@ fn api_services_wait_until_they_are_available() {
 }
 
 #[test]
+fn definitions_wait_until_they_are_established() {
+    let said = |kind: &str, status: &str, reason: &str| json!({"observedGeneration": null, "conditions": [condition_of(kind, status, reason, "the message")]});
+    check(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        &[
+            ("new", json!({}), json!({"observedGeneration": null}), InProgress, "being installed"),
+            ("installing", json!({}), said("Established", "False", "Installing"), InProgress, "being installed"),
+            ("established", json!({}), said("Established", "True", "InitialNamesAccepted"), Current, ""),
+            ("refused", json!({}), said("Established", "False", "NotAccepted"), Failed, "NotAccepted: the message"),
+            (
+                "with names of another",
+                json!({}),
+                said("NamesAccepted", "False", "ListKindConflict"),
+                Failed,
+                "ListKind",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn custom_resources_by_their_conditions() {
     let said = |kind: &str, status: &str| json!({"conditions": [condition_of(kind, status, "Because", "the message")]});
     let two = |first: Value, second: Value| json!({"conditions": [first, second]});

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crds::{ObjectReference, Repository, Sync};
+use crds::{Dependency, ObjectReference, Repository, Sync};
 use manifests::ObjectId;
 
 use crate::{
@@ -23,7 +23,7 @@ impl Details {
         let mut details = Self::default();
         details.add("Repository", Some(named(&sync.spec.repository)));
         details.add("Path", Some(sync.spec.path.clone()));
-        details.add("Depends on", joined(sync.spec.depends_on.iter().map(named)));
+        details.add("Depends on", joined(sync.spec.depends_on.iter().map(dependency)));
         details.add("Writes as", sync.spec.service_account_name.as_ref().map(|name| format!("service account {name}")));
         let status = sync.status.as_ref();
         let tried = status.and_then(|status| status.last_attempted_revision.as_deref());
@@ -78,6 +78,11 @@ fn named(reference: &ObjectReference) -> String {
     reference.namespace.as_ref().map_or_else(|| reference.name.clone(), |ns| format!("{ns}/{}", reference.name))
 }
 
+fn dependency(on: &Dependency) -> String {
+    let reference = ObjectReference { name: on.name.clone(), namespace: on.namespace.clone() };
+    on.kind().map_or_else(|| named(&reference), |(_, kind)| format!("{kind} {}", named(&reference)))
+}
+
 fn joined(names: impl Iterator<Item = String>) -> Option<String> {
     let names: Vec<_> = names.collect();
     (!names.is_empty()).then(|| names.join(", "))
@@ -116,7 +121,8 @@ mod tests {
         let sync: Sync = serde_json::from_value(json!({
             "metadata": {"name": "web", "annotations": {"gitseal.dev/suspend-reason": "freeze\nuntil Monday"}},
             "spec": {"repository": {"name": "fleet", "namespace": "platform"}, "path": "./web", "suspend": true,
-                "dependsOn": [{"name": "db"}, {"name": "crds", "namespace": "platform"}]},
+                "dependsOn": [{"name": "db"}, {"name": "crds", "namespace": "platform"},
+                    {"apiVersion": "example.com/v1", "kind": "Database", "name": "orders"}]},
             "status": {"lastAppliedRevision": "main@sha1:11111111aa", "lastAttemptedRevision": "main@sha1:22222222aa",
                 "inventory": [{"id": "t_a__ConfigMap", "v": "v1"}, {"id": "t_b__ConfigMap", "v": "v1"},
                     {"id": "t_c_apps_Deployment", "v": "v1"}]},
@@ -124,7 +130,7 @@ mod tests {
         .unwrap();
         let expected = "    Repository:  platform/fleet
     Path:        ./web
-    Depends on:  db, platform/crds
+    Depends on:  db, platform/crds, Database orders
     Last tried:  main@22222222
     Objects:     3: 2 ConfigMap, 1 Deployment
     Suspended:   freeze\\nuntil Monday

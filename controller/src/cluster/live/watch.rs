@@ -11,7 +11,7 @@ use kube::{
 };
 use manifests::ObjectId;
 use pipeline::{
-    FieldsDigest,
+    FieldsDigest, Resource,
     prune::{asks_to_be_kept, said_by},
 };
 use tokio::sync::watch;
@@ -53,17 +53,7 @@ impl Watch {
 }
 
 async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>, listed: &watch::Sender<bool>) {
-    let api_resource = ApiResource {
-        group: resource.group.clone(),
-        version: resource.version.clone(),
-        api_version: if resource.group.is_empty() {
-            resource.version.clone()
-        } else {
-            format!("{}/{}", resource.group, resource.version)
-        },
-        kind: resource.kind.clone(),
-        plural: resource.plural.clone(),
-    };
+    let api_resource = api_resource(resource);
     let client = live.inner.client.clone();
     let api: kube::Api<PartialObjectMeta<DynamicObject>> = match namespace {
         Some(namespace) => kube::Api::namespaced_with(client, namespace, &api_resource),
@@ -113,6 +103,17 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
                 live.inner.metrics.watch_interrupted(&resource.kind);
             }
         }
+    }
+}
+
+/// The kind as the client names it.
+pub(super) fn api_resource(resource: &Resource) -> ApiResource {
+    ApiResource {
+        group: resource.group.clone(),
+        version: resource.version.clone(),
+        api_version: resource.api_version(),
+        kind: resource.kind.clone(),
+        plural: resource.plural.clone(),
     }
 }
 

@@ -1,0 +1,139 @@
+//! Waits for an object of any kind that `spec.dependsOn` names.
+//!
+//! The object is read with the rights of the Sync's identity, and only when a watch shows that it changed. Without these
+//! rights, a Sync could find out with its messages what is in objects of others.
+
+use std::time::{Duration, Instant};
+
+use crds::Dependency;
+use manifests::ObjectId;
+use pipeline::{
+    Resource,
+    health::{self, Health},
+};
+
+use super::DependencyError;
+use crate::{
+    cluster::{DiscoveryError, Named, Sight},
+    fair::Asker,
+    sync::{Pass, Record},
+};
+
+/// An object that changes all the time is read at most once in this time.
+const APART: Duration = Duration::from_secs(1);
+
+/// The last answer about an object that the Sync waits for.
+#[derive(Clone, Debug)]
+pub struct LastRead {
+    generation: Option<i64>,
+    at: Instant,
+    error: DependencyError,
+}
+
+impl Pass<'_> {
+    /// The last answer, if it certainly still holds, or if it is too early to ask again.
+    pub(super) fn last_answer(&self, record: &Record) -> Option<DependencyError> {
+        let last = record.last_read.as_ref().filter(|last| last.generation == self.sync.metadata.generation)?;
+        if !self.ctx.cluster.live.is_as_read(self.key) {
+            if last.at.elapsed() >= APART {
+                return None;
+            }
+            self.ctx.retries.wake(self.key);
+            self.ctx.queues.syncs.add_after(self.key.clone(), APART);
+        }
+        Some(last.error.clone())
+    }
+
+    /// Whether the object is there and healthy.
+    pub(super) async fn check_object(
+        &self,
+        record: &mut Record,
+        dependency: &Dependency,
+    ) -> Result<(), DependencyError> {
+        let read = self.read(dependency).await;
+        let error = read.as_ref().err().cloned();
+        let generation = self.sync.metadata.generation;
+        record.last_read = error.map(|error| LastRead { generation, at: Instant::now(), error });
+        read
+    }
+
+    async fn read(&self, dependency: &Dependency) -> Result<(), DependencyError> {
+        let live = &self.ctx.cluster.live;
+        let Some((api_version, kind)) = dependency.kind() else { return Ok(()) };
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let found = self.ctx.cluster.discovery.find(group, version, kind).await;
+        let resource = match found {
+            Ok(resource) => resource,
+            Err(DiscoveryError::UnknownKind { .. }) => return Err(self.no_such_kind(dependency, group)),
+            Err(DiscoveryError::Request { source, .. }) => {
+                let Some(id) = id_of(dependency, None) else { return Ok(()) };
+                return Err(DependencyError::NotRead { id: Box::new(id), source: Box::new(source) });
+            }
+        };
+        if resource.is_secrets() {
+            return Err(DependencyError::Secret(dependency.name.clone()));
+        }
+        let namespace = namespace_of(&resource, dependency, &self.key.namespace);
+        let Some(id) = id_of(dependency, namespace.as_deref()) else { return Ok(()) };
+        let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
+        let read = self.identity().get(&resource, namespace.as_deref(), &dependency.name).await;
+        drop(place);
+        let named = Named { resource, namespace, name: dependency.name.clone() };
+        let object = match read {
+            Ok(object) => object,
+            Err(error) if error.is_gone() => {
+                live.look_out(self.key, named, Sight::Missing);
+                return Err(DependencyError::NoObject(Box::new(id)));
+            }
+            // The kind is no longer served.
+            Err(error) if error.is_not_found() => {
+                self.ctx.cluster.discovery.forget(group);
+                return Err(self.no_such_kind(dependency, group));
+            }
+            Err(source) => {
+                live.stop_looking_out(self.key);
+                let (id, source) = (Box::new(id), Box::new(source));
+                return Err(match source.code() {
+                    Some(403) => DependencyError::Forbidden { id, source },
+                    _ => DependencyError::NotRead { id, source },
+                });
+            }
+        };
+        let version = object.pointer("/metadata/resourceVersion").and_then(serde_json::Value::as_str);
+        let read = Sight::At(version.and_then(|version| version.parse().ok()).unwrap_or_default());
+        let result = match health::assess(&id, &object) {
+            Health::Current => return Ok(()),
+            Health::InProgress(why) => DependencyError::Unhealthy { id: Box::new(id), why },
+            Health::Failed(why) => DependencyError::Failed { id: Box::new(id), why },
+        };
+        live.look_out(self.key, named, read);
+        Err(result)
+    }
+
+    fn no_such_kind(&self, dependency: &Dependency, group: &str) -> DependencyError {
+        let live = &self.ctx.cluster.live;
+        live.look_out_for_kind(self.key, group);
+        if live.is_kind_on_its_way(group) {
+            self.ctx.retries.wake(self.key);
+            self.ctx.queues.syncs.add_after(self.key.clone(), APART);
+        }
+        DependencyError::NoKind(Box::new(dependency.clone()))
+    }
+}
+
+/// The namespace that the object of a dependency is in, if its kind has namespaces.
+fn namespace_of(resource: &Resource, dependency: &Dependency, own: &str) -> Option<String> {
+    resource.namespaced.then(|| dependency.namespace.clone().unwrap_or_else(|| own.to_owned()))
+}
+
+/// The object that a dependency names.
+pub(super) fn id_of(dependency: &Dependency, namespace: Option<&str>) -> Option<ObjectId> {
+    let (api_version, kind) = dependency.kind()?;
+    let (group, _) = api_version.split_once('/').unwrap_or(("", api_version));
+    Some(ObjectId {
+        group: group.into(),
+        kind: kind.into(),
+        namespace: namespace.map(str::to_owned),
+        name: dependency.name.clone(),
+    })
+}

@@ -1,0 +1,189 @@
+//! `spec.dependsOn` with objects of any kind: a Sync waits until they are healthy.
+
+use anyhow::{Context, Result, ensure};
+use crds::Sync;
+use harness::{Plane, Scene, eventually, kubernetes};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::gitseal,
+    objects::{apply_cluster_wide, config_map, deployment},
+};
+
+/// The controller's reads of a Deployment of the scene.
+async fn reads(scene: &Scene, name: &str) -> Result<usize> {
+    let requests = Plane::shared().await?.cluster.requests()?;
+    let reads = requests.into_iter().filter(|request| {
+        (request.verb.as_str(), request.namespace.as_str(), request.name.as_str()) == ("get", &scene.namespace, name)
+            && request.resource == "deployments"
+            && !request.user.starts_with("system:")
+    });
+    Ok(reads.count())
+}
+
+fn on(kind: &str, api_version: &str, name: &str) -> Value {
+    json!({"apiVersion": api_version, "kind": kind, "name": name})
+}
+
+/// A Deployment `db` that nobody applies from Git. The control plane has no nodes, so a replica never runs.
+fn database(replicas: u32) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "db"}, "spec": {
+        "replicas": replicas, "selector": {"matchLabels": {"app": "db"}},
+        "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "c", "image": "example.invalid/c"}]}}}})
+}
+
+/// Waits until the Sync says that it waits for this.
+async fn waits(scene: &Scene, sync: &str, parts: &[&str]) -> Result<()> {
+    scene
+        .sync_when(sync, &format!("it to wait for {parts:?}"), |_, ready| {
+            ready.reason == "DependencyNotReady" && parts.iter().all(|part| ready.message.contains(part))
+        })
+        .await
+        .map(drop)
+}
+
+#[tokio::test]
+async fn a_sync_waits_for_an_object_and_reads_it_only_when_it_changes() -> Result<()> {
+    let scene = Scene::new("depends-object").await?;
+    scene.tree.write("app/a.yaml", config_map("app", "1"))?;
+    let revision = scene.publish("an app").await?;
+    let spec = json!({"dependsOn": [on("ConfigMap", "v1", "settings"), on("Deployment", "apps/v1", "db")]});
+    kubernetes::apply(
+        &scene.client,
+        &scene.namespace,
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "settings"}}),
+    )
+    .await?;
+    scene.sync("app", "./app", spec).await?;
+    let named = format!("Deployment {}/db", scene.namespace);
+    waits(&scene, "app", &[&named, "does not exist; create it"]).await?;
+    gitseal(&scene, &["status", "app"]).await?.is(0, &["ConfigMap settings, Deployment db", "does not exist"])?;
+    assert_eq!(reads(&scene, "db").await?, 1);
+    // The next tries do not read it, because a watch shows that there is still nothing.
+    let token = scene.request::<Sync>("app").await?;
+    scene
+        .sync_when("app", "another try", |sync, _| {
+            sync.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref()) == Some(&token)
+        })
+        .await?;
+    assert_eq!(reads(&scene, "db").await?, 1);
+    ensure!(scene.get("v1", "ConfigMap", "app").await?.is_none());
+
+    kubernetes::apply(&scene.client, &scene.namespace, database(1)).await?;
+    waits(&scene, "app", &[&named, "0 of 1 replicas"]).await?;
+    ensure!(reads(&scene, "db").await? > 1);
+    let none = json!({"spec": {"replicas": 0}});
+    let deployments = kubernetes::objects(&scene.client, &scene.namespace, "apps/v1", "Deployment");
+    deployments.patch("db", &PatchParams::default(), &Patch::Merge(&none)).await?;
+    scene.is_applied("app", &revision).await?;
+
+    // What is applied does not wait again; the next revision does.
+    deployments.delete("db", &DeleteParams::default()).await?;
+    let before = reads(&scene, "db").await?;
+    scene.tree.write("app/a.yaml", config_map("app", "2"))?;
+    scene.publish("another one").await?;
+    waits(&scene, "app", &[&named, "does not exist"]).await?;
+    scene.has("v1", "ConfigMap", "app", json!({"data": {"value": "1"}})).await?;
+    assert_eq!(reads(&scene, "db").await?, before + 1);
+    // A newer revision that no longer waits is applied at once.
+    scene.tree.write("app/a.yaml", config_map("app", "3"))?;
+    let third = scene.publish("a third one").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &third).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kind_that_comes_later_is_noticed() -> Result<()> {
+    let scene = Scene::new("depends-kind").await?;
+    let group = format!("{}.example.test", scene.namespace);
+    let api_version = format!("{group}/v1");
+    scene.tree.write("app/a.yaml", config_map("app", "1"))?;
+    let revision = scene.publish("an app").await?;
+    scene.sync("app", "./app", json!({"dependsOn": [on("Widget", &api_version, "w")]})).await?;
+    waits(&scene, "app", &[&format!("Widget w of {api_version}, a kind that the cluster does not serve")]).await?;
+
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    apply_cluster_wide(
+        &scene.client,
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("widgets.{group}")},
+            "spec": {"group": group, "scope": "Namespaced",
+                "names": {"kind": "Widget", "plural": "widgets", "singular": "widget"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema,
+                    "subresources": {"status": {}}}]}}),
+    )
+    .await?;
+    let named = format!("Widget.{group} {}/w", scene.namespace);
+    waits(&scene, "app", &[&named, "does not exist"]).await?;
+    let widget = json!({"apiVersion": api_version, "kind": "Widget", "metadata": {"name": "w"}});
+    let says = |status: &str| {
+        let ready = json!({"type": "Ready", "status": status, "reason": "Because", "message": "of the weather"});
+        Patch::Merge(json!({"status": {"conditions": [ready]}}))
+    };
+    let widgets = kubernetes::objects(&scene.client, &scene.namespace, &api_version, "Widget");
+    eventually("the kind to be served", || async {
+        let made = kubernetes::apply(&scene.client, &scene.namespace, widget.clone()).await?;
+        made.metadata.uid.context("no UID").map(drop)
+    })
+    .await?;
+    // Without a status, an object of an unknown kind counts as healthy.
+    scene.is_applied("app", &revision).await?;
+
+    widgets.patch_status("w", &PatchParams::default(), &says("False")).await?;
+    scene.tree.write("app/a.yaml", config_map("app", "2"))?;
+    let second = scene.publish("another one").await?;
+    waits(&scene, "app", &[&named, "Because: of the weather"]).await?;
+    widgets.patch_status("w", &PatchParams::default(), &says("True")).await?;
+    scene.is_applied("app", &second).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_object_is_read_with_the_rights_of_the_sync() -> Result<()> {
+    let scene = Scene::new("depends-rights").await?;
+    let own = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]});
+    scene.account("deployer", json!([own])).await?;
+    scene.tree.write("app/a.yaml", config_map("app", "1"))?;
+    let revision = scene.publish("an app").await?;
+    kubernetes::apply(&scene.client, &scene.namespace, database(0)).await?;
+    let spec = json!({"serviceAccountName": "deployer", "dependsOn": [on("Deployment", "apps/v1", "db")]});
+    scene.sync("app", "./app", spec).await?;
+    let message = scene.is_not_ready("app", "Forbidden").await?;
+    for part in ["may not read Deployment", "/db, which spec.dependsOn names", "cannot get resource"] {
+        ensure!(message.contains(part), "no {part:?} in: {message}");
+    }
+    ensure!(!message.contains("replicas"), "{message}");
+    let read = json!({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"]});
+    scene.allow("deployer", &scene.namespace, json!([own, read])).await?;
+    scene.is_applied("app", &revision).await?;
+
+    let secret = scene.sync("app", "./app", json!({"dependsOn": [on("Secret", "v1", "password")]})).await;
+    let refusal = format!("{:#}", secret.err().context("a Secret is accepted")?);
+    ensure!(refusal.contains("a Secret cannot be waited for"), "{refusal}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cycle_through_an_object_of_a_sync_is_named() -> Result<()> {
+    let scene = Scene::new("depends-cycle").await?;
+    scene.tree.write("one/a.yaml", config_map("one", "1"))?;
+    scene.tree.write("two/web.yaml", deployment("web", 1))?;
+    scene.publish("two folders").await?;
+    scene.sync("two", "./two", json!({"wait": false})).await?;
+    scene.is_ready("two").await?;
+    scene.sync("one", "./one", json!({"dependsOn": [on("Deployment", "apps/v1", "web")]})).await?;
+    waits(&scene, "one", &["0 of 1 replicas"]).await?;
+    scene.sync("two", "./two", json!({"wait": false, "dependsOn": [{"name": "one"}]})).await?;
+    let ns = &scene.namespace;
+    let message = scene.is_not_ready("two", "DependencyCycle").await?;
+    ensure!(
+        message.contains(&format!("{ns}/two waits for {ns}/one waits for Deployment {ns}/web of {ns}/two")),
+        "{message}"
+    );
+    scene.sync("two", "./two", json!({"wait": false})).await?;
+    scene.is_ready("two").await?;
+    Ok(())
+}
