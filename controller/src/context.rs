@@ -33,9 +33,9 @@ use crate::{
     sync::{Records, StageObserver, Wants},
 };
 
-/// How a store of watched objects names an object.
+/// Converts a key into the form in which a store of watched objects names an object.
 pub(crate) trait InStore {
-    /// The name of the object in a store of objects of its kind.
+    /// The name of the object in a store of objects of the kind `K`.
     fn to_ref<K>(&self) -> ObjectRef<K>
     where
         K: Resource,
@@ -56,13 +56,13 @@ impl InStore for ObjectKey {
 pub struct Context {
     /// The settings for tenants.
     pub tenancy: Tenancy,
-    /// How keys are made, and which forms of values are accepted.
+    /// How sealing keys are made, and which forms of sealed values are accepted.
     pub keys: Keys,
     /// Which SealedSecrets are unsealed, and how.
     pub unsealing: SealedSecrets,
     /// The namespaces that the controller works in.
     pub namespaces: Namespaces,
-    /// The API for the controller's own objects: Repositories, Syncs, keys, events.
+    /// The API for the controller's own objects: Repositories, Syncs, sealing keys, events.
     pub api: Api,
     /// The cluster that the objects of Syncs are applied to.
     pub cluster: Cluster,
@@ -74,11 +74,11 @@ pub struct Context {
     pub failing_secrets: Failing,
     /// The marks, which record what Secrets were made from.
     pub(crate) marks: Marks,
-    /// SealedSecrets whose Secret was written, and for which no event has been written yet.
+    /// SealedSecrets whose Secret was written, but without an event about it yet.
     pub unsealed: Mutex<HashSet<ObjectKey>>,
-    /// Objects that drifted, and how often.
+    /// Objects that drifted, with the history of their heals.
     pub drift: Drift,
-    /// Memory for plaintexts.
+    /// Limits the memory for plaintexts.
     pub plaintexts: Plaintexts,
     /// Reads folders.
     pub renderer: Renderer,
@@ -88,7 +88,7 @@ pub struct Context {
     pub sources: Arc<Sources>,
     /// Sealing keys.
     pub keyring: Keyring,
-    /// Events.
+    /// Writes events.
     pub events: Events,
     /// Metrics.
     pub metrics: Metrics,
@@ -100,15 +100,16 @@ pub struct Context {
     pub sealed_secrets: Store<SealedSecret>,
     /// The records of all Syncs.
     pub records: Records,
-    /// Syncs that are to be tried again at once.
+    /// Which Syncs are to be tried again at once.
     pub retries: Retries,
-    /// The objects in folders of Syncs that still have to apply them.
+    /// The objects in the folders of Syncs that still have to apply these objects.
     pub wants: Wants,
     /// The queues of work.
     pub queues: Queues,
     /// Places for writes of objects. Namespaces take turns to get one.
     pub(crate) writes: Places,
-    /// Places for reads of whole objects, to check their health. Such an object may take many times its size in memory.
+    /// Places for reads of whole objects, which the health checks need. Their number is limited, because such an object
+    /// may take many times its size in memory.
     pub(crate) health_reads: Places,
     /// Called when a stage begins.
     pub observer: Arc<dyn StageObserver>,
@@ -128,7 +129,7 @@ pub struct Queues {
 }
 
 impl Context {
-    /// `stage` is about to begin. The returned timer measures how long it takes.
+    /// Notes that `stage` is about to begin. The returned timer measures how long the stage takes.
     pub fn begin(&self, stage: Stage, sync: &ObjectKey) -> StageTimer<'_> {
         passes::begins(stage);
         self.observer.begins(stage, sync);

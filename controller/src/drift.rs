@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crds::ObjectKey;
 
-/// An object must stay unchanged for at least this long before its pauses begin at zero again.
+/// How long an object must stay unchanged, at least, before its pauses begin at zero again.
 const PEACE: Duration = Duration::from_secs(600);
-/// It must also stay unchanged for this many times as long as in its longest quiet time so far.
+/// The object must also stay unchanged for this many times as long as the longest time that it stayed unchanged before.
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// How often such objects are looked for.
+/// How often objects to forget are looked for.
 const SWEPT_EVERY: Duration = Duration::from_secs(3600);
 /// How many heals in a row have no pause.
 const FREE_HEALS: u32 = 3;
@@ -32,16 +32,16 @@ pub struct Drift {
 
 #[derive(Default)]
 struct State {
-    /// The time at which each is to be put back.
+    /// The time at which each object of a Sync is to be put back.
     waiting: HashMap<ObjectKey, BTreeMap<ObjectId, Instant>>,
     history: HashMap<ObjectId, Heals>,
-    /// When objects were last forgotten.
+    /// When objects to forget were last looked for.
     swept: Option<Instant>,
 }
 
 impl State {
-    /// Forgets objects of which nothing needs to be remembered any more. It looks at all of them, so it does this
-    /// rarely.
+    /// Forgets objects of which nothing needs to be remembered. This looks at all objects, so it is done only once per
+    /// [`SWEPT_EVERY`].
     fn forget_old(&mut self, now: Instant) {
         if self.swept.is_none_or(|swept| now - swept >= SWEPT_EVERY) {
             self.swept = Some(now);
@@ -52,19 +52,19 @@ impl State {
 
 /// The history of an object that drifted.
 struct Heals {
-    /// Heals in a row.
+    /// Number of heals in a row.
     count: u32,
-    /// The last of them.
+    /// When the object was last healed.
     last: Instant,
-    /// When it drifted again; `None` while it stays as it was put back.
+    /// When the object drifted again; `None` while it stays as it was put back.
     drifted: Option<Instant>,
-    /// The longest time that the object stayed unchanged between two of these heals.
+    /// The longest time that the object stayed unchanged between two heals in the row.
     longest_peace: Option<Duration>,
 }
 
 impl Heals {
-    /// Returns when the object is to be put back. It drifted at `now`, or earlier and was not put back since. A further
-    /// change while it waits does not delay this.
+    /// Returns when the object is to be put back. The object drifted at `now`, or drifted earlier and was not put back
+    /// since then. If it is changed again while it waits, this does not delay the heal.
     fn due(&mut self, now: Instant) -> Instant {
         if self.drifted.is_none() {
             self.drift(now);
@@ -82,8 +82,8 @@ impl Heals {
         }
     }
 
-    /// Whether a quiet time of this length means that the other writer has stopped. Somebody who changes the object
-    /// every quarter of an hour has not.
+    /// Whether the other writer has probably stopped, because the object stayed unchanged for the time `peace`. A
+    /// writer that changes the object every quarter of an hour has not stopped.
     fn is_forgiven(&self, peace: Duration) -> bool {
         match self.longest_peace {
             Some(longest) => peace >= PEACE.max(longest * LONGER_THAN_BEFORE).min(FORGOTTEN_AFTER),
@@ -91,7 +91,7 @@ impl Heals {
         }
     }
 
-    /// Whether nothing about it needs to be remembered any more.
+    /// Whether nothing about the object needs to be remembered.
     fn is_over(&self, now: Instant) -> bool {
         now - self.drifted.unwrap_or(self.last) >= FORGOTTEN_AFTER
     }
@@ -109,7 +109,7 @@ pub enum PutBack {
 }
 
 impl Drift {
-    /// `id` drifted. Returns when it is healed.
+    /// Notes that `id` drifted. Returns when the object is healed.
     pub fn note(&self, sync: &ObjectKey, id: ObjectId, now: Instant) -> PutBack {
         let mut state = self.lock();
         let due = state.history.get_mut(&id).map_or(now, |heals| heals.due(now));
@@ -130,8 +130,8 @@ impl Drift {
         state.history.get_mut(id).map_or(Duration::ZERO, |heals| heals.due(now).saturating_duration_since(now))
     }
 
-    /// The objects of `sync` that must be healed now, and the time at which the next one must be healed. It does not matter
-    /// why the Sync is reconciled.
+    /// The objects of `sync` that must be healed now, and the time at which the next object must be healed. Returned
+    /// objects are no longer noted as waiting.
     pub fn take(&self, sync: &ObjectKey, now: Instant) -> (BTreeSet<ObjectId>, Option<Instant>) {
         let mut state = self.lock();
         let Some(waiting) = state.waiting.remove(sync) else { return Default::default() };
@@ -143,14 +143,14 @@ impl Drift {
         (due.into_keys().collect(), next)
     }
 
-    /// All objects of `sync` that drifted, because somebody requested a sync and should not have to wait. The next pauses
-    /// are as long as without this.
+    /// All objects of `sync` that drifted, also those that still have to wait, because somebody requested a sync and
+    /// should not have to wait. This does not make later pauses shorter.
     pub fn take_all(&self, sync: &ObjectKey) -> BTreeSet<ObjectId> {
         self.lock().waiting.remove(sync).unwrap_or_default().into_keys().collect()
     }
 
-    /// The objects of `sync` that are to be healed later than `now`. `drifted` are objects that are known to have
-    /// drifted, because an object that drifted a moment ago may not have been noted yet.
+    /// The objects of `sync` that are to be healed later than `now`. `drifted` are all objects that drifted: one that
+    /// drifted a moment ago may not have been noted here yet.
     pub fn put_off<'a>(
         &self,
         sync: &ObjectKey,
@@ -169,14 +169,14 @@ impl Drift {
         later
     }
 
-    /// No object of `sync` is to be healed any more.
+    /// Forgets the objects of `sync` that wait for their heal, because none of them is to be healed.
     pub fn forget(&self, sync: &ObjectKey) {
         self.lock().waiting.remove(sync);
     }
 
-    /// `id` of `sync` was healed; without `sync`, the Secret of a SealedSecret that belongs to no Sync. Returns the number
-    /// of heals in a row. Earlier drift of the object is forgotten. If it has drifted again since it was written, this must
-    /// be noted again.
+    /// Notes that `id` of `sync` was healed. Without `sync`, `id` is the Secret of a SealedSecret that belongs to no
+    /// Sync. Returns the number of heals in a row. The object no longer counts as drifted; if it has drifted again
+    /// since it was written, this must be noted again.
     pub fn healed(&self, sync: Option<&ObjectKey>, id: &ObjectId, now: Instant) -> u32 {
         let mut state = self.lock();
         if let Some(waiting) = sync.and_then(|sync| state.waiting.get_mut(sync)) {
@@ -299,7 +299,7 @@ mod tests {
             }
         }
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("a")]), None));
-        // A further change is not delayed while the pass that heals the object is running.
+        // While the pass that heals the object is running, a further change has no pause.
         assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
         assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
         // After each heal, the next pause is longer, even if the object is changed again at once.
@@ -367,7 +367,7 @@ mod tests {
         let started = std::time::Instant::now();
         heal();
         heal();
-        // If every heal looked at all objects, this would take many minutes.
+        // If every heal looked at all objects, these heals would take many minutes.
         assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     }
 

@@ -1,4 +1,4 @@
-//! Lets namespaces take turns, so that one with much work does not delay the others.
+//! Lets namespaces take turns, so that a namespace with much work does not delay the others.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 
 use crate::passes;
 
-/// Items that wait, by namespace. At its turn, each namespace gives its oldest item.
+/// Items that wait, by namespace. At the turn of a namespace, its oldest item is removed.
 pub(crate) struct Turns<T> {
     waiting: HashMap<Arc<str>, VecDeque<T>>,
-    /// Every namespace that has something waiting, once. The first one has the next turn.
+    /// The namespaces with waiting items, each once. The first namespace has the next turn.
     order: VecDeque<Arc<str>>,
 }
 
@@ -32,8 +32,8 @@ impl<T> Turns<T> {
         self.waiting.insert(whose, VecDeque::from([item]));
     }
 
-    /// Removes the next item among the namespaces for which `may` is true, and returns it with its namespace. That
-    /// namespace has the last turn from now on.
+    /// Removes the next item among the namespaces for which `may` is true, and returns it with its namespace. After
+    /// this, the other namespaces get their turns before this namespace gets one again.
     pub(crate) fn pop(&mut self, may: impl Fn(&str) -> bool) -> Option<(Arc<str>, T)> {
         let index = self.order.iter().position(|whose| may(whose))?;
         let whose = self.order.remove(index)?;
@@ -52,19 +52,20 @@ impl<T> Turns<T> {
     }
 }
 
-/// For whom a place is requested.
+/// On whose behalf a place is requested.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asker<'a> {
     /// A Secret that is to be written, on behalf of this namespace.
     Namespace(&'a str),
-    /// A request over HTTP. All of these together take turns like one namespace, and use at most half of the places.
+    /// A request over HTTP. All HTTP requests together take turns like one namespace, and use at most half of the
+    /// places.
     Inquiry,
 }
 
-/// No namespace has this name.
+/// Stands for HTTP requests among the namespaces. No namespace has this name.
 const INQUIRY: &str = "";
 
-/// Places for work. They are given in turn to those who wait.
+/// A limited number of places for work. Each free place is given to the waiting namespace whose turn it is.
 #[derive(Clone)]
 pub(crate) struct Places(Arc<Mutex<Free>>);
 
@@ -74,7 +75,7 @@ struct Free {
     waiting: Turns<oneshot::Sender<Place>>,
 }
 
-/// A place, until it is dropped.
+/// A taken place. It is free again when this value is dropped.
 pub(crate) struct Place {
     places: Places,
     is_inquiry: bool,
@@ -116,8 +117,8 @@ impl Places {
             drop(free);
             let place = Place { places: self.clone(), is_inquiry, is_taken: true };
             if let Err(mut unwanted) = waiting.send(place) {
-                // Given back here, not by dropping it: if a caller with thousands of waiting items goes away, there
-                // must not be a nested call for each.
+                // The place is given back here. If it were dropped, its drop would call this function again, and
+                // thousands of waiting items whose caller is gone would be thousands of nested calls.
                 unwanted.give_back();
             }
         }
@@ -185,7 +186,7 @@ mod tests {
         let places = Places::new(2);
         let first = places.take(Asker::Inquiry).await;
         let _second = places.take(Asker::Namespace("a")).await;
-        // Add thousands of items whose callers no longer wait.
+        // Adds thousands of items whose callers no longer wait.
         for _ in 0..50_000 {
             let mut waiting = Box::pin(places.take(Asker::Namespace("a")));
             assert!(futures::poll!(&mut waiting).is_pending());

@@ -1,4 +1,4 @@
-//! Decides which fetches run and which one is next, and cancels them.
+//! Decides which fetches run and which fetch is next. Also cancels fetches.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,8 @@ use crate::{
     http::Readiness,
 };
 
-/// How long one fetch may take at most, even if `spec.timeout` is longer. The CRD has the same limit.
+/// How long one fetch may take at most, even if `spec.timeout` is longer. The CustomResourceDefinition has the same
+/// limit.
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 /// How many fetches run at the same time.
 const AT_A_TIME: u64 = 16;
@@ -23,9 +24,10 @@ const AT_A_TIME: u64 = 16;
 const OF_A_NAMESPACE: u64 = 4;
 /// How many fetches from one host run at the same time.
 const FROM_A_HOST: u64 = 8;
-/// How many fetches run at the same time of Repositories whose last fetch ran into its timeout.
+/// How many fetches run at the same time for Repositories whose last fetch ran into its timeout.
 const OF_SLOW_ONES: u64 = 8;
-/// If a fetch has waited for this long, and neither its namespace nor its host is the cause, `/readyz` reports it.
+/// `/readyz` reports a fetch that has waited for this long, unless it waits because of the limit of its namespace or
+/// host.
 const STARVED: Duration = Duration::from_secs(120);
 
 /// The fetches of this replica.
@@ -41,7 +43,7 @@ struct Running {
     cancelled: CancellationToken,
 }
 
-/// A fetch, from its place in the queue to its end.
+/// A fetch that waits or runs.
 pub(crate) struct Fetch {
     key: ObjectKey,
     this: Running,
@@ -55,15 +57,15 @@ impl Default for Fetches {
 }
 
 impl Fetches {
-    /// How many fetches run and wait.
+    /// The gate, which knows how many fetches run and wait.
     pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
 
-    /// Has `/readyz` report when fetches have waited for too long. `now` is the clock.
+    /// Makes `/readyz` report when fetches have waited for too long. `now` returns the current time.
     pub(crate) fn show_in(&self, readiness: &Readiness, now: impl Fn() -> Instant + Send + 'static) {
         let gate = self.gate();
-        let text = "git (fetches have waited for minutes, because others take too long)";
+        let text = "git (fetches have waited for minutes, because other fetches take too long)";
         readiness.watch(text, move || gate.starved_for(now()).is_none_or(|time| time < STARVED));
     }
 
@@ -74,7 +76,7 @@ impl Fetches {
         Fetch { key: key.clone(), this, all: self.running.clone() }
     }
 
-    /// `key` was edited or deleted, so its running fetch is no longer needed.
+    /// Cancels the fetch of `key`, because the Repository was edited or deleted.
     pub(crate) fn cancel(&self, key: &ObjectKey) {
         let running = lock(&self.running).remove(key);
         if let Some(running) = running {
@@ -99,8 +101,8 @@ impl Fetches {
         }
     }
 
-    /// Notes whether the last fetch of `key` ran into its timeout. Such Repositories share half of the room, so that
-    /// they never stop the others.
+    /// Notes whether the last fetch of `key` ran into its timeout. Repositories with such fetches together use at most
+    /// half of the room, so that they never stop the others.
     pub(crate) fn was_slow(&self, key: &ObjectKey, was_slow: bool) {
         let mut slow = lock(&self.slow);
         if was_slow {
@@ -112,7 +114,7 @@ impl Fetches {
 }
 
 impl Fetch {
-    /// The handle by which the fetching thread sees that it is cancelled.
+    /// The handle by which the thread that fetches sees that the fetch was cancelled.
     pub(crate) fn cancel(&self) -> Cancel {
         self.this.cancel.clone()
     }
@@ -183,7 +185,7 @@ mod tests {
         let late = fetches.begin(&key("late", 0));
         let mut turn = Box::pin(fetches.turn(&late, "late.example"));
         assert!(turn.as_mut().now_or_never().is_none());
-        // The fetch began to wait a little after the clock was made.
+        // The fetch began to wait a little after the clock began, so half of the time is not enough.
         *lock(&clock) += STARVED / 2;
         assert_eq!(readiness.missing(), [] as [&str; 0]);
         *lock(&clock) += STARVED;

@@ -1,9 +1,10 @@
 //! The program of gitseal that runs in the cluster: it fetches Git repositories, unseals SealedSecrets and applies all
 //! manifests.
 //!
-//! [`run`] starts all parts. `sync/` has what happens to one revision, with one file per stage.
+//! [`run`] starts all parts. The folder `sync/` has the pipeline that applies one revision, with one file per stage.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-// Only what this file exports can be reached from outside; `pub` below says what the modules offer each other.
+// Other crates can use only what this file exports. `pub` in the modules marks what a module offers to the other
+// modules.
 #![allow(unreachable_pub)]
 
 mod admission;
@@ -39,7 +40,8 @@ pub use flags::Config;
 pub use passes::Patience;
 pub use start::{StartError, run};
 
-/// If this process was started as a worker, does the work and returns the exit code. Must be called first in `main`.
+/// If this process was started as a worker, does the work and returns the exit code. `main` must call this function
+/// before anything else.
 pub fn work_apart() -> Option<std::process::ExitCode> {
     worker::entry(&[gitstore::INDEX_TASK])
 }

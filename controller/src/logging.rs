@@ -1,7 +1,8 @@
 //! The log: every event is one line.
 //!
-//! Log messages contain names of files and objects, and texts of servers. These may contain commands for a terminal, or look
-//! like another line of the log. So everything is escaped here, where an event becomes a line.
+//! Log messages contain names of files and objects, and texts of servers. These names and texts may contain commands
+//! for a terminal, or look like another line of the log. So all text is escaped in this module, where an event becomes
+//! a line.
 
 use std::{
     fmt,
@@ -23,7 +24,7 @@ use tracing_subscriber::{
 
 use flags::{LogFormat, Logs};
 
-/// Starts logging, also of panics. Must be called before anything is logged.
+/// Starts logging, also of panics. This function must be called before anything is logged.
 pub fn start(logs: &Logs) {
     let (writer, is_terminal) = if logs.log_info_stdout {
         let severe = stderr.with_max_level(Level::WARN);
@@ -54,7 +55,7 @@ fn json(logs: &Logs) -> SubscriberBuilder<JsonFields, OneLine<Format<Json>>, Env
 /// Escapes what the inner formatter writes.
 struct OneLine<F = DefaultFields>(F);
 
-/// The fields and the message: the part of a line that may contain foreign text.
+/// Formats the fields and the message, the part of a line that may contain foreign text.
 impl<'w> FormatFields<'w> for OneLine {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut text = String::new();
@@ -63,7 +64,7 @@ impl<'w> FormatFields<'w> for OneLine {
     }
 }
 
-/// The whole line, as one JSON object.
+/// Formats the whole line as one JSON object.
 impl<S, N> FormatEvent<S, N> for OneLine<Format<Json>>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,

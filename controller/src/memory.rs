@@ -1,9 +1,10 @@
 //! The budget of memory for contents of Git while they are indexed, read and applied.
 //!
-//! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces; none gets
-//! more than half. How much a folder needs is known only while it is read. So a reader begins with little and takes more as
-//! it goes. If there is no more, the reader drops what it has read, waits for as much as a folder may need at most, and begins
-//! again. So nobody waits while holding memory.
+//! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces; no
+//! namespace gets more than half. How much memory a folder needs is known only while the folder is read. So a reader
+//! begins with little memory and takes more as it goes. If no more memory is free, the reader drops what it has read,
+//! waits for as much memory as a folder may need at most, and begins again. So nobody waits for memory while holding
+//! memory.
 
 use std::{
     pin::pin,
@@ -32,7 +33,7 @@ const FIRST: u64 = 2 << 20;
 /// How much more a reader takes each time, at least.
 const STEP: u64 = 1 << 20;
 
-/// The budget. Clones share it.
+/// The memory budget. Clones share the budget.
 #[derive(Clone)]
 pub struct Memory {
     gate: Gate,
@@ -46,7 +47,7 @@ pub(crate) trait Spare: Send + Sync {
     fn give_up(&self) -> bool;
 }
 
-/// Memory that is taken for one folder, until this is dropped.
+/// Memory that is taken for one folder, until this value is dropped.
 pub(crate) struct Taken {
     lease: Lease,
     spare: Arc<OnceLock<Arc<dyn Spare>>>,
@@ -65,22 +66,22 @@ impl Memory {
         let _ = self.spare.set(spare);
     }
 
-    /// The gate, which knows how much is taken and how many wait.
+    /// The gate, which knows how much memory is taken and how many claims wait.
     pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
 
-    /// The most that one folder may take, in bytes.
+    /// The most memory that one folder may take, in bytes.
     pub(crate) fn of_a_folder(&self) -> u64 {
         share(self.total, FOLDER)
     }
 
-    /// The most that the process which indexes a pack may take, in bytes.
+    /// The most memory that the process which indexes a pack may take, in bytes.
     pub(crate) fn of_the_indexer(&self) -> u64 {
         share(self.total, INDEXER)
     }
 
-    /// How much may be kept although nobody uses it now, in bytes.
+    /// How much memory may be kept although nobody uses it now, in bytes.
     pub(crate) fn to_keep(&self) -> u64 {
         share(self.total, KEPT)
     }
@@ -95,7 +96,7 @@ impl Memory {
         self.taken(namespace, FIRST).await
     }
 
-    /// Enough memory to begin with, if it is free and nobody waits for it.
+    /// Enough memory to begin with, if this much is free and nobody waits for memory.
     pub(crate) fn try_some(&self, namespace: &str) -> Option<Taken> {
         let claim = self.claim(namespace, FIRST);
         let admitted = || self.gate.try_admit(claim.clone());
@@ -118,7 +119,7 @@ impl Memory {
 
     async fn admitted(&self, claim: Claim) -> Lease {
         let mut admitted = pin!(self.gate.admit(claim));
-        // From now on this claim waits, and whoever is about to keep memory can see that.
+        // From now on this claim waits, and code that is about to keep memory can see this.
         if let Some(lease) = admitted.as_mut().now_or_never() {
             return lease;
         }
@@ -132,20 +133,20 @@ impl Memory {
     }
 }
 
-/// Memory for plaintexts, from the unsealing to the write of their Secret. It is not part of the budget, so that a pass
-/// which holds memory of the budget may wait for it.
+/// Memory for plaintexts, which is taken from the unsealing of values to the write of their Secret. It is not part of
+/// the memory budget, so that a pass that holds memory of the budget may wait for it.
 pub struct Plaintexts(Gate);
 
 impl Plaintexts {
     /// How many bytes of plaintexts may exist at the same time.
     const ROOM: u64 = 32 << 20;
 
-    /// Room of which nothing is taken yet.
+    /// Room for plaintexts, of which nothing is taken yet.
     pub(crate) fn new() -> Self {
         Self(Gate::new(Self::ROOM))
     }
 
-    /// Waits for `bytes`. No namespace gets more than half.
+    /// Waits for room for `bytes`. No namespace gets more than half of the room.
     pub(crate) async fn room(&self, namespace: &str, bytes: u64) -> Lease {
         let half = Group { name: format!("namespace {namespace}"), most: Self::ROOM / 2 };
         passes::in_turn(self.0.admit(Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }))
@@ -163,12 +164,12 @@ fn give_up(spare: &OnceLock<Arc<dyn Spare>>) -> bool {
 }
 
 impl Taken {
-    /// How much is taken, used or not.
+    /// How much memory is taken, whether it is used or not.
     pub(crate) fn amount(&self) -> u64 {
         self.lease.amount()
     }
 
-    /// Gives back what is not used.
+    /// Gives back the memory that is not used.
     pub(crate) fn shrink(&mut self) {
         self.lease.shrink_to(self.used);
     }
@@ -209,7 +210,7 @@ impl Admission for Memory {
         let _hook = cancel.on_cancel(move || {
             let _ = cancelled.send(());
         });
-        // Fetches run on threads of the runtime, so this must, too.
+        // Fetches run on threads of the async runtime, so this test must use one, too.
         Handle::current().block_on(async {
             tokio::select! {
                 lease = self.admitted(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
@@ -232,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    /// Records whether somebody was waiting for memory when this was asked to give memory back.
+    /// Records whether somebody was waiting for memory at the time when kept memory had to be given up.
     struct Asked(Memory, AtomicBool);
 
     impl Spare for Asked {

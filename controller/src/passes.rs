@@ -1,8 +1,8 @@
-//! Watches over running passes: one that makes no progress is stopped.
+//! Watches over running passes, and stops a pass that makes no progress.
 //!
-//! Every request of a pass has a deadline, and a pass that waits for its turn gets it at some time. This is for everything
-//! else that could make a pass hang: a pass without progress for [`Patience::cut_after`] is stopped, as by a crash, and begins
-//! again with what is in the cluster.
+//! Every request of a pass has a deadline, and a pass that waits for its turn gets the turn at some time. This module
+//! is for everything else that could make a pass hang: a pass without progress for [`Patience::cut_after`] is stopped,
+//! as if the process had crashed, and begins again with what is in the cluster.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -27,14 +27,14 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// Apart from waiting for a turn, the longest waits of a stage are for the first list of a kind and until a new
-    /// kind is served: 30 s each.
+    /// Apart from waits for a turn, the longest waits of a stage are those for the first list of a kind and for a new
+    /// kind to be served. Each takes 30 s at most.
     fn default() -> Self {
         Self { told_after: Duration::from_secs(60), cut_after: Duration::from_secs(300) }
     }
 }
 
-/// When a pass that was stopped is tried again.
+/// The time after which a stopped pass is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
@@ -48,7 +48,7 @@ struct State {
     stage: Option<Stage>,
     got_on: Instant,
     unanswered: u32,
-    /// How many turns it waits for.
+    /// How many turns the pass waits for.
     waits: u32,
 }
 
@@ -57,7 +57,7 @@ impl Meter {
         Self(Mutex::new(State { stage: None, got_on: Instant::now(), unanswered: 0, waits: 0 }))
     }
 
-    /// How long it has made no progress. Waiting for a turn counts as progress.
+    /// How long the pass has made no progress. Waiting for a turn counts as progress.
     fn stands_still(&self) -> Duration {
         let mut state = self.lock();
         if state.waits > 0 {
@@ -80,7 +80,7 @@ fn note(what: impl FnOnce(&mut State)) {
     let _ = CURRENT.try_with(|meter| what(&mut meter.lock()));
 }
 
-/// A stage begins.
+/// Notes that a stage begins.
 pub(crate) fn begins(stage: Stage) {
     note(|state| {
         state.stage = Some(stage);
@@ -88,27 +88,28 @@ pub(crate) fn begins(stage: Stage) {
     });
 }
 
-/// The API server answered a request.
+/// Notes that the API server answered a request.
 pub(crate) fn answered() {
     note(|state| state.got_on = Instant::now());
 }
 
-/// The API server did not answer a request, or answered that it cannot.
+/// Notes that the API server did not answer a request, or that it could not process the request.
 pub(crate) fn unanswered() {
     note(|state| {
         state.unanswered += 1;
-        // A failed request is progress, too, because another one follows.
+        // A failed request is progress, too, because the pass goes on after it.
         state.got_on = Instant::now();
     });
 }
 
-/// Waits for a turn or for memory that others have now. This always ends, because the work of the others does.
+/// Waits for `turn`, a turn or memory that others have now. Such a wait always ends, because the work of the others
+/// ends.
 pub(crate) async fn in_turn<T>(turn: impl Future<Output = T>) -> T {
     let _waits = Waits::begin();
     turn.await
 }
 
-/// Until this is dropped, the pass waits for a turn.
+/// A pass waits for a turn until this value is dropped.
 struct Waits(Option<Arc<Meter>>);
 
 impl Waits {
@@ -131,8 +132,8 @@ impl Drop for Waits {
     }
 }
 
-/// How many requests of this pass the API server has not answered so far. If there are any, the failure is not caused
-/// by Git.
+/// How many requests of this pass the API server has not answered so far. If there are any, a failure of the pass may
+/// have its cause in them and not in Git.
 pub(crate) fn unanswered_so_far() -> u32 {
     CURRENT.try_with(|meter| meter.lock().unanswered).unwrap_or_default()
 }
@@ -150,7 +151,7 @@ pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Fut
         ctx.metrics.overdue_pass()
     };
     if let Err(Cut { stage, still }) = until_cut(ctx.observer.patience(), pass, late).await {
-        tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass makes no progress; it is stopped and begins again");
+        tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass makes no progress, so it is stopped and begins again");
         sync::cut(&ctx, &key, stage, still).await;
         ctx.queues.syncs.add_after(key, AGAIN);
     }
@@ -163,8 +164,8 @@ struct Cut {
     still: Duration,
 }
 
-/// Runs a pass. If it takes long, calls `late` once with the stage and the time without progress. What `late` returns
-/// is kept until the pass ends.
+/// Runs a pass. If the pass takes long, calls `late` once with the stage and the time without progress. The value that
+/// `late` returns is kept until the pass ends.
 async fn until_cut<L>(
     patience: Patience,
     pass: impl Future<Output = ()>,

@@ -1,5 +1,5 @@
-//! A queue of keys to work on. Each key waits at most once, is worked on by one worker at a time, and can be delayed.
-//! Namespaces take turns.
+//! A queue of keys to work on. Each key is in the queue at most once, is worked on by one worker at a time, and can be
+//! delayed. Namespaces take turns.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,7 +14,7 @@ use crds::ObjectKey;
 
 use crate::fair::Turns;
 
-/// The namespace that a key belongs to.
+/// A key that belongs to a namespace.
 pub trait Tenant {
     /// The namespace.
     fn tenant(&self) -> &str;
@@ -28,9 +28,10 @@ impl Tenant for ObjectKey {
 
 /// Keys that wait for a worker.
 ///
-/// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is delayed and then
-/// added is not worked on twice. Namespaces take turns. If all workers are busy, the same number of further workers
-/// takes keys of namespaces of which no key is worked on. So such a namespace does not wait for others.
+/// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is delayed and
+/// then added is not worked on twice. Namespaces take turns. If all workers are busy, as many further workers take only
+/// keys of namespaces of which no key is worked on. So the first key of such a namespace does not wait for the work of
+/// other namespaces.
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
@@ -70,13 +71,13 @@ impl<K: Clone + Eq + Hash + Tenant> Default for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
-    /// Adds `key`, to be worked on now.
+    /// Adds `key`, to be worked on as soon as possible.
     pub fn add(&self, key: K) {
         self.lock().add(key);
         self.changed.notify_one();
     }
 
-    /// Adds `key`, to be worked on after `delay`, or earlier if it was due earlier already.
+    /// Adds `key`, to be worked on after `delay`. If `key` is already due earlier, the earlier time holds.
     pub fn add_after(&self, key: K, delay: Duration) {
         let mut state = self.lock();
         let at = Instant::now() + delay;
@@ -94,7 +95,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         self.changed.notify_one();
     }
 
-    /// Removes the time at which `key` was to be worked on later.
+    /// Removes the later time at which `key` is due, if there is one.
     pub fn forget(&self, key: &K) {
         let mut state = self.lock();
         if let Some(slot) = state.due.remove(key) {
@@ -102,7 +103,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Waits for the next key. [`Queue::done`] must be called for it.
+    /// Waits for the next key. When the work on the key ends, [`Queue::done`] must be called.
     pub async fn next(&self) -> K {
         loop {
             let notified = self.changed.notified();
@@ -134,13 +135,13 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         !self.lock().ready.is_empty()
     }
 
-    /// Closes the queue: it gives out no more keys.
+    /// Closes the queue, which then gives out no more keys.
     pub fn close(&self) {
         self.lock().closed = true;
         self.idle.notify_waiters();
     }
 
-    /// Waits until no key is worked on. A closed queue stays like this; an open one may give out keys again.
+    /// Waits until no key is worked on. After that, a closed queue gives out no key; an open queue may do so.
     pub async fn drained(&self) {
         loop {
             let idle = self.idle.notified();
@@ -151,7 +152,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// The work on `key` has ended.
+    /// Notes that the work on `key` has ended.
     pub fn done(&self, key: &K) {
         let mut state = self.lock();
         state.running.remove(key);
@@ -174,8 +175,8 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Runs `work` on every key, `workers` at the same time, until this is dropped. If all are busy, up to `workers`
-    /// more run for namespaces of which no key is worked on.
+    /// Runs `work` on every key, with `workers` keys at the same time, until the future is dropped. If all workers are
+    /// busy, up to `workers` more take keys of namespaces of which no key is worked on.
     pub async fn run<F>(self: Arc<Self>, workers: usize, work: impl Fn(K) -> F)
     where
         K: Send + Sync + 'static,
@@ -201,7 +202,8 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
     }
 }
 
-/// Marks the key as done even if the work panicked. Otherwise, the key would never be worked on again.
+/// Marks the key as done when it is dropped, so even if the work panicked. Otherwise, the key would never be worked on
+/// again.
 struct Finished<'a, K: Clone + Eq + Hash + Tenant> {
     queue: &'a Queue<K>,
     key: &'a K,
@@ -253,7 +255,7 @@ impl<K: Clone + Eq + Hash + Tenant> State<K> {
 mod tests {
     use super::*;
 
-    /// A key without a namespace is its own tenant.
+    /// A key without a namespace is a namespace of its own.
     impl Tenant for &str {
         fn tenant(&self) -> &str {
             self.split_once('/').map_or(self, |(namespace, _)| namespace)
@@ -268,7 +270,7 @@ mod tests {
             queue.add(key);
         }
         assert_eq!([queue.next().await, queue.next().await], ["a/1", "b/1"]);
-        // Beyond the number of workers: one more for each namespace in which nothing is being worked on.
+        // All workers are busy. Each namespace of which no key is worked on gets a further worker.
         assert_eq!([queue.next().await, queue.next().await], ["c/1", "d/1"]);
         assert!(futures::poll!(Box::pin(queue.next())).is_pending());
         for key in ["b/1", "c/1", "d/1"] {

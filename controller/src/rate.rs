@@ -1,6 +1,6 @@
-//! Rate limits of requests: the generic cell rate algorithm, as in Sealed Secrets. There is one difference: a client
-//! that comes a little too early can reserve its turn and wait for it. Turns are given in the order in which clients
-//! come.
+//! Rate limits of requests, with the generic cell rate algorithm, as in Sealed Secrets. Unlike there, a client whose
+//! request comes a little too early can reserve its turn and wait for it. Turns are given in the order in which
+//! requests come.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,39 +9,41 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// A number of requests per second, and a number of further requests at once after a pause.
+/// A number of requests per second, and the burst: a number of further requests that may come at once after a pause.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     interval: Duration,
-    /// How far into the future the requests of a client may be scheduled: the time of the burst and one more request.
+    /// How far into the future the requests of a client may be scheduled: the time that the burst and one more request
+    /// take.
     tolerance: Duration,
 }
 
-/// The state of one client: when its requests so far would end if they were evenly spaced.
+/// The state of one client: the time at which its requests so far would end if they were evenly spaced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due(Instant);
 
 /// The answer to a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Turn {
-    /// How long the request has to wait. `Err` if that is longer than the client's patience; then the request was not
+    /// How long the request has to wait. `Err` if this time is longer than the client's patience; such a request is not
     /// counted.
     pub(crate) wait: Result<Duration, Duration>,
-    /// How many requests may follow at once.
+    /// How many further requests may follow at once.
     pub(crate) remaining: u32,
-    /// Time until the state is the same as before the first request.
+    /// Time until the client's state is the same as before its first request.
     pub(crate) reset: Duration,
 }
 
 impl Rate {
-    /// `per_second` must be above zero. `burst` further requests may come at once.
+    /// Allows `per_second` requests per second, which must be above zero, and `burst` further requests at once.
     pub(crate) fn new(per_second: f64, burst: u32) -> Self {
-        // A day between two requests means practically never, and avoids an overflow.
+        // The interval is limited to a day, which avoids an overflow. A day between two requests practically means that
+        // there are none.
         let interval = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(DAY).min(DAY);
         Self { interval, tolerance: interval.saturating_mul(burst.saturating_add(1)).min(DAY * 365) }
     }
 
-    /// One more request of the client with the state `due`.
+    /// Counts one more request of the client with the state `due`, and returns its turn.
     pub(crate) fn request(&self, due: &mut Due, now: Instant, patience: Duration) -> Turn {
         let rest = due.0.saturating_duration_since(now);
         let after = rest + self.interval;
@@ -59,7 +61,7 @@ impl Rate {
     }
 }
 
-/// A rate that many callers share. Each waits for its turn.
+/// A rate that many callers share. Each caller waits for its turn.
 pub(crate) struct Turns {
     rate: Rate,
     due: Mutex<Due>,

@@ -29,11 +29,11 @@ use crate::{
     sync::content_of,
 };
 
-/// The pause after the first failure. It doubles up to the Repository's interval.
+/// The pause after the first failure. The pause doubles with each further failure, up to the Repository's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 /// A first fetch that takes longer than this is reported.
 const SLOW: Duration = Duration::from_secs(5);
-/// No server is asked more often than this.
+/// The shortest time between two fetches of a Repository.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a Repository has no new revision.
@@ -81,7 +81,7 @@ impl RepositoryError {
 
 /// Fetches a Repository.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
-    // Before the spec is read, so that a later edit cancels this fetch.
+    // The fetch is noted before the spec is read, so that a later edit cancels this fetch.
     let running = ctx.fetches.begin(&key);
     let Some(repository) = ctx.repositories.get(&key.to_ref()) else {
         ctx.fetches.was_slow(&key, false);
@@ -91,8 +91,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         ctx.failing_fetches.forget(&key);
         enqueue_syncs(&ctx, &key, |_| true);
         let (git, git_key) = (ctx.git.clone(), git_key(&key));
-        // A new Repository of the same name waits in the queue until this is done. Otherwise it could find objects that
-        // are being deleted.
+        // A new Repository of the same name waits in the queue until the files are removed. Otherwise the new
+        // Repository could find files that are being deleted.
         if let Err(error) = tokio::task::spawn_blocking(move || git.remove(&git_key)).await {
             tracing::error!(repository = %key, %error, "the files of the deleted Repository could not be removed");
         }
@@ -106,8 +106,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if repository.spec.suspend {
         return;
     }
-    // A later time in the queue is dropped, because this fetch replaces it: the server may have asked not to be called
-    // so soon.
+    // This fetch replaces the one that is due later in the queue, so that one is removed: the server may ask for a
+    // longer pause after this fetch.
     ctx.queues.repositories.forget(&key);
     let result = {
         let mut fetching = std::pin::pin!(fetch(&ctx, &key, &repository, &running));
@@ -179,7 +179,7 @@ async fn fetch(
         cancel: running.cancel(),
     };
     let git = ctx.git.clone();
-    // The turn lasts as long as the thread works, even if nobody waits for the result any more.
+    // The turn lasts as long as the thread works, even if the caller no longer waits for the result.
     let work = move || {
         let _turn = turn;
         git.fetch(&request)
@@ -190,7 +190,7 @@ async fn fetch(
         .map_err(Into::into)
 }
 
-/// A first fetch takes long: the Repository and its Syncs report it.
+/// Reports in the Repository and its Syncs that the first fetch takes long.
 async fn tell_slow(
     ctx: &Context,
     key: &ObjectKey,
@@ -243,9 +243,9 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     Ok(Credentials::from_secret(|name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
-/// After a start, the last good revision is on disk, and Syncs are healed from it even if the Git server does not
-/// answer. This is not done if the status names another revision: then others fetched while this replica stood by, and
-/// it must not go back to an older one.
+/// Loads the last good revision from the disk after a start, so that drift is healed even if the Git server does not
+/// answer. If the status names another revision, the revision on disk is not used: another replica fetched in the
+/// meantime, and Syncs must not go back to an older revision.
 pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
     let (git, git_key, url) = (ctx.git.clone(), git_key(key), repository.spec.url.clone());
     let last = tokio::task::spawn_blocking(move || {
@@ -265,7 +265,7 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
     }
 }
 
-/// Makes `revision` the one that Syncs are rendered from.
+/// Makes `revision` the revision that Syncs are rendered from.
 async fn publish(
     ctx: &Arc<Context>,
     key: &ObjectKey,
@@ -320,12 +320,12 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Res
     Ok(())
 }
 
-/// Objects that could not be read are there again. Syncs that failed because of them are tried again, although their
-/// folder did not change.
+/// Tries Syncs again that failed because Git objects on disk could not be read. These objects can be read again now,
+/// although the Syncs' folders did not change.
 fn retry_failed(ctx: &Context, key: &ObjectKey) {
     for sync in syncs_of(ctx, key) {
         let sync = ObjectKey::of(&*sync);
-        // A Sync that is worked on now tries again by itself.
+        // A Sync whose record is locked is being worked on, and tries again by itself.
         if let Some(record) = ctx.records.get(&sync)
             && let Ok(mut record) = record.try_lock()
             && record.content.is_none()

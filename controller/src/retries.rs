@@ -1,4 +1,4 @@
-//! Syncs that are tried again at once, because what they waited for has happened.
+//! The Syncs that are tried again at once, because what they waited for has happened.
 
 use std::{
     collections::HashSet,
@@ -12,13 +12,13 @@ use crds::ObjectKey;
 pub struct Retries(Mutex<HashSet<ObjectKey>>);
 
 impl Retries {
-    /// `sync` is tried at its next reconcile. The caller puts it into the queue. A Sync that does not exist is
-    /// forgotten then.
+    /// Notes that `sync` is to be tried at its next reconcile. The caller also puts it into the queue. If the Sync does
+    /// not exist, the reconcile removes this note.
     pub fn wake(&self, sync: &ObjectKey) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(sync.clone());
     }
 
-    /// Whether `sync` was woken since the last call.
+    /// Whether [`Retries::wake`] was called for `sync` since the last call of this function.
     pub fn take(&self, sync: &ObjectKey) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(sync)
     }

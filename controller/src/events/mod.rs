@@ -2,16 +2,14 @@
 //!
 //! # Guarantees
 //! [`Events::publish`] never waits and never fails. One request at a time is sent to the API server. If there are more
-//! events than it can take, events are dropped and counted. If the same event of an object happens again within ten
-//! minutes, the count of the first one is increased. Normal events wait while there is more work than workers, for
-//! [`LATEST`] at most, because nobody waits for them and each is a write.
+//! events than it can take, events are dropped and counted. If the same event happens to an object again within ten minutes, the count of the first event is increased. Normal events wait while there is more work than workers, because each of them is a write that nobody waits for. They wait for [`LATEST`] at most.
 //!
 //! Events about SealedSecrets have the form that the Sealed Secrets controller gives them: core events whose `source`
-//! is `sealed-secrets`. So people find them by the same fields, and the roles of that controller are enough. All other
-//! events are of the group `events.k8s.io`.
+//! is `sealed-secrets`. So people find these events by the same fields, and the roles of the Sealed Secrets controller
+//! are enough. All other events are of the group `events.k8s.io`.
 //!
 //! # Caveats
-//! Everybody who may read events in the object's namespace sees the note. It names fields, and never contains values.
+//! Everybody who may read events in the object's namespace sees the note of an event. A note names fields, and never contains values.
 
 mod series;
 
@@ -53,9 +51,9 @@ use crate::{
 /// The type of an event.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum EventType {
-    /// Everything is as it should be.
+    /// The event tells of normal progress.
     Normal,
-    /// Somebody should look.
+    /// The event tells of a problem that somebody should look at.
     Warning,
 }
 
@@ -76,7 +74,7 @@ pub struct Events {
     busy: Busy,
 }
 
-/// Returns whether there is more work than workers. This function is set as soon as there are queues to ask.
+/// A function that returns whether there is more work than workers. It is set when the queues of work exist.
 type Busy = Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>;
 
 impl fmt::Debug for Events {
@@ -85,19 +83,19 @@ impl fmt::Debug for Events {
     }
 }
 
-/// How many events may wait for the API server. Further ones are dropped.
+/// How many events may wait for the API server. Further events are dropped.
 const QUEUE: usize = 1024;
-/// How long a normal event waits for other work.
+/// How long a normal event waits for other work at most.
 const LATEST: Duration = Duration::from_secs(30);
-/// How often it is checked whether that work is done.
+/// How often a waiting event checks whether there still is more work than workers.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long events in the queue may still be written after the shutdown began.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
-/// The API server refuses longer notes.
+/// The longest note, in bytes, that the API server accepts.
 const NOTE_BYTES: usize = 1024;
 
 impl Events {
-    /// Starts the background task. It ends after `shutdown`.
+    /// Starts the background task that writes events. The task ends after `shutdown`.
     pub fn start(api: Api, metrics: Metrics, shutdown: CancellationToken) -> Self {
         let (events, writer) = Self::with_writer(api, metrics, shutdown);
         tokio::spawn(writer);
@@ -122,13 +120,13 @@ impl Events {
         (Self { queue, metrics, busy }, writer.run(occurrences, shutdown))
     }
 
-    /// Normal events wait while `busy` returns true: while there is more work than workers.
+    /// Makes normal events wait while `busy` returns true, that is, while there is more work than workers.
     pub fn wait_for(&self, busy: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.busy.set(Box::new(busy));
     }
 
     /// Reports that `reason` (CamelCase, at most 128 characters) happened to the object. `note` is a text for people.
-    /// It becomes one line without characters that control a terminal.
+    /// In the event, it is one line without characters that control a terminal.
     pub fn publish(&self, regarding: &ObjectReference, type_: EventType, reason: &str, note: impl Into<String>) {
         let occurrence =
             Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: readable(&note.into()) };
@@ -144,7 +142,7 @@ struct Writer {
     series: Series,
     instance: String,
     busy: Busy,
-    /// Normal events that wait, and since when they do.
+    /// Normal events that wait, and the time since which each of them waits.
     later: VecDeque<(Occurrence, Instant)>,
 }
 
@@ -166,7 +164,7 @@ impl Writer {
                         self.write(occurrence).await;
                     }
                     if self.later.is_empty() {
-                        // Gives the memory of a long queue back.
+                        // An empty new queue gives back the memory of a queue that was long.
                         self.later = VecDeque::new();
                     }
                 }
@@ -192,13 +190,13 @@ impl Writer {
         self.busy.get().is_some_and(|busy| busy())
     }
 
-    /// Whether the event can wait: behind others that wait already, or while there is other work.
+    /// Whether the event has to wait: because of other work, or because other events wait already.
     fn can_wait(&self, occurrence: &Occurrence) -> bool {
         let is_room = self.later.len() < QUEUE;
         occurrence.type_ == EventType::Normal && is_room && (self.is_busy() || !self.later.is_empty())
     }
 
-    /// Whether the events that wait may be written now.
+    /// Whether the first event that waits may be written now.
     fn is_next(&self) -> bool {
         !self.is_busy() || self.later.front().is_some_and(|(_, since)| since.elapsed() >= LATEST)
     }
@@ -208,7 +206,7 @@ impl Writer {
         let outcome = match self.series.step(&occurrence, now) {
             Step::CountOnly => Ok("aggregated"),
             Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await {
-                // The API server deletes events after an hour.
+                // The API server deletes events after an hour, so the event may be gone. Then a new one is created.
                 Err(error) if error.is_not_found() => self.create(&occurrence, now).await.map(|()| "written"),
                 other => other.map(|()| "aggregated"),
             },
@@ -246,8 +244,8 @@ impl Writer {
     }
 }
 
-/// Whether the event is about a SealedSecret or a sealing key. These are written in the form of the Sealed Secrets
-/// controller, because its role allows no other.
+/// Whether the event is about a SealedSecret or a sealing key. Such events are written in the form of the Sealed
+/// Secrets controller, because the role of that controller allows no other form.
 fn is_core(occurrence: &Occurrence) -> bool {
     matches!(occurrence.regarding.kind.as_deref(), Some("SealedSecret" | "Secret"))
 }
@@ -260,7 +258,7 @@ fn core_event(occurrence: &Occurrence, now: Timestamp) -> CoreEvent {
         message: Some(occurrence.note.clone()),
         source: Some(EventSource { component: Some(SEALED_SECRETS.into()), host: None }),
         reporting_component: Some(SEALED_SECRETS.into()),
-        // Events of Sealed Secrets name no instance.
+        // Events of the Sealed Secrets controller name no instance.
         reporting_instance: Some(String::new()),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
@@ -305,7 +303,8 @@ fn namespace(occurrence: &Occurrence) -> &str {
     occurrence.regarding.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
-/// The object's name and the time, as other programs do it. Some kinds have names that an event cannot have.
+/// The name of an event: the object's name and the time, as in the events of other programs. Characters in the object's
+/// name that the name of an event cannot have are replaced.
 fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
     let name = regarding.name.as_deref().unwrap_or_default();
     let safe: String =
@@ -332,7 +331,7 @@ fn readable(note: &str) -> String {
     note
 }
 
-/// The name of the Pod, which is also its host name.
+/// The name of the Pod that this process runs in, which is also the Pod's host name.
 fn instance() -> String {
     let name = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| env::var(name).ok());
     let name: String = name.unwrap_or_default().chars().take(128).collect();

@@ -1,4 +1,4 @@
-//! Distinguishes new events from repeated ones.
+//! Finds out whether an event is new or a repetition.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,8 @@ pub(super) struct Occurrence {
     pub(super) note: String,
 }
 
-/// Two occurrences are the same if they are about the same object and say the same. The object's version may differ.
+/// Two occurrences are the same if they are about the same object and have the same texts, even if the object's
+/// resource version differs.
 impl Hash for Occurrence {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let ObjectReference { kind, namespace, name, uid, .. } = &self.regarding;
@@ -33,24 +34,25 @@ pub(super) enum Step {
     Create,
     /// Write the count into the event `name`.
     Update { name: String, count: i32 },
-    /// Only count it, because the event was updated a moment ago.
+    /// Only count the occurrence, because the event was updated a moment ago.
     CountOnly,
 }
 
 /// The events of the last minutes.
 #[derive(Default)]
 pub(super) struct Series {
-    /// By a digest of the object and the texts, because the texts would take most of the memory.
+    /// The events, by a digest of their object and texts. The texts themselves are not kept, because they would take
+    /// most of the memory.
     known: HashMap<u64, Known>,
-    /// With random keys, so that nobody can choose texts with the same digest.
+    /// Makes digests with random keys, so that nobody can choose texts with the same digest.
     digests: RandomState,
 }
 
 /// How long an event is remembered after it happened last.
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
-/// How often an event is updated at most, after its first repetition.
+/// The shortest time between two updates of an event. The first repetition is written at once.
 const UPDATE: SignedDuration = SignedDuration::from_mins(1);
-/// How many events are remembered at most. Beyond that, a repetition may become a new event.
+/// How many events are remembered at most. If there are more, a repetition may become a new event.
 const REMEMBERED: usize = 4096;
 
 struct Known {
@@ -61,7 +63,7 @@ struct Known {
 }
 
 impl Series {
-    /// Counts the occurrence.
+    /// Counts the occurrence, and returns what to do about it.
     pub(super) fn step(&mut self, occurrence: &Occurrence, now: Timestamp) -> Step {
         let Some(known) = self.known.get_mut(&self.digests.hash_one(occurrence)) else {
             return Step::Create;
@@ -78,7 +80,7 @@ impl Series {
         Step::Update { name: known.name.clone(), count: known.count }
     }
 
-    /// The occurrence was written as the event `name`.
+    /// Remembers that the occurrence was written as the event `name`.
     pub(super) fn created(&mut self, occurrence: &Occurrence, name: String, now: Timestamp) {
         if self.known.len() >= REMEMBERED {
             self.known.retain(|_, known| now.duration_since(known.seen) <= WINDOW);
@@ -94,7 +96,7 @@ impl Series {
         self.known.len()
     }
 
-    /// The event could not be written, so the next occurrence counts as a new one.
+    /// Forgets the event, because it could not be written. The next occurrence becomes a new event.
     pub(super) fn forget(&mut self, occurrence: &Occurrence) {
         self.known.remove(&self.digests.hash_one(occurrence));
     }

@@ -1,5 +1,5 @@
-//! Which client sent a request: the peer of the connection, or, if the peer is an API server that works as a proxy, the
-//! client of that API server.
+//! Which client sent a request. This is the peer of the connection. If the peer is an API server that works as a proxy,
+//! it is the client of this API server.
 //!
 //! An API server appends the address of its own client to `X-Forwarded-For`, after anything that the client wrote there. So
 //! only the last address in the header comes from the API server, and only on a connection from an API server. On any other
@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Addresses of proxies whose `X-Forwarded-For` is used. Clones share them.
+/// Addresses of proxies whose header `X-Forwarded-For` is used. Clones share the addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies(Arc<RwLock<Vec<IpNet>>>);
 
@@ -25,13 +25,13 @@ impl Proxies {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks.into_iter().collect();
     }
 
-    /// Whether `peer` is one of these addresses.
+    /// Whether `peer` is the address of such a proxy.
     pub(crate) fn contains(&self, peer: IpAddr) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|network| network.contains(&peer))
     }
 
-    /// The address of the client of a request that came from `peer`. If the header has no address that can be parsed,
-    /// this is `peer`.
+    /// The address of the client of a request that came from `peer`. If `peer` is no such proxy, or if its header has
+    /// no address that can be parsed, the result is `peer`.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.contains(peer) {

@@ -1,11 +1,13 @@
-//! `/v1/verify`, `/v1/rotate`, `/v1/which` and `/v1/keys`: what anybody may ask about sealed values.
+//! The endpoints `/v1/verify`, `/v1/rotate`, `/v1/which` and `/v1/keys`, which answer anybody's questions about sealed
+//! values.
 //!
 //! # Guarantees
 //! - No answer and no log line contains a plaintext or a part of one.
-//! - The scope is that of the SealedSecret's own metadata. Its template is neither read nor rendered. So annotations in
-//!   the template cannot change the scope (CVE-2026-22728), and nobody learns anything from the result of a template.
+//! - The scope of a value is the one in the SealedSecret's own metadata. The template of the SealedSecret is neither
+//!   read nor rendered. So annotations in the template cannot change the scope (CVE-2026-22728), and nobody learns
+//!   anything from the result of a template.
 //! - Each request has a limit of bytes, values and time; all requests together have a limit of memory. Decryptions for
-//!   requests come after those for Secrets that are to be written.
+//!   requests use at most half of the places for decryptions, so that those for Secrets are never stopped.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -37,15 +39,15 @@ use super::{
 use crate::keys::{InquiryError, InquiryFailure, Keyring};
 use unsealing::UnsealValueError;
 
-/// How many bytes of bodies are in memory at the same time.
+/// How many bytes of request bodies are in memory at the same time.
 const BODIES: usize = 4 * MAX_BYTES;
-/// How long a body may take to arrive; shorter if `--read-timeout` is shorter.
+/// How long a body may take to arrive, unless `--read-timeout` is shorter.
 const ARRIVAL: Duration = Duration::from_secs(30);
 /// How long the work for one answer may take.
 const WORK: Duration = Duration::from_secs(60);
 const BYTES_A_PERMIT: usize = 1024;
 
-/// Answers inquiries. All endpoints share one.
+/// What the endpoints for inquiries share. An inquiry is a request with a question about sealed values or keys.
 pub struct Inquiries {
     pub(super) limits: Limits,
     accept_deprecated_v1_data: bool,
@@ -65,13 +67,13 @@ impl Inquiries {
         }
     }
 
-    /// From now on, `/v1/keys` counts the values of these SealedSecrets.
+    /// Sets the SealedSecrets whose values `/v1/keys` counts.
     pub fn count(&self, sealed_secrets: Store<SealedSecret>) {
         let _ = self.sealed_secrets.set(sealed_secrets);
     }
 }
 
-/// An error as an answer.
+/// An answer that is an error: its status code and its message.
 pub(super) struct Refusal(StatusCode, String);
 
 impl IntoResponse for Refusal {
@@ -96,7 +98,7 @@ impl From<RequestError> for Refusal {
     }
 }
 
-/// 200 if every value can be unsealed for the SealedSecret's own name, namespace and scope; 409 if not.
+/// Answers 200 if every value can be unsealed for the SealedSecret's own name, namespace and scope; otherwise 409.
 pub(super) async fn verify(State(state): State<HttpState>, request: Request) -> Result<StatusCode, Refusal> {
     let keyring = state.keys()?;
     let (sent, _room) = state.read(request, request::one).await?;
@@ -111,7 +113,7 @@ pub(super) async fn verify(State(state): State<HttpState>, request: Request) -> 
 /// The status code that Sealed Secrets uses for every failure of a rotation.
 const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 
-/// The SealedSecret, with its values sealed with the newest key.
+/// Answers with the SealedSecret of the request, its values sealed again with the newest key.
 pub(super) async fn rotate(State(state): State<HttpState>, request: Request) -> Result<Response, Refusal> {
     let keyring = state.keys()?;
     let (sent, _room) = state.read(request, request::one).await?;
@@ -125,7 +127,7 @@ pub(super) async fn rotate(State(state): State<HttpState>, request: Request) -> 
     }
 }
 
-/// The key that each value was sealed with.
+/// Answers which key each value was sealed with.
 pub(super) async fn which(State(state): State<HttpState>, request: Request) -> Result<Response, Refusal> {
     let keyring = state.keys()?;
     let (sent, _room) = state.read(request, request::all).await?;
@@ -138,7 +140,7 @@ pub(super) async fn which(State(state): State<HttpState>, request: Request) -> R
     Ok(json(&Which { newest: found.newest, items: items.collect() }))
 }
 
-/// Every sealing key, and how many values in the cluster need it.
+/// Answers which sealing keys there are, and how many values in the cluster need each of them.
 pub(super) async fn keys(State(state): State<HttpState>) -> Result<Response, Refusal> {
     let keyring = state.keys()?;
     let store = state.inquiries.sealed_secrets.get();
@@ -152,13 +154,14 @@ impl HttpState {
         keyring.ok_or_else(|| unavailable("there is no sealing key yet"))
     }
 
-    /// The result of `parse` for a body, and the memory that the body holds.
+    /// Reads the body of a request. Returns the result of `parse`, and the permit for the memory that the body takes.
     async fn read<T: Send + 'static>(
         &self,
         request: Request,
         parse: fn(&[u8]) -> Result<T, RequestError>,
     ) -> Result<(T, SemaphorePermit<'_>), Refusal> {
-        let too_large = || Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("more than {MAX_BYTES} bytes"));
+        let too_large =
+            || Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("the request has more than {MAX_BYTES} bytes"));
         let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         let bytes = declared.and_then(|length| length.parse().ok()).unwrap_or(MAX_BYTES);
         if bytes > MAX_BYTES {
@@ -180,7 +183,8 @@ impl HttpState {
         }
         // Parsing megabytes would block an async thread. A panic in `parse` ends only this task.
         let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
-        let parsed = parsed.map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "reading it failed".into()))?;
+        let parsed =
+            parsed.map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "reading the request failed".into()))?;
         Ok((parsed?, room))
     }
 

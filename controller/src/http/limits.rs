@@ -22,15 +22,16 @@ use tokio::{
 use super::HttpState;
 use crate::rate::{Due, Rate, Turn};
 
-/// How many clients are remembered, as in Sealed Secrets. All further clients share one limit.
+/// How many clients are remembered, the same number as in Sealed Secrets. All further clients share one limit.
 const CLIENTS: usize = 65536;
-/// How long a request waits for its turn before it is refused. So a script that processes a folder file by file becomes
-/// slower, but does not fail.
+/// How long a request waits for its turn before it is refused. Because requests wait, a script that processes a folder
+/// file by file becomes slower, but does not fail.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many requests wait at the same time. They hold connections that others need, too.
+/// How many requests wait at the same time. This number is limited, because a waiting request holds a connection that
+/// others may need.
 const WAITING: usize = 32;
 
-/// The requests per second for each path and client, and the requests that wait.
+/// Limits the requests per second for each path and client, and the number of requests that wait.
 pub(super) struct Limits {
     rate: Rate,
     burst: u32,
@@ -63,7 +64,8 @@ impl Limits {
     }
 }
 
-/// Lets a request wait for its turn, or refuses it as Sealed Secrets does: 429, with the time after which to try again.
+/// Lets a request wait for its turn, or refuses it with status 429 and the time after which to try again, as Sealed
+/// Secrets does.
 pub(super) async fn limited(
     State(state): State<HttpState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -93,7 +95,7 @@ pub(super) async fn limited(
     response
 }
 
-/// Seconds, rounded up.
+/// `duration` in seconds, rounded up.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

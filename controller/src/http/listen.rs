@@ -1,4 +1,4 @@
-//! Listens on addresses in the form that Go programs accept.
+//! Listens on addresses that are written as for Go programs.
 
 use std::{
     io,
@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// It is not an address.
+    /// The text is not an address.
     #[error("{address:?} is not an address to listen on: write :PORT or HOST:PORT, for example :8080")]
     Address {
         /// The address from the command line.
         address: String,
     },
-    /// The operating system refuses it.
+    /// The operating system refuses to listen on the address.
     #[error("listening on {address} failed: {source}; is another program using the port?")]
     Bind {
         /// The address from the command line.
@@ -26,7 +26,8 @@ pub enum ListenError {
     },
 }
 
-/// Listens on `address`. Without a host, it listens on every interface, also with IPv6 if the machine has it.
+/// Listens on `address`. If `address` has no host, this listens on every interface, also with IPv6 if the machine has
+/// IPv6.
 pub(super) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), ListenError> {
     let listener = match port_only(address)? {
         Some(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {

@@ -2,12 +2,13 @@
 //!
 //! The first address has `/healthz` (the process answers), `/readyz` (every gate of [`Readiness`] is open),
 //! `/v1/cert.pem` (the certificate to seal with, as kubeseal fetches it), `/v1/verify` and `/v1/rotate` (as kubeseal
-//! uses them), `/v1/which` and `/v1/keys` (which keys are still needed). The second one has `/metrics`. The third one
-//! has the two probes again, so that problems on the first address do not restart the controller.
+//! uses them), `/v1/which` and `/v1/keys` (which keys are still needed). The second address has `/metrics`. The third
+//! address has `/healthz` and `/readyz` again, so that problems on the first address do not restart the controller.
 //!
 //! No endpoint needs to know who asks, because answers contain only public keys, sealed values and numbers. The number
-//! of connections is limited, also for each peer, and so is their time. A new connection takes the place of an idle one
-//! ([`places`]), so that a client that neither sends nor reads cannot block others.
+//! of all connections, the number of connections of one peer, and the time of each connection are limited. If there are
+//! too many, a new connection takes the place of an idle one ([`places`]), so that a client that neither sends nor
+//! reads cannot block others.
 
 mod clients;
 mod inquiries;
@@ -45,12 +46,12 @@ use crate::{
     metrics::{CONTENT_TYPE, Metrics, TEXT_CONTENT_TYPE},
 };
 
-/// The data that the endpoints show. Clones share it.
+/// The data that the endpoints show. Clones share the data.
 #[derive(Clone)]
 pub struct HttpState {
-    /// The sealing keys, as soon as they are loaded. The endpoints answer before that, too.
+    /// The sealing keys, as soon as they are loaded. The endpoints already answer before the keys are loaded.
     pub keyring: Arc<OnceLock<Keyring>>,
-    /// Whether the controller is ready.
+    /// Says whether the controller is ready.
     pub readiness: Readiness,
     /// The metrics.
     pub metrics: Metrics,
@@ -65,9 +66,10 @@ pub struct HttpState {
 /// How long a client may take: `--read-timeout` and `--write-timeout`. Zero means no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
-    /// To send a request. Its headers may never take more than ten seconds.
+    /// How long a client may take to send a request. The headers of a request must arrive within ten seconds in any
+    /// case.
     pub read: Duration,
-    /// To read an answer.
+    /// How long a client may take to read an answer.
     pub write: Duration,
 }
 
@@ -77,14 +79,14 @@ impl Default for Timeouts {
     }
 }
 
-/// The addresses to listen on, in Go's form: `:8080`, `127.0.0.1:8080`; port 0 for any free port.
+/// The addresses to listen on, written as for Go programs: `:8080`, `127.0.0.1:8080`. Port 0 means any free port.
 #[derive(Clone, Copy, Debug)]
 pub struct Listen<'a> {
-    /// For everything but metrics.
+    /// The address for everything but metrics.
     pub api: &'a str,
-    /// For `/metrics`.
+    /// The address for `/metrics`.
     pub metrics: &'a str,
-    /// For `/healthz` and `/readyz` only.
+    /// The address only for `/healthz` and `/readyz`.
     pub probes: &'a str,
 }
 
@@ -101,7 +103,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Waits until all servers have ended, that is, after the shutdown, when the last answer was sent.
+    /// Waits until all servers have ended. They end after the shutdown began, when the last answer was sent.
     pub async fn ended(self) {
         for task in self.tasks {
             // The panic hook has already reported a panic of the task.
@@ -172,7 +174,8 @@ async fn certificate(State(state): State<HttpState>) -> Response {
     }
 }
 
-/// Prometheus asks for OpenMetrics. Other clients get the format of the Sealed Secrets controller.
+/// Answers with the metrics, as OpenMetrics if the client accepts that, as Prometheus does. Other clients get the
+/// format of the Sealed Secrets controller.
 async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accepts.contains("application/openmetrics-text") {
@@ -192,12 +195,13 @@ async fn measured(State(state): State<HttpState>, request: Request, next: Next) 
 
 const PATHS: [&str; 7] = ["/healthz", "/readyz", "/v1/cert.pem", "/v1/keys", "/v1/rotate", "/v1/verify", "/v1/which"];
 
-/// A path as the value of a label. Only known paths are used, because a client could fill the memory with others.
+/// A path as the value of a label. All unknown paths have the same value, because a client could fill the memory with
+/// invented paths.
 fn path_label(path: &str) -> &'static str {
     PATHS.into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
-/// A method as the value of a label, spelled as by the Sealed Secrets controller.
+/// A method as the value of a label, spelled as in the metrics of the Sealed Secrets controller.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "get",

@@ -1,9 +1,9 @@
-//! Limits the number of connections, and decides which one is closed when a new one needs a place.
+//! Limits the number of connections, and decides which connection is closed when a new one needs a place.
 //!
-//! A client can keep many idle connections without any cost, and so take the places of others. Therefore a new
-//! connection never waits: if there is no place, a connection that has been idle the longest is closed. A peer that has
-//! reached its own limit loses one of its own connections. If all places are taken, a connection of the peer with the
-//! most connections is closed. A connection is never closed while the controller works on its answer.
+//! It costs a client nothing to keep many idle connections open, and so to take the places of others. Therefore a new
+//! connection never waits: if there is no place for it, the connection that has been idle for the longest time is
+//! closed. A peer that has reached its own limit loses one of its own connections. If all places are taken, the peer
+//! with the most connections loses one. A connection is never closed while the controller works on its answer.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 /// How many connections there may be at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Of all peers together.
+    /// The limit for all peers together.
     pub(super) all: usize,
-    /// Of one peer.
+    /// The limit for one peer.
     pub(super) per_peer: usize,
 }
 
-/// The connections of one listener; clones share them.
+/// The connections of one listener. Clones share the connections.
 #[derive(Clone)]
 pub(super) struct Places {
     bounds: Bounds,
@@ -31,21 +31,22 @@ pub(super) struct Places {
 
 #[derive(Default)]
 struct Taken {
-    /// In the order in which they were opened.
+    /// The connections, in the order in which they were opened.
     connections: BTreeMap<u64, Connection>,
-    /// Counts events, to know their order.
+    /// Counts changes of connections, so that their order is known.
     clock: u64,
 }
 
 struct Connection {
     peer: Peer,
     state: State,
-    /// When it came into this state.
+    /// The value of the clock when the connection came into this state.
     since: u64,
     end: CancellationToken,
 }
 
-/// What happens on a connection. Connections in the first states are closed first.
+/// What happens on a connection. If one must be closed, a connection in an earlier state is chosen before one in a
+/// later state.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum State {
     /// The client has not sent the headers of a request.
@@ -59,12 +60,13 @@ enum State {
 /// Whether there is a place for a new connection.
 enum Room {
     Free,
-    /// After this connection is closed.
+    /// There is a place after this connection is closed.
     After(u64),
     None,
 }
 
-/// Addresses among which one client can choose: a single IPv4 address, or an IPv6 network of 64 bits.
+/// The addresses that count as one peer, because one client can choose among them: a single IPv4 address, or an IPv6
+/// network of 64 bits.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Peer(IpAddr);
 
@@ -85,8 +87,8 @@ impl Places {
         Self { bounds, taken: Arc::default() }
     }
 
-    /// A place for a connection from `peer`. If necessary, another connection is closed for it. `None` if there is no
-    /// place.
+    /// A place for a connection from `peer`. If necessary, another connection is closed for the new one. `None` if no
+    /// connection can be closed.
     pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
         let peer = Peer::new(peer);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +130,7 @@ impl Taken {
     }
 }
 
-/// The place of one connection. It is free again when all clones are dropped.
+/// The place of one connection. The place is free again when all clones are dropped.
 #[derive(Clone)]
 pub(super) struct Place(Arc<Held>);
 
@@ -144,17 +146,17 @@ impl Place {
         self.0.end.cancelled().await;
     }
 
-    /// The headers of a request have arrived, its body has not.
+    /// Notes that the headers of a request have arrived, but not yet its body.
     pub(super) fn receives(&self) {
         self.is(State::Receiving);
     }
 
-    /// A whole request has arrived.
+    /// Notes that a whole request has arrived.
     pub(super) fn answers(&self) {
         self.is(State::Answering);
     }
 
-    /// The answer is ready.
+    /// Notes that the answer is ready.
     pub(super) fn idles(&self) {
         self.is(State::Idle);
     }

@@ -6,7 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Named gates. The controller is ready when all are open. Clones share them.
+/// Named gates, one for each part of the controller that must work. The controller is ready when all gates are open.
+/// Clones share the gates.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<Gates>>);
 
@@ -15,7 +16,8 @@ type IsOpen = Box<dyn Fn() -> bool + Send>;
 #[derive(Default)]
 struct Gates {
     open: BTreeMap<&'static str, bool>,
-    /// Gates whose state is asked for each time.
+    /// Gates with a function that says whether they are open. The function is called each time that the state is
+    /// needed.
     watched: Vec<(&'static str, IsOpen)>,
 }
 

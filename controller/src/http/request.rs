@@ -1,7 +1,7 @@
 //! SealedSecrets in requests: JSON, as kubeseal sends it, or YAML.
 //!
-//! Only the metadata, `encryptedData` and `data` are read, because these say which values there are and what they are
-//! bound to. The template is passed through unchanged.
+//! Only the metadata, `encryptedData` and `data` are read, because they show the values and what the values are bound
+//! to. The template is passed through unchanged.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) struct SentSecret {
     pub(super) body: Map<String, Value>,
     pub(super) namespace: String,
     pub(super) name: String,
-    /// The scope in its own metadata.
+    /// The scope in the SealedSecret's own metadata.
     pub(super) scope: Scope,
     pub(super) form: Form,
     /// The sealed values by their keys in `encryptedData`, or the single value of `spec.data`.
@@ -36,7 +36,7 @@ pub(super) enum Form {
     EncryptedData,
     /// A whole Secret as one value in `spec.data`, the deprecated first form.
     Data,
-    /// Both, which is refused.
+    /// The request has both `encryptedData` and `spec.data`, which is refused.
     Both,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum RequestError {
     /// The body is not an object.
     #[error("the request is neither JSON nor YAML of Kubernetes objects: {0}")]
     Syntax(String),
-    /// It is an object of another kind.
+    /// The body is an object of another kind.
     #[error("{0} is not a SealedSecret of bitnami.com/v1alpha1")]
     Kind(String),
     /// A field has the wrong type.
@@ -54,11 +54,11 @@ pub(super) enum RequestError {
         "the SealedSecret is malformed: metadata.name, metadata.namespace, the annotations and the values must be texts"
     )]
     Malformed,
-    /// It is not exactly one object.
+    /// The body does not have exactly one object.
     #[error("expected one SealedSecret, not {0}")]
     Number(usize),
-    /// It has too many values.
-    #[error("more than {MAX_VALUES} values: send fewer at a time")]
+    /// The SealedSecrets in the body have too many values.
+    #[error("the request has more than {MAX_VALUES} values: send fewer at a time")]
     TooMany,
 }
 
@@ -94,7 +94,7 @@ pub(super) fn all(bytes: &[u8]) -> Result<Vec<SentSecret>, RequestError> {
 }
 
 impl SentSecret {
-    /// Its values, and what they were sealed for.
+    /// The values of the SealedSecret, and the place that they were sealed for.
     pub(super) fn sealed(&self) -> SealedTexts {
         let key = |key: &String| (self.form != Form::Data).then(|| key.clone());
         SealedTexts {
@@ -105,7 +105,8 @@ impl SentSecret {
         }
     }
 
-    /// The object with other `values`, in the order of the old ones, and without the fields that an API server adds.
+    /// The object with `values` instead of its old values, in the same order, and without the fields that an API server
+    /// adds.
     pub(super) fn with_values(mut self, values: Vec<String>) -> Map<String, Value> {
         let mut new: BTreeMap<&str, String> = self.values.keys().map(String::as_str).zip(values).collect();
         let spec = self.body.get_mut("spec").and_then(Value::as_object_mut);
@@ -150,7 +151,7 @@ fn items(mut object: Map<String, Value>) -> Vec<Map<String, Value>> {
     if !kind.ends_with("List") {
         return vec![object];
     }
-    // In a list of one kind, the items need not have a kind.
+    // In a `SealedSecretList`, the items need not have a kind.
     let implied = kind == "SealedSecretList";
     let items = object.get_mut("items").map(Value::take);
     let items = items.into_iter().filter_map(|items| if let Value::Array(items) = items { Some(items) } else { None });
@@ -162,7 +163,7 @@ fn items(mut object: Map<String, Value>) -> Vec<Map<String, Value>> {
             }
             item
         }
-        // The error then says that it is not a SealedSecret.
+        // An empty object leads to the error that the item is not a SealedSecret.
         _ => Map::new(),
     };
     items.flatten().map(with_kind).collect()
@@ -178,7 +179,7 @@ struct Sealed {
     spec: Option<Spec>,
 }
 
-/// As in Go, `null` is an empty text.
+/// Texts by their keys. As in Go, `null` means an empty text.
 type Texts = Option<BTreeMap<String, Option<String>>>;
 
 #[derive(Default, Deserialize)]

@@ -1,4 +1,4 @@
-//! Accepts connections, with limits on their number and their time.
+//! Accepts connections, and limits their number and their time.
 
 use std::{net::SocketAddr, pin::pin, time::Duration};
 
@@ -24,17 +24,18 @@ use super::{
     places::{Bounds, Place, Places},
 };
 
-/// Connections of one listener: a few probes, scrapers and people. Everybody who uses the API server's proxy comes from
-/// the address of the API server.
+/// Limits for the connections of one listener. Normally there are only a few probes, scrapers and people. But all
+/// clients that use the API server's proxy come from the same address, that of the API server.
 const BOUNDS: Bounds = Bounds { all: 256, per_peer: 64 };
 /// How long the headers of a request may take to arrive, even if `--read-timeout` is longer.
 const HEAD: Duration = Duration::from_secs(10);
-/// How many bytes of headers, and of a body, are read ahead: the most memory of a connection without a request.
+/// How many bytes of headers, and of a body, are read ahead. A connection without a request takes no more memory than
+/// this.
 const HEAD_BYTES: usize = 32 << 10;
 /// How long answers may still take after the shutdown began.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The pause after accepting failed, as it does when the process has no free file descriptors.
+/// The pause after a connection could not be accepted, for example because the process has no free file descriptors.
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `shutdown`, then waits for the answers in progress.
@@ -102,8 +103,8 @@ async fn connection(
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = place.is_lost() => return debug!(%peer, "an idle HTTP connection is closed: another one needs its place"),
-        // A connection ends after this time: a client that sends many requests opens a new one, and a client that does
-        // not read its answer loses this one.
+        // A connection ends after this time. A client with more requests opens a new connection; a client that does not
+        // read its answer loses the connection.
         () = sleep(read + write) => write,
         () = shutdown.cancelled() => LAST_ANSWERS,
     };
@@ -114,14 +115,15 @@ async fn connection(
     }
 }
 
-/// Zero means no limit, as in Go. A day is as good as no limit for a normal client.
+/// The limit for a timeout. Zero means no limit, as in Go; it becomes one day, which is long enough for any normal
+/// client.
 fn limit(timeout: Duration) -> Duration {
     if timeout.is_zero() { DAY } else { timeout }
 }
 
 fn ended(result: hyper::Result<()>) {
     if let Err(error) = result {
-        // Clients may disconnect at any time; this is not a problem.
+        // Clients may disconnect at any time, so a broken connection is not a problem.
         debug!(%error, "an HTTP connection broke");
     }
 }

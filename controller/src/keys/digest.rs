@@ -1,4 +1,4 @@
-//! Keyed digests. They show whether values changed, and nothing else about the values.
+//! Keyed digests. A digest shows whether values changed, and nothing else about the values.
 
 use aws_lc_rs::{
     hmac::{self, HMAC_SHA256},
@@ -6,8 +6,8 @@ use aws_lc_rs::{
 };
 use zeroize::Zeroizing;
 
-/// A key of this cluster that is only used for digests. It is in its own Secret and not derived from a sealing key, so
-/// that digests do not change when sealing keys are added or removed.
+/// A key of this cluster that is used only for digests. The key has a Secret of its own and is not derived from a
+/// sealing key, so that digests do not change when sealing keys are added or removed.
 pub(super) struct DigestKey(hmac::Key);
 
 impl DigestKey {
@@ -24,8 +24,8 @@ impl DigestKey {
         bytes
     }
 
-    /// HMAC over the purpose and the parts. The length of each part comes before it, so that two different lists of
-    /// parts never give the same input.
+    /// HMAC over the purpose and the parts. In the input, the length of each part comes before the part, so that two
+    /// different lists of parts never have the same input.
     pub(super) fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         let mut add = |part: &[u8]| {

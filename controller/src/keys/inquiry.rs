@@ -1,11 +1,11 @@
 //! Answers questions about sealed values for people who may not see the values.
 //!
 //! # Guarantees
-//! - No answer contains a plaintext or depends on one. A value is unsealed and sealed again for the same name,
-//!   namespace and scope, in one step on one thread. Nothing is parsed or rendered in between, so no scope can become
-//!   wider.
-//! - All inquiries together take turns with the namespaces whose Secrets are to be written, and use at most half of the
-//!   places. If one value is enough to know the answer, the work ends at the first value that fails.
+//! - No answer contains a plaintext or depends on one. If a value is sealed again, it is unsealed and sealed for the
+//!   same name, namespace and scope, in one step on one thread. Nothing is parsed or rendered between the two, so no
+//!   scope can become wider.
+//! - All inquiries together take turns like one namespace, and use at most half of the places for decryptions. If one
+//!   value that fails is enough to know the answer, the work ends at the first such value.
 
 use std::sync::Arc;
 
@@ -25,17 +25,17 @@ use crate::fair::Asker;
 pub struct InquiryError {
     /// The field of the value.
     pub field: String,
-    /// What is wrong with it.
+    /// What is wrong with the value.
     pub reason: InquiryFailure,
 }
 
 /// What is wrong with the value.
 #[derive(Debug, thiserror::Error)]
 pub enum InquiryFailure {
-    /// It cannot be unsealed.
+    /// The value cannot be unsealed.
     #[error(transparent)]
     Unseal(#[from] UnsealValueError),
-    /// It cannot be sealed again.
+    /// The value cannot be sealed again.
     #[error(transparent)]
     Seal(#[from] SealError),
     /// There is no sealing key yet.
@@ -54,13 +54,13 @@ impl From<UnsealError> for InquiryFailure {
 pub struct SealedWith {
     /// Fingerprint of the public key that new values are sealed with.
     pub newest: String,
-    /// For each [`SealedTexts`] and each of its values, in order: the fingerprint of the public key that it was sealed
-    /// with; `None` if no key unseals it.
+    /// For each [`SealedTexts`] and each of its values, in the same order: the fingerprint of the public key that the
+    /// value was sealed with; `None` if no key unseals the value.
     pub fingerprints: Vec<Vec<Option<String>>>,
 }
 
 impl Keyring {
-    /// Whether every value can be unsealed. The error is about the first one that cannot.
+    /// Checks whether every value can be unsealed. The error is about the first value that cannot.
     pub async fn verify(&self, sealed: SealedTexts) -> Result<(), InquiryError> {
         self.of_each(sealed, |keys, favourite, binding, value| {
             unseal(keys, favourite, binding, value)?;
@@ -70,13 +70,14 @@ impl Keyring {
         .map(drop)
     }
 
-    /// The values, sealed with the newest key for the same name, namespace and scope. Values that already use this key
-    /// stay as they are.
+    /// The values, sealed again with the newest key for the same name, namespace and scope. Values that were sealed
+    /// with this key stay as they are.
     pub async fn reseal(&self, sealed: SealedTexts) -> Result<Vec<String>, InquiryError> {
         self.of_each(sealed, reseal).await
     }
 
-    /// The results of `work` for the values, up to the first one for which it fails.
+    /// The results of `work` for all values. If `work` fails for a value, the first such error is the result, and the
+    /// work ends.
     async fn of_each<T: Send + 'static>(
         &self,
         sealed: SealedTexts,

@@ -1,21 +1,24 @@
 //! Sealing keys. Private keys are read and used only in this module.
 //!
 //! A sealing key is a Secret of type `kubernetes.io/tls` in the controller's namespace with the label
-//! `sealedsecrets.bitnami.com/sealed-secrets-key`. With the value `active`, the key unseals; the certificate of the
-//! newest active key seals. With `compromised`, the key only unseals, so that values can be sealed again with another
-//! key. With any other value, the key is not used. A Secret without the label whose name is exactly the prefix counts
-//! as `active`: the first releases of Sealed Secrets made such keys.
+//! `sealedsecrets.bitnami.com/sealed-secrets-key`. If the label has the value `active`, the key unseals values, and the
+//! certificate of the newest active key seals them. If the label has the value `compromised`, the key only unseals, so
+//! that values can be sealed again with another key. With any other value of the label, the key is not used. A Secret
+//! without the label counts as `active` if its name is exactly the prefix for the names of keys: the first releases of
+//! Sealed Secrets made such keys.
 //!
-//! A SealedSecret cannot make a key: unsealing refuses the label and the names of keys ([`Keyring::reserved`]). A
-//! Secret of another type, or one that a SealedSecret wrote, is not used as a key.
+//! No SealedSecret can make a key, because unsealing refuses the label and the names of keys ([`Keyring::reserved`]). A
+//! Secret of another type, or a Secret that was written for a SealedSecret, is not used as a key.
 //!
 //! # Guarantees
-//! - There is always a key that seals: if there is none, one is made. It is replaced in time, see [`Keyring::run`].
-//! - A key Secret that cannot be read does no harm: it is counted and not used; a warning and an event report it.
-//! - A key that is added, relabelled or deleted counts a moment later, without a restart; see [`Keyring::changes`].
+//! - There is always a key that seals: if there is none, one is made. A new key is made when the newest one is due for
+//!   replacement, see [`Keyring::run`].
+//! - A key Secret that is malformed does no harm: it is not used, and a metric, a warning and an event report it.
+//! - If a key is added, relabelled or deleted, the controller notices this within moments, without a restart; see
+//!   [`Keyring::changes`].
 //! - Decryption never runs on the async threads, and never uses more threads than there are processors. Namespaces take
-//!   turns at it, value by value. A value that could not be unsealed is not decrypted again until it or the keys
-//!   change.
+//!   turns with their decryptions, value by value. A value that could not be unsealed is not decrypted again until the
+//!   value or the keys change.
 
 mod digest;
 mod inquiry;
@@ -82,9 +85,9 @@ pub struct KeyOptions {
     pub valid_for: Duration,
     /// Common name in a new key's certificate.
     pub common_name: String,
-    /// Which key is the newest.
+    /// What decides which key is the newest.
     pub order: KeyOrder,
-    /// Labels of a new key's Secret, in addition to the one that makes it a sealing key.
+    /// Labels of a new key's Secret, in addition to the label that makes the Secret a sealing key.
     pub labels: BTreeMap<String, String>,
     /// Annotations of a new key's Secret.
     pub annotations: BTreeMap<String, String>,
@@ -94,7 +97,7 @@ pub struct KeyOptions {
     pub cutoff: Option<Timestamp>,
     /// The clock for ages.
     pub clock: Clock,
-    /// How long another replica that makes a key is waited for, after its claim was first seen.
+    /// How long another replica that is making a key is waited for. The time begins when its claim is first seen.
     pub claim_respected: Duration,
 }
 
@@ -114,7 +117,7 @@ impl KeyOptions {
             renew_period: Some(Duration::from_secs(30 * 24 * 3600)),
             cutoff: None,
             clock: Clock::default(),
-            // Only two requests are made between the claim and the key.
+            // This is enough: a replica makes only two requests between its claim and the write of its key.
             claim_respected: Duration::from_secs(30),
         }
     }
@@ -145,7 +148,7 @@ pub enum KeyError {
         /// The error of the request.
         source: ApiError,
     },
-    /// There is no key yet, and only another replica may make it.
+    /// There is no key yet, and only the leader, which is another replica, may make one.
     #[error("there is no sealing key yet, and only the leader makes one")]
     NotMade,
     /// Generating a key failed.
@@ -166,7 +169,7 @@ pub enum KeyError {
         namespace: String,
         /// Name of the Secret.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the Secret.
         reason: String,
     },
 }
@@ -174,15 +177,16 @@ pub enum KeyError {
 /// [`PublicKey::fingerprint`](sealing::PublicKey::fingerprint) of a sealing key.
 pub(crate) type Fingerprint = Arc<str>;
 
-/// The values of a SealedSecret.
+/// The result of unsealing the values of a SealedSecret.
 pub struct UnsealedValues {
     /// The values, in the order of the texts.
     pub values: Vec<Result<SecretBytes, UnsealValueError>>,
-    /// The key that unsealed all of them; `None` if one failed, or if several keys were needed.
+    /// Fingerprint of the key that unsealed all values; `None` if a value could not be unsealed, or if several keys
+    /// were needed.
     pub key: Option<Arc<str>>,
 }
 
-/// The sealing keys of this cluster, as used for the values of one namespace. Clones share them.
+/// The sealing keys of this cluster, for work on behalf of one namespace. Clones share the keys.
 #[derive(Clone)]
 pub struct Keyring(Arc<Inner>, Arc<str>);
 
@@ -196,16 +200,16 @@ struct Inner {
     usage: Usage,
     refusals: Refusals,
     reloading: Mutex<()>,
-    /// Notified when somebody wants a new key.
+    /// Notified when somebody asks for a new key.
     asked: Notify,
 }
 
 impl Keyring {
-    /// Reads the keys, and makes one if there is none that seals. A replica that stands by waits until the leader has
-    /// made one.
+    /// Reads the keys, and makes a key if there is none that seals. A replica that is not the leader waits until the
+    /// leader has made the key.
     pub async fn start(api: Api, options: KeyOptions, metrics: Metrics, events: Events) -> Result<Self, KeyError> {
         let leadership = api.leadership().clone();
-        // This happens only in the first moments of an installation.
+        // The first key is missing only in the first moments of an installation.
         let wait = || timeout(LOOK_AGAIN, leadership.begun());
         let store = Store::new(api, options, metrics, events);
         let keys = store.load(None).await?;
@@ -243,7 +247,8 @@ impl Keyring {
             cluster::follow(secrets, legacy.clone(), legacy),
         );
         let mut events = std::pin::pin!(events);
-        // The watch begins with a list, which counts as an event. So changes since `start` are noticed.
+        // The watch begins with a list, which counts as an event. So changes that were made after `start` read the keys
+        // are noticed.
         let mut due: Option<Instant> = None;
         let mut failures = 0;
         loop {
@@ -279,7 +284,8 @@ impl Keyring {
         self.0.keys.borrow().certificate().cloned()
     }
 
-    /// A number that grows whenever the keys change. Then values that could not be unsealed should be tried again.
+    /// A number that grows whenever the keys change. When it has grown, values that could not be unsealed should be
+    /// tried again.
     pub fn generation(&self) -> u64 {
         *self.0.generation.borrow()
     }
@@ -291,7 +297,8 @@ impl Keyring {
 
     /// Unseals the values of a SealedSecret in parallel. Each value is tried with every key, the newest first.
     pub async fn unseal(&self, sealed: SealedTexts) -> UnsealedValues {
-        // Read before the keys: if they change in between, a refusal counts only for the old generation.
+        // The generation is read before the keys. If the keys change between the two, a refusal counts only for the old
+        // generation.
         let generation = self.generation();
         let keys = self.key_set();
         let (sealed, favourite) = (Arc::new(sealed), Arc::new(Favourite::default()));
@@ -330,8 +337,8 @@ impl Keyring {
         Ok(result?)
     }
 
-    /// The same keys, for work on behalf of `namespace`: decryptions and renderings then take turns with those of other
-    /// namespaces.
+    /// The same keys, for work on behalf of `namespace`. This work takes turns with the decryptions and renderings of
+    /// other namespaces.
     #[must_use]
     pub fn acting_for(&self, namespace: &str) -> Self {
         Self(Arc::clone(&self.0), namespace.into())
@@ -344,13 +351,14 @@ impl Keyring {
 
     /// Keyed digest of `parts`, as 32 hexadecimal digits: HMAC-SHA-256, cut to 128 bits, with a random key of this
     /// cluster. The same parts have the same digest after restarts and after a renewal of the sealing keys. Without the
-    /// key, nobody can find the parts of a digest by trying likely ones. `purpose` makes digests of different uses
-    /// different.
+    /// key, nobody can find out the parts by computing the digests of likely values. Digests with different `purpose`s
+    /// are different.
     pub fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         self.0.digest_key.digest(purpose, parts)
     }
 
-    /// A mark of the sealing key that unsealed a Secret. Others learn nothing from it, and cannot make one.
+    /// A text by which the controller recognises the sealing key that unsealed a Secret. Others learn nothing from this
+    /// text, and cannot make one.
     fn key_mark(&self, digest: &str, fingerprint: &str) -> String {
         self.digest("sealing key", [digest.as_bytes(), fingerprint.as_bytes()])
     }
@@ -361,7 +369,7 @@ impl Keyring {
         fingerprints.find(|key| self.key_mark(&mark.digest, key) == mark.key).cloned()
     }
 
-    /// The names of the controller's own Secrets. No SealedSecret may make a Secret of such a name.
+    /// The names of the controller's own Secrets. No Secret with such a name is made from a SealedSecret.
     pub fn reserved(&self) -> ReservedNames<'_> {
         self.0.store.reserved()
     }
@@ -378,7 +386,7 @@ impl Keyring {
         Arc::clone(&self.0.keys.borrow())
     }
 
-    /// Reads the keys again. Only one caller does so at a time, so that an older answer never replaces a newer one.
+    /// Reads the keys again. Only one caller reads them at a time, so that an older answer never replaces a newer one.
     async fn reload(&self) -> Result<(), KeyError> {
         let _turn = self.0.reloading.lock().await;
         let known = self.key_set();
@@ -411,14 +419,17 @@ impl Keyring {
     }
 }
 
-/// How many SealedSecrets are rendered at the same time. Each takes a short time at most, see [`gotemplate::Limits`].
+/// How many SealedSecrets are rendered at the same time. The time of one rendering is limited, see
+/// [`gotemplate::Limits`].
 const RENDERINGS: usize = 4;
-/// How often a replica that stands by looks for the first key of the leader.
+/// How often a replica that is not the leader looks for the first key, which the leader makes.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Keys that are restored from a backup arrive together, so they are read once after this time.
+/// How long the controller waits after a change before it reads the keys. Keys that are restored from a backup arrive
+/// together, and are so read only once.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// One second, doubled with every failure in a row, up to one minute.
+/// The pause after `failures` in a row: one second after the first, twice as long after each further one, at most one
+/// minute.
 fn retry_delay(failures: u32) -> Duration {
     Duration::from_secs((1 << failures.saturating_sub(1).min(6)).min(60))
 }

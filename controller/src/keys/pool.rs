@@ -1,4 +1,5 @@
-//! Runs decryptions outside of the async threads, not more than there are processors. Namespaces take turns.
+//! Runs decryptions outside of the async threads, at most as many at the same time as there are processors. Namespaces
+//! take turns.
 
 use std::{
     cell::Cell,
@@ -12,7 +13,7 @@ use super::set::KeySet;
 use crate::fair::{Asker, Places};
 
 /// Runs decryptions on the blocking threads, at most `processors` at the same time. Namespaces take turns, value by
-/// value: if one of them has many values, another one waits for a few of these only.
+/// value: if one namespace has many values, another namespace waits only for a few of them.
 pub(super) struct Pool(Places);
 
 /// A shutdown stopped the work, or it panicked.
@@ -31,7 +32,8 @@ impl Pool {
     {
         let place = self.0.take(asker).await;
         let job = spawn_blocking(move || {
-            // The thread holds the place, not the caller. Otherwise a caller that is dropped would free it too early.
+            // The thread holds the place, not the caller. Otherwise the place would be free too early if the caller is
+            // dropped while the thread still works.
             let _place = place;
             work()
         });
@@ -39,8 +41,8 @@ impl Pool {
     }
 }
 
-/// The key that unsealed the last value. Most values of a SealedSecret were sealed with the same key, so it is tried
-/// first. Then old keys cost one search per SealedSecret, not one per value.
+/// The key that unsealed the last value of a SealedSecret. This key is tried first, because most values of a
+/// SealedSecret were sealed with the same key. So an old key is searched for once per SealedSecret, not once per value.
 #[derive(Default)]
 pub(super) struct Favourite(AtomicUsize);
 

@@ -10,18 +10,19 @@ use unsealing::{SealedInput, UnsealError, UnsealedSecret};
 use super::Keyring;
 use crate::unseal::unseal;
 
-/// How many bytes of errors are remembered. The oldest are forgotten first.
+/// How many bytes of errors are remembered. The oldest errors are forgotten first.
 const MOST_BYTES: usize = 8 << 20;
 
-/// The Secret of a SealedSecret.
+/// The Secret of a SealedSecret, just unsealed.
 pub(crate) struct Unsealed {
     /// The Secret, in plaintext.
     pub(crate) secret: UnsealedSecret,
-    /// A keyed digest from which the controller knows the sealing key that unsealed it.
+    /// A keyed digest by which the controller recognises the sealing key that unsealed the values; `None` if several
+    /// keys were needed.
     pub(crate) key: Option<String>,
 }
 
-/// Errors by the digest of the sealed input, for one generation of the keys.
+/// Errors, by the digest of the sealed input that could not be unsealed. They hold for one generation of the keys.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<Remembered>);
 
@@ -34,10 +35,12 @@ struct Remembered {
 }
 
 impl Keyring {
-    /// Unseals a SealedSecret on behalf of this keyring's namespace. If the same input was refused before with the same
-    /// keys, the result is the same error, and nothing is decrypted. `digest` is [`unsealing::digest`] of `sealed`.
+    /// Unseals a SealedSecret on behalf of this keyring's namespace. If the same input could not be unsealed before
+    /// with the same keys, the result is the same error, and nothing is decrypted. `digest` is [`unsealing::digest`] of
+    /// `sealed`.
     pub(crate) async fn unseal_secret(&self, sealed: &SealedInput<'_>, digest: &str) -> Result<Unsealed, UnsealError> {
-        // Read first: if keys are added in between, the next call tries again.
+        // The generation is read before the keys are used. So if keys are added in the meantime, the next call tries
+        // again.
         let generation = self.generation();
         if let Some(error) = self.0.refusals.of(generation, digest) {
             return Err(error);
@@ -87,7 +90,7 @@ impl Refusals {
     }
 }
 
-/// Approximate size in memory.
+/// Approximate size of an error and its digest in memory.
 fn size(digest: &str, error: &UnsealError) -> usize {
     let failures = error.failures().iter().map(|failure| failure.field.len() + failure.reason.len() + 64);
     2 * digest.len() + 256 + failures.sum::<usize>()

@@ -1,21 +1,21 @@
 //! When a new sealing key is made, and which replica makes it.
 //!
-//! A key is due if the newest one reaches `--key-renew-period`, if the newest one is older than `--key-cutoff-time`, if
-//! somebody asks for one (SIGUSR1), or if no key seals. The age of a key is that of its certificate or of its Secret,
-//! whichever orders the keys. So a restart neither skips a renewal nor repeats one.
+//! A new key is due if the age of the newest key reaches `--key-renew-period`, if the newest key was made before
+//! `--key-cutoff-time`, if somebody asks for a key (SIGUSR1), or if no key seals. The age of a key is that of its
+//! certificate or of its Secret; the same flag that orders the keys decides which of the two. So a restart neither
+//! skips a renewal nor repeats one.
 //!
 //! # Guarantees
-//! - If several replicas want to make the same key, one is made: only the leader makes keys, and only the replica that
-//!   holds the claim ([`Store::claim`](super::store::Store::claim)) writes one, after it has checked again that one is
-//!   due.
-//! - The name of a key is computed from its certificate. The name of a deleted key is not used again, so a backup can
-//!   be applied at any time and overwrites nothing.
-//! - Wrong clocks do no harm: a process makes only one key per period by schedule; if a key's certificate begins in the
-//!   future, the age of its Secret is used; and a new key is always the newest.
+//! - If several replicas want to make a key at the same time, only one key is made. Only the leader makes keys, and
+//!   only the replica that holds the claim ([`Store::claim`](super::store::Store::claim)) writes a key, after it has
+//!   checked again that a key is due.
+//! - The name of a key is computed from its certificate. So the name of a deleted key is not used again, and a backup
+//!   can be applied at any time without overwriting another key.
+//! - Wrong clocks do no harm: by schedule, a process makes at most one key per period. If the validity of a key's
+//!   certificate begins in the future, the age of its Secret is used. A new key is always the newest.
 //!
 //! # Caveat
-//! A replica that is frozen between the last check and the write, for longer than its claim is respected, can make a
-//! second key. This is one key more than necessary; no sealed value is lost.
+//! If a replica is frozen between its last check and its write, and for longer than its claim holds, a second key can be made. This is one key more than necessary, but no sealed value is lost.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -56,16 +56,16 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// The clock may be changed, and the lease may be won, at any time. So it is checked after this time at the latest
-/// whether a key is due.
+/// The longest pause between two checks whether a key is due. The pause is limited, because the clock may be changed,
+/// and this replica may become the leader, at any time.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 
 /// Why a key is made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Reason {
-    /// The schedule says so.
+    /// A key is due by the schedule.
     Due,
-    /// Somebody asked for it.
+    /// Somebody asked for a key.
     Asked,
 }
 
@@ -74,15 +74,15 @@ pub(super) enum Reason {
 pub(super) enum Outcome {
     /// The key was made.
     Made,
-    /// It was no longer due, or other keys were added or removed in the meantime. When the next key is due must be
-    /// computed again.
+    /// The key was no longer due, or other keys were added or removed in the meantime. The caller must compute again
+    /// when the next key is due.
     NotMade,
 }
 
 /// The schedule of keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
-    /// After this time, a key is replaced.
+    /// The age at which a key is replaced; `None` for never.
     pub(super) period: Option<Duration>,
     /// Keys that were made before this time are replaced.
     pub(super) cutoff: Option<Timestamp>,
@@ -99,19 +99,20 @@ impl Schedule {
         by_age.into_iter().chain(by_cutoff).min()
     }
 
-    /// When a key was made. If its certificate begins in the future, this is when its Secret was created.
+    /// When a key was made. If the validity of its certificate begins in the future, this is the time at which its
+    /// Secret was created.
     fn made(&self, key: &SealingKey, now: Timestamp) -> Timestamp {
         [key.time(self.order), key.created].into_iter().find(|time| *time <= now).unwrap_or(now)
     }
 
-    /// The start of a new key's validity: now, or later if necessary to make it the newest.
+    /// The start of a new key's validity: now, or later if the key would not be the newest otherwise.
     pub(super) fn not_before(keys: &KeySet, now: Timestamp) -> Timestamp {
         let newest = keys.certificate().and_then(|newest| newest.not_before().checked_add(ONE_SECOND).ok());
         newest.into_iter().fold(now, Timestamp::max)
     }
 }
 
-/// Certificates have times in whole seconds.
+/// The smallest difference between two times in certificates, which have whole seconds.
 const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 impl Keyring {
@@ -137,19 +138,19 @@ impl Keyring {
                     Ok(outcome) => {
                         (asked, failures) = (false, 0);
                         if outcome == Outcome::Made {
-                            // One new key is enough for the cutoff.
+                            // One new key is enough for the cutoff, so the cutoff is not used again.
                             schedule.cutoff = schedule.cutoff.filter(|cutoff| *cutoff > self.now());
                             quiet_until = Instant::now() + schedule.period.unwrap_or_default();
                         }
                     }
                     Err(error) => {
                         failures += 1;
-                        warn!(%error, "no new sealing key was made; it is tried again");
+                        warn!(%error, "making a new sealing key failed; it is tried again");
                     }
                 }
             } else if asked {
                 asked = false;
-                warn!("this replica stands by and makes no keys: ask the leader for a new one");
+                warn!("this replica stands by and makes no keys: ask the leader for a new key");
             }
             let nap = match failures {
                 0 if leadership.leads() => self.nap(schedule, quiet_until),
@@ -161,7 +162,8 @@ impl Keyring {
                 _ = changes.changed() => {}
                 () = leadership.begun(), if stands_by => {
                     stands_by = false;
-                    // Malformed keys that were found before could not be reported until now.
+                    // This replica has just become the leader. Malformed keys that it found before are reported now,
+                    // because only the leader writes events.
                     self.key_set().malformed().iter().for_each(|secret| self.0.store.tell(secret));
                 }
                 () = sleep(nap) => {}
@@ -183,7 +185,7 @@ impl Keyring {
         self.0.store.may_make()?;
         let before = self.key_set();
         let new = self.0.store.generate(Schedule::not_before(&before, self.now())).await?;
-        // Only now, because generating a key takes seconds.
+        // The claim is made only after the key was generated, because generating a key takes seconds.
         let claim = self.0.store.claim().await?;
         let written = self.write_unless_changed(&before, &new, &claim).await;
         self.0.store.release(claim).await;
@@ -192,7 +194,7 @@ impl Keyring {
         Ok(outcome)
     }
 
-    /// Writes a new key that follows the newest one of `before`, if that is still the newest one.
+    /// Writes a new key, if the newest key in `before` still is the newest one.
     async fn write_unless_changed(&self, before: &KeySet, new: &NewKey, claim: &Claim) -> Result<Outcome, KeyError> {
         self.reload().await?;
         if self.key_set().newest() != before.newest() || !claim.is_valid() {
@@ -217,7 +219,7 @@ impl Keyring {
         let due = schedule.due(&self.key_set(), now).map(|due| due.duration_since(now));
         let left = due.map_or(LONGEST_NAP, |left| Duration::try_from(left).unwrap_or_default());
         let quiet = quiet_until.saturating_duration_since(Instant::now());
-        // Never zero: if a key is due and cannot be made, this is tried again after a pause.
+        // The result is never zero, so that there is a pause even if a key is due and cannot be made.
         left.max(quiet).clamp(Duration::from_millis(100), LONGEST_NAP)
     }
 

@@ -1,4 +1,4 @@
-//! The keys at one moment, in the order in which they are tried.
+//! All keys at one moment, in the order in which they are tried.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::KeyOrder;
 /// All usable keys, newest first.
 pub(super) struct KeySet {
     keys: Vec<Arc<SealingKey>>,
-    /// Index of the newest key that seals; `None` at the first start, until one is made.
+    /// Index of the newest key that seals; `None` at the first start, until a key is made.
     sealing: Option<usize>,
     /// Malformed key Secrets.
     malformed: Vec<MalformedSecret>,
@@ -25,18 +25,18 @@ pub(super) struct MalformedSecret {
     pub(super) uid: Option<String>,
     /// Resource version of the Secret when it was read.
     pub(super) resource_version: String,
-    /// What is wrong with it.
+    /// What is wrong with the Secret.
     pub(super) reason: String,
-    /// What it cannot be used for.
+    /// What the Secret cannot be used for.
     pub(super) harm: Harm,
 }
 
 /// What a malformed key Secret cannot be used for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Harm {
-    /// For nothing: it has no key.
+    /// The Secret cannot be used at all, because it has no key.
     LeftOut,
-    /// For sealing: it does not have the certificate of its key.
+    /// The Secret cannot be used for sealing, because it does not have the certificate of its key.
     UnsealsOnly,
 }
 
@@ -83,7 +83,7 @@ impl SealingKey {
 
 impl KeySet {
     pub(super) fn new(mut keys: Vec<Arc<SealingKey>>, malformed: Vec<MalformedSecret>, order: KeyOrder) -> Self {
-        // Keys of the same second are ordered by name, so that all replicas have the same order.
+        // Keys with the same time are ordered by name, so that all replicas have the same order.
         keys.sort_by(|a, b| b.time(order).cmp(&a.time(order)).then_with(|| b.name.cmp(&a.name)));
         let sealing = keys.iter().position(|key| key.sealing_certificate().is_some());
         Self { keys, sealing, malformed }
@@ -133,7 +133,7 @@ impl KeySet {
         all().filter(move |(index, _)| *index == first).chain(all().filter(move |(index, _)| *index != first))
     }
 
-    /// Whether both have the same keys for the same purposes.
+    /// Whether both sets have the same keys for the same purposes.
     pub(super) fn same_keys(&self, other: &Self) -> bool {
         let identities = |set: &Self| -> Vec<(Arc<str>, Option<String>)> {
             let identity =

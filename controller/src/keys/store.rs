@@ -1,4 +1,4 @@
-//! Key Secrets in the cluster: reads and creates them.
+//! Reads and creates key Secrets in the cluster.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -37,7 +37,7 @@ use pipeline::Resource;
 const DIGEST_KEY: (&str, &str) = (names::DIGEST_KEY, "key");
 /// Name of the Secret that exists while a key is made: see [`Store::claim`].
 const CLAIM: &str = names::KEY_CLAIM;
-/// How often other replicas check whether the key is made.
+/// How often other replicas check whether the key was made.
 const CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
 /// See [`Store::claim`].
@@ -86,7 +86,7 @@ impl Store {
         ReservedNames { namespace: &self.options.namespace, key_prefix: &self.options.prefix }
     }
 
-    /// The metadata of the Secrets, for a watch.
+    /// An API for the metadata of the Secrets in the controller's namespace, for a watch.
     pub(super) fn secrets_metadata(&self) -> kube::Api<PartialObjectMeta<Secret>> {
         kube::Api::namespaced(self.api.client(), &self.options.namespace)
     }
@@ -132,7 +132,7 @@ impl Store {
         job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
     }
 
-    /// Creates the Secret of a new key. Its name is computed from its certificate.
+    /// Creates the Secret of a new key. The name of the Secret is computed from the key's certificate.
     pub(super) async fn write(&self, new: &NewKey) -> Result<(), KeyError> {
         let name = &format!("{}{}", self.options.prefix, new.certificate.name_letters());
         let certificate_pem = new.certificate.to_pem();
@@ -158,13 +158,13 @@ impl Store {
         Ok(())
     }
 
-    /// The right to make the next key, for a short time. Only one replica has it, even if the replicas do not know of
-    /// each other.
+    /// Waits until this replica has the claim: the right to make the next key, for a short time. Only one replica has
+    /// the claim, even if the replicas do not know of each other.
     ///
     /// The claim is a Secret without values, because every role that may make keys can create Secrets. The replica that
-    /// created it deletes it when its key is stored. If that replica was killed, another replica deletes the claim
-    /// after it has seen it for [`KeyOptions::claim_respected`]. The replica that created it measures the time from
-    /// before the creation, and makes no key after half of that time.
+    /// created the claim deletes it when the key is stored. If this replica was killed, another replica deletes the
+    /// claim after it has seen the claim for [`KeyOptions::claim_respected`]. The replica that created the claim makes
+    /// no key after half of this time, measured from before the creation.
     pub(super) async fn claim(&self) -> Result<Claim, KeyError> {
         let namespace = Some(self.options.namespace.as_str());
         let failed = |source| self.writing(CLAIM, source);
@@ -183,7 +183,7 @@ impl Store {
                         if since.elapsed() > self.options.claim_respected {
                             warn!(
                                 secret = CLAIM,
-                                "another replica began to make a sealing key and did not finish; this one begins again"
+                                "another replica began to make a sealing key and did not finish; this replica begins again"
                             );
                             self.remove_claim(found.uid.as_deref()).await.map_err(failed)?;
                         }
@@ -211,13 +211,13 @@ impl Store {
     async fn remove_claim(&self, uid: Option<&str>) -> Result<(), ApiError> {
         let seen = ObjectMeta { uid: uid.map(str::to_owned), ..ObjectMeta::default() };
         match self.api.delete(&self.secrets, Some(&self.options.namespace), CLAIM, &seen).await {
-            // Another replica has deleted it, and may have made a new one.
+            // Another replica has deleted the claim, and may have made a new one.
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             other => other,
         }
     }
 
-    /// The key for digests. It is made if there is none.
+    /// The key for digests, which is made if there is none.
     pub(super) async fn digest_key(&self) -> Result<DigestKey, KeyError> {
         let (name, value) = DIGEST_KEY;
         let mut found = self.find(name).await.map_err(|source| self.reading(source))?;
@@ -227,7 +227,7 @@ impl Store {
             let secret = NewSecret::new("Opaque", NewMeta { name: Some(name), ..NewMeta::default() });
             match self.create(&secret, &[(value, &fresh[..])]).await {
                 Ok(_) => return Ok(DigestKey::new(&*fresh)),
-                // Another replica was faster, and its key is used.
+                // Another replica has just made a key for digests, which is used instead.
                 Err(source) if source.is_conflict() => {
                     found = self.find(name).await.map_err(|source| self.reading(source))?;
                 }
@@ -245,7 +245,7 @@ impl Store {
         }
         let bytes = secret.value(value).ok_or_else(|| unusable("data.key is missing or is not base64"))?;
         if bytes.len() < DigestKey::LENGTH {
-            return Err(unusable("it is shorter than 32 bytes"));
+            return Err(unusable("data.key is shorter than 32 bytes"));
         }
         Ok(DigestKey::new(&bytes))
     }
@@ -267,7 +267,7 @@ impl Store {
         }
     }
 
-    /// Reports a malformed key with an event on its Secret, if this replica has to report it.
+    /// Reports a malformed key with an event on its Secret, if this replica is the leader.
     pub(super) fn tell(&self, secret: &MalformedSecret) {
         if !self.leadership().leads() {
             return;
@@ -308,7 +308,7 @@ impl Store {
 const MADE: &str = "a new sealing key was made, and new values are sealed with it: back it up (gitseal keys backup FILE \
                     --recipient age1…); without a backup, nobody can unseal them if this Secret is lost";
 
-/// A Secret to be created, without its values.
+/// A Secret that is to be created, without its values.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NewSecret<'a> {

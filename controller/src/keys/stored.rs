@@ -1,4 +1,4 @@
-//! Key Secrets as the API server sends them.
+//! Key Secrets in the form in which the API server sends them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -36,7 +36,7 @@ pub(super) async fn parse(
             reason,
             harm,
         };
-        // Checking a private key takes a few milliseconds of computation. A panic in it ends only this task.
+        // Checking a private key takes a few milliseconds of computation. A panic in the check ends only this task.
         let job = spawn_blocking({
             let secret = Arc::clone(&secret);
             move || secret.sealing_key()
@@ -61,23 +61,23 @@ pub(super) enum Malformed {
     #[error("data['tls.key'] is not an RSA private key in PEM form: {0}")]
     Key(String),
     #[error(
-        "its type is {0} and not {KEY_TYPE}: a type cannot be changed, so delete the Secret and create it again with that type"
+        "the type of the Secret is {0} and not {KEY_TYPE}: a type cannot be changed, so delete the Secret and create it again with the type {KEY_TYPE}"
     )]
     Type(String),
-    #[error("it was made by a SealedSecret, so the person who sealed it knows the key: delete both")]
+    #[error("the Secret was made from a SealedSecret, so the person who sealed it knows the key: delete both")]
     MadeByUnsealing,
 }
 
 /// The type of a sealing key's Secret.
 pub(super) const KEY_TYPE: &str = "kubernetes.io/tls";
 
-/// The answer to a list.
+/// The answer to a list request.
 #[derive(Deserialize)]
 pub(super) struct SecretList {
     pub(super) items: Vec<StoredSecret>,
 }
 
-/// A Secret as the API server sends it. Its values are in memory that is wiped.
+/// A Secret in the form in which the API server sends it. Its values are in memory that is wiped afterwards.
 #[derive(Deserialize)]
 pub(super) struct StoredSecret {
     #[serde(default)]
@@ -110,8 +110,8 @@ impl StoredSecret {
         self.metadata.labels.as_ref()?.get(crds::names::SEALING_KEY).map(String::as_str)
     }
 
-    /// Whether a SealedSecret owns the Secret or wrote into it. Then the person who sealed the SealedSecret knows the
-    /// content of the Secret.
+    /// Whether a SealedSecret owns the Secret, or values of a SealedSecret were written into it. If so, the person who
+    /// sealed the SealedSecret knows the content of the Secret.
     pub(super) fn is_made_by_unsealing(&self) -> bool {
         let owners = self.metadata.owner_references.iter().flatten();
         let is_sealed = |kind: &str, version: &str| kind == "SealedSecret" && version.starts_with("bitnami.com/");
@@ -130,7 +130,8 @@ impl StoredSecret {
         Some(bytes)
     }
 
-    /// The key in the Secret, and what is wrong with its certificate; `None` if the label takes the key out of use.
+    /// The key in the Secret, and what is wrong with its certificate; `None` if the label says that the key is not
+    /// used.
     fn sealing_key(&self) -> Result<Option<(SealingKey, Option<String>)>, Malformed> {
         let purpose = match self.label() {
             None | Some("active") => Purpose::Seal,

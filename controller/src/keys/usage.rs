@@ -1,4 +1,4 @@
-//! Which keys the cluster's SealedSecrets need.
+//! Finds out which keys the cluster's SealedSecrets need.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,36 +25,40 @@ use super::{
     set::{Harm, KeySet, Purpose, SealingKey},
 };
 
-/// How many values are asked about at the same time. The pool has fewer places.
+/// How many values are put into the pool at the same time. This is more than the pool has places, so that no place is
+/// unused.
 const AHEAD: usize = 16;
 
-/// How many values are remembered that no scan has looked for: about 10 MB.
+/// If this many values are remembered (about 10 MB), values that are unsealed are not added, so that only scans add
+/// more.
 const MOST_NOTED: usize = 1 << 17;
 
-/// The key that each value was sealed with, as far as it is known because the value was unsealed or somebody asked.
+/// The keys that values were sealed with. The key of a value is known if the value was unsealed, or if a scan has tried
+/// the value.
 #[derive(Default)]
 pub(super) struct Usage {
     known: Mutex<Known>,
-    /// Held during a scan, so that there is only one at a time.
+    /// Held while a scan tries a group of values, so that only one scan does so at a time.
     pub(super) scan: tokio::sync::Mutex<()>,
-    /// Notified when a value was found that no key unseals, or when such a value was unsealed after all.
+    /// Notified when a value is found that no key unseals, or when such a value can be unsealed after all.
     news: Notify,
 }
 
 /// How much work is done to find values that no key unseals.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Effort {
-    /// None: only what is already known is reported.
+    /// No work: only what is already known is reported.
     Known,
     /// The keys are tried on every value whose key is not known.
     All,
-    /// The same, but only a few values per second, because nobody waits for the result.
+    /// The keys are tried on every value whose key is not known, but only on a few values per second, because nobody
+    /// waits for the result.
     AllSlowly,
 }
 
-/// How many values are tried at the same time, and the pause after them, for [`Effort::All`].
+/// How many values are in a group that is tried without a pause, and the pause after the group, for [`Effort::All`].
 const AT_ONCE: (usize, Duration) = (usize::MAX, Duration::ZERO);
-/// The same for [`Effort::AllSlowly`].
+/// The size of a group and the pause after it, for [`Effort::AllSlowly`].
 const SLOWLY: (usize, Duration) = (16, Duration::from_secs(1));
 
 /// A SealedSecret with values that no key unseals.
@@ -68,27 +72,28 @@ pub(crate) struct Undecryptable {
 
 #[derive(Default)]
 struct Known {
-    /// The [`Keyring::generation`] of the keys that were tried for values without a key.
+    /// The [`Keyring::generation`] of the keys that were tried on the values that no key unseals.
     generation: u64,
-    /// Fingerprint of the key by the digest of value and binding; `None` if no key unseals the value.
+    /// Fingerprint of the key that unseals a value, by the digest of the value and its binding; `None` if no key
+    /// unseals the value.
     keys: HashMap<ValueId, Option<Fingerprint>>,
 }
 
 /// A record of the sealing key that unsealed a Secret.
 pub(crate) struct KeyMark {
-    /// [`unsealing::digest`] of its SealedSecret.
+    /// [`unsealing::digest`] of the SealedSecret that the Secret was made from.
     pub(crate) digest: String,
-    /// The keyed digest of `digest` and of the key.
+    /// The keyed digest of `digest` and of the sealing key's fingerprint.
     pub(crate) key: String,
 }
 
-/// Returns the record for the Secret that was made from exactly this SealedSecret.
+/// A function that returns the record for a SealedSecret, if the Secret was made from exactly this SealedSecret.
 pub(crate) type KeyMarks = dyn Fn(&SealedSecret) -> Option<KeyMark> + Send + Sync;
 
 pub(super) type ValueId = [u8; 16];
 
-/// Identifies a value by its text and by what its scope binds it to. So a value that is copied to places that its scope
-/// allows is tried only once.
+/// Identifies a value by its text and by what its scope binds it to. So copies of a value at places that its scope
+/// allows are tried only once.
 pub(super) fn value_id(binding: Binding<'_>, value: &str) -> ValueId {
     let mut hash = Sha256::new();
     let scope = binding.scope.to_string();
@@ -102,18 +107,18 @@ pub(super) fn value_id(binding: Binding<'_>, value: &str) -> ValueId {
     *id
 }
 
-/// A value that occurs in the cluster.
+/// A sealed value in a SealedSecret of the cluster.
 struct Occurrence {
     id: ValueId,
-    /// Index of its SealedSecret.
+    /// Index of the SealedSecret that has the value.
     sealed_secret: usize,
     /// Key in `encryptedData`; `None` for `spec.data`.
     key: Option<String>,
 }
 
 impl Usage {
-    /// Records that a value was tried with `keys` of `generation`. `fingerprint` is that of the key that unsealed it,
-    /// if one did.
+    /// Records that a value was tried with `keys` of `generation`. `fingerprint` is that of the key that unsealed the
+    /// value; `None` if no key did.
     pub(super) fn note(&self, generation: u64, keys: &KeySet, id: ValueId, fingerprint: Option<Fingerprint>) {
         let mut known = self.known();
         known.follow(keys, generation);
@@ -154,16 +159,17 @@ impl Usage {
 }
 
 impl Keyring {
-    /// How many values of `sealed_secrets` need each key. The counts are for the keys that exist at the end, because
-    /// somebody may retire a key if its count is 0. Results are kept for the next call, even if this call is dropped
-    /// before it ends.
+    /// How many values of `sealed_secrets` need each key. The counts are for the keys that exist at the end of the
+    /// scan, because somebody may remove a key whose count is 0. What was found out is kept for the next call, even if
+    /// this call is dropped before it ends.
     pub async fn report(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> KeyReport {
         let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
         loop {
             let scan = Arc::new(self.scan(sealed_secrets.clone()).await);
             self.find_out(&scan, &no_marks, AT_ONCE).await;
             let known = self.0.usage.known();
-            // If not, the keys changed in the meantime, or another scan removed values that it did not see.
+            // If a key is not known, the keys changed in the meantime, or another scan removed values that it did not
+            // see. Then this scan is done again.
             let is_whole = scan.occurrences.iter().all(|value| known.keys.contains_key(&value.id));
             if is_whole && known.generation == scan.generation && self.generation() == scan.generation {
                 return report(&scan.keys, &known, &scan.occurrences);
@@ -171,8 +177,8 @@ impl Keyring {
         }
     }
 
-    /// SealedSecrets with values that no key unseals. Values that `marks` knows are not tried. Results are kept, even
-    /// if this call is dropped before it ends.
+    /// SealedSecrets with values that no key unseals. Values whose key `marks` knows are not tried. What was found out
+    /// is kept for the next call, even if this call is dropped before it ends.
     pub(crate) async fn undecryptable(
         &self,
         sealed_secrets: Vec<Arc<SealedSecret>>,
@@ -194,10 +200,10 @@ impl Keyring {
     }
 
     async fn scan(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> Scan {
-        // Read first: if keys are added in between, the next call tries again.
+        // The generation is read before the keys. So if keys are added in the meantime, the next call tries again.
         let generation = self.generation();
         let keys = self.key_set();
-        // Digests of megabytes would block an async thread.
+        // Computing digests of megabytes would block an async thread.
         let (sealed_secrets, occurrences) = spawn_blocking(move || {
             let occurrences = occurrences(&sealed_secrets);
             (sealed_secrets, occurrences)
@@ -212,13 +218,13 @@ impl Keyring {
         Scan { generation, keys, sealed_secrets, occurrences }
     }
 
-    /// Finds the key of every value, a number of values at the same time, with a pause after each group. Ends early if the
-    /// keys change.
+    /// Finds out the key of every value. Values are tried in groups of `at_a_time`, with a `pause` after each group.
+    /// Ends early if the keys change.
     async fn find_out(&self, scan: &Arc<Scan>, marks: &Arc<KeyMarks>, (at_a_time, pause): (usize, Duration)) {
         let mut from = 0;
         loop {
             let (keyring, looking, marks) = (self.clone(), Arc::clone(scan), Arc::clone(marks));
-            // Digests of megabytes would block an async thread.
+            // Computing digests of megabytes would block an async thread.
             let look = spawn_blocking(move || keyring.unknown(&looking, &*marks, from, at_a_time));
             let Ok((questions, next)) = look.await else { return };
             for questions in questions.chunks(at_a_time) {
@@ -237,8 +243,8 @@ impl Keyring {
         }
     }
 
-    /// Values whose key is not known, from number `from` on, each once, and the number to continue with. Returns at
-    /// least `least` values if there are so many. Records the keys that `marks` knows.
+    /// Values whose key is not known, each once, beginning with the value at index `from`; and the index to continue
+    /// with. Returns at least `least` values if there are so many. Also records the keys that `marks` knows.
     fn unknown(&self, scan: &Scan, marks: &KeyMarks, from: usize, least: usize) -> (Vec<Question>, usize) {
         let (mut questions, mut asked, mut next) = (Vec::new(), HashSet::new(), from);
         for of_one in scan.occurrences[from..].chunk_by(|a, b| a.sealed_secret == b.sealed_secret) {
@@ -265,7 +271,7 @@ impl Keyring {
         (questions, next)
     }
 
-    /// Finds out which keys unseal these values of the scan, except those that became known in the meantime.
+    /// Finds out which keys unseal the values of `questions`, except values whose key became known in the meantime.
     async fn ask(&self, scan: &Scan, questions: &[Question]) {
         let favourite = Arc::new(Favourite::default());
         let ask = |Question { id, sealed, key }: &Question| {
@@ -327,7 +333,7 @@ impl Scan {
 }
 
 impl Known {
-    /// Forgets what changed keys may have made wrong: values without a key, and values whose key is gone.
+    /// Forgets what may be wrong because the keys changed: values that no key unsealed, and values whose key is gone.
     fn follow(&mut self, keys: &KeySet, generation: u64) {
         if self.generation >= generation {
             return;

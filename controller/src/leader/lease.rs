@@ -18,16 +18,17 @@ use tokio_util::sync::CancellationToken;
 use super::{ElectionFlags, LeaseLost, Reach, Term, identity};
 use crate::metrics::Metrics;
 
-/// Other replicas take the lease over if they have not seen it renewed for this time. These three durations are those
-/// of client-go.
+/// If other replicas have not seen a renewal of the lease for this time, one of them takes it. This duration,
+/// [`DEADLINE`] and [`RETRY`] have the default values of client-go.
 pub(super) const DURATION: Duration = Duration::from_secs(15);
-/// The holder stops working if its last successful renewal is this long ago.
+/// The replica that holds the lease stops working if its last successful renewal is this long ago.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// The longest duration of a lease that is accepted. A longer one in the lease is shortened to this.
+/// The longest duration that is accepted from a lease. A longer duration in a lease counts as this one.
 const LONGEST: Duration = Duration::from_secs(60);
-/// The time between two renewals, and between two tries of a failed one.
+/// The time between two renewals, and between two tries of a failed renewal.
 const RETRY: Duration = Duration::from_secs(2);
-/// A try does not take longer than this, because its connection may be dead while a new one works.
+/// The longest time that one try may take. This is short, because the connection of a try may be dead while a new
+/// connection would work.
 const REQUEST: Duration = Duration::from_secs(3);
 
 /// A replica that wants the lease.
@@ -39,11 +40,11 @@ pub(super) struct Candidate {
     reach: Reach,
 }
 
-/// Why this replica does not lead any more.
+/// Why this replica no longer leads.
 enum Over {
-    /// It was asked to end.
+    /// The replica was asked to end.
     Released,
-    /// Its writes are not answered. Another replica may lead.
+    /// The writes of this replica are not answered, so it gives the lease back to another replica.
     GivenUp(String),
     /// Another replica may hold the lease.
     Lost(String),
@@ -51,9 +52,9 @@ enum Over {
 
 /// Why the lease could not be written.
 enum Refused {
-    /// Somebody else wrote in between.
+    /// Somebody else wrote to the lease in the meantime.
     Conflict,
-    /// The role does not allow it.
+    /// The controller's role does not allow the write.
     Forbidden(String),
     /// Another error. Another try may help.
     Failed(String),
@@ -72,14 +73,14 @@ impl Refused {
 /// A lease that this replica holds.
 struct Held {
     lease: Lease,
-    /// When the request was sent that took or renewed it.
+    /// When the request was sent that took or last renewed the lease.
     since: Instant,
 }
 
 impl Held {
-    /// Whether `found` is what this process wrote last, or a renewal of it whose answer was lost. The name of the
-    /// holder is not enough to know this, because another process may have the same name. The time at which the lease
-    /// was taken shows it.
+    /// Whether this process still holds the lease in the state `found`, which it wrote itself, perhaps with a renewal
+    /// whose answer was lost. The name of the holder alone does not show this, because another process may have the
+    /// same name. So the time at which the lease was taken is compared, too.
     fn is_still(&self, found: &Lease) -> bool {
         let term =
             |lease: &Lease| lease.spec.as_ref().map(|spec| (spec.holder_identity.clone(), spec.acquire_time.clone()));
@@ -90,13 +91,13 @@ impl Held {
 /// The lease as it was last seen.
 struct Seen {
     lease: Option<Lease>,
-    /// When no other replica can still believe that it holds the lease, by our own clock.
+    /// The time, by our own clock, from which on no other replica can still believe that it holds the lease.
     expires: Instant,
 }
 
 impl Seen {
-    /// Stores the lease that was found. If it is unchanged, it was not renewed. If it was deleted, it still counts as
-    /// held until it would have expired, because its holder creates it again.
+    /// Stores the lease that was found. If the lease is unchanged, it was not renewed. A lease that was deleted still
+    /// counts as held until it would have expired, because its holder creates it again.
     fn note(&mut self, found: Option<Lease>) {
         if let Some(lease) = &found
             && version(found.as_ref()) != version(self.lease.as_ref())
@@ -119,8 +120,8 @@ impl Candidate {
         Self { api, namespace: namespace.into(), name, identity: identity(flags), reach }
     }
 
-    /// Waits for the lease, holds it until `release`, and reports the state in `term`. If the lease was lost, returns
-    /// why.
+    /// Waits for the lease, holds it until `release`, and reports the state in `term`. Returns why the lease was lost;
+    /// `None` if it was released.
     pub(super) async fn run(
         self,
         term: &watch::Sender<Term>,
@@ -165,7 +166,7 @@ impl Candidate {
         }
     }
 
-    /// Takes the lease as soon as it is free. The error is that the role does not allow it.
+    /// Takes the lease as soon as it is free. An error means that the controller's role does not allow this.
     async fn acquire(&self) -> Result<Held, String> {
         let mut seen = Seen { lease: None, expires: Instant::now() };
         let mut told = None;
@@ -192,7 +193,7 @@ impl Candidate {
                     self.wait(&mut seen).await;
                 }
                 Err(Refused::Forbidden(reason)) => return Err(reason),
-                // Another replica was faster; the next read shows it.
+                // Another replica was faster, as the next read will show.
                 Err(Refused::Conflict) => {}
                 Err(Refused::Failed(error)) => {
                     tracing::warn!(lease = %self.path(), error, "the lease cannot be taken; it is tried again");
@@ -205,8 +206,8 @@ impl Candidate {
     /// Watches the lease until it may be free.
     async fn wait(&self, seen: &mut Seen) {
         let started = Instant::now();
-        // The API server ends watches from time to time, and the role may not allow them. So this is not repeated
-        // without a pause.
+        // The API server ends watches from time to time, and the role may not allow a watch at all. So there is a pause
+        // before the next one.
         let again = |seen: &Seen| sleep_until(seen.expires.min(started + RETRY));
         let Some(lease) = &seen.lease else { return again(seen).await };
         let only = WatchParams::default().fields(&format!("metadata.name={}", self.name));
@@ -247,7 +248,7 @@ impl Candidate {
                 () = sleep_until(end.min(Instant::now() + pause)) => {}
             }
             if Instant::now() >= end {
-                return Over::Lost(format!("it could not be renewed for {} seconds: {last_error}", DEADLINE.as_secs()));
+                return Over::Lost(format!("no renewal succeeded for {} seconds: {last_error}", DEADLINE.as_secs()));
             }
             pause = RETRY;
             match timeout_at(end, self.renew(&held.lease)).await {
@@ -270,12 +271,12 @@ impl Candidate {
                     }
                     Ok(Some(found)) if holder(&found) == self.identity => {
                         return Over::Lost(format!(
-                            "another process that is called {} took it: two replicas must not have the same --leader-elect-identity",
+                            "another process with the name {} took the lease: two replicas must not have the same --leader-elect-identity",
                             self.identity
                         ));
                     }
-                    Ok(Some(found)) => return Over::Lost(format!("{} holds it", holder(&found))),
-                    // Somebody deleted the lease. The replica that creates it again holds it.
+                    Ok(Some(found)) => return Over::Lost(format!("{} holds the lease", holder(&found))),
+                    // Somebody deleted the lease, so this replica creates it again, unless another replica is faster.
                     Ok(None) => {
                         held.lease.metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
                         pause = Duration::ZERO;
@@ -292,8 +293,8 @@ impl Candidate {
         }
     }
 
-    /// Whether the API server answers a write. This one changes nothing. It counts as answered even if the role does
-    /// not allow it.
+    /// Whether the API server answers a write. To find out, a write is sent that changes nothing. If the role does not
+    /// allow this write, the refusal counts as an answer.
     async fn writes_are_answered(&self) -> bool {
         let params = PatchParams { dry_run: true, ..PatchParams::default() };
         let nothing = Patch::Merge(serde_json::json!({"metadata": {}}));
@@ -328,7 +329,7 @@ impl Candidate {
         }
     }
 
-    /// Takes the lease, unless it has changed since it was `found`.
+    /// Takes the lease, unless it was changed since it was read as `found`.
     async fn take(&self, found: Option<&Lease>) -> Result<Held, Refused> {
         let transitions = found.and_then(|found| found.spec.as_ref()).map(|spec| {
             let count = spec.lease_transitions.unwrap_or_default();
@@ -391,7 +392,7 @@ fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-/// How long the lease is valid after a renewal: what its holder wrote, within limits.
+/// How long the lease is valid after a renewal: the duration that its holder wrote, within limits.
 pub(super) fn duration(lease: &Lease) -> Duration {
     let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
     let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());

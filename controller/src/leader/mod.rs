@@ -1,31 +1,31 @@
-//! Which of several replicas works: the one that holds a Lease in the controller's namespace.
+//! Decides which of several replicas works (*leads*): the replica that holds a Lease in the controller's namespace.
 //!
 //! # Guarantees
-//! - At most one replica leads, even if the clocks of the machines differ. Each replica measures with its own clock how long
-//!   it has not seen the lease renewed. It takes the lease over only if the lease is still as it was seen (resource
-//!   version).
+//! - At most one replica leads, even if the clocks of the machines differ. Each replica measures with its own clock how
+//!   long it has not seen a renewal of the lease. It takes the lease over only if the lease still has the resource
+//!   version that the replica has seen.
 //! - The holder leads until ten seconds after it *sent* the last renewal that was answered. Other replicas wait for
-//!   fifteen seconds after they *saw* that renewal. In between, nobody leads. [`Leadership::leads`] looks at the clock
-//!   at every call. So a process that was frozen notices at once that it no longer leads.
+//!   fifteen seconds after they *saw* this renewal. Between these two times, no replica leads. [`Leadership::leads`]
+//!   looks at the clock at every call, so a process that was frozen notices at once that it no longer leads.
 //! - A replica leads at most once: if it loses the lease, its process ends, see [`Election::lost`].
-//! - The holder renews the lease every two seconds; the others only watch it.
-//! - If the writes of a leader are not answered although it can renew its lease, it gives the lease back. A replica
-//!   whose writes are not answered does not take the lease. To find out, it sends a write that changes nothing.
+//! - The holder renews the lease every two seconds; the other replicas only watch it.
+//! - If a leader can renew its lease, but its other writes are not answered, it gives the lease back. A replica whose
+//!   writes are not answered does not take the lease. To find out whether writes are answered, a replica sends a write
+//!   that changes nothing.
 //! - The duration in the lease is used only within limits. So if the holder is gone, another replica leads within a minute,
 //!   even if somebody wrote a long duration into the lease or deleted it.
 //!
 //! # Caveats
-//! - A write that was sent in time and reached the API server late cannot be taken back. Writes are made from what is
-//!   in the cluster and in Git, so the next leader writes the same.
-//! - While a machine is suspended, its clock may stand still. A leader on it may then lead for up to ten more seconds
-//!   after it resumes, although another replica leads already. It notices at its next renewal, two seconds later at
-//!   most.
-//! - Two processes with the same name take the lease from each other. The one that loses it notices at its next
-//!   renewal.
+//! - A write that a leader sent in time may reach the API server when another replica leads. This does no harm, because
+//!   a write depends only on what is in the cluster and in Git, so the next leader writes the same.
+//! - While a machine is suspended, its clock may stand still. When the machine resumes, a leader on it may still
+//!   believe that it leads, although another replica leads already. It notices this at its next renewal, two seconds
+//!   later at most.
+//! - Two processes with the same name take the lease from each other. The process that loses the lease notices this at
+//!   its next renewal.
 //!
 //! # Why not a library
-//! kube-lease-manager 0.13 is the one for kube 5. It trusts the clocks of other machines. It continues to lead when renewals
-//! fail, because its state changes only with an answer. It notices a released lease only when that would have expired.
+//! For kube 5, there is kube-lease-manager 0.13. It trusts the clocks of other machines. It continues to lead when renewals fail, because its state changes only with an answer. It notices that a lease was released only when the lease would have expired.
 
 mod lease;
 mod reach;
@@ -57,17 +57,17 @@ fn identity(flags: &ElectionFlags) -> String {
 /// The state of this replica.
 #[derive(Clone, Copy, Debug)]
 enum Term {
-    /// It stands by.
+    /// The replica waits for the lease.
     Waiting,
-    /// It leads, and this is certain until then.
+    /// The replica leads, and this is certain until the given time.
     Until(Instant),
-    /// It leads, because there is no other replica.
+    /// The replica leads, because there is no other one.
     Alone,
-    /// It has led, and does not any more.
+    /// The replica has led, and no longer leads.
     Over,
 }
 
-/// Whether this replica leads, and whether the API server answers it. Clones share it.
+/// Says whether this replica leads, and whether the API server answers it. Clones share this state.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     term: watch::Receiver<Term>,
@@ -84,7 +84,7 @@ impl Leadership {
         Self::new(watch::channel(Term::Alone).1)
     }
 
-    /// Whether the API server answers.
+    /// Says whether the API server answers.
     pub fn reach(&self) -> &Reach {
         &self.reach
     }
@@ -117,7 +117,8 @@ pub struct LeaseLost {
     pub reason: String,
 }
 
-/// A replica that has not begun to wait for the lease, because it has no client of the API server yet.
+/// The part of a replica in the election before it begins to wait for the lease, because it has no client for the API
+/// server yet.
 pub struct Candidacy {
     flags: ElectionFlags,
     term: watch::Sender<Term>,
@@ -125,7 +126,7 @@ pub struct Candidacy {
 }
 
 impl Candidacy {
-    /// A single replica leads at once.
+    /// Without an election (`--leader-elect=false`), the replica leads at once.
     pub fn new(flags: &ElectionFlags) -> Self {
         let (term, receiver) = watch::channel(if flags.leader_elect { Term::Waiting } else { Term::Alone });
         Self { flags: flags.clone(), term, leadership: Leadership::new(receiver) }
@@ -136,7 +137,7 @@ impl Candidacy {
         &self.leadership
     }
 
-    /// Begins to wait for the lease. A single replica needs none.
+    /// Begins to wait for the lease. Without an election, no lease is needed.
     pub fn start(self, client: kube::Client, namespace: &str, metrics: Metrics) -> Election {
         let Self { flags, term, leadership } = self;
         let release = CancellationToken::new();
@@ -156,14 +157,14 @@ impl Candidacy {
     }
 }
 
-/// This replica's part in the election. If it is dropped, the lease expires.
+/// The part of this replica in the election. If this value is dropped, the lease is no longer renewed and expires.
 pub struct Election {
     release: CancellationToken,
     task: JoinHandle<Option<LeaseLost>>,
 }
 
 impl Election {
-    /// Waits until the lease is lost. Then everything must stop: the process ends and is started again.
+    /// Waits until the lease is lost. After that, all work must stop: the process ends and is started again.
     pub async fn lost(&mut self) -> LeaseLost {
         match (&mut self.task).await {
             Ok(Some(lost)) => lost,
@@ -175,7 +176,7 @@ impl Election {
     /// Gives the lease to a replica that waits for it. Call this after the last write.
     pub async fn release(mut self) {
         self.release.cancel();
-        // If the lease was lost in the meantime, there is nothing to give.
+        // If the lease was lost in the meantime, there is nothing to release.
         let _ = (&mut self.task).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the API server answers.
+//! Records whether the API server answers.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -7,23 +7,25 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Whether requests are answered. Clones share it. Any answer of the API server itself counts, also an error. If it
-/// answers a read only that it cannot reach its store, or has too much to do, the read does not count as answered.
+/// Whether the API server answers requests. Clones share this state. Every answer of the API server itself counts, also
+/// an error. But a read does not count as answered if the answer only says that the API server cannot reach its store
+/// or has too much to do.
 #[derive(Clone, Debug, Default)]
 pub struct Reach(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when no request was answered.
+    /// The time since which no request was answered; `None` if the last request was answered.
     away_since: Option<Instant>,
     /// Whether a write waits too long for its answer or did not get one, and no later write was answered.
     doubts_writes: bool,
-    /// Since when the API server answers with errors of its own (5xx), without a sign that it works.
+    /// The time since which the API server answers with errors of its own (5xx), without a sign that it works; `None`
+    /// if it works.
     failing_since: Option<Instant>,
 }
 
 impl Reach {
-    /// A request was answered.
+    /// Records that a request was answered.
     pub fn answered(&self, is_write: bool) {
         let mut state = self.lock();
         state.away_since = None;
@@ -33,36 +35,36 @@ impl Reach {
         }
     }
 
-    /// A request that was sent at `since` was answered with an error of the API server itself. One request alone may fail
-    /// so, for example because of an admission webhook.
+    /// Records that a request, which was sent at `since`, was answered with an error of the API server itself. A single
+    /// request may fail in this way although the API server works, for example because of an admission webhook.
     pub fn failed(&self, is_write: bool, since: Instant) {
         let mut state = self.lock();
         state.failing_since.get_or_insert(since);
         if is_write {
-            // The API server answers.
+            // Although the write failed, the API server answers.
             state.away_since = None;
             state.doubts_writes = false;
         }
     }
 
-    /// The API server says that it works.
+    /// Records that the API server says that it works.
     pub fn healthy(&self) {
         self.lock().failing_since = None;
     }
 
-    /// How long the API server has failed requests itself without a sign that it works; `None` if it works.
+    /// How long the API server has answered with errors of its own, without a sign that it works; `None` if it works.
     pub fn failing_for(&self) -> Option<Duration> {
         self.lock().failing_since.map(|since| since.elapsed())
     }
 
-    /// A request that was sent at `since` was not answered.
+    /// Records that a request, which was sent at `since`, was not answered.
     pub fn unanswered(&self, is_write: bool, since: Instant) {
         let mut state = self.lock();
         state.away_since.get_or_insert(since);
         state.doubts_writes |= is_write;
     }
 
-    /// A write has been waiting too long for its answer.
+    /// Records that a write has been waiting too long for its answer.
     pub fn doubt_writes(&self) {
         self.lock().doubts_writes = true;
     }
@@ -72,7 +74,7 @@ impl Reach {
         self.lock().doubts_writes
     }
 
-    /// How long no request has been answered; `None` if the last one was.
+    /// How long no request has been answered; `None` if the last request was answered.
     pub fn away_for(&self) -> Option<Duration> {
         self.lock().away_since.map(|since| since.elapsed())
     }

@@ -1,4 +1,4 @@
-//! Metrics of fetches and of the memory budget. They are read from the gates at every scrape.
+//! Metrics of fetches and of the memory budget. Their numbers are read from the gates at every scrape.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use prometheus_client::{
 use super::saturating;
 use crate::admission::Gate;
 
-/// The gates, as soon as there are any.
+/// The gates of fetches and of the memory budget, as soon as they exist.
 #[derive(Clone, Default)]
 pub(super) struct Fetches {
     fetches: Arc<OnceLock<Gate>>,
@@ -24,7 +24,7 @@ pub(super) struct Fetches {
 
 impl Fetches {
     pub(super) fn show(&self, gate: Gate) {
-        // It is set only once, because there is one controller in a process.
+        // The gate is set only once, because there is one controller in a process.
         let _ = self.fetches.set(gate);
     }
 

@@ -1,8 +1,8 @@
 //! The metrics of the controller, in the text format of Prometheus or of OpenMetrics.
 //!
 //! Metrics named `sealed_secrets_controller_…` have the names and labels of the Sealed Secrets controller, so that its
-//! dashboards and alerts still work. All others are named `gitseal_…`. No metric contains a value, a digest of a value,
-//! or the name of a key inside a Secret.
+//! dashboards and alerts still work. All other metrics are named `gitseal_…`. No metric contains a value, a digest of a
+//! value, or the name of a key inside a Secret.
 
 mod fetches;
 mod labels;
@@ -40,18 +40,18 @@ pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub enum UnsealFailure {
     /// The SealedSecret could not be read from the API server.
     Fetch,
-    /// Its status could not be written.
+    /// The status of the SealedSecret could not be written.
     Status,
     /// A value could not be unsealed.
     Unseal,
-    /// A Secret of that name belongs to somebody else.
+    /// A Secret of the same name belongs to somebody else.
     Unmanaged,
     /// The Secret could not be written.
     Update,
 }
 
 impl UnsealFailure {
-    /// Reason of the event about it, as in Sealed Secrets.
+    /// Reason of the event about the failure, as in Sealed Secrets.
     pub(crate) fn event_reason(self) -> &'static str {
         match self {
             Self::Unseal => "ErrUnsealFailed",
@@ -59,7 +59,7 @@ impl UnsealFailure {
         }
     }
 
-    /// The note of the event about `error`. It begins as in Sealed Secrets.
+    /// The note of the event about `error`, with the same beginning as in Sealed Secrets.
     pub(crate) fn event_note(self, error: &dyn fmt::Display) -> String {
         match self {
             Self::Unseal => format!("Failed to unseal: {error}"),
@@ -85,11 +85,11 @@ pub struct KeyCounts {
     pub active: usize,
     /// Keys that only unseal.
     pub compromised: usize,
-    /// Key Secrets that could not be read.
+    /// Key Secrets that are malformed, so that they cannot be used, or not for sealing.
     pub malformed: usize,
 }
 
-/// All metrics of the controller. Clones share them.
+/// All metrics of the controller. Clones share the metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -149,114 +149,117 @@ impl Metrics {
         out
     }
 
-    /// All metrics as text of the type [`TEXT_CONTENT_TYPE`], the only one that the Sealed Secrets controller has.
+    /// All metrics as text of the type [`TEXT_CONTENT_TYPE`], the only type of text that the Sealed Secrets controller
+    /// has.
     pub fn encode_text(&self) -> String {
         text::from_openmetrics(&self.encode())
     }
 
-    /// One reconcile of a `kind` ended with `outcome`, for example `Applied` or the reason of its failure.
+    /// Counts a reconcile of a `kind` that ended with `outcome`, for example `Applied` or the reason of its failure.
     pub fn reconciled(&self, kind: &str, outcome: &str) {
         let labels = ReconcileLabels { kind: kind.into(), outcome: outcome.into() };
         self.0.reconciles.get_or_create(&labels).inc();
     }
 
-    /// A stage of the pipeline took `duration`.
+    /// Records that a stage of the pipeline took `duration`.
     pub fn stage(&self, stage: &'static str, duration: Duration) {
         self.0.durations.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
     }
 
-    /// The objects of a folder were needed. They came from `from`: `git`, or `memory` if they were kept.
+    /// Counts that a pass needed the objects of a folder. `from` says where the objects came from, for example `git`,
+    /// or `memory` if they were kept there.
     pub fn folder_rendered(&self, from: &'static str) {
         self.0.folders_rendered.get_or_create(&FromLabels { from }).inc();
     }
 
-    /// An object of `kind` was put back after somebody else changed it.
+    /// Counts an object of `kind` that was put back after somebody else changed it.
     pub fn drift_healed(&self, kind: &str) {
         self.0.drift_healed.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// A request to the API server was sent; `verb` is its HTTP method.
+    /// Counts a request that was sent to the API server; `verb` is its HTTP method.
     pub fn api_request(&self, verb: &str) {
         self.0.api_requests.get_or_create(&VerbLabels { verb: verb.into() }).inc();
     }
 
-    /// The API server did not answer a request.
+    /// Counts a request that the API server did not answer.
     pub fn api_unanswered(&self) {
         self.0.api_unanswered.inc();
     }
 
-    /// The API server showed an earlier state than before.
+    /// Counts that the API server showed an earlier state than before.
     pub fn went_back(&self) {
         self.0.went_back.inc();
     }
 
-    /// Number of objects with the labels of a Sync that does not have them in its inventory.
+    /// Sets the number of objects with the labels of a Sync that does not have them in its inventory.
     pub fn objects_orphaned(&self, count: usize) {
         self.0.objects_orphaned.set(saturating(count));
     }
 
-    /// A pass takes long, until the returned value is dropped.
+    /// Counts a pass that takes long, until the returned value is dropped.
     pub fn overdue_pass(&self) -> OverduePass {
         self.0.overdue_passes.inc();
         OverduePass(self.0.overdue_passes.clone())
     }
 
-    /// A fetch from a Git repository ended, for example with `Fetched`, `Unchanged` or the reason of its failure.
+    /// Counts a fetch from a Git repository. `outcome` is, for example, `Fetched`, `Unchanged` or the reason of its
+    /// failure.
     pub fn git_fetch(&self, outcome: &str) {
         self.0.git_fetches.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
     }
 
-    /// From now on, the metrics show the fetches.
+    /// Sets the gate of fetches, whose numbers the metrics show.
     pub(crate) fn show_fetches(&self, gate: Gate) {
         self.0.fetches.show(gate);
     }
 
-    /// From now on, the metrics show the use of the memory budget.
+    /// Sets the gate of the memory budget, whose numbers the metrics show.
     pub(crate) fn show_memory(&self, gate: Gate) {
         self.0.fetches.show_memory(gate);
     }
 
-    /// Whether this replica leads.
+    /// Sets whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.0.leader.set(i64::from(leads));
     }
 
-    /// Number of objects that the Syncs have now.
+    /// Sets the number of objects that the Syncs have.
     pub fn objects_tracked(&self, count: usize) {
         self.0.objects_tracked.set(saturating(count));
     }
 
-    /// The watch on a kind ended with an error and begins again.
+    /// Counts that the watch on a kind ended with an error and begins again.
     pub fn watch_interrupted(&self, kind: &str) {
         self.0.watch_interruptions.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// Whether a Sync is Ready: 1, 0, or −1 while it is not known; with the reason of the condition.
+    /// Sets whether a Sync is Ready, and the reason of its condition.
     pub fn sync_ready(&self, sync: &ObjectKey, ready: ConditionStatus, reason: &str) {
         self.0.sync_ready.set(sync, ready, reason);
     }
 
-    /// The Sync is gone.
+    /// Removes the metrics of a Sync that no longer exists.
     pub fn forget_sync(&self, sync: &ObjectKey) {
         self.0.sync_ready.forget(sync);
     }
 
-    /// Whether a Repository is Ready, as for [`Metrics::sync_ready`].
+    /// Sets whether a Repository is Ready, and the reason of its condition.
     pub fn repository_ready(&self, repository: &ObjectKey, ready: ConditionStatus, reason: &str) {
         self.0.repository_ready.set(repository, ready, reason);
     }
 
-    /// The Repository is gone.
+    /// Removes the metrics of a Repository that no longer exists.
     pub fn forget_repository(&self, repository: &ObjectKey) {
         self.0.repository_ready.forget(repository);
     }
 
-    /// Objects of a Sync are not healthy. There are only a few reasons.
+    /// Counts that objects of a Sync are not healthy. There are only a few values of `reason`.
     pub fn health_failed(&self, reason: &'static str) {
         self.0.health_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// How many sealing keys there are.
+    /// Sets the numbers of sealing keys.
     pub fn sealing_keys(&self, counts: KeyCounts) {
         let states = [("active", counts.active), ("compromised", counts.compromised), ("malformed", counts.malformed)];
         for (state, count) in states {
@@ -264,33 +267,35 @@ impl Metrics {
         }
     }
 
-    /// The controller tries its private keys on a sealed value.
+    /// Counts a sealed value on which the controller tries its private keys.
     pub fn value_tried(&self) {
         self.0.values_tried.inc();
     }
 
-    /// Number of sealed values in the cluster that no key unseals, as far as is known.
+    /// Sets the number of sealed values in the cluster that no key unseals, as far as this is known.
     pub fn undecryptable_values(&self, count: usize) {
         self.0.undecryptable_values.set(saturating(count));
     }
 
-    /// An event was `written`, `aggregated` into an earlier one, `dropped` or `failed`.
+    /// Counts an event that was `written`, `aggregated` into an earlier event, or `dropped`, or that `failed` to be
+    /// written.
     pub fn event(&self, outcome: &str) {
         self.0.events.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
     }
 
-    /// A SealedSecret is about to be unsealed.
+    /// Counts an attempt to unseal a SealedSecret.
     pub fn unseal_request(&self) {
         self.0.unseal_requests.inc();
     }
 
-    /// The Secret of a SealedSecret of `namespace` could not be made.
+    /// Counts a SealedSecret of `namespace` whose Secret could not be made.
     pub fn unseal_error(&self, reason: UnsealFailure, namespace: &str) {
         let labels = UnsealErrorLabels { reason: reason.as_str(), namespace: namespace.into() };
         self.0.unseal_errors.get_or_create(&labels).inc();
     }
 
-    /// A condition of a SealedSecret. `instance` is its label `app.kubernetes.io/instance`, or empty.
+    /// Sets a condition of a SealedSecret. `instance` is the value of its label `app.kubernetes.io/instance`; empty
+    /// without this label.
     pub fn sealed_secret_condition(
         &self,
         namespace: &str,
@@ -308,19 +313,19 @@ impl Metrics {
         self.0.conditions.get_or_create(&labels).set(value);
     }
 
-    /// The SealedSecret is gone, or its label `instance` changed.
+    /// Removes a condition of a SealedSecret that no longer exists or whose label `app.kubernetes.io/instance` changed.
     pub fn forget_sealed_secret(&self, namespace: &str, name: &str, instance: &str, condition: &str) {
         self.0.conditions.remove(&ConditionLabels::new(namespace, name, instance, condition));
     }
 
-    /// One of the controller's HTTP endpoints answered a request; `path` is one of the known ones.
+    /// Counts a request that an HTTP endpoint of the controller answered; `path` is a known path or `other`.
     pub fn http_request(&self, path: &'static str, method: &'static str, code: u16, duration: Duration) {
         self.0.http_requests.get_or_create(&HttpLabels { path, code, method }).inc();
         self.0.http_durations.get_or_create(&HttpDurationLabels { path, method }).observe(duration.as_secs_f64());
     }
 }
 
-/// See [`Metrics::overdue_pass`].
+/// A pass that takes long, see [`Metrics::overdue_pass`].
 pub struct OverduePass(Gauge);
 
 impl Drop for OverduePass {
@@ -362,7 +367,7 @@ impl Inner {
         }
     }
 
-    // Counters are registered without `_total`: the encoder adds it.
+    // Counters are registered without the ending `_total`, because the encoder adds this ending.
     fn register_own(&self, all: &mut Registry) {
         let own = all.sub_registry_with_prefix("gitseal");
         own.register("reconcile", "Reconciles by kind and outcome", self.reconciles.clone());
@@ -419,7 +424,8 @@ impl Inner {
     }
 }
 
-/// A histogram whose buckets range from a stage without work (below a millisecond) to the timeout of five minutes.
+/// A histogram with buckets from one millisecond, because a stage without work takes less, to the timeout of five
+/// minutes.
 fn stage_histogram() -> Histogram {
     Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0])
 }

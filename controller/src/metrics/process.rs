@@ -14,7 +14,7 @@ use prometheus_client::{
 #[derive(Debug)]
 pub(super) struct Process;
 
-/// USER_HZ: the unit of times in `/proc/self/stat`, the same on every Linux that runs containers.
+/// USER_HZ, the unit of times in `/proc/self/stat`. It is the same on every Linux that runs containers.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Collector for Process {
@@ -97,8 +97,8 @@ pub(super) struct Stat {
 
 impl Stat {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        // The second field is the program's name in parentheses and may contain anything, so the fields after it are
-        // counted.
+        // The second field is the program's name in parentheses, which may contain anything. So fields are counted from
+        // the last parenthesis.
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         // `fields[0]` is field 3 of the manual page.
@@ -112,13 +112,13 @@ fn boot_time(text: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-/// A size in bytes from `/proc/self/status`, which counts in kibibytes.
+/// A size from `/proc/self/status` in bytes. The file has sizes in kibibytes.
 pub(super) fn size(status: &str, field: &str) -> Option<u64> {
     let kibibytes = status.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix(" kB")?;
     kibibytes.trim().parse::<u64>().ok().map(|count| count * 1024)
 }
 
-/// A soft limit from `/proc/self/limits`. If there is no limit, this is the largest number, as in other programs.
+/// A soft limit from `/proc/self/limits`. "Unlimited" becomes 2^64, as in the metrics of other programs.
 pub(super) fn limit(limits: &str, field: &str) -> Option<f64> {
     let soft = limits.lines().find_map(|line| line.strip_prefix(field))?.split_ascii_whitespace().next()?;
     if soft == "unlimited" { Some(UNLIMITED) } else { soft.parse().ok() }
@@ -127,7 +127,7 @@ pub(super) fn limit(limits: &str, field: &str) -> Option<f64> {
 /// 2^64.
 const UNLIMITED: f64 = 18_446_744_073_709_551_616.0;
 
-/// A count from `/proc/self/net/netstat`: a line of names, and a line of numbers.
+/// A count from `/proc/self/net/netstat`, which has a line of names and, below it, a line of numbers.
 pub(super) fn octets_of(netstat: &str, field: &str) -> Option<f64> {
     let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
     let (names, numbers) = (lines.next()?, lines.next()?);
@@ -135,7 +135,7 @@ pub(super) fn octets_of(netstat: &str, field: &str) -> Option<f64> {
     numbers.split_ascii_whitespace().nth(at)?.parse().ok()
 }
 
-// Exact up to 2^53 ticks, which are almost three million years.
+// The conversion is exact up to 2^53 ticks, which are almost three million years.
 #[allow(clippy::cast_precision_loss)]
 fn ticks(count: u64) -> f64 {
     count as f64 / TICKS_PER_SECOND

@@ -1,4 +1,5 @@
-//! Whether each object of a kind is Ready, with the reason: one sample per object, also when the reason changes.
+//! Whether each object of a kind is Ready, with the reason. There is one sample per object, also after the reason
+//! changed.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,8 @@ use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
 use super::labels::ReadyLabels;
 
-/// Gauges of 1, 0 or, while it is unknown, −1, with the reason of the condition as a label.
+/// Gauges with the reason of the condition as a label. The value is 1 if the object is Ready, 0 if not, and −1 while
+/// this is unknown.
 #[derive(Clone, Default)]
 pub(super) struct Ready {
     gauges: Family<ReadyLabels, Gauge>,

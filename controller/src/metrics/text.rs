@@ -1,9 +1,9 @@
 //! Converts the text format of OpenMetrics to that of Prometheus, version 0.0.4.
 //!
-//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. The two differ in the names of counters in
-//! comments, in the bounds of buckets, and in the last line.
+//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. The two formats differ in the names of
+//! counters in comments, in the bounds of buckets, and in the last line.
 
-/// `openmetrics` in the format of Prometheus.
+/// Converts the text `openmetrics` to the format of Prometheus.
 pub(super) fn from_openmetrics(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;
@@ -23,7 +23,7 @@ pub(super) fn from_openmetrics(openmetrics: &str) -> String {
     text
 }
 
-/// The bound of a bucket is written as Go prints numbers: `1`, not `1.0`.
+/// Adds a sample. The bound of a bucket is written as Go prints numbers: `1`, not `1.0`.
 fn push_sample(text: &mut String, line: &str) {
     match line.split_once("le=\"").and_then(|(head, rest)| Some((head, rest.split_once('"')?))) {
         Some((head, (bound, tail))) if head.ends_with(['{', ',']) => {

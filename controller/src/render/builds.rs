@@ -1,4 +1,4 @@
-//! Renders kustomizations and charts in separate processes, which get the files from here.
+//! Renders kustomizations and charts in separate processes, which get their files from this module.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,25 +18,25 @@ use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
 
-/// The processes that render, and turns to use one. A namespace uses one at a time.
+/// The processes that render, and the turns to use one of them. A namespace uses one process at a time.
 pub(super) struct Processes {
     renderer: Renderer,
     turns: Gate,
 }
 
 impl Processes {
-    /// Processes of `program` with `memory` bytes each.
+    /// Processes that run `program`, each with `memory` bytes.
     pub(super) fn new(program: PathBuf, memory: u64) -> Self {
         let limits = Limits { memory, time: Duration::from_secs(30), files: 32 << 20, asks: 10_000, answer: 32 << 20 };
         Self { renderer: Renderer::new(&program, limits), turns: Gate::new(flags::RENDERERS) }
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn to use a process.
     pub(super) async fn turn(&self, namespace: &str) -> Lease {
         self.turns.admit(claim(namespace)).await
     }
 
-    /// A turn, if one is free and nobody waits for it.
+    /// A turn to use a process, if one is free and nobody waits for a turn.
     pub(super) fn try_turn(&self, namespace: &str) -> Option<Lease> {
         self.turns.try_admit(claim(namespace))
     }
@@ -47,7 +47,7 @@ fn claim(namespace: &str) -> Claim {
     Claim { namespace: namespace.to_owned(), amount: 1, groups: vec![group] }
 }
 
-/// Renders the kustomizations or the chart of one revision, and notes what was asked for.
+/// Renders the kustomizations or the chart of one revision, and notes which paths the renderer asked for.
 pub(super) struct Builds<'a> {
     processes: &'a Processes,
     has_turn: bool,
@@ -69,7 +69,8 @@ impl<'a> Builds<'a> {
         self.needs_turn.get()
     }
 
-    /// The folders that were rendered, and the paths that were asked for; `None` if there was nothing to render.
+    /// The folders that were rendered, and the paths that the renderer asked for; `None` if there was nothing to
+    /// render.
     pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
         let folders = self.folders.into_inner();
         (!folders.is_empty()).then(|| (folders, self.files.asked.into_inner()))
@@ -87,7 +88,7 @@ impl<'a> Builds<'a> {
         built.into_applied().map_err(|why| RenderError::NotRendered { folder: folder.clone(), why })
     }
 
-    /// Notes that a folder is rendered. Fails without a turn.
+    /// Notes that a folder is to be rendered. Fails if there is no turn.
     fn begin(&self, folder: &str, tool: &'static str) -> Result<(), RenderError<SnapshotError>> {
         self.folders.borrow_mut().push(folder.to_owned());
         if self.has_turn {
@@ -109,7 +110,7 @@ impl Kustomize for &Builds<'_> {
     }
 }
 
-/// The files of the whole repository.
+/// The files of the whole repository, and the paths that were asked for.
 struct Files {
     paths: Paths,
     asked: RefCell<BTreeSet<String>>,

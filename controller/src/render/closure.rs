@@ -6,31 +6,36 @@ use gitstore::{ContentId, Snapshot};
 use manifests::IGNORE_FILE;
 use serde::{Deserialize, Serialize};
 
-/// The requests for files while a folder with kustomizations was rendered. As long as their answers are the same, rendering
-/// gives the same result, because each request depends only on the answers before it.
+/// What a folder with kustomizations, or with a chart, depends on: the paths that were asked for while the folder was
+/// rendered. As long as the answers are the same, rendering gives the same result, because each request depends only on
+/// the answers to the earlier ones.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Closure {
     /// Whether the folder is a chart.
     is_chart: bool,
-    /// Whether the folder has manifests of its own beside its kustomizations: then everything in it counts.
+    /// Whether the folder has manifests of its own beside its kustomizations, so that the result depends on everything
+    /// in the folder.
     is_mixed: bool,
-    /// The paths that were asked for, sorted. `None` if there were too many: then any commit may change the result.
+    /// The paths that were asked for, sorted. `None` if there were too many to remember, so that any commit may change
+    /// the result.
     asked: Option<Box<[Box<str>]>>,
 }
 
-/// How many bytes of paths are remembered of one folder. This also bounds how long it takes to look them all up.
+/// How many bytes of paths are remembered for one folder. This also limits the time that it takes to look up all these
+/// paths.
 const BYTES: usize = 128 << 10;
-/// What a path takes besides its text.
+/// How many bytes a path takes besides its text.
 const PER_PATH: usize = 64;
 
 impl Closure {
-    /// What a chart depends on, after a render that asked for `asked`.
+    /// What a chart depends on, after a render that asked for the paths `asked`.
     pub(crate) fn of_chart(asked: &BTreeSet<String>) -> Self {
         let asked = is_short(asked).then(|| asked.iter().map(|path| path.as_str().into()).collect());
         Self { is_chart: true, is_mixed: false, asked }
     }
 
-    /// What the folder `path` depends on, after a render of the kustomizations `folders` that asked for `asked`.
+    /// What the folder `path` depends on, after a render of the kustomizations in `folders` that asked for the paths
+    /// `asked`.
     pub(crate) fn new(path: &str, folders: &[String], asked: &BTreeSet<String>) -> Self {
         let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         let path = names.join("/");
@@ -39,23 +44,25 @@ impl Closure {
             return Self { is_chart: false, is_mixed, asked: None };
         }
         let mut asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
-        // Ignore files decide whether the folder is a kustomization at all.
+        // The result also depends on the ignore files, because they decide whether the kustomization in the folder is
+        // used.
         let ignore_files = ignore_files(&path);
         asked.extend(ignore_files.iter().map(String::as_str));
         Self { is_chart: false, is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
     }
 
-    /// The library that renders, and its release. Another release may give another result.
+    /// The library that renders, and its release, because another release may give another result.
     pub(crate) fn renderer(&self) -> String {
         if self.is_chart { format!("helm {}", renderer::HELM) } else { format!("kustomize {}", renderer::KUSTOMIZE) }
     }
 
-    /// About how much memory it takes, in bytes.
+    /// About how much memory this closure takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.asked.iter().flatten().map(|path| path.len() + PER_PATH).sum()
     }
 
-    /// Identifies what `path` becomes in `snapshot`. `folder` identifies the folder itself.
+    /// The identity of everything in `snapshot` that the folder depends on. `folder` is the identity of the folder
+    /// itself.
     pub(crate) fn content(&self, snapshot: &Snapshot, folder: ContentId) -> ContentId {
         let folder = if self.is_mixed { folder.to_string() } else { String::new() };
         let besides = format!("{} {folder}", self.renderer());
@@ -66,12 +73,12 @@ impl Closure {
     }
 }
 
-/// Whether so many paths are remembered.
+/// Whether these paths are few enough to be remembered.
 fn is_short(asked: &BTreeSet<String>) -> bool {
     asked.iter().map(|path| path.len() + PER_PATH).sum::<usize>() <= BYTES
 }
 
-/// The places of ignore files that decide about the folder `path`.
+/// The paths of the ignore files that apply to the folder `path`.
 fn ignore_files(path: &str) -> Vec<String> {
     let folders = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]);
     let below = folders.filter(|folder| !folder.is_empty()).map(|folder| format!("{folder}/{IGNORE_FILE}"));

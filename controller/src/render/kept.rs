@@ -1,19 +1,20 @@
-//! Keeps folders that will be needed again in memory: a folder that drifted once often drifts again.
+//! Keeps the objects of folders in memory if they will probably be needed again: a folder in which objects drifted once
+//! often drifts again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Content, Rendered};
 use crate::memory::Spare;
 
-/// The folders that were used last, within a share of the memory.
+/// The folders that were used last, as many as fit into a share of the memory budget.
 pub(super) struct Kept {
     most: u64,
-    /// The folder that was used last is at the end.
+    /// The kept folders. The folder that was used last is at the end.
     folders: Mutex<Vec<Arc<Rendered>>>,
 }
 
 impl Kept {
-    /// Keeps `most` bytes.
+    /// Keeps folders with at most `most` bytes together.
     pub(super) fn new(most: u64) -> Self {
         Self { most, folders: Mutex::default() }
     }
@@ -30,7 +31,7 @@ impl Kept {
         let mut folders = self.lock();
         folders.retain(|kept| kept.content != rendered.content);
         let mut bytes = rendered.bytes();
-        // From the end, so that the folders that were used last are kept.
+        // The sizes are added up from the end, so that the folders that were used last are kept.
         let first = folders.iter().rposition(|kept| {
             bytes = bytes.saturating_add(kept.bytes());
             bytes > self.most
@@ -50,7 +51,8 @@ impl Kept {
 
 impl Spare for Kept {
     fn give_up(&self) -> bool {
-        // Dropped outside of the lock, because dropping them gives memory to those who wait.
+        // The folders are dropped outside of the lock, because dropping them gives their memory to those who wait for
+        // it.
         let folders = std::mem::take(&mut *self.lock());
         !folders.is_empty()
     }

@@ -1,6 +1,6 @@
-//! Reads the objects of a folder from a snapshot, within the memory budget. Folders that drift are kept in memory, so that
-//! they are read only once. The results of folders with kustomizations are kept on disk, so that they are rendered only
-//! once.
+//! Reads the objects of a folder from a snapshot, within the memory budget. Folders in which objects drift are kept in
+//! memory, so that they are read only once. The results of kustomizations and charts are kept on disk, so that they are
+//! rendered only once.
 
 mod builds;
 mod closure;
@@ -43,7 +43,7 @@ use crate::{
     sources::Sources,
 };
 
-/// Reads and renders folders, and keeps those that will be needed again.
+/// Reads and renders folders, and keeps the folders that will be needed again.
 pub struct Renderer {
     memory: Memory,
     attempts: Attempts,
@@ -54,35 +54,36 @@ pub struct Renderer {
     kept: Arc<Kept>,
 }
 
-/// The objects of a folder, and the memory that they take until nobody uses them.
+/// The objects of a folder, with the memory that they take. The memory is given back when this value is dropped.
 pub(crate) struct Rendered {
-    /// The objects. SealedSecrets are still sealed.
+    /// The objects, with their values still sealed.
     pub(crate) manifests: Manifests,
     /// The Sync's namespace, and the identity of the content.
     content: Content,
-    /// What it depends on, if it is a chart or has kustomizations, and was rendered just now.
+    /// What the folder depends on, if it is a chart or has kustomizations and was rendered just now.
     closure: Option<Arc<Closure>>,
-    /// Whether it was, or is being, kept on disk.
+    /// Whether the result is on disk, or is being written to it.
     is_stored: AtomicBool,
     memory: Taken,
 }
 
 /// The result of rendering a folder.
 pub(crate) struct Rendering {
-    /// Identifies everything in Git that the result depends on.
+    /// The identity of everything in Git that the result depends on.
     pub(crate) content: ContentId,
     /// The objects, or why there are none.
     pub(crate) result: Result<Arc<Rendered>, RenderError>,
 }
 
 impl Rendered {
-    /// How much of the budget it takes.
+    /// How much of the memory budget the objects take.
     fn bytes(&self) -> u64 {
         self.memory.amount()
     }
 }
 
-/// What the objects of a folder depend on, in one namespace. Namespaces do not share rendered folders, because each pays for its own.
+/// What the objects of a folder depend on, in one namespace. Namespaces do not share rendered folders, because the
+/// memory of a folder counts against the share of its own namespace.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Content {
     namespace: String,
@@ -101,32 +102,32 @@ pub(crate) enum RenderError {
     /// A kustomization or a chart was not rendered.
     #[error("{}", pure::RenderError::<SnapshotError>::NotRendered { folder: folder.clone(), why: why.clone() })]
     NotRendered {
-        /// Its folder.
+        /// The folder of the kustomization or chart.
         folder: String,
-        /// Why.
+        /// Why it was not rendered.
         why: NotRendered,
     },
     /// The objects of the folder take more memory than one folder may.
     #[error(
-        "{path}: the objects up to here take more than {} MiB of memory: split the folder, or raise --memory-budget", most >> 20
+        "{path}: the objects of this file and of those before it need more than {} MiB of memory: split the folder, or raise --memory-budget", most >> 20
     )]
     TooMuchMemory {
-        /// The file at which this was noticed.
+        /// The file at which the lack of memory was noticed.
         path: String,
         /// The limit, in bytes.
         most: u64,
     },
-    /// There is no free memory now, or no free process.
+    /// There is no free memory now, or no free process that renders.
     #[error("the memory of --memory-budget, or every process that renders, is in use now; it is tried again")]
     NoMemoryNow,
     /// The controller's process died while it read this folder.
     #[error(
-        "the controller's process ended while it read this folder at {revision} ({times} time{}), so it is not tried for a while; if this happens again, make the folder smaller", if *.times == 1 { "" } else { "s" }
+        "the controller's process ended while it read this folder at {revision} ({times} time{}), so the folder is not read again for a while; if this happens again, make the folder smaller", if *.times == 1 { "" } else { "s" }
     )]
     Died {
         /// The revision.
         revision: String,
-        /// How often.
+        /// How often the process died.
         times: u32,
     },
     /// The folder has no manifests, but the Sync has objects.
@@ -165,8 +166,8 @@ impl StageError for RenderError {
         }
     }
 
-    /// The same commit gives the same error again, so only another commit helps. There is an exception: reading from
-    /// the disk failed.
+    /// Most errors are terminal: the same commit gives the same error again, so only another commit helps. A failure to
+    /// read from the disk, for example, is not terminal.
     fn is_terminal(&self) -> bool {
         match self {
             Self::Files(error) => error.is_terminal(),
@@ -177,12 +178,12 @@ impl StageError for RenderError {
     }
 }
 
-/// Whether to wait for memory. A pass that already holds some must not wait for more.
+/// Whether to wait for memory. A pass that already holds memory must not wait for more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Patience {
-    /// Waits until memory is free.
+    /// Wait until memory is free.
     Waits,
-    /// Fails at once with [`RenderError::NoMemoryNow`].
+    /// Fail at once with [`RenderError::NoMemoryNow`].
     HasNone,
 }
 
@@ -194,19 +195,19 @@ pub struct Parts {
     pub attempts: Attempts,
     /// Metrics.
     pub metrics: Metrics,
-    /// What is known of folders.
+    /// What is known about the folders of Repositories.
     pub sources: Arc<Sources>,
-    /// The program that renders.
+    /// The path of the program that renders.
     pub program: PathBuf,
-    /// Bytes of memory for each of its processes.
+    /// Bytes of memory for each process of this program.
     pub process_memory: u64,
-    /// What the cluster serves.
+    /// What the API server of the cluster serves.
     pub served: Served,
 }
 
 impl Renderer {
-    /// Renders within the memory budget. Folders are kept in a part of the budget, and are given up when somebody needs
-    /// the memory.
+    /// A renderer that works within the memory budget. It keeps folders in a part of the budget, and gives them up when
+    /// somebody needs the memory.
     pub fn new(parts: Parts) -> Self {
         let Parts { memory, attempts, metrics, sources, program, process_memory, served } = parts;
         let kept = Arc::new(Kept::new(memory.to_keep()));
@@ -215,8 +216,8 @@ impl Renderer {
         Self { memory, attempts, metrics, sources, processes, served, kept }
     }
 
-    /// All objects in the Sync's folder: from memory or from disk if they were kept. `inventory` is the number of objects
-    /// that the Sync has now.
+    /// All objects in the Sync's folder. They come from memory or from disk if they were kept there. `inventory` is the
+    /// number of objects that the Sync has now.
     ///
     /// # Errors
     /// The folder is not in the snapshot. Other errors are in the [`Rendering`].
@@ -284,13 +285,13 @@ impl Renderer {
         };
         let tree = || snapshot.folder(&target.path, gitstore::Limits::default());
         let read = self.read(&namespace, work_of(sync, &snapshot), tree, patience, read).await;
-        // There is no record if nothing was tried.
+        // `end` is `None` if reading the folder did not begin.
         let end = lock(&end).take();
         let (mut content, mut closure) = (content, None);
         if let Some(end) = end {
             self.metrics.folder_rendered(end.from);
-            // After a failure that may pass by itself, the requests so far do not show everything that the folder depends
-            // on.
+            // After a failure that may pass by itself, the paths that were asked for so far are not everything that the
+            // folder depends on.
             if read.as_ref().err().is_none_or(StageError::is_terminal) {
                 content = end.content;
                 self.sources.learn(&repository, &target, (&snapshot, content), end.closure.clone());
@@ -307,10 +308,10 @@ impl Renderer {
         Ok(Rendering { content, result })
     }
 
-    /// Keeps on disk what was rendered by Kustomize or Helm just now. Call this only for a folder that contains no plaintext Secret.
+    /// Keeps on disk what Kustomize or Helm rendered just now. Call this only for a folder without a plaintext Secret.
     pub(crate) async fn store(&self, snapshot: Arc<Snapshot>, sync: &Sync, rendered: &Arc<Rendered>) {
         let Some(closure) = rendered.closure.clone() else { return };
-        // It is stored only once, although it may be kept in memory and used again.
+        // The result is stored only once, even if it is kept in memory and used again.
         if rendered.is_stored.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -328,14 +329,15 @@ impl Renderer {
         }
     }
 
-    /// Keeps `rendered` in memory. Call this only for a folder that will be needed again soon and that contains no
-    /// plaintext Secret.
+    /// Keeps `rendered` in memory. Call this only for a folder that will be needed again soon and that has no plaintext
+    /// Secret.
     pub(crate) fn keep(&self, rendered: &Arc<Rendered>) {
         if self.memory.is_waited_for() {
             return;
         }
         self.kept.insert(rendered);
-        // Somebody may have begun to wait before the folder was kept. At that time, there was nothing to give up.
+        // Somebody may have begun to wait for memory just before the folder was kept, when there was nothing to give up
+        // yet.
         if self.memory.is_waited_for() {
             self.kept.give_up();
         }
@@ -364,12 +366,13 @@ impl Renderer {
             })?;
             Ok(found)
         };
-        // The caller holds memory.
+        // The caller holds memory, so this must not wait for more.
         let work = (revision, format!("{work} hidden"));
         Ok(self.read(&namespace, work, folder, Patience::HasNone, read).await?.0)
     }
 
-    /// Reads a folder with `read`, which takes memory as it needs it. `work` is the revision, and a name for this work.
+    /// Reads a folder with `read`, which takes memory when it needs some. The second argument is the revision and the
+    /// name under which this work is noted in [`Attempts`].
     async fn read<T: Send + 'static>(
         &self,
         namespace: &str,
@@ -379,7 +382,7 @@ impl Renderer {
         read: impl Fn(&Folder, &mut Taken, &Processes, bool, &Cancel) -> Result<T, Unread> + Clone + Send + 'static,
     ) -> Result<(T, Taken), RenderError> {
         let cancel = Cancel::new();
-        // If nobody waits any more, a process that renders is stopped.
+        // If the caller stops waiting, a process that renders is stopped.
         let _stop = CancelOnDrop(cancel.clone());
         let mut turn: Option<Arc<Lease>> = None;
         let mut taken = match patience {
@@ -391,8 +394,8 @@ impl Renderer {
             let (processes, has_turn, cancel) = (self.processes.clone(), turn.clone(), cancel.clone());
             let result = blocking(move || {
                 let _attempt = attempts.begin(&what)?;
-                // Everything that was read is dropped before waiting for more memory. The turn lasts as long as the thread
-                // works, even if nobody waits for the result any more.
+                // Everything that was read is dropped before this waits for more memory. The turn lasts as long as the
+                // thread works, even if the caller no longer waits for the result.
                 Ok::<_, Died>(read(&folder, &mut taken, &processes, has_turn.is_some(), &cancel).map(|read| {
                     taken.shrink();
                     (read, taken)
@@ -422,8 +425,8 @@ impl Renderer {
         }
     }
 
-    /// Takes a turn to use a renderer process, and then enough memory to start reading. Whoever holds a turn may wait for
-    /// memory. Whoever holds memory never waits for a turn. So there are no deadlocks.
+    /// Takes a turn to use a renderer process, and then enough memory to begin to read. A pass that holds a turn may
+    /// wait for memory, but a pass that holds memory never waits for a turn. So there are no deadlocks.
     async fn turn(&self, namespace: &str, patience: Patience) -> Result<(Option<Arc<Lease>>, Taken), RenderError> {
         Ok(match patience {
             Patience::Waits => {
@@ -445,7 +448,8 @@ const FROM_DISK: &str = "disk";
 const FROM_KUSTOMIZE: &str = "kustomize";
 const FROM_HELM: &str = "helm";
 
-/// How the identity of a target's content in Git becomes that of everything that its objects depend on.
+/// A function that makes, of the identity of a target's content in Git, the identity of everything that the target's
+/// objects depend on. For a chart, these are also its settings and the API versions of the cluster.
 fn identity_of(target: &Target, release: Option<&Release>) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
     let besides = release.map(|Release { chart, .. }| {
         let how = target.chart.as_deref().unwrap_or_default();
@@ -454,7 +458,7 @@ fn identity_of(target: &Target, release: Option<&Release>) -> impl Fn(ContentId)
     move |content| besides.as_ref().map_or(content, |besides| ContentId::of_text(&format!("{content} {besides}")))
 }
 
-/// Says what to do if a folder cannot be read because it is a chart.
+/// If the folder could not be read because it is a chart, makes an error that says what to do.
 fn maybe_chart(
     error: pure::RenderError<SnapshotError>,
     snapshot: &Snapshot,
@@ -481,7 +485,7 @@ struct End {
 /// Why a folder was not read.
 enum Unread {
     Pure(pure::RenderError<SnapshotError>),
-    /// It has a kustomization, and rendering it needs a turn.
+    /// The folder has a kustomization or a chart, and there is no turn to render it.
     NeedsTurn,
 }
 
@@ -503,7 +507,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The revision, and the name under which reading the Sync's folder is noted.
+/// The revision, and the name under which the reading of the Sync's folder is noted in [`Attempts`].
 fn work_of(sync: &Sync, snapshot: &Snapshot) -> (String, String) {
     let (meta, revision) = (&sync.metadata, snapshot.revision().to_string());
     let namespace = meta.namespace.as_deref().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Keeps rendered folders on disk, in the store of their Repository, so that a restart or a heal does not render them again.
 //!
-//! There is one file per folder, with lines of JSON. The first line says what the folder depends on. Each object has two
-//! lines, its place in Git and the object itself. The last line is a digest of the objects. A file is written only after the
-//! guard has passed, so values in it are sealed.
+//! There is one file per folder, with lines of JSON. The first line says what the folder depends on. Each object has
+//! two lines, its place in Git and the object itself. The last line is a digest of the objects. A file is written only
+//! after the stage guard has found no plaintext Secret, so values in the file are sealed.
 
 use std::{
     collections::BTreeSet,
@@ -22,19 +22,20 @@ use super::closure::Closure;
 
 /// The version of the format of these files.
 const FORMAT: u32 = 3;
-/// The longest first line.
+/// The most bytes that the first line may have.
 const HEAD_BYTES: u64 = 1 << 20;
-/// The length of the last line.
+/// The length of the last line, in bytes.
 const DIGEST_BYTES: usize = 64;
 
-/// How many bytes all files of a Repository may have. Each edit of a Sync may name another folder.
+/// How many bytes all files of a Repository may have together. This is limited, because each edit of a Sync may name
+/// another folder.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// The first line.
+/// The first line of a file.
 #[derive(Deserialize, Serialize)]
 struct Head {
     format: u32,
-    /// What rendered, and its release.
+    /// The library that rendered, and its release.
     renderer: String,
     closure: Closure,
     /// The identity of everything that the objects depend on.
@@ -55,14 +56,15 @@ pub(super) struct Found {
     pub(super) closure: Closure,
 }
 
-/// What `target` depended on when it was rendered last.
+/// What `target` depended on when it was last rendered.
 pub(crate) fn closure(snapshot: &Snapshot, target: &Target) -> Option<Closure> {
     Some(open(snapshot, target).ok()??.0.closure)
 }
 
-/// The objects of `target`, if they were stored for what `snapshot` has there. Memory is taken from `room`; if there is none,
-/// nothing is found. `folder` identifies the folder itself, and `identity` is what identifies everything that the objects
-/// depend on, given what identifies the content in Git.
+/// The stored objects of `target`, if everything that they depend on is the same in `snapshot` as when they were
+/// stored. Memory is taken from `room`; if there is not enough, the result is `None`. `folder` is the identity of the
+/// folder itself. `identity` makes, of the identity of the content in Git, the identity of everything that the objects
+/// depend on.
 pub(super) fn read(
     snapshot: &Snapshot,
     target: &Target,
@@ -82,7 +84,7 @@ pub(super) fn read(
     file.by_ref().take(bytes).read_to_end(&mut text).ok()?;
     let (objects, told) = text.split_at(text.len().checked_sub(DIGEST_BYTES)?);
     if digest(objects).as_bytes() != told {
-        tracing::warn!(path, "the stored objects of the folder are damaged; it is rendered again");
+        tracing::warn!(path, "the stored objects of the folder are damaged; the folder is rendered again");
         return None;
     }
     let mut manifests = Vec::new();
@@ -99,7 +101,7 @@ pub(super) fn read(
     Some(Found { objects: manifests, content, closure: head.closure })
 }
 
-/// Stores the rendered objects of `target`. `objects` has no plaintext.
+/// Stores the rendered objects of `target`. `objects` must have no plaintext Secret.
 pub(super) fn write(
     snapshot: &Snapshot,
     target: &Target,
@@ -108,14 +110,14 @@ pub(super) fn write(
     objects: &[Manifest],
 ) -> io::Result<()> {
     let target = file_of(snapshot, target);
-    // The folder above it is not created, because it is deleted together with the Repository.
+    // The folder above this one is not created: if it is missing, the Repository was deleted.
     if let Err(error) = fs::create_dir(snapshot.renders())
         && error.kind() != io::ErrorKind::AlreadyExists
     {
         return Err(error);
     }
     let (renderer, closure, identity) = (closure.renderer(), closure.clone(), identity.to_owned());
-    // A name of its own: two passes may store the same folder at the same time.
+    // Each thread uses another temporary name, because two passes may store the same folder at the same time.
     let temporary = target.with_extension(format!("{:?}", std::thread::current().id()));
     let written = (|| {
         let mut file = BufWriter::new(fs::File::create(&temporary)?);
@@ -132,7 +134,8 @@ pub(super) fn write(
         let digest = hex(hashed.hash);
         file.write_all(digest.as_bytes())?;
         file.flush()?;
-        // Not synced: after a power failure, the digest does not fit, and the folder is rendered again.
+        // The file is not synced to the disk. If a power failure damages it, its digest does not fit, and the folder is
+        // rendered again.
         fs::rename(&temporary, &target)
     })();
     if written.is_err() {
@@ -163,7 +166,7 @@ fn make_room(folder: &Path, most: u64) {
     }
 }
 
-/// Deletes what is stored of others than `targets`.
+/// Deletes what is stored of targets that are not in `targets`.
 pub(crate) fn retain(snapshot: &Snapshot, targets: &[Target]) {
     let Ok(entries) = fs::read_dir(snapshot.renders()) else { return };
     let wanted: BTreeSet<PathBuf> = targets.iter().map(|target| file_of(snapshot, target)).collect();
@@ -172,7 +175,8 @@ pub(crate) fn retain(snapshot: &Snapshot, targets: &[Target]) {
     }
 }
 
-/// The first line, and the rest of the file. `None` if it is of another form, or if another release rendered it.
+/// The first line, and a reader of the rest of the file. `None` if the file has another format, or if another release
+/// of the renderer made it.
 fn open(snapshot: &Snapshot, target: &Target) -> io::Result<Option<(Head, BufReader<fs::File>)>> {
     let mut file = BufReader::new(fs::File::open(file_of(snapshot, target))?);
     let mut line = Vec::new();
