@@ -52,7 +52,8 @@ async fn serve(does: Does) -> Result<Response<Chunks>, BoxError> {
     Ok(Response::new(StreamBody::new(chunks.map(Ok).boxed())))
 }
 
-/// A server that handles one request after the other as `script` says. It handles all later requests like the last one.
+/// A server that handles each request as the next item of `script` says. When there are no more items, it handles all
+/// further requests like the last item.
 struct Server {
     script: Vec<Does>,
     asked: AtomicUsize,
@@ -90,7 +91,7 @@ impl Server {
 const SOON: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(60);
 
-/// Deadlines of a controller. Those that this test waits for are short, and all others are long.
+/// The deadlines of a controller. Deadlines that a test waits for are made short by the test; all others are long.
 fn leading() -> Deadlines {
     let silence = Silence { longest: LONG, in_trouble: LONG };
     Deadlines { answer: LONG, late: LONG, silence, ..Deadlines::for_controllers(|| true) }
@@ -100,7 +101,7 @@ fn request(method: Method, path: &str) -> Request<Body> {
     Request::builder().method(method).uri(path).body(Body::from(b"body".to_vec())).unwrap()
 }
 
-/// Sends a request, and returns the text of the answer, or why there is none.
+/// Sends a request, and returns the text of the answer, or why there is no answer.
 async fn ask(server: &Arc<Server>, deadlines: &Deadlines, method: Method) -> Result<String, BoxError> {
     let answer = server.client(deadlines.clone()).oneshot(request(method, "/api/v1/things")).await?;
     let bytes = answer.into_body().collect().await?.to_bytes();

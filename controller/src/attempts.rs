@@ -43,7 +43,8 @@ struct Inner {
 struct Note {
     /// How many threads do this work now. The file exists until the last one has finished.
     running: u32,
-    /// What this process found at its start: how often a process died during the work, and until when the work is delayed.
+    /// What this process found at its start: how often a process died during the work, and until when the work is
+    /// delayed.
     died: Option<(u32, Instant)>,
 }
 

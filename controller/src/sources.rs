@@ -1,4 +1,4 @@
-//! The current snapshot of each Repository, with the identity of each folder that a Sync uses.
+//! Keeps the current snapshot of each Repository, with the identity of each folder that a Sync uses.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,10 @@ pub struct Sources {
     repositories: Mutex<HashMap<ObjectKey, Source>>,
 }
 
-/// How many identities are remembered of folders that were not in use when the snapshot came.
+/// How many identities are remembered for folders that no Sync used when the snapshot came.
 const ASKED: usize = 1000;
 
-/// How many bytes of closures are remembered of folders that were not in use when the snapshot came.
+/// How many bytes of closures are remembered for folders that no Sync used when the snapshot came.
 const CLOSURE_BYTES: usize = 16 << 20;
 
 #[derive(Default)]
@@ -28,13 +28,14 @@ struct Source {
     snapshot: Option<Arc<Snapshot>>,
     first_fetch: FirstFetch,
     contents: Contents,
-    /// What charts and folders with kustomizations depend on, as far as they were rendered.
+    /// What charts and folders with kustomizations depend on. This is known only for those that were rendered.
     closures: HashMap<Target, Arc<Closure>>,
 }
 
 impl Source {
-    /// Each edit of a Sync may name another folder. So when the closures of folders that are not in use are many, they are
-    /// forgotten, and those folders are read again.
+    /// Forgets the closures of folders that are not in use, if they and the new one would take too many bytes. Each
+    /// edit of a Sync may name another folder, so there may be many. Forgotten folders are rendered again when they are
+    /// needed.
     fn make_room(&mut self, target: &Target, bytes: usize) {
         let Self { closures, contents, .. } = self;
         let is_in_use = |target: &Target| contents.in_use.contains_key(target);
@@ -47,7 +48,7 @@ impl Source {
     }
 }
 
-/// Identifies the content of a folder in `snapshot`, with everything that it depends on as far as that is known.
+/// The identity of a folder in `snapshot`. It includes everything that the folder depends on, as far as this is known.
 fn content(
     snapshot: &Snapshot,
     folder: Result<ContentId, SnapshotError>,
@@ -56,7 +57,7 @@ fn content(
     folder.map(|folder| closure.map_or(folder, |closure| closure.content(snapshot, folder)))
 }
 
-/// Identities of folders: of those in use, and of some that were asked for later.
+/// Identities of folders: of the folders in use, and of folders that were first asked for after the snapshot came.
 #[derive(Default)]
 struct Contents {
     in_use: HashMap<Target, Result<ContentId, SnapshotError>>,
@@ -68,8 +69,8 @@ impl Contents {
         self.in_use.get(target).or_else(|| self.asked.get(target))
     }
 
-    /// Each edit of a Sync may ask for another path, so when there are many, those that were asked for later are
-    /// forgotten.
+    /// Remembers the identity of a folder that is not in use. Each edit of a Sync may name another folder, so if there
+    /// are too many, the earlier ones are forgotten.
     fn remember(&mut self, target: &Target, content: Result<ContentId, SnapshotError>) {
         if self.asked.len() >= ASKED {
             self.asked.clear();
@@ -78,21 +79,21 @@ impl Contents {
     }
 }
 
-/// How far the first fetch of a Repository is.
+/// The state of the first fetch of a Repository.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum FirstFetch {
-    /// It is about to begin, or is running.
+    /// The fetch is about to begin, or is running.
     #[default]
     Begun,
-    /// It waits for its turn, or takes long.
+    /// The fetch waits for its turn, or takes long.
     Slow,
-    /// It was tried and failed.
+    /// The fetch failed.
     Failed,
 }
 
 /// What [`Sources::lookup`] found.
 pub enum Lookup {
-    /// There is no Repository of that name.
+    /// There is no Repository with this name.
     NoRepository,
     /// The Repository was never fetched.
     NotFetched(FirstFetch),
@@ -106,25 +107,26 @@ pub enum Lookup {
 }
 
 impl Sources {
-    /// A Repository exists.
+    /// Records that a Repository exists.
     pub fn add(&self, repository: &ObjectKey) {
         self.lock().entry(repository.clone()).or_default();
     }
 
-    /// The first fetch of the Repository is slow or failed. Returns whether this is new for the Syncs that wait for it.
+    /// Records that the first fetch of the Repository is slow or failed. Returns whether this is new, so that the Syncs
+    /// that wait for it have to report it.
     pub fn no_snapshot_yet(&self, repository: &ObjectKey, first_fetch: FirstFetch) -> bool {
         let mut repositories = self.lock();
         let source = repositories.entry(repository.clone()).or_default();
         source.snapshot.is_none() && std::mem::replace(&mut source.first_fetch, first_fetch) != first_fetch
     }
 
-    /// A Repository is gone.
+    /// Forgets a Repository that no longer exists.
     pub fn remove(&self, repository: &ObjectKey) {
         self.lock().remove(repository);
     }
 
-    /// The Repository has a new snapshot. `targets` are the folders in use, sorted. Their identities are found together, so
-    /// that each Git tree is read once.
+    /// Records a new snapshot of the Repository. `targets` are the folders in use, sorted. The identities of all these
+    /// folders are found together, so that each Git tree is read only once.
     pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, targets: &[Target]) {
         stored::retain(&snapshot, targets);
         let known = self.lock().get(repository).map(|source| (source.snapshot.is_some(), source.closures.clone()));
@@ -144,8 +146,8 @@ impl Sources {
                 }
             }
             let mut repositories = self.lock();
-            // A pass may meanwhile have learned what a folder depends on. Without this, a commit to these files would
-            // be missed.
+            // In the meantime, a pass may have learned what a folder depends on. The identity of such a folder is found
+            // again, so that a commit to the files that it depends on is not missed.
             let now = repositories.get(repository).map(|source| &source.closures);
             let learned = targets.iter().filter_map(|target| Some((target, now?.get(target)?)));
             let learned: Vec<_> = learned.filter(|(target, now)| closures.get(*target) != Some(now)).collect();
@@ -162,8 +164,8 @@ impl Sources {
         }
     }
 
-    /// `target` was rendered from `snapshot`, where it has this content. `closure` is what it depends on; `None` if it is no
-    /// chart and has no kustomizations.
+    /// Records what was learned when `target` was rendered from `snapshot`: the identity of its content there, and its
+    /// `closure`, that is, what it depends on. The closure is `None` if `target` is no chart and has no kustomizations.
     pub(crate) fn learn(
         &self,
         repository: &ObjectKey,
@@ -191,7 +193,7 @@ impl Sources {
         }
     }
 
-    /// What `target` depends on, if it was rendered and is a chart or has kustomizations.
+    /// What `target` depends on; `None` if it was not rendered yet, or if it is no chart and has no kustomizations.
     pub(crate) fn closure(&self, repository: &ObjectKey, target: &Target) -> Option<Arc<Closure>> {
         self.lock().get(repository)?.closures.get(target).cloned()
     }

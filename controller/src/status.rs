@@ -1,4 +1,4 @@
-//! Writes statuses, only if they change, and then only the fields that changed.
+//! Writes statuses. A status is written only if it changes, and only the fields that changed are sent.
 
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::{Api, ApiError};
 
-/// The current time, RFC 3339, in seconds.
+/// The current time in whole seconds (RFC 3339).
 pub(crate) fn now() -> String {
     let now = jiff::Timestamp::now();
     jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
@@ -23,18 +23,18 @@ pub(crate) fn now() -> String {
 /// The state of one of gitseal's own objects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Progress {
-    /// Done.
+    /// Everything is done.
     Ready,
-    /// The controller works on it.
+    /// The controller works on the object.
     Working,
-    /// It failed, and is tried again by itself.
+    /// The work failed, and the controller tries again by itself.
     Retrying,
     /// Somebody has to change something.
     Stalled,
 }
 
-/// Sets Ready, Reconciling and Stalled so that kstatus understands them. The message may contain text of a tenant or a
-/// server. So it is made one line, without characters that control a terminal.
+/// Sets the conditions Ready, Reconciling and Stalled so that kstatus understands them. The message may contain text of
+/// a tenant or a server, so it is made one line, without characters that control a terminal.
 pub(crate) fn set_progress(
     all: &mut Vec<Condition>,
     progress: Progress,
@@ -69,7 +69,8 @@ pub(crate) fn set_progress(
     }
 }
 
-/// Whether the conditions already say this. A failure is logged only once, however often it is tried again.
+/// Whether the condition Ready already has this reason and message. So a failure is logged only once, however often the
+/// work is tried again.
 pub(crate) fn says(all: &[Condition], reason: &str, message: &str) -> bool {
     find_condition(all, conditions::READY)
         .is_some_and(|ready| ready.reason == reason && ready.message == in_one_line(message))
@@ -94,7 +95,7 @@ fn changes<S: Serialize>(old: &S, unsure: &BTreeSet<String>, new: &S) -> Map<Str
 }
 
 /// Writes the changed fields of a status, and the fields in `unsure`, whose last write failed but may have been stored
-/// nevertheless. It is no error if the object does not exist.
+/// nevertheless. If the object does not exist, nothing is done.
 pub(crate) async fn write<S: Serialize + Clone + Debug>(
     api: &Api,
     resource: &Resource,
@@ -121,8 +122,8 @@ pub(crate) async fn write<S: Serialize + Clone + Debug>(
     Ok(())
 }
 
-/// Writes the status of a SealedSecret as a whole, if it changed. It is no error if the object does not exist. If the
-/// object was changed in the meantime, the error is [`ApiError::is_conflict`].
+/// Writes the status of a SealedSecret as a whole, if it changed. If the object does not exist, nothing is done. If the
+/// object was changed in the meantime, the error is a conflict ([`ApiError::is_conflict`]).
 pub(crate) async fn replace(
     api: &Api,
     sealed: &SealedSecret,
@@ -153,12 +154,12 @@ pub(crate) fn resource_of<K: kube::Resource<DynamicType = ()>>() -> Resource {
     }
 }
 
-/// The object of an event.
+/// A reference to an object, for an event about it.
 pub(crate) fn reference<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     ObjectReference { resource_version: object.resource_version(), ..object.object_ref(&()) }
 }
 
-/// The token of the last request to reconcile now.
+/// The value of the annotation that requests a reconcile now. A new value is a new request.
 pub(crate) fn requested_at<K: ResourceExt>(object: &K) -> Option<&str> {
     object.annotations().get(crds::names::RECONCILE_REQUESTED_AT).map(String::as_str)
 }
@@ -200,7 +201,7 @@ mod tests {
             SyncStatus { last_applied_revision: Some("a".into()), applied_objects: Some(1), ..SyncStatus::default() };
         server.refuse("PATCH", 403);
         write(&api, &resource_of::<Sync>(), &key, &mut known, &mut unsure, now).await.unwrap_err();
-        // The previous values, as far as they are known.
+        // The patch restores the previous values, as far as they are known.
         let again = json!({"appliedContent": "x", "lastAppliedRevision": null});
         assert_eq!(Value::from(changes(&known, &unsure, &before)), again);
         server.refuse("PATCH", 0);

@@ -5,12 +5,12 @@ use unsealing::{SealedInput, UnsealError, UnsealedSecret, assemble, sealed_texts
 
 use crate::keys::{Fingerprint, Keyring};
 
-/// Unseals every value of a SealedSecret and makes its Secret. Also returns the sealing key, if one key unsealed all
-/// values.
+/// Unseals all values of a SealedSecret and makes its Secret. Also returns the sealing key, if a single key unsealed
+/// all values.
 ///
 /// # Assumptions
-/// The API server has accepted exactly this SealedSecret, and the identity that created it may write its Secret. The caller
-/// has checked both, because what happens here can be observed from outside.
+/// The API server has accepted exactly this SealedSecret, and the identity that created it may write its Secret. The
+/// caller has checked both, because the effects of this function can be observed from outside.
 pub(crate) async fn unseal(
     keyring: &Keyring,
     sealed: &SealedInput<'_>,
@@ -27,6 +27,6 @@ pub(crate) async fn unseal(
         let _turn = turn;
         assembly.finish()
     });
-    // Rendering does not panic. If it did, only this SealedSecret would fail, not the controller.
+    // Rendering should not panic. If it does, only this SealedSecret fails, not the controller.
     Ok((rendered.await.unwrap_or(Err(UnsealError::Interrupted))?, key))
 }

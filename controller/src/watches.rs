@@ -1,4 +1,4 @@
-//! Watches gitseal's own kinds. They fill the stores and the queues.
+//! Watches Repositories, Syncs and SealedSecrets. The watches fill the stores and the queues.
 
 mod follow;
 
@@ -29,7 +29,7 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// Waits for all of them.
+    /// Waits until this holds for all kinds.
     pub(crate) async fn all(&self, work: Work) {
         if work == Work::Everything {
             self.repositories.wait().await;
@@ -39,7 +39,8 @@ impl Listed {
     }
 }
 
-/// Watches Repositories. One is fetched when it is new, edited or requested, but not when only its status changes.
+/// Watches Repositories. A Repository is fetched when it is new, when it was edited and when a fetch is requested, but
+/// not when only its status changes.
 pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Writer<Repository>, listed: Listed) {
     let mut seen: HashMap<ObjectKey, (Option<i64>, Option<String>)> = HashMap::new();
     follow(&ctx, watcher::Config::default(), writer, &listed.repositories, |event| {
@@ -57,8 +58,8 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
             None => seen.remove(&key),
         };
         if now.is_some() {
-            // From now on, Syncs do not report that this Repository does not exist, even if its first fetch has to
-            // wait.
+            // From now on, the Repository is known to exist. So Syncs do not report it as missing, even if its first
+            // fetch has to wait.
             ctx.sources.add(&key);
         }
         let generation = |seen: Option<&(Option<i64>, Option<String>)>| seen.and_then(|(generation, _)| *generation);
@@ -72,7 +73,7 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
     .await;
 }
 
-/// Watches Syncs. A reconcile without work costs nothing.
+/// Watches Syncs. Every change puts the Sync into the queue, because a reconcile without work costs nothing.
 pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sync>, listed: Listed) {
     follow(&ctx, watcher::Config::default(), writer, &listed.syncs, |event| match event {
         Seen::Put { now, .. } => {
@@ -84,8 +85,8 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
         }
         Seen::Gone(sync) => {
             let key = ObjectKey::of(sync);
-            // The Sync that prunes this one waits for its end. The index says which one that is; the labels cannot be
-            // trusted, because anybody can write them.
+            // If another Sync has the deleted Sync as an object and prunes it, the other Sync waits for this deletion.
+            // The index says which Sync that is. The labels cannot be trusted, because anybody can write them.
             if let Some(owner) = ctx.cluster.live.owner(&id_of(&key)) {
                 ctx.retries.wake(&owner);
                 ctx.queues.syncs.add(owner);
@@ -98,8 +99,8 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
     .await;
 }
 
-/// Watches SealedSecrets. One is unsealed when something changed that affects its Secret. A written status must not
-/// cause an earlier try.
+/// Watches SealedSecrets. A SealedSecret is unsealed when something changed that affects its Secret. A write of its
+/// status must not make the next try come earlier.
 pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>, listed: Listed) {
     let config = match ctx.unsealing.label_selector.as_str() {
         "" => watcher::Config::default(),
@@ -139,7 +140,7 @@ pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::
     .await;
 }
 
-/// After a new sealing key, everything that could not be unsealed is tried again.
+/// Tries everything again that could not be unsealed, whenever the sealing keys change.
 pub(crate) async fn keys(ctx: Arc<Context>) {
     let mut changes = ctx.keyring.changes();
     while changes.changed().await.is_ok() {
@@ -150,7 +151,7 @@ pub(crate) async fn keys(ctx: Arc<Context>) {
     }
 }
 
-/// Whether the same Secret is made from both.
+/// Whether the same Secret is made from `before` and `now`.
 fn is_same(before: &SealedSecret, now: &SealedSecret) -> bool {
     before.metadata.uid == now.metadata.uid
         && before.metadata.generation == now.metadata.generation

@@ -1,34 +1,35 @@
-//! What a Sync waits for before it is applied.
+//! What a Sync waits for before its folder is applied.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// A Sync, or any object.
+/// A Sync that must be Ready, or another object that must be healthy.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.apiVersion) == has(self.kind)").message("kind needs apiVersion, and apiVersion needs kind; without both, the name is that of a Sync"))]
 #[x_kube(validation = Rule::new("!has(self.kind) || self.kind != 'Secret' || self.apiVersion != 'v1'").message("a Secret cannot be waited for, because nothing of it may come into an expression or a message"))]
 pub struct Dependency {
-    /// API version of an object. Without `apiVersion` and `kind`, a Sync is named.
+    /// API version of the object. Without `apiVersion` and `kind`, `name` is the name of a Sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 317), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[a-z0-9]+$"))]
     pub api_version: Option<String>,
-    /// Kind of the object; any except Secret.
+    /// Kind of the object. Any kind except Secret is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z0-9]*$"))]
     pub kind: Option<String>,
     /// Name of the Sync or object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the Sync or object. Default: the namespace of this Sync. A Sync of another namespace needs the controller's
-    /// flag `--allow-cross-namespace`.
+    /// Namespace of the Sync or object. Default: the namespace of this Sync. A Sync in another namespace is allowed
+    /// only if the controller runs with `--allow-cross-namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
 }
 
 impl Dependency {
-    /// The API version and kind, if this names an object and not a Sync. A Sync may be named like an object, too.
+    /// The API version and kind, if the dependency is an object and not a Sync. A Sync may also be given with its
+    /// `apiVersion` and `kind`; the result is `None` for it, too.
     pub fn kind(&self) -> Option<(&str, &str)> {
         let (api_version, kind) = (self.api_version.as_deref()?, self.kind.as_deref()?);
         let is_sync = kind == "Sync" && api_version == "gitseal.dev/v1alpha1";

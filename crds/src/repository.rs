@@ -54,14 +54,15 @@ pub struct RepositorySpec {
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')")
         .message("the timeout must be between 1s and 10m: a fetch that hangs keeps others waiting"))]
     pub timeout: String,
-    /// A Secret in the same namespace with the credentials for the Git server: `username` and `password`, or `bearerToken`.
-    /// It may also have `ca.crt`: certificate authorities to trust besides those of the system.
+    /// A Secret in the same namespace with the credentials for the Git server: `username` and `password`, or
+    /// `bearerToken`. It may also have `ca.crt`: certificate authorities to trust besides those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
     /// Which commits may be applied. Only `mode: None` is supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
-    /// If true, no new commit is fetched. Applied objects stay, and changes that others make to them are still put back.
+    /// If true, no new commit is fetched. Applied objects stay, and changes that others make to them are still put
+    /// back.
     #[serde(default)]
     pub suspend: bool,
 }

@@ -186,12 +186,12 @@ pub struct SyncStatus {
     /// The last revision that changed the Sync's folder and that the controller tried to apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attempted_revision: Option<String>,
-    /// The last revision that changed the Sync's folder and was applied completely. Later commits that do not change the
-    /// folder do not change this field.
+    /// The last revision that changed the Sync's folder and was applied completely. Later commits that do not change
+    /// the folder do not change this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_applied_revision: Option<String>,
-    /// Identifies the folder content and the settings that were applied, so that the controller does not apply them again
-    /// after a restart.
+    /// Identifies the folder content and the settings that were applied, so that the controller does not apply them
+    /// again after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_content: Option<String>,
     /// Number of objects in the last revision that was applied completely. A percentage in `pruneLimit` is a percentage

@@ -1,5 +1,5 @@
-//! Compares manifests with live objects, and decides which objects to apply in which order, which are held back, and which
-//! to prune.
+//! Compares manifests with live objects, and decides which objects to apply in which order, which are held back, and
+//! which to prune.
 
 mod as_applied;
 mod barrier;
@@ -102,8 +102,8 @@ pub enum Why {
     Change,
     /// The object in Git is the same as when it was last applied, but somebody changed or deleted it in the cluster.
     Heal,
-    /// The cluster has this SealedSecret already. It is applied once more because its Secret is unsealed in this pass: before a
-    /// private key is used, the API server must accept the SealedSecret from the identity of the Sync.
+    /// The cluster has this SealedSecret already. It is applied once more because its Secret is unsealed in this pass:
+    /// before a private key is used, the API server must accept the SealedSecret from the identity of the Sync.
     Accept,
 }
 

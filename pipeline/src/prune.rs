@@ -170,8 +170,8 @@ pub fn waits_for_confirmation(
     ))
 }
 
-/// How many of `total` objects may be deleted without a confirmation. A percentage is rounded up and allows at least one. An
-/// invalid limit, or 0, allows none.
+/// How many of `total` objects may be deleted without a confirmation. A percentage is rounded up and allows at least
+/// one. An invalid limit, or 0, allows none.
 fn prune_allowance(limit: &str, total: usize) -> usize {
     let Some(percent) = limit.strip_suffix('%') else {
         return limit.parse().unwrap_or(0);

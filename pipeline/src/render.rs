@@ -16,7 +16,8 @@ pub trait Render<T: Tree> {
     /// All objects of `tree`. Memory is taken from `room` before it is used.
     ///
     /// # Errors
-    /// All files that Kubernetes would not accept, the first file that cannot be read from the store, the first kustomization that cannot be rendered, or a lack of memory.
+    /// All files that Kubernetes would not accept, the first file that cannot be read from the store, the first
+    /// kustomization that cannot be rendered, or a lack of memory.
     fn render(&self, tree: &T, room: &mut dyn Room) -> Result<Manifests, RenderError<T::Error>>;
 }
 

@@ -319,7 +319,7 @@ async fn a_vanished_folder_and_an_empty_one_prune_nothing() -> Result<()> {
     scene.tree.write("elsewhere/readme.md", "")?;
     scene.publish("the folder is gone").await?;
     let message = scene.is_not_ready("app", "PathNotFound").await?;
-    for text in ["app", "nothing is deleted until then"] {
+    for text in ["app", "nothing is applied or deleted until the folder can be read"] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     all_four_are_there(&scene).await?;

@@ -15,7 +15,9 @@
 //! progress, and `lookouts` watches on objects that Syncs wait for and do not have.
 //!
 //! # Caveat
-//! Suppose that an object is deleted after our write reached the API server and before its answer reaches us. If the watch on the kind begins again with a new list at this moment, the deletion is noticed only with the next list after that.
+//! Suppose that an object is deleted after our write reached the API server and before its answer reaches us. If the
+//! watch on the kind begins again with a new list at this moment, the deletion is noticed only with the next list after
+//! that.
 
 mod lookouts;
 mod objects;

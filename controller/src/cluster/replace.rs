@@ -7,7 +7,9 @@
 //! because an update makes the writer the owner only of the fields that it changes.
 //!
 //! # Caveats
-//! As with Sealed Secrets, the next write removes labels and annotations that others added to the Secret of a SealedSecret; a server-side apply would keep them. If values are merged into a Secret with the annotation `patch`, a value that is removed from the SealedSecret stays in the Secret.
+//! As with Sealed Secrets, the next write removes labels and annotations that others added to the Secret of a
+//! SealedSecret; a server-side apply would keep them. If values are merged into a Secret with the annotation `patch`, a
+//! value that is removed from the SealedSecret stays in the Secret.
 
 use std::collections::BTreeMap;
 

@@ -2,14 +2,17 @@
 //!
 //! # Guarantees
 //! [`Events::publish`] never waits and never fails. One request at a time is sent to the API server. If there are more
-//! events than it can take, events are dropped and counted. If the same event happens to an object again within ten minutes, the count of the first event is increased. Normal events wait while there is more work than workers, because each of them is a write that nobody waits for. They wait for [`LATEST`] at most.
+//! events than it can take, events are dropped and counted. If the same event happens to an object again within ten
+//! minutes, the count of the first event is increased. Normal events wait while there is more work than workers,
+//! because each of them is a write that nobody waits for. They wait for [`LATEST`] at most.
 //!
 //! Events about SealedSecrets have the form that the Sealed Secrets controller gives them: core events whose `source`
 //! is `sealed-secrets`. So people find these events by the same fields, and the roles of the Sealed Secrets controller
 //! are enough. All other events are of the group `events.k8s.io`.
 //!
 //! # Caveats
-//! Everybody who may read events in the object's namespace sees the note of an event. A note names fields, and never contains values.
+//! Everybody who may read events in the object's namespace sees the note of an event. A note names fields, and never
+//! contains values.
 
 mod series;
 

@@ -63,7 +63,7 @@ fn the_memory_of_series_is_bounded() {
     assert!(matches!(series.step(&occurrence("9999"), at(1)), Step::Update { .. }));
 }
 
-/// Publishes and waits until everything is written.
+/// Publishes events, and waits until everything is written.
 async fn published(api: &FakeApi, client: kube::Client, publish: impl FnOnce(&Events)) -> (Vec<Value>, String) {
     let metrics = Metrics::new("test");
     let shutdown = CancellationToken::new();
@@ -175,7 +175,7 @@ async fn a_normal_event_waits_for_work_and_a_warning_does_not() {
 async fn what_does_not_fit_the_queue_is_dropped_without_waiting() {
     let (_api, client) = FakeApi::start().await;
     let metrics = Metrics::new("test");
-    // The writer is never polled: the queue fills up.
+    // The writer is never polled, so the queue fills up.
     let (events, _writer) = Events::with_writer(api_of(client), metrics.clone(), CancellationToken::new());
     for n in 0..QUEUE + 3 {
         events.publish(&reference("Sync", "apps"), EventType::Normal, "Applied", n.to_string());

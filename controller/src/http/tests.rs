@@ -11,7 +11,7 @@ use tokio::{
 use super::*;
 use crate::keys::tests::keyring_of_vectors;
 
-/// Longer than any answer takes.
+/// A time that is longer than any answer takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn state() -> HttpState {
@@ -141,7 +141,7 @@ async fn idle_connections_take_nobody_s_place() {
     }
     is_closed(&mut all[0]).await;
     is_closed(&mut all[1]).await;
-    // The newest one is still there.
+    // The newest connection is still open.
     let newest = all.last_mut().unwrap();
     newest.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();

@@ -15,7 +15,8 @@
 //!   certificate begins in the future, the age of its Secret is used. A new key is always the newest.
 //!
 //! # Caveat
-//! If a replica is frozen between its last check and its write, and for longer than its claim holds, a second key can be made. This is one key more than necessary, but no sealed value is lost.
+//! If a replica is frozen between its last check and its write, and for longer than its claim holds, a second key can
+//! be made. This is one key more than necessary, but no sealed value is lost.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -23,7 +23,7 @@ pub(crate) fn vector(name: &str) -> Vec<u8> {
 
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sealing/tests/vectors");
 
-/// A key Secret as Sealed Secrets writes it; without a label when that is empty.
+/// A key Secret as Sealed Secrets writes it. If `label` is empty, the Secret has no label.
 fn key_secret(name: &str, certificate: &[u8], private: &[u8], label: &str) -> Value {
     let mut secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
@@ -92,7 +92,7 @@ async fn unseal(keyring: &Keyring, value: &str) -> Result<Vec<u8>, String> {
     results.pop().unwrap().map(|value| value.expose().to_vec()).map_err(|error| error.to_string())
 }
 
-/// Waits for a new generation of keys, for as long as a slow machine may need.
+/// Waits for a new generation of keys, at most as long as a slow machine may need.
 async fn next_generation(changes: &mut watch::Receiver<u64>) {
     tokio::time::timeout(Duration::from_secs(60), changes.changed()).await.expect("the keys change").unwrap();
 }
@@ -583,7 +583,7 @@ async fn what_no_key_unseals_is_told_before_a_slow_look_ends() {
     put_vector(&api, "one", "rsa-2048", "active");
     let keyring = start(client).await;
     let marks: Arc<KeyMarks> = Arc::new(|_| None);
-    // More values than are tried at the same time.
+    // There are more values than are tried at the same time.
     let all: Vec<_> = (0..40)
         .map(|number| {
             let value = (format!("key-{number}"), "AAAA".to_owned());
@@ -662,7 +662,7 @@ async fn keys_that_change_during_a_report_are_counted() {
     let keyring = start(client).await;
     let new = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
     let report = keyring.report((0..64).map(|number| with_password(&format!("s{number}"), &new)).collect());
-    // The report begins with the old keys, and tries none of them before there is a new key.
+    // The report begins with the old keys. It can try no value until the lock is released, and then there is a new key.
     let turn = keyring.0.usage.scan.lock().await;
     let (report, ()) = tokio::join!(report, async {
         put_vector(&api, "two", "rsa-4096", "active");

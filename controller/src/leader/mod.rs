@@ -12,8 +12,8 @@
 //! - If a leader can renew its lease, but its other writes are not answered, it gives the lease back. A replica whose
 //!   writes are not answered does not take the lease. To find out whether writes are answered, a replica sends a write
 //!   that changes nothing.
-//! - The duration in the lease is used only within limits. So if the holder is gone, another replica leads within a minute,
-//!   even if somebody wrote a long duration into the lease or deleted it.
+//! - The duration in the lease is used only within limits. So if the holder is gone, another replica leads within a
+//!   minute, even if somebody wrote a long duration into the lease or deleted it.
 //!
 //! # Caveats
 //! - A write that a leader sent in time may reach the API server when another replica leads. This does no harm, because
@@ -25,7 +25,9 @@
 //!   its next renewal.
 //!
 //! # Why not a library
-//! For kube 5, there is kube-lease-manager 0.13. It trusts the clocks of other machines. It continues to lead when renewals fail, because its state changes only with an answer. It notices that a lease was released only when the lease would have expired.
+//! For kube 5, there is kube-lease-manager 0.13. It trusts the clocks of other machines. It continues to lead when
+//! renewals fail, because its state changes only with an answer. It notices that a lease was released only when the
+//! lease would have expired.
 
 mod lease;
 mod reach;

@@ -76,7 +76,7 @@ async fn another_ones_lease_is_not_touched() {
     api.put(&format!("{PATH}/gitseal-controller"), lease("one"));
     let metrics = Metrics::new("test");
     let (leadership, election) = start(&flags("two"), client, metrics.clone());
-    // Wait until the replica watches the lease.
+    // The test waits until the replica watches the lease.
     while !api.requests().iter().any(|request| request.contains("watch=")) {
         tokio::task::yield_now().await;
     }
@@ -87,7 +87,7 @@ async fn another_ones_lease_is_not_touched() {
     assert_eq!(api.objects(PATH)[0]["spec"]["holderIdentity"], "one");
 }
 
-/// A replica that leads. Before its next renewal, somebody else changes the lease with `change`.
+/// Starts a replica that leads. Before its next renewal, somebody else changes the lease with `change`.
 async fn renewed_by_somebody(change: impl FnOnce(&mut serde_json::Value)) -> (FakeApi, Leadership, Election) {
     let (api, client) = FakeApi::start().await;
     let (leadership, election) = start(&flags("one"), client, Metrics::new("test"));
@@ -103,7 +103,7 @@ async fn a_renewal_whose_answer_was_lost_is_its_own() {
     let (api, leadership, _election) =
         renewed_by_somebody(|lease| lease["spec"]["renewTime"] = "2026-01-01T00:00:00.000000Z".into()).await;
     let writes = || api.requests().iter().filter(|request| request.starts_with("PUT ")).count();
-    // The first renewal conflicts with the changed lease. The second one is based on it.
+    // The first renewal conflicts with the changed lease. The second renewal is based on the changed lease.
     while writes() < 2 {
         tokio::task::yield_now().await;
     }
@@ -115,7 +115,7 @@ async fn another_process_of_its_name_is_another_holder() {
     let (_api, leadership, mut election) =
         renewed_by_somebody(|lease| lease["spec"]["acquireTime"] = "2026-01-01T00:00:00.000000Z".into()).await;
     let lost = election.lost().await;
-    assert!(lost.reason.contains("another process that is called one"), "{lost}");
+    assert!(lost.reason.contains("another process with the name one"), "{lost}");
     assert!(!leadership.leads());
 }
 

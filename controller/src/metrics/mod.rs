@@ -374,23 +374,39 @@ impl Inner {
         own.register("reconcile_duration_seconds", "Duration of a stage of a pass", self.durations.clone());
         own.register(
             "folders_rendered",
-            "Times that a pass needed the objects of a folder, by where it got them from",
+            "Times that a pass needed the objects of a folder, by where the objects came from",
             self.folders_rendered.clone(),
         );
         own.register("drift_healed", "Objects put back after a change by others", self.drift_healed.clone());
         own.register("api_requests", "Requests to the API server by HTTP method", self.api_requests.clone());
         own.register("api_unanswered", "Requests that the API server did not answer", self.api_unanswered.clone());
         own.register("passes_overdue", "Passes that take longer than a minute", self.overdue_passes.clone());
-        own.register("store_went_back", "Times that the API server showed an earlier state", self.went_back.clone());
-        own.register("objects_orphaned", "Objects of Syncs that are in no inventory", self.objects_orphaned.clone());
+        own.register(
+            "store_went_back",
+            "Times that the API server showed an earlier state than before",
+            self.went_back.clone(),
+        );
+        own.register(
+            "objects_orphaned",
+            "Objects with the labels of a Sync that does not have them in its inventory",
+            self.objects_orphaned.clone(),
+        );
         own.register("git_fetch", "Fetches from Git by outcome", self.git_fetches.clone());
         own.register("leader", "Whether this replica leads (1) or stands by (0)", self.leader.clone());
-        own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());
-        own.register("watch_interruptions", "Watches that had to begin again", self.watch_interruptions.clone());
-        own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.family());
+        own.register("objects_tracked", "Objects that the Syncs have in the cluster", self.objects_tracked.clone());
+        own.register(
+            "watch_interruptions",
+            "Watches that were interrupted and had to begin again",
+            self.watch_interruptions.clone(),
+        );
+        own.register(
+            "sync_ready",
+            "Whether a Sync is Ready: 1 if it is, 0 if not, -1 while this is unknown",
+            self.sync_ready.family(),
+        );
         own.register(
             "repository_ready",
-            "Whether a Repository is Ready: 1, 0, or -1 while unknown",
+            "Whether a Repository is Ready: 1 if it is, 0 if not, -1 while this is unknown",
             self.repository_ready.family(),
         );
         own.register("health_failures", "Times that a Sync became unhealthy", self.health_failures.clone());

@@ -49,8 +49,8 @@ impl Collector for Process {
         }
         if let Ok(limits) = fs::read_to_string("/proc/self/limits") {
             let all = [
-                ("Max open files", "process_max_fds", "Most open file descriptors"),
-                ("Max address space", "process_virtual_memory_max_bytes", "Most virtual memory in bytes"),
+                ("Max open files", "process_max_fds", "Limit of open file descriptors"),
+                ("Max address space", "process_virtual_memory_max_bytes", "Limit of virtual memory in bytes"),
             ];
             for (field, name, help) in all {
                 if let Some(limit) = limit(&limits, field) {

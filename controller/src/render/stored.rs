@@ -1,4 +1,5 @@
-//! Keeps rendered folders on disk, in the store of their Repository, so that a restart or a heal does not render them again.
+//! Keeps rendered folders on disk, in the store of their Repository, so that a restart or a heal does not render them
+//! again.
 //!
 //! There is one file per folder, with lines of JSON. The first line says what the folder depends on. Each object has
 //! two lines, its place in Git and the object itself. The last line is a digest of the objects. A file is written only

@@ -1,5 +1,5 @@
-//! Marks: what a Secret was made from, as recorded in the status of its SealedSecret. After a restart, nothing is done
-//! for a Secret that is unchanged, and no key is tried.
+//! Marks. A mark is a text in the status of a SealedSecret that records what the Secret was made from. Because of its
+//! mark, an unchanged Secret costs nothing after a restart: no key is tried, and nothing is written.
 //!
 //! A mark is `[merged-]WHOSE.OF[.KEY]`, three digests made with the cluster's key for digests:
 //!
@@ -9,9 +9,10 @@
 //! | `OF` | the sealed input, and the fields that we owned after our last write, with its time | the Secret is still as it was made from this input |
 //! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out if several were needed |
 //!
-//! Nobody else can make a mark, and a copied mark says nothing about another Secret, another input or another key. Anybody
-//! who may write the status can remove the mark, or write an older mark of the same Secret, which has the same effect: then
-//! the metadata of the Secret show to whom it belongs. If it belongs to the SealedSecret, it is made once more.
+//! Nobody else can make a mark, and a copied mark says nothing about another Secret, another input or another key.
+//! Anybody who may write the status can remove the mark, or replace it by an older mark of the same Secret, which has
+//! the same effect. Without a valid mark, the metadata of the Secret show to whom the Secret belongs. If it belongs to
+//! the SealedSecret, the Secret is made once more.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +31,7 @@ use crate::{
     keys::Keyring,
 };
 
-/// A mark that the controller made for this very Secret.
+/// A valid mark: the controller made it for exactly this Secret.
 pub(crate) struct Mark {
     /// How the Secret was written.
     pub(crate) made: Made,
@@ -40,8 +41,8 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Reads the mark of this Secret; `None` if it is of another Secret, was made by somebody else, or is from before
-    /// the last write of the Secret.
+    /// Reads a mark for the Secret `secret`. `None` if the mark is of another Secret, was made by somebody else, or is
+    /// from before the last write of the Secret.
     fn read(keyring: &Keyring, text: &str, secret: &LiveObject) -> Option<Self> {
         let (made, rest) = Made::read(text);
         let mut parts = rest.splitn(3, '.');
@@ -76,14 +77,14 @@ fn of(keyring: &Keyring, digest: &str, uid: &str, fields: Option<FieldsDigest>, 
     keyring.digest("made from", parts)
 }
 
-/// Marks that may not be in the statuses, and Secrets that are to be made once more.
+/// Marks that may not be in the statuses yet, and Secrets that are to be made once more.
 #[derive(Default)]
 pub(crate) struct Marks(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// The marks that this process wrote, and those that it saw being removed. It is kept, because others may change a
-    /// status at any time.
+    /// The marks that this process made, and the marks that others removed from a status. They are kept even after they
+    /// were written, because others may change a status at any time.
     known: HashMap<ObjectKey, Known>,
     to_renew: HashSet<ObjectKey>,
 }
@@ -94,8 +95,8 @@ struct Known {
 }
 
 impl Marks {
-    /// The Secret of `key` was written, from the input with this digest. `sealing_key` identifies the key that unsealed
-    /// it.
+    /// Makes the mark for the Secret of `key`, which was just written from the input with this digest. `sealing_key`
+    /// identifies the key that unsealed the values.
     pub(crate) fn wrote(
         &self,
         keyring: &Keyring,
@@ -110,14 +111,14 @@ impl Marks {
         self.lock().known.insert(key, Known { mark: text.into(), is_told: false });
     }
 
-    /// The status of `key` had the mark `before` until somebody else changed it. If we have written the Secret since,
-    /// that counts more.
+    /// Remembers the mark `before`, which the status of `key` had until somebody else changed it. If this process has
+    /// written the Secret itself, its own mark is kept instead.
     pub(crate) fn was_told(&self, key: ObjectKey, before: &str) {
         self.lock().known.entry(key).or_insert_with(|| Known { mark: before.into(), is_told: true });
     }
 
-    /// The mark that the status of `key` should have; `now` is the one that it has. A mark is written once, and again
-    /// only if the status `is_written` for another reason. Otherwise, two controllers that both work on the
+    /// The mark that the status of `key` should have; `now` is the mark that it has. A mark is written once, and again
+    /// only if the status `is_written` for another reason. Otherwise, two controllers that work on the same
     /// SealedSecret would replace each other's marks for ever.
     pub(super) fn to_tell(&self, key: &ObjectKey, now: Option<&str>, is_written: bool) -> Option<String> {
         let inner = self.lock();
@@ -125,22 +126,21 @@ impl Marks {
         known.map(|known| &*known.mark).or(now).map(str::to_owned)
     }
 
-    /// The status of `key` has this mark now.
+    /// Notes that the status of `key` was written with this mark.
     pub(super) fn is_told(&self, key: &ObjectKey, mark: Option<&str>) {
         if let Some(known) = self.lock().known.get_mut(key).filter(|known| Some(&*known.mark) == mark) {
             known.is_told = true;
         }
     }
 
-    /// The SealedSecret no longer exists.
+    /// Forgets a SealedSecret that no longer exists.
     pub(super) fn forget(&self, key: &ObjectKey) {
         let mut inner = self.lock();
         inner.known.remove(key);
         inner.to_renew.remove(key);
     }
 
-    /// Whether the Secret of `key` is to be made once more. The next call returns false, because the Secret then counts
-    /// as made.
+    /// Whether the Secret of `key` is to be made once more. The next call for the same Secret returns false.
     pub(super) fn take_renewal(&self, key: &ObjectKey) -> bool {
         self.lock().to_renew.remove(key)
     }
@@ -150,7 +150,7 @@ impl Marks {
     }
 }
 
-/// The mark of this Secret.
+/// The valid mark of the Secret `secret`, if there is one.
 pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, secret: &LiveObject) -> Option<Mark> {
     let known = ctx.marks.lock().known.get(key).map(|known| Arc::clone(&known.mark));
     let read = |text: &str| Mark::read(&ctx.keyring, text, secret);
@@ -160,17 +160,19 @@ pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, secret: &LiveObject) -> 
     read(ctx.sealed_secrets.get(&key.to_ref())?.status.as_ref()?.made_from.as_deref()?)
 }
 
-/// Whether there is a mark for this SealedSecret, of this Secret or of another one.
+/// Whether there is any mark for this SealedSecret, valid or not.
 pub(super) fn is_any(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
     sealed.status.as_ref().is_some_and(|status| status.made_from.is_some()) || ctx.marks.lock().known.contains_key(key)
 }
 
-/// How many Secrets are made once more at the same time, and the pause after them. Nobody waits for this.
+/// How many Secrets are made once more at the same time, and the pause after them. This is slow, because nobody waits
+/// for it.
 const AT_ONCE: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Writes all Secrets again that have the annotation of older versions, so that the annotation is removed. Then it waits for
-/// ever. Secrets of Syncs are made once more by the next complete pass.
+/// Writes all Secrets again that have the annotation of older versions, so that the annotation is removed. After that,
+/// this function waits for ever, as a part of the controller must not end. Secrets of Syncs are not written here, but
+/// by the next complete pass of the Sync.
 pub(crate) async fn renew_old(ctx: Arc<Context>) {
     let is_old = |sealed: &Arc<SealedSecret>| {
         let key = ObjectKey::of(&**sealed);

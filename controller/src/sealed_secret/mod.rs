@@ -1,7 +1,7 @@
 //! Makes the Secrets of SealedSecrets that belong to no Sync.
 //!
-//! A SealedSecret of a Sync is unsealed by the pass of the Sync. So each value is decrypted once per revision.
-//! `synced.rs` writes the status of both.
+//! A SealedSecret that belongs to a Sync is unsealed by the pass of the Sync, so that each value is decrypted only once
+//! per revision. `synced.rs` writes the status of all SealedSecrets.
 
 mod mark;
 pub(crate) mod synced;
@@ -31,7 +31,7 @@ use crate::{
     sync::Drifted,
 };
 
-/// The pause after the first failure. It doubles up to [`LONGEST_RETRY`], and tries never end.
+/// The pause after the first failure. The pause doubles with each further failure, up to [`LONGEST_RETRY`].
 pub(super) const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(300);
 
@@ -75,7 +75,8 @@ impl UnsealError {
         }
     }
 
-    /// Whether the API server did not answer, or only said that it cannot answer now. That may be over at any moment.
+    /// Whether the API server did not answer, or said that it cannot process the request now. Such an outage may end at
+    /// any moment.
     fn is_outage(&self) -> bool {
         match self {
             Self::Write(error)
@@ -117,7 +118,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return failed(&ctx, &sealed, &key, &UnsealError::Read(error));
     }
     let standing = standing(&ctx, &sealed, &key);
-    // Without a watch on Secrets, nobody finds Secrets of older versions.
+    // With `--skip-recreate`, Secrets are not watched, so [`mark::renew_old`] does not find the Secrets of older
+    // versions. They are renewed here.
     let is_renewal = standing == Standing::Old && (ctx.unsealing.skip_recreate || ctx.marks.take_renewal(&key));
     if standing != Standing::Behind && !is_renewal {
         ctx.failing_secrets.forget(&key);
@@ -132,9 +134,9 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             ctx.queues.sealed_statuses.add(key);
             return;
         }
-        // If putting the Secret back takes long, the status is updated in the meantime.
+        // The status is updated at once, because it may take long until the Secret is put back.
         ctx.queues.sealed_statuses.add(key.clone());
-        // The Secret may have been deleted with its SealedSecret, before the watch shows that.
+        // The Secret may be gone because its SealedSecret was deleted, which the watch may not have shown yet.
         match is_going(&ctx, &sealed, &key).await {
             Ok(false) => {}
             Ok(true) => return,
@@ -144,9 +146,9 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     ctx.metrics.unseal_request();
     let drifted = match unseal(&ctx, &sealed, &key).await {
         Ok(drifted) => drifted,
-        // The Secret stays as it is, which does no harm.
+        // The old Secret stays as it is, which does no harm.
         Err(error) if is_renewal => {
-            tracing::info!(sealed_secret = %key, %error, "its Secret was not made once more, and stays as it is");
+            tracing::info!(sealed_secret = %key, %error, "the Secret could not be made once more, and stays as it is");
             return;
         }
         Err(error) => return failed(&ctx, &sealed, &key, &error),
@@ -172,8 +174,8 @@ async fn is_going(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Resu
     }
 }
 
-/// Reports a failure, and plans the next try: for ever, or as often as `--max-unseal-retries` says. After that, it is
-/// tried again only if the SealedSecret, the Secret or the sealing keys change.
+/// Reports a failure, and plans the next try. Without `--max-unseal-retries`, the number of tries is not limited. After
+/// the last try, the SealedSecret is tried again only if the SealedSecret, its Secret or the sealing keys change.
 fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealError) {
     let (tried, message) = (digest(ctx, sealed, key), error.to_string());
     if ctx.failing_secrets.message(key, &tried).is_some_and(|before| before == message) {
@@ -197,7 +199,8 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
     ctx.queues.sealed_statuses.add(key.clone());
 }
 
-/// Reads a Secret that the watch does not show: with `--skip-recreate` there is none, and it may also be late.
+/// Reads a Secret that no watch has shown. With `--skip-recreate`, there is no watch on Secrets; otherwise, the watch
+/// may be late.
 pub(crate) async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
     match ctx.cluster.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
         Ok(meta) => ctx.cluster.live.note_read(&secret_id(key), Some(&meta)),
@@ -207,7 +210,8 @@ pub(crate) async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), Ap
     Ok(())
 }
 
-/// If another writer keeps changing a Secret, this is reported, and the Secret is put back more and more slowly.
+/// Reports that a Secret was put back after others had changed it. The more often this happens, the longer is the pause
+/// before the next time.
 fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drifted) {
     let id = secret_id(key);
     let times = ctx.drift.healed(None, &id, Instant::now());
@@ -219,28 +223,28 @@ fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drift
     ctx.events.publish(&reference(sealed), EventType::Warning, "Drifted", note);
 }
 
-/// Writes the Secret. Returns how others had changed the existing one.
+/// Unseals the SealedSecret and writes its Secret. Returns how others had changed the existing Secret.
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<Drifted, UnsealError> {
     let input = input(ctx, sealed, key);
     let digest = unsealing::digest(&input);
     let resource = ctx.cluster.discovery.find("", "v1", "Secret").await?;
     if !ctx.unsealing.skip_recreate {
-        // Without the watch, it is not known whether the existing Secret belongs to somebody else.
+        // Without the watch, it would not be known whether an existing Secret belongs to somebody else.
         ctx.cluster.live.watch(&resource, Some(&key.namespace)).await?;
-        // The watches may show a SealedSecret earlier than a Secret that was made just before it. That Secret must not
-        // be overwritten.
+        // The watches may show a SealedSecret earlier than a Secret that somebody made just before the SealedSecret.
+        // Such a Secret must not be overwritten.
         if ctx.cluster.live.get(&secret_id(key)).is_none() {
             read_secret(ctx, key).await.map_err(UnsealError::Read)?;
         }
     }
     let (id, uid) = (secret_id(key), sealed.uid().unwrap_or_default());
     let unmanaged = || Unmanaged::of(&id);
-    // The metadata show to whom the Secret belongs, so nothing is decrypted to find out.
+    // The metadata show to whom the Secret belongs, so nothing is decrypted if it belongs to somebody else.
     let live = ctx.cluster.live.get(&id);
     may_write(facts_of(live.as_ref()), made(ctx, key, live.as_ref()), &uid).ok_or_else(unmanaged)?;
     let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
     let unsealed = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input, &digest).await?;
-    // Somebody may have created or changed the Secret in the meantime, so it is looked at once more.
+    // Somebody may have created or changed the Secret in the meantime. So the write checks again to whom it belongs.
     let owner = Owner { uid: &uid, name: &key.name };
     let secret = ToWrite { key, resource: &resource, owner, unsealed: &unsealed, digest: &digest };
     let (written, before) = secret.write(ctx, &ctx.cluster.api).await?;
@@ -251,13 +255,13 @@ fn facts_of(live: Option<&LiveObject>) -> Option<&SecretFacts> {
     live?.secret.as_deref()
 }
 
-/// How we wrote the existing Secret last, if we did.
+/// How the controller last wrote the existing Secret; `None` if it did not.
 pub(crate) fn made(ctx: &Context, key: &ObjectKey, live: Option<&LiveObject>) -> Option<Made> {
     let told = mark::of_secret(ctx, key, live?).map(|mark| mark.made);
     facts_of(live)?.made(told)
 }
 
-/// Whether the Secret `live` is certainly as it was made from the sealed input with this digest.
+/// Whether the Secret `live` was certainly made from the sealed input with this digest, and is unchanged since then.
 pub(crate) fn is_made_from(ctx: &Context, key: &ObjectKey, live: &LiveObject, digest: &str) -> bool {
     mark::of_secret(ctx, key, live).is_some_and(|mark| mark.is_of(&ctx.keyring, digest, live))
 }
@@ -265,15 +269,16 @@ pub(crate) fn is_made_from(ctx: &Context, key: &ObjectKey, live: &LiveObject, di
 /// Whether a Secret is as its SealedSecret says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Standing {
-    /// This SealedSecret made it from this input, and nobody has changed it since.
+    /// The Secret was made from this SealedSecret as it is now, and nobody has changed the Secret since then.
     Current,
-    /// The same, but an older version made it: it has an annotation that is to be removed.
+    /// As [`Standing::Current`], but an older version made the Secret, with an annotation that is to be removed.
     Old,
-    /// It has to be made, or put back.
+    /// The Secret has to be made, or put back.
     Behind,
 }
 
-/// The value of its label `app.kubernetes.io/instance`, which its metrics have; empty without the label.
+/// The value of the label `app.kubernetes.io/instance` of a SealedSecret, which its metrics have as a label; empty if
+/// there is no such label.
 pub(crate) fn instance(sealed: &SealedSecret) -> &str {
     sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str)
 }
@@ -292,7 +297,8 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
     let uid = sealed.metadata.uid.as_deref().unwrap_or_default();
     let Some(is_owned) = may_write(Some(facts), told, uid) else { return Standing::Behind };
     let made = if is_owned { Made::Whole } else { Made::Merged };
-    // After a restart it is not known which fields were applied. But it can be seen that the values are ours.
+    // After a restart, it is not known which fields were applied. The number of values that gitseal owns is known
+    // nevertheless.
     let is_as_applied = ctx.cluster.live.expected(&id).is_none() || ctx.cluster.live.is_untouched(&id);
     if facts.owned_values < values(&input(ctx, sealed, key)) || facts.is_mixed() || !is_as_applied {
         return Standing::Behind;
@@ -306,13 +312,14 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
         let is_same = old.made == made && old.digest == unsealing::old_digest(&input);
         return if is_same { Standing::Old } else { Standing::Behind };
     }
-    // With the CustomResourceDefinition of Sealed Secrets, the status has no mark; then `Synced` decides. If there is a
-    // mark, and it is not of this Secret as it was last written, somebody has written the Secret since.
+    // With the CustomResourceDefinition of Sealed Secrets, the status cannot have a mark, so the condition `Synced`
+    // decides. If there is a mark, but it is not valid for the Secret as it is now, somebody has written the Secret
+    // since then.
     let is_ours = live.fields.is_some() && facts.sealed_secret.as_deref() == Some(uid);
     if !mark::is_any(ctx, sealed, key) && is_ours && is_synced(sealed) { Standing::Current } else { Standing::Behind }
 }
 
-/// How many values the Secret has at least.
+/// How many values the Secret must have at least.
 fn values(sealed: &SealedInput<'_>) -> usize {
     if sealed.spec.data.is_some() {
         return 1;
@@ -320,7 +327,7 @@ fn values(sealed: &SealedInput<'_>) -> usize {
     sealed.keys().len()
 }
 
-/// Digest of everything that decides what the Secret becomes.
+/// Digest of everything that the Secret is made from.
 pub(super) fn digest(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> String {
     unsealing::digest(&input(ctx, sealed, key))
 }

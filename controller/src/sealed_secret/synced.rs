@@ -1,4 +1,5 @@
-//! The status of a SealedSecret: one condition, `Synced`, that is true at every moment.
+//! Writes the status of a SealedSecret, whose only condition is `Synced`. At every moment, this condition must agree
+//! with the Secret.
 //!
 //! | the Secret | `Synced` |
 //! | --- | --- |
@@ -20,13 +21,13 @@ use crate::{
     sync::Applied,
 };
 
-/// The longest that a status waits for other SealedSecrets to be unsealed.
+/// How long a status waits, at most, until other SealedSecrets are unsealed.
 const SECRETS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Updates the condition `Synced`.
+/// Updates the condition `Synced` of the SealedSecret `key`.
 pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
-    // Workloads wait for Secrets, and nobody waits for a status. So while many SealedSecrets have to be unsealed, their
-    // statuses come later.
+    // Workloads wait for Secrets, and nobody waits for a status. So while many SealedSecrets have to be unsealed,
+    // statuses are written later.
     let is_late = tokio::time::timeout(SECRETS_FIRST, ctx.queues.sealed_secrets.drained()).await.is_err();
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         return;
@@ -41,8 +42,8 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     if !ctx.unsealing.metrics_omit_secret_labels {
         let of = instance(&sealed);
         ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, of, conditions::SYNCED, status);
-        // The watch may have shown in the meantime that the SealedSecret is gone or has another label. It could not
-        // remove a metric that did not exist yet.
+        // The watch may have shown in the meantime that the SealedSecret is gone or has another label. At that time,
+        // this metric did not exist yet and was not removed, so it is removed here.
         if ctx.sealed_secrets.get(&key.to_ref()).is_none_or(|now| instance(&now) != of) {
             ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, of, conditions::SYNCED);
         }
@@ -56,7 +57,7 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     let Err(error) = status::replace(&ctx.api, &sealed, &key, &new).await else {
         return ctx.marks.is_told(&key, new.made_from.as_deref());
     };
-    // The watch will show the change in a moment, so this is not a failure.
+    // After a conflict, the watch will show the changed SealedSecret in a moment, so this is not a failure.
     if !error.is_conflict() {
         tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
         ctx.metrics.unseal_error(UnsealFailure::Status, &key.namespace);
@@ -65,7 +66,7 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
 }
 
 /// Reports to the SealedSecrets of a Sync in `namespace` what became of their Secrets in a pass. Failures are counted
-/// in that namespace, because the namespace of the SealedSecret comes from Git and may not even exist.
+/// for the namespace of the Sync, because the namespace of a SealedSecret comes from Git and may not even exist.
 pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     let key_of = |secret: &ObjectId| ObjectKey::new(secret.namespace.as_deref().unwrap_or_default(), &secret.name);
     for (secret, _) in &applied.secrets {
@@ -86,7 +87,7 @@ pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     }
 }
 
-/// Whether the current generation of the SealedSecret was unsealed before.
+/// Whether the status says that the current generation of the SealedSecret was unsealed before.
 pub(super) fn was_synced(sealed: &SealedSecret) -> bool {
     told(sealed).is_some_and(|status| status != ConditionStatus::False)
 }
@@ -96,15 +97,16 @@ pub(super) fn is_synced(sealed: &SealedSecret) -> bool {
     told(sealed) == Some(ConditionStatus::True)
 }
 
-/// The status of `Synced` for the current generation of the SealedSecret.
+/// The status of the condition `Synced`, if the condition is about the current generation of the SealedSecret.
 fn told(sealed: &SealedSecret) -> Option<ConditionStatus> {
     let status = sealed.status.as_ref()?;
     let is_observed = status.observed_generation == sealed.metadata.generation;
     status.condition(conditions::SYNCED).filter(|_| is_observed).map(|synced| synced.status)
 }
 
-/// What the status should say; `None` during the first comparison or a write, or while a Sync holds the SealedSecret
-/// back and says why. `is_late` means that this has taken so long that the last status may be wrong.
+/// What the status should say. `None` if this is not known yet: before the first try to make the Secret, during a
+/// write, or while a Sync holds the SealedSecret back and says why itself. `is_late` means that the status has waited
+/// for so long that the last one may be wrong.
 fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, is_late: bool) -> Option<(ConditionStatus, String)> {
     if let Some(message) = ctx.failing_secrets.message(key, &digest(ctx, sealed, key)) {
         Some((ConditionStatus::False, message))
@@ -120,7 +122,8 @@ fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, is_late: bool) 
     }
 }
 
-/// `old` with the condition `Synced`, whose message is one line. Returns `old` unchanged if it says so already.
+/// `old` with this condition `Synced`, whose message is made one line. If `old` already says the same, the result is
+/// `old`.
 fn with_synced(
     old: &SealedSecretStatus,
     generation: Option<i64>,

@@ -2,7 +2,7 @@
 //!
 //! | when | what is checked |
 //! | --- | --- |
-//! | this replica begins to lead | every value, a few per second, except those for which the status of the SealedSecret shows the key. Each one is reported when it is found |
+//! | this replica begins to lead | every value, a few per second, except those for which the status of the SealedSecret shows the key. A value that no key unseals is reported as soon as it is found |
 //! | the sealing keys change | every value whose key is not known, at once |
 //! | a value was refused, or unsealed after all | nothing is decrypted: only the known results are reported again |
 
@@ -20,12 +20,14 @@ use crate::{
     status::reference,
 };
 
-/// Many values are often refused at the same time. They are counted once.
+/// How long the controller waits after a value could not be unsealed. Often this happens to many values at the same
+/// time, and they are counted together.
 const GATHER: Duration = Duration::from_secs(1);
-/// SealedSecrets that were deleted are counted for this time at most.
+/// The time after which values are counted again if nothing new is found. Values of deleted SealedSecrets are still
+/// counted for this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
-/// Follows the keys and the results about values, for ever.
+/// Counts and reports such values whenever the keys change or something new is known about values, for ever.
 pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut changes = ctx.keyring.changes();
     let mut told = HashMap::new();
@@ -44,7 +46,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
                     effort = Effort::All;
                     continue 'looking;
                 }
-                // Checking many values takes minutes, so results are reported while it goes on.
+                // Trying many values takes minutes, so what is found is reported in the meantime.
                 () = ctx.keyring.undecryptable_changed() => {
                     let known = ctx.keyring.undecryptable(ctx.sealed_secrets.state(), &marks, Effort::Known).await;
                     tell(&ctx, &mut told, known);
@@ -53,7 +55,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
         }
         effort = tokio::select! {
             _ = changes.changed() => Effort::All,
-            // After some time, also if nothing is new.
+            // After [`LOOK_AGAIN`], values are counted even if nothing is new.
             _ = timeout(LOOK_AGAIN, ctx.keyring.undecryptable_changed()) => {
                 sleep(GATHER).await;
                 Effort::Known
@@ -62,7 +64,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     }
 }
 
-/// The record of the sealing key, if the Secret was made from this SealedSecret.
+/// The record of the sealing key that unsealed the values, if the Secret was made from this SealedSecret.
 fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
     let key = ObjectKey::of(sealed);
     let live = ctx.cluster.live.get(&secret_id(&key))?;
@@ -76,13 +78,13 @@ fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
     Some(KeyMark { digest, key })
 }
 
-/// Counts all values that no key unseals, and reports new ones with an event on their SealedSecret.
+/// Counts all values that no key unseals, and reports new ones with an event about their SealedSecret.
 fn tell(ctx: &Context, told: &mut HashMap<ObjectKey, Vec<String>>, undecryptable: Vec<Undecryptable>) {
     ctx.metrics.undecryptable_values(undecryptable.iter().map(|undecryptable| undecryptable.fields.len()).sum());
     let mut now = HashMap::with_capacity(undecryptable.len());
     for Undecryptable { sealed_secret, fields } in undecryptable {
         let key = ObjectKey::of(&*sealed_secret);
-        // If a value was refused when its Secret was to be made, there is already an event about it.
+        // If the Secret could not be made because of such a value, there is already an event about it.
         let is_told = told.get(&key) == Some(&fields) || ctx.failing_secrets.is_failing(&key);
         if !is_told {
             let note = note(&fields);

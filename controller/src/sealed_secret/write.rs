@@ -1,8 +1,8 @@
 //! Writes the Secret of a SealedSecret.
 //!
-//! Whether the Secret may be written, and how, is decided by what the watch showed of it, and the watch may be late. So
-//! the write says which version of the Secret was seen. If there is another one, the API server refuses the write; then
-//! the Secret is read, and everything is decided anew.
+//! What the watch showed of the Secret decides whether the Secret may be written, and how. But the watch may be late,
+//! so the write names the version of the Secret that was seen. If the Secret has another version, the API server
+//! refuses the write. After that, the Secret is read, and everything is decided again.
 
 use crds::ObjectKey;
 use manifests::ObjectId;
@@ -17,19 +17,19 @@ use crate::{
     keys::Unsealed,
 };
 
-/// How often the Secret is looked at and written before the write counts as failed.
+/// How many times the Secret is read and written, at most, before the write counts as failed.
 const TRIES: usize = 5;
 
 /// Why a Secret was not written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// It belongs to somebody else.
+    /// The Secret belongs to somebody else.
     #[error(transparent)]
     Unmanaged(#[from] Unmanaged),
     /// The write was refused.
     #[error("{0}")]
     Write(ApiError),
-    /// It could not be read again, after somebody had changed it.
+    /// The Secret could not be read again after somebody had changed it.
     #[error("{0}")]
     Read(ApiError),
 }
@@ -39,15 +39,15 @@ pub(crate) enum WriteError {
 pub(crate) struct ToWrite<'a> {
     pub(crate) key: &'a ObjectKey,
     pub(crate) resource: &'a Resource,
-    /// Its SealedSecret.
+    /// The SealedSecret of the Secret.
     pub(crate) owner: Owner<'a>,
     pub(crate) unsealed: &'a Unsealed,
-    /// The digest of the sealed input that it is made from.
+    /// The digest of the sealed input that the Secret is made from.
     pub(crate) digest: &'a str,
 }
 
 impl ToWrite<'_> {
-    /// Writes it as the identity of `api`. Also returns the Secret as it was before.
+    /// Writes the Secret as the identity of `api`. Also returns the state of the Secret before the write.
     pub(crate) async fn write(self, ctx: &Context, api: &Api) -> Result<(Written, Option<LiveObject>), WriteError> {
         let id = secret_id(self.key);
         for _ in 0..TRIES {
@@ -67,7 +67,7 @@ impl ToWrite<'_> {
         Err(WriteError::Write(ApiError::Busy))
     }
 
-    /// Writes it over the Secret as it was seen. This is a conflict if it has changed since.
+    /// Writes over the Secret `live`. If the Secret has changed since it was seen, the result is a conflict.
     async fn write_over(
         &self,
         ctx: &Context,
@@ -88,12 +88,13 @@ impl ToWrite<'_> {
     }
 }
 
-/// Prepares an existing Secret for the apply, so that it becomes completely the SealedSecret's. What others wrote into
-/// it (the Sealed Secrets controller, or whoever added the annotation `managed`) is removed, unless it is applied
-/// again. If the Secret was completely ours before, only values of others are removed; their labels and annotations
-/// stay. With the annotation `patch`, nothing is removed. `made` says how we wrote the Secret last, if we did.
+/// Prepares an existing Secret for the apply, so that afterwards the Secret belongs completely to the SealedSecret.
+/// What others wrote into it (the Sealed Secrets controller, or whoever added the annotation `managed`) is removed,
+/// except what the apply writes again. If the Secret already belonged completely to the SealedSecret, only values of
+/// others are removed; labels and annotations of others stay. If the Secret has the annotation `patch`, nothing is
+/// removed. `made` says how the controller last wrote the Secret; `None` if it did not.
 ///
-/// Returns the version of the Secret that is to be written over; `None` if there is none.
+/// Returns the resource version of the Secret that is to be written over; `None` if there is no Secret.
 async fn take_over(
     api: &Api,
     resource: &Resource,
@@ -106,13 +107,13 @@ async fn take_over(
     let mut version = Some(live.version.to_string());
     let Some(facts) = &live.secret else { return Ok(version) };
     let namespace = id.namespace.as_deref();
-    // A Secret that is replaced as a whole already belongs to the SealedSecret.
+    // With [`Api::replaces_secrets`], the write itself replaces the whole Secret, so nothing has to be prepared.
     if api.replaces_secrets() {
         return Ok(version);
     }
     if facts.managed && facts.owned_by_others && facts.sealed_secret.is_none() {
-        // An object can have only one owner with `controller: true`, and a Secret that is taken over is deleted with
-        // its SealedSecret.
+        // The other owners are removed, because only one owner can have `controller: true`, and because a Secret that
+        // was taken over has to be deleted together with its SealedSecret.
         let nobodys = json!({"metadata": {"resourceVersion": version, "ownerReferences": null}});
         version = api.merge(resource, namespace, &id.name, None, &nobodys).await?.resource_version;
     }

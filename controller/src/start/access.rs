@@ -1,4 +1,4 @@
-//! Checks at the start what the controller's role allows, so that missing rights are reported once and by name.
+//! Checks at the start which rights the controller's role gives, so that missing rights are reported once and by name.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
-/// Group, resource, subresource and verb.
+/// A right: group, resource, subresource and verb.
 pub(super) type Right = (&'static str, &'static str, &'static str, &'static str);
 
-/// The rights without which SealedSecrets are not unsealed, or their status and events are missing.
+/// The rights without which SealedSecrets are not unsealed, or are not reported in statuses and events.
 const UNSEALING: [Right; 11] = [
     ("bitnami.com", "sealedsecrets", "", "list"),
     ("bitnami.com", "sealedsecrets", "", "watch"),
@@ -23,7 +23,7 @@ const UNSEALING: [Right; 11] = [
     ("", "events", "", "patch"),
     PATCH_SECRETS,
 ];
-/// The right to write a Secret with one request that keeps what others added.
+/// The right to write a Secret with a single request, which keeps what others added.
 const PATCH_SECRETS: Right = ("", "secrets", "", "patch");
 /// The rights without which nothing is applied from Git.
 const APPLYING: [Right; 4] = [
@@ -32,7 +32,7 @@ const APPLYING: [Right; 4] = [
     ("gitseal.dev", "syncs", "", "list"),
     ("gitseal.dev", "syncs", "", "watch"),
 ];
-/// How many questions are asked at the same time.
+/// How many rights are asked for at the same time.
 const AT_ONCE: usize = 8;
 
 /// The rights that are missing.
@@ -42,8 +42,9 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Asks for the rights to unseal in `namespace` (`None` for all namespaces), and to apply, if that is to be done.
-    /// If the API server does not answer, the right counts as given; the requests themselves show whether it is.
+    /// Asks whether the controller has the rights to unseal in `namespace` (`None` for all namespaces) and, if
+    /// `applies` is true, the rights to apply. If the API server does not answer, a right counts as given. A later
+    /// request that needs the right shows whether it is.
     pub(super) async fn ask(client: &kube::Client, namespace: Option<&str>, applies: bool) -> Self {
         let unsealing = UNSEALING.into_iter().map(|right| (right, namespace));
         let applying = APPLYING.into_iter().filter(|_| applies).map(|right| (right, namespace));

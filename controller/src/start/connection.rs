@@ -16,15 +16,15 @@ use crate::{leader::Leadership, rate::Turns};
 
 /// Clients of one API server.
 pub(super) struct Connection {
-    /// For all work, limited by `--kubeclient-qps`.
+    /// The client for all work, which is limited by `--kubeclient-qps`.
     pub(super) client: Client,
-    /// For requests that must not wait for that limit.
+    /// The client for requests that must not wait because of this limit.
     pub(super) urgent: Client,
     /// The namespace of the controller.
     pub(super) namespace: String,
 }
 
-/// Connects as the command line, the environment or the surrounding cluster says.
+/// Connects to the API server that the command line, the environment or the surrounding cluster names.
 pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<Connection, StartError> {
     let unusable = |error: &dyn Display| StartError::Kubeconfig(error.to_string());
     let kube_config = match &config.kubeconfig {
@@ -37,7 +37,7 @@ pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<
         None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
     };
     let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
-    // Failed requests are tried again by the queues, which know more than the client.
+    // The client does not try failed requests again: the queues do this, because they know more than the client.
     let leadership = leadership.clone();
     let deadlines = Deadlines::for_controllers(move || leadership.leads());
     let builder = || apiclient::builder(kube_config.clone(), deadlines.clone()).map_err(|error| unusable(&error));
@@ -52,8 +52,8 @@ pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<
     Ok(Connection { client, urgent, namespace })
 }
 
-/// Requests per second, and how many further ones at once. As in client-go, zero means its default, and a negative
-/// number means no limit.
+/// Requests per second, and how many further requests at once. As in client-go, zero means the default of client-go,
+/// and a negative number means no limit.
 fn limit(network: &Network) -> Option<(f64, u32)> {
     let per_second = match network.kubeclient_qps? {
         0.0 => 5.0,
@@ -67,12 +67,13 @@ fn limit(network: &Network) -> Option<(f64, u32)> {
     Some((per_second.into(), at_once.saturating_sub(1)))
 }
 
-/// Every request waits for its turn. Its deadline begins after that.
+/// A client whose requests wait for their turns. The deadline of a request begins at its turn.
 fn limited(builder: Builder, turns: Arc<Turns>) -> Client {
     builder.with_layer(&MapFutureLayer::new(later(turns))).build()
 }
 
-/// Delays requests until their turn. This is possible because a request is sent only when its future is polled.
+/// A function that delays a request until its turn. This is possible because a request is sent only when its future is
+/// polled.
 fn later<F>(turns: Arc<Turns>) -> impl Fn(F) -> BoxFuture<'static, F::Output> + Clone
 where
     F: Future + Send + 'static,
@@ -121,7 +122,7 @@ mod tests {
         }
         let third = pin!(client.apiserver_version());
         let fourth = pin!(client.apiserver_version());
-        // If these requests had been sent, both would have arrived by now.
+        // If both requests had been sent, they would have arrived by now.
         let others = async {
             for _ in 0..1000 {
                 tokio::task::yield_now().await;

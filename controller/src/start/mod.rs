@@ -1,10 +1,11 @@
 //! From the command line to running reconcilers, and the orderly shutdown.
 //!
 //! # Flow
-//! A replica first *prepares*: it connects to the API server, checks which kinds it serves, and reads the sealing keys.
-//! Then it *stands by*: it watches, answers HTTP and writes nothing. When it holds the lease, it *leads*: it lists
-//! everything again, because a watch may not show the last writes of the previous leader yet, takes over what is on
-//! disk and in the statuses, and reconciles. A single replica does all of this at once.
+//! A replica first *prepares*: it connects to the API server, checks which kinds the API server serves, and reads the
+//! sealing keys. After that, the replica *stands by*: it watches objects and answers HTTP requests, but writes nothing.
+//! When it holds the lease, it *leads*: it lists everything again, because a watch may not show the last writes of the
+//! previous leader yet, takes over what is on disk and in the statuses, and reconciles. A replica that runs without a
+//! lease leads at once.
 
 mod access;
 mod connection;
@@ -59,11 +60,11 @@ use crate::{
     watches::{self, Listed},
 };
 
-/// How many whole objects are read for their health at the same time.
+/// How many whole objects are read at the same time to check their health.
 const HEALTH_READS: usize = 2;
-/// How long the controller waits before it asks again, if the API server does not answer at the start.
+/// If the API server does not answer at the start, how long the controller waits before it asks again.
 const RETRY: Duration = Duration::from_secs(2);
-/// If objects on the disk are damaged, when their Repository is fetched again.
+/// The time after which a Repository is fetched again if its Git objects on disk are damaged.
 const FETCHED_AGAIN: Duration = Duration::from_secs(3);
 
 /// Why the controller did not start, or why it ended.
@@ -78,7 +79,7 @@ pub enum StartError {
     /// A CustomResourceDefinition is too old, or is not gitseal's.
     #[error("the CustomResourceDefinition {crd} does not serve {version}; update it: gitseal install --apply")]
     CrdVersion {
-        /// Its name.
+        /// Name of the CustomResourceDefinition.
         crd: String,
         /// The version that is needed.
         version: String,
@@ -100,8 +101,8 @@ pub enum StartError {
     /// An address could not be listened on.
     #[error("{0}")]
     Listen(#[from] ListenError),
-    /// Another replica leads now, or nobody knows which one does.
-    #[error("{0}; the replica that holds the lease works now, and this one ends so that it can start again")]
+    /// This replica lost the lease. Another replica leads, or will lead.
+    #[error("{0}; another replica works now, and this one ends so that it can start again")]
     LeaseLost(#[from] LeaseLost),
     /// A part of the controller ended by itself.
     #[error("{0} ended unexpectedly")]
@@ -156,12 +157,12 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
         observer,
     };
     let ended = tokio::select! {
-        // Running work is not finished, because another replica leads now.
+        // Running work is not finished, because another replica may lead now.
         lost = election.lost() => return Err(lost.into()),
         ended = replica.run() => ended,
     };
     replica.shutdown.cancel();
-    // After the last write, so that the next leader finds no work half done.
+    // The lease is released only after the last write, so that the next leader finds no work half done.
     election.release().await;
     servers.ended().await;
     ended
@@ -234,7 +235,7 @@ impl Replica {
         ended
     }
 
-    /// Requests everything that must exist.
+    /// Reads everything that must exist before the replica begins to watch.
     async fn prepare(&self) -> Result<Prepared, StartError> {
         let (client, metrics) = (self.client.clone(), self.metrics.clone());
         let config = &self.config;
@@ -258,8 +259,8 @@ impl Replica {
         let options = key_options(&self.config.keys, self.namespace.clone());
         let keyring = loop {
             match Keyring::start(api.clone(), options.clone(), metrics.clone(), events.clone()).await {
-                // Otherwise the Pod would end again and again, and Kubernetes would restart it with longer and longer
-                // pauses.
+                // If the process ended here, Kubernetes would restart it again and again, with longer and longer
+                // pauses. So the controller waits instead.
                 Err(KeyError::Read { source, .. } | KeyError::Write { source, .. }) if source.is_transient() => {
                     tracing::warn!(error = %source, "the sealing keys cannot be read or made; it is tried again");
                     tokio::time::sleep(RETRY).await;
@@ -327,7 +328,7 @@ impl Replica {
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })
     }
 
-    /// The fetches, with no fetch running. Metrics and `/readyz` show their state.
+    /// An empty set of fetches, whose state the metrics and `/readyz` show.
     fn fetches(&self) -> Fetches {
         let fetches = Fetches::default();
         self.metrics.show_fetches(fetches.gate());
@@ -335,8 +336,8 @@ impl Replica {
         fetches
     }
 
-    /// The controller's rights are checked in one namespace, as an example of all: preferably not its own. `None` if it
-    /// works in all namespaces.
+    /// The namespace in which the controller's rights are checked, as an example of all namespaces: if possible, not
+    /// the controller's own. `None` if the controller works in all namespaces.
     fn asked_in(&self, namespaces: &Namespaces) -> Option<String> {
         let mut names = namespaces.each().into_iter().flatten().collect::<Vec<_>>();
         names.sort_by_key(|name| *name == self.namespace);
@@ -355,14 +356,14 @@ impl Replica {
         self.inquiries.count(ctx.sealed_secrets.clone());
         if !self.leadership.leads() {
             self.readiness.open("watches");
-            // Ignored here, because the replica that leads sees these changes, too.
+            // Changes are ignored until this replica leads, because the leader sees them, too.
             let ignored = async { while changes.recv().await.is_some() {} };
             tokio::select! {
                 () = self.leadership.begun() => {}
                 () = ignored => {}
             }
         }
-        // A pass must know all inventories. Otherwise, two Syncs could claim the same object.
+        // All inventories must be known before the first pass. Otherwise, two Syncs could claim the same object.
         listed.all(work).await;
         restore::take_over(ctx).await;
         self.readiness.open("watches");
@@ -378,7 +379,8 @@ async fn open_store(config: &Config, work: Work, memory: &Memory, queues: &Queue
     };
     let repositories = queues.repositories.clone();
     let damaged = move |key: &RepositoryKey| {
-        // After a pause: if the disk keeps losing objects, the network must not be busy all the time.
+        // The fetch comes after a pause. So if the disk damages objects again and again, the network is not busy all
+        // the time.
         repositories.add_after(ObjectKey::new(&key.namespace, &key.name), FETCHED_AGAIN);
     };
     let options = StoreOptions {
@@ -388,7 +390,7 @@ async fn open_store(config: &Config, work: Work, memory: &Memory, queues: &Queue
         ..StoreOptions::default()
     };
     if work == Work::SealedSecretsOnly {
-        // There may be no volume, and nothing is fetched.
+        // Nothing is fetched, and there may be no volume for Git objects.
         return Ok(GitStore::unused(options));
     }
     let root = config.storage.clone();

@@ -6,13 +6,13 @@ use crate::{cluster::Api, http::Readiness};
 
 /// The gate of `/readyz` that is closed while the API server does not answer.
 pub(super) const GATE: &str = "api-server";
-/// A shorter outage is not reported.
+/// The length of the shortest outage that is reported.
 const SHORT: Duration = Duration::from_secs(10);
-/// How often an API server that does not answer is asked.
+/// How often an API server that does not answer is asked whether it works.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Notices when the API server does not answer, or fails requests itself because it has no store; reports it, and asks it
-/// until it works. While there is no answer, the reconcilers wait.
+/// Notices when the API server does not answer, or fails requests because it cannot reach its store. Reports this, and
+/// asks the API server until it works. While the API server does not answer, the reconcilers wait.
 pub(super) async fn follow(api: Api, readiness: Readiness) {
     let mut told = false;
     loop {

@@ -1,4 +1,4 @@
-//! Tasks that run for ever and end together.
+//! Tasks that run for ever. If one of them ends, all end.
 
 use futures::{FutureExt, future::BoxFuture};
 

@@ -1,4 +1,4 @@
-//! The addresses that API servers connect from: those behind the Service `kubernetes`.
+//! Finds the addresses that API servers connect from: the addresses behind the Service `kubernetes`.
 
 use std::{collections::BTreeMap, net::IpAddr, pin::pin};
 
@@ -14,11 +14,11 @@ use kube::{
 use super::access::is_allowed;
 use crate::{cluster, http::Proxies};
 
-/// Every cluster has the Service `kubernetes` in this namespace.
+/// The namespace in which every cluster has the Service `kubernetes`.
 const NAMESPACE: &str = "default";
 const OF_THE_SERVICE: &str = "kubernetes.io/service-name=kubernetes";
 
-/// Keeps `proxies` up to date, for ever.
+/// Keeps the addresses in `proxies` up to date, for ever.
 pub(super) async fn follow(client: kube::Client, trusted: TrustedProxies, proxies: Proxies) {
     match trusted {
         TrustedProxies::Networks(networks) => proxies.set(networks),
@@ -80,7 +80,7 @@ mod tests {
 
     static LISTS: AtomicUsize = AtomicUsize::new(0);
 
-    /// Lists another address each time. Watches do not work.
+    /// The fake API server's answer: each list has another address, and every watch fails.
     async fn answer(RawQuery(query): RawQuery) -> axum::response::Response {
         if query.unwrap_or_default().contains("watch=") {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -10,20 +10,21 @@ use crate::{
     context::Context,
 };
 
-/// How often a controller that only unseals checks whether the other kinds are there.
+/// How often a controller that only unseals checks whether the cluster serves Repositories and Syncs by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Which work there is.
+/// The work that the controller can do in this cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Work {
-    /// Repositories, Syncs and SealedSecrets.
+    /// The controller works on Repositories, Syncs and SealedSecrets.
     Everything,
-    /// The cluster has only the CustomResourceDefinition of SealedSecret, as the Sealed Secrets project installs it.
+    /// The controller works only on SealedSecrets, because the cluster has only their CustomResourceDefinition, as the
+    /// Sealed Secrets project installs it.
     SealedSecretsOnly,
 }
 
-/// Finds out which work is possible with the kinds that the cluster serves. If the API server does not answer, it is asked
-/// again.
+/// Finds out which work is possible with the kinds that the cluster serves. If the API server does not answer, this
+/// function asks again until it does.
 pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, StartError> {
     if !is_served::<crds::SealedSecret>(api, discovery).await? {
         return Err(StartError::MissingCrd(crd_name::<crds::SealedSecret>()));
@@ -40,7 +41,7 @@ pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, Start
     Ok(Work::SealedSecretsOnly)
 }
 
-/// Waits until there is more work than `work`. The controller then ends, and does this work after its next start.
+/// Waits until more work than `work` is possible. The controller then ends, and does all work after its next start.
 pub(super) async fn more_work(ctx: &Context, work: Work, namespace: Option<String>) {
     if work == Work::Everything {
         return std::future::pending().await;
@@ -68,7 +69,7 @@ async fn missing_of_gitops(api: &Api, discovery: &Discovery) -> Result<Vec<Strin
     Ok(missing)
 }
 
-/// Whether the kind is served in the required version. Everybody who is logged in may ask this.
+/// Whether the API server serves the kind in the required version. No special right is needed to ask this.
 async fn is_served<K: Resource<DynamicType = ()>>(api: &Api, discovery: &Discovery) -> Result<bool, StartError> {
     let (group, version) = (K::group(&()), K::version(&()));
     loop {
@@ -83,7 +84,7 @@ async fn is_served<K: Resource<DynamicType = ()>>(api: &Api, discovery: &Discove
         tracing::warn!(error = %source, "the API server cannot be asked for its kinds; it is tried again");
         tokio::time::sleep(RETRY).await;
     }
-    // The group exists without the version: the CustomResourceDefinition is not ours.
+    // The group may be served without the version, by a CustomResourceDefinition that is not gitseal's.
     let group_version = api.read::<serde_json::Value>(&format!("/apis/{group}/{version}")).await;
     let other_version = api.read::<serde_json::Value>(&format!("/apis/{group}")).await;
     if group_version.is_err() && other_version.is_ok() {

@@ -1,4 +1,4 @@
-//! From standing by to leading: reads what the previous leader left in the statuses and on disk.
+//! What a replica does when it begins to lead: it reads what the previous leader left in the statuses and on disk.
 
 use std::{
     collections::BTreeSet,
@@ -21,13 +21,13 @@ use crate::{
     sync::Record,
 };
 
-/// Group, version, kind, and the namespace if there is one watch per namespace.
+/// A watch: group, version, kind and, if there is one watch per namespace, the namespace.
 type Watched = (String, String, String, Option<String>);
 
-/// How many watches begin at the same time.
+/// How many watches make their first list at the same time.
 const FIRST_LISTS: usize = 64;
 
-/// Watches the Secrets, and waits until the replica knows everything that it needs to lead.
+/// Waits until the stores are filled, and begins to watch Secrets, so that the replica can lead.
 pub(super) async fn warm_up(ctx: &Context, work: Work) -> Result<(), StartError> {
     let lost = |_| StartError::Ended("a watch");
     if work == Work::Everything {
@@ -44,8 +44,8 @@ pub(super) async fn warm_up(ctx: &Context, work: Work) -> Result<(), StartError>
     Ok(())
 }
 
-/// Reads what is on disk, loads every inventory, and watches every kind in it. So drift from the time without a leader
-/// is noticed.
+/// Reads what is on disk, loads all inventories, and watches every kind in them. So drift from the time without a
+/// leader is noticed.
 pub(super) async fn take_over(ctx: &Arc<Context>) {
     for repository in ctx.repositories.state() {
         repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
@@ -55,15 +55,15 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
         restore_inventory(ctx, &sync, &mut kinds, &mut contested).await;
     }
     watch_all(ctx, kinds).await;
-    // Only now the objects are known. Before that, an inventory alone proves nothing, because anybody who may write a
-    // Sync's status can write it.
+    // This is done only now, because the labels of the objects are known only after the watches have listed them. An
+    // inventory alone proves nothing: anybody who may write the status of a Sync can write its inventory.
     let live = &ctx.cluster.live;
     for (id, sync, expected) in contested {
         if live.restore(&sync, &id, expected) {
-            tracing::warn!(object = %id, %sync, "several inventories have this object; it belongs to the Sync that its labels name");
+            tracing::warn!(object = %id, %sync, "several inventories have this object, which belongs to the Sync that its labels name");
         } else if live.says(&id) != live.owner(&id) {
-            // The labels of the object name no Sync, or the object is gone. The next pass of this Sync decides which Sync
-            // may write the object.
+            // The labels of the object name no Sync, or the object is gone. The next pass of this Sync decides which
+            // Sync may write the object.
             ctx.retries.wake(&sync);
             ctx.queues.syncs.add(sync);
         }
@@ -71,9 +71,10 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
 }
 
 /// Watches the kinds of all inventories. Anybody who may write the status of a Sync can name any kind there. The API
-/// server is not asked whether the Sync may write it, because this would cost a question per Sync and kind, and save
-/// little: kinds that are not served, and namespaces that the controller does not work in, are ignored. So there is at
-/// most one watch for each kind (and namespace), and it shows only the metadata of objects that Syncs applied.
+/// server is not asked whether the Sync may write objects of this kind, because this would cost a question per Sync and
+/// kind, and save little: kinds that are not served, and namespaces that the controller does not work in, are ignored.
+/// So there is at most one watch for each kind (and namespace), which shows only the metadata of objects that Syncs
+/// applied.
 async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
     let unknown = AtomicUsize::new(0);
     let first = |(group, version, kind, namespace): Watched| {
@@ -91,7 +92,7 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
     if unknown > 0 {
         tracing::warn!(
             unknown,
-            "inventories hold objects of kinds that the API server does not serve; these entries stay in the \
+            "inventories have objects of kinds that the API server does not serve; these entries stay in the \
              inventories"
         );
     }
@@ -104,7 +105,8 @@ async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String
     }
 }
 
-/// An object that is also in an inventory that was read before, with the fields that this Sync owned in it.
+/// An object that is in the inventory of this Sync and in one that was read before, with the digest of the fields that
+/// gitseal owned for this Sync.
 type Contested = (ObjectId, ObjectKey, Option<FieldsDigest>);
 
 async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>, contested: &mut Vec<Contested>) {
@@ -119,7 +121,7 @@ async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watc
         if id.namespace.as_deref().is_some_and(|namespace| !ctx.namespaces.contains(namespace)) {
             continue;
         }
-        // Without a namespace if one watch shows all namespaces.
+        // The namespace is left out if one watch shows all namespaces.
         let namespace = id.namespace.clone().filter(|_| ctx.namespaces != Namespaces::All);
         kinds.insert((id.group.clone(), known.version.clone(), id.kind.clone(), namespace));
     }

@@ -1,4 +1,5 @@
-//! Signals. The handlers are installed at once, because without a handler each of these signals ends the process.
+//! Handles signals. The handlers are installed at the very start, because without a handler each of these signals ends
+//! the process.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::keys::Keyring;
 
-/// Cancelled by SIGTERM or SIGINT.
+/// A token that SIGTERM and SIGINT cancel.
 pub(super) fn asked_to_stop() -> CancellationToken {
     let mut terminate = signal(SignalKind::terminate()).expect("signal handlers can be installed");
     let mut interrupt = signal(SignalKind::interrupt()).expect("signal handlers can be installed");
@@ -23,7 +24,7 @@ pub(super) fn asked_to_stop() -> CancellationToken {
     stop
 }
 
-/// After SIGUSR1, a new sealing key is made.
+/// Requests a new sealing key whenever the process gets SIGUSR1.
 pub(super) fn renew_when_asked(keyring: Arc<OnceLock<Keyring>>) {
     let mut asked = signal(SignalKind::user_defined1()).expect("signal handlers can be installed");
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Starts the watches and the reconcilers, and ends them.
+//! Starts the watches and the reconcilers, and waits for the end of running work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(20);
 /// How many Repositories are worked on at the same time. Most of them wait for their turn to fetch, which costs little.
 const REPOSITORIES: usize = 10_000;
-/// How many SealedSecrets are worked on at the same time. Decryption itself is limited by the processors.
+/// How many SealedSecrets are worked on at the same time. The number of decryptions at the same time is limited by the
+/// number of processors.
 const UNSEALS: usize = 32;
 /// How many statuses of SealedSecrets are written at the same time.
 const STATUSES: usize = 8;
@@ -29,7 +30,7 @@ pub(super) struct Writers {
     pub(super) sealed_secrets: Writer<SealedSecret>,
 }
 
-/// Starts the watches. They fill the stores and, if this replica leads, the queues.
+/// Starts the watches, which fill the stores and, if this replica leads, the queues.
 pub(super) fn start_watches(ctx: &Arc<Context>, writers: Writers, listed: &Listed, work: Work, parts: &mut Parts) {
     if work == Work::Everything {
         let repositories = watches::repositories(ctx.clone(), writers.repositories, listed.clone());
@@ -40,7 +41,7 @@ pub(super) fn start_watches(ctx: &Arc<Context>, writers: Writers, listed: &Liste
     parts.start("the watch on SealedSecrets", sealed_secrets);
 }
 
-/// Starts everything that writes.
+/// Starts the parts that write to the cluster.
 pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work, parts: &mut Parts) {
     let queues = &ctx.queues;
     if work == Work::Everything {
@@ -60,7 +61,7 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
     parts.start("the writer of SealedSecrets' statuses", queues.sealed_statuses.clone().run(STATUSES, statuses));
 }
 
-/// Gives running work some time to end. After that, it is safe to stop it anywhere.
+/// Gives running work some time to end. Work that is still running after that can be stopped at any point without harm.
 pub(super) async fn finish(ctx: &Context) {
     let idle = async {
         tokio::join!(
@@ -74,6 +75,6 @@ pub(super) async fn finish(ctx: &Context) {
         queue.close();
     }
     if tokio::time::timeout(GRACE, idle).await.is_err() {
-        tracing::warn!("the process ends before all work is finished; it is continued after the next start");
+        tracing::warn!("the process ends before all work is finished; the work is continued after the next start");
     }
 }

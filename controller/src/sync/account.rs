@@ -1,5 +1,5 @@
-//! If the service account of a Sync does not exist, the API server refuses each of its objects. The Sync then reports
-//! the missing account, instead of one missing right after another.
+//! If the service account of a Sync does not exist, the API server refuses each object of the Sync. In this case, the
+//! Sync reports the missing account instead of the missing rights.
 
 use manifests::printable;
 use pipeline::{Failure, Resource};
@@ -8,21 +8,22 @@ use super::Pass;
 
 /// The reason of a Sync whose service account does not exist.
 const NOT_FOUND: &str = "ServiceAccountNotFound";
-/// The reason if an identity may not do something.
+/// The reason of a Sync whose identity lacks a right.
 pub(super) const FORBIDDEN: &str = "Forbidden";
 
 impl Pass<'_> {
-    /// Returns `failure`, or a failure that says that the service account does not exist, if that is the cause.
+    /// Returns `failure`. But if its cause is that the service account does not exist, returns a failure that says
+    /// this.
     pub(super) async fn for_want_of_account(&self, failure: Failure) -> Failure {
         let spec = self.sync.spec.service_account_name.as_ref();
         let account = spec.or(self.ctx.tenancy.default_service_account.as_ref());
         let Some(account) = account.filter(|_| failure.reason == FORBIDDEN) else { return failure };
         let namespace = &self.key.namespace;
         let accounts = Resource::service_accounts();
-        // Asked as the controller itself, because an account that does not exist cannot ask.
+        // The controller asks with its own rights, because an account that does not exist cannot ask.
         match self.ctx.cluster.api.get_metadata(&accounts, Some(namespace), account).await {
             Err(error) if error.is_not_found() => {}
-            // The account exists, or the request failed. Then the refusal is all that is known.
+            // If the account exists or the request failed, the refusal is all that is known.
             _ => return failure,
         }
         let account = printable(account);
@@ -33,7 +34,7 @@ impl Pass<'_> {
             message: format!(
                 "there is no service account {account} in namespace {namespace}, which {named} names, so nothing may \
                  be written: create it (kubectl create serviceaccount -n {namespace} {account}) with a RoleBinding \
-                 that allows it to write the objects of the folder; it is looked for again within seconds"
+                 that allows it to write the objects of the folder; the controller looks for it again within seconds"
             ),
             ..Failure::new(failure.stage, NOT_FOUND)
         }

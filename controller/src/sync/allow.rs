@@ -1,10 +1,10 @@
-//! Reduces a plan to the part that the Sync's identity may carry out. Only these objects are claimed for the Sync, added to
-//! its inventory and unsealed.
+//! Reduces a plan to the objects that the Sync's identity may write. Only these objects are claimed for the Sync, added
+//! to its inventory and unsealed.
 //!
-//! The API server is asked with a SelfSubjectAccessReview as this identity, before the first write. If a tenant may not
-//! write an object, the object is not claimed for the tenant, nothing is decrypted for it, and no watch begins for it. If a
-//! Sync has no service account, no question is asked: it has the controller's own rights. No Sync with any identity may
-//! write the controller's own Secrets.
+//! Before the first write, the API server is asked for the rights of this identity, with SelfSubjectAccessReviews. If a
+//! tenant may not write an object, the object is not claimed for the tenant, nothing is decrypted for it, and no watch
+//! begins for it. For a Sync without a service account, nothing is asked, because it has the controller's own rights.
+//! No Sync with any identity may write the controller's own Secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +25,10 @@ use crate::{
     keys::Keyring,
 };
 
-/// How many questions about rights, and reads of objects, one pass has in progress at the same time.
+/// How many questions about rights, and how many reads of objects, one pass has in progress at the same time.
 pub(super) const AT_ONCE: usize = 8;
 
-/// The API server did not say what the Sync may do.
+/// The API server did not say what the identity of the Sync may do.
 #[derive(Debug, thiserror::Error)]
 #[error("the API server did not say what the Sync's service account may do: {0}")]
 pub(super) struct AllowError(#[from] pub(super) ApiError);
@@ -48,14 +48,15 @@ impl StageError for AllowError {
 /// A plan without the objects that the identity may not write.
 pub(super) struct Allowed<'a> {
     pub(super) plan: Plan,
-    /// The objects that it may not write, by the wave that they would have been written in.
+    /// The objects that the identity may not write, by the wave that they would have been written in.
     pub(super) refused: BTreeMap<Wave, Vec<Refused>>,
     /// The objects that belong to the Sync from now on, if its inventory can be stored.
     pub(super) claims: Claims<'a>,
 }
 
-/// Objects that belonged to no Sync and were claimed for this one. If this is dropped without [`Claims::keep`], the claims
-/// are given back. Otherwise, no other Sync could have these objects, although this Sync does not have them.
+/// Objects that belonged to no Sync and were claimed for this Sync. If this value is dropped without [`Claims::keep`],
+/// the claims are given back. Otherwise, no other Sync could have these objects, although this Sync does not have them
+/// in its inventory.
 pub(super) struct Claims<'a> {
     live: &'a Live,
     sync: &'a ObjectKey,
@@ -67,7 +68,7 @@ impl<'a> Claims<'a> {
         Self { live, sync, new: Vec::new() }
     }
 
-    /// Claims an object. Returns its owner if that is another Sync.
+    /// Claims an object. If another Sync has the object, the error is this other Sync.
     fn take(&mut self, id: &ObjectId) -> Result<(), ObjectKey> {
         let is_new = self.live.owner(id).is_none();
         self.live.claim(self.sync, id)?;
@@ -91,9 +92,9 @@ impl Drop for Claims<'_> {
     }
 }
 
-/// Claims for `key` the objects that the identity of `api` may write, and removes all others from the plan. Objects
-/// that are neither new nor unsealed were allowed before, and the API server checks the rights again when they are
-/// written. If the API server does not answer, nothing is changed.
+/// Claims for `key` the objects that the identity of `api` may write, and removes all others from the plan. For objects
+/// that are neither new nor unsealed, the API server is not asked: they were allowed before, and the API server checks
+/// the rights when they are written. If the API server does not answer a question, nothing is claimed.
 pub(super) async fn allow<'a>(
     cluster: &'a Cluster,
     keyring: &Keyring,
@@ -105,7 +106,7 @@ pub(super) async fn allow<'a>(
     let Cluster { live, reviews, .. } = cluster;
     let theirs: Vec<_> = plan.held.extract_if(.., |held| held.is_owned_by_another()).collect();
     let theirs = theirs.into_iter().map(|held| (plan.kinds.get(&held.id).cloned(), held)).collect::<Vec<_>>();
-    // Only a Sync that may write the object is told which Sync has it, and only such a Sync can wait for it.
+    // Only a Sync that may write the object is told which Sync has the object, and can wait for it.
     let theirs: Vec<_> = stream::iter(theirs)
         .map(|(resource, held)| async move {
             let no = match resource {
@@ -126,7 +127,7 @@ pub(super) async fn allow<'a>(
             } else {
                 None
             };
-            // Only a Sync that may write Secrets there is told which of them are sealing keys.
+            // Only a Sync that may write a Secret is told whether the Secret is a sealing key.
             let own = || is_the_controllers_own(keyring, live, &step).then_some(Because::ControllersOwn);
             let no = no.map(Because::NotAllowed).or_else(own);
             Ok::<_, ApiError>((wave, step, no))
@@ -139,7 +140,7 @@ pub(super) async fn allow<'a>(
     let mut claims = Claims::new(live, key);
     let mut out = BTreeSet::new();
     if !plan.is_heal {
-        // The Sync waits again for the objects that are refused below, and no longer for the others.
+        // After this, the Sync waits only for the objects for which the wait is noted again below.
         live.stop_waiting(key);
     }
     for (held, no) in theirs {
@@ -163,7 +164,7 @@ pub(super) async fn allow<'a>(
             let Step { origin, id, .. } = step;
             refused.entry(wave).or_default().push(Refused { origin, id, because });
         } else if let Err(owner) = claims.take(&step.id) {
-            // Another Sync claimed it after the plan was made.
+            // Another Sync claimed the object after the plan was made.
             out.insert(step.id.clone());
             live.wait_for(key, &step.id);
             plan.held.push(Held::owned_by_another(step.id, step.origin, &owner));
@@ -188,9 +189,9 @@ fn is_the_controllers_own(keyring: &Keyring, live: &Live, step: &Step) -> bool {
     step.id.is_secret() && keyring.has_as_its_own(&step.id, is_labelled || is_key())
 }
 
-/// Whether the API server must be asked about the object. It need not if the Sync has the object, because then it was
-/// allowed to write it before. There is an exception: nobody watches the kind, so only an inventory says that the Sync
-/// has the object.
+/// Whether the API server must be asked about the object. If the Sync already has the object, it was allowed to write
+/// the object before, so no question is needed. But if there is no watch on the kind, only an inventory says that the
+/// Sync has the object, and an inventory may be forged.
 fn needs_review(live: &Live, key: &ObjectKey, step: &Step) -> bool {
     matches!(step.content, Content::Sealed(_))
         || live.owner(&step.id).as_ref() != Some(key)

@@ -1,9 +1,10 @@
-//! Applies the objects of a plan with server-side apply: one wave after the other, and the objects of a wave concurrently.
+//! Applies the objects of a plan with server-side apply: one wave after the other, and the objects of a wave
+//! concurrently.
 //!
-//! SealedSecrets are unsealed after their own wave and before the wave of the Secrets. Before that, the API server must
-//! have accepted exactly this SealedSecret from the Sync's identity, and the identity must be allowed to write the
-//! Secret. The plaintext exists only until the Secret is written. Objects that use a Secret that could not be made are
-//! held back; all others are applied.
+//! A SealedSecret is applied in its own wave, and unsealed in the later wave of its Secret. Before it is unsealed, the
+//! API server must have accepted exactly this SealedSecret from the Sync's identity, and the identity must be allowed
+//! to write the Secret. The plaintext exists only until the Secret is written. Objects that use a Secret that could not
+//! be made are held back; all others are applied.
 
 mod because;
 mod drifted;
@@ -36,7 +37,8 @@ use crate::{
     fair::{Asker, Place},
 };
 
-/// How many objects one pass writes or deletes at the same time, as far as the turns of its namespace allow.
+/// How many objects one pass writes or deletes at the same time, at most. Fewer if the namespace does not get so many
+/// turns.
 pub(super) const WRITES_OF_ONE: usize = 16;
 
 /// Applies a plan as the identity that the Sync writes with.
@@ -52,52 +54,53 @@ pub(super) struct Applier<'a> {
 /// What was applied.
 #[derive(Default)]
 pub(crate) struct Applied {
-    /// The inventory, with the digests of the objects as they are now.
+    /// The inventory, with the digests of the objects as they were written.
     pub inventory: Inventory,
     /// Objects that were created.
     pub created: Vec<ObjectId>,
     /// Objects that were changed.
     pub changed: Vec<ObjectId>,
-    /// Those of the two lists above that somebody had changed and that were put back.
+    /// Objects of the lists `created` and `changed` that were put back, because somebody had deleted or changed them.
     pub healed: Vec<Healed>,
-    /// Number of objects that were in the cluster already, as Git says.
+    /// Number of objects that already were in the cluster as in Git.
     pub unchanged: usize,
     /// Objects that left Git and are still to be pruned.
     pub prune: BTreeSet<ObjectId>,
-    /// Objects that were certainly not written: they were refused, or it was not their turn before the pass ended.
+    /// Objects that were certainly not written, because they were refused, or because the pass ended before their wave.
     pub not_written: Vec<ObjectId>,
     /// Secrets that were written, with the digests of their sealed input.
     pub secrets: Vec<(ObjectId, String)>,
     /// Secrets that could not be made, with the digests of their sealed input and the reason.
     pub refused_secrets: Vec<(ObjectId, String, Because)>,
-    /// Objects that keep their last good version, because a Secret that they use is missing, or because their own
-    /// Secret could not be made.
+    /// Objects that are held back and keep their last good version: a Secret that they use is missing, or they are
+    /// SealedSecrets whose own Secret could not be made.
     pub held: Vec<Held>,
 }
 
-/// An object that was written, and if it is a Secret with the same values as before: the digest of the SealedSecret that first had
-/// them.
+/// An object that was written. If it is a Secret with the same values as before: also the digest of the SealedSecret
+/// that first had these values.
 type Done = (Written, Option<String>);
 
-/// Whether a Sync applies an object for the first time, by its inventory.
+/// Whether a Sync applies an object for the first time. The inventory shows this.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Turn {
-    /// It has never applied it.
+    /// The Sync has never applied the object.
     First,
-    /// It has applied it before.
+    /// The Sync has applied the object before.
     Later,
 }
 
 impl<'a> Applier<'a> {
-    /// Applies for `pass` as the identity of `api`. `before` is the inventory of the Sync before the plan.
+    /// Makes an applier for `pass`, which writes as the identity of `api`. `before` is the inventory of the Sync before
+    /// the plan.
     pub(super) fn new(pass: &'a Pass<'a>, api: &'a Api, before: &'a Inventory) -> Self {
         Self { pass, api, before, accepted: Mutex::default() }
     }
 
-    /// Applies `plan`. The inventory in `applied` is always right, also after an error: it records what was written. If an
-    /// object of a wave fails, the wave is finished, and the later waves are not begun; the objects in `refused` fail their
-    /// wave at once. A Secret that cannot be made does not fail its wave: only this Secret and the objects that use it are
-    /// held back.
+    /// Applies `plan`. The inventory in `applied` is always right, also after an error: it records what was written. If
+    /// an object of a wave fails, the other objects of the wave are still applied, and the later waves are not begun.
+    /// The objects in `refused` count as failed in their wave. A Secret that cannot be made does not fail its wave:
+    /// only this Secret and the objects that use it are held back.
     pub(super) async fn apply(
         &self,
         plan: Plan,
@@ -169,7 +172,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Carries out the steps. Returns each with its object as it was before, and with the result.
+    /// Carries out the steps. Returns each step with the state of its object before, and with the result.
     async fn steps(&self, steps: Vec<Step>) -> Vec<(Step, Option<LiveObject>, Result<Done, Because>)> {
         stream::iter(steps)
             .map(|step| async move {
@@ -190,8 +193,7 @@ impl<'a> Applier<'a> {
             .await
     }
 
-    /// Holds back a Secret that cannot be made; an event on its SealedSecret says why. The Secret was certainly not
-    /// written.
+    /// Records that a Secret is held back because it could not be made. An event about its SealedSecret says why.
     fn hold(&self, applied: &mut Applied, refused: Refused) {
         let Refused { origin, id, because } = refused;
         if because.is_certain() && !self.before.contains(&id) {
@@ -203,13 +205,13 @@ impl<'a> Applier<'a> {
     }
 
     /// Begins to watch kinds that an earlier wave added to the cluster, before their first object is written. A kind
-    /// that is only in the folder and not served by the cluster is not watched, because all Syncs share the watches.
+    /// that the folder defines but that the cluster does not serve is not watched, because all Syncs share the watches.
     async fn watch_kinds(&self, steps: &[Step]) -> Result<(), ApplyError> {
         let discovery = &self.pass.ctx.cluster.discovery;
         for Step { resource, id, .. } in steps {
             match discovery.find(&resource.group, &resource.version, &resource.kind).await {
                 Ok(served) => self.live().watch(&served, id.namespace.as_deref()).await?,
-                // The API server reports this when the object is written.
+                // If the kind is not served, the API server says so when the object is written.
                 Err(DiscoveryError::UnknownKind { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -226,7 +228,7 @@ impl<'a> Applier<'a> {
         &self.pass.ctx.cluster.live
     }
 
-    /// Applies one object. If the object is being deleted, this is an error, even if the write succeeded.
+    /// Applies one object. An object that is being deleted is an error, even if the write succeeded.
     async fn step(&self, step: &Step) -> Result<Written, Because> {
         match self.write_as_in_git(step).await {
             Ok(Written { going: Some(finalizers), .. }) => Err(Because::terminating(&step.id, finalizers)),
@@ -248,7 +250,8 @@ impl<'a> Applier<'a> {
         let place = self.place().await;
         let known = self.before.get(&step.id).and_then(|known| known.manifest.as_ref());
         let turn = if known.is_none() { Turn::First } else { Turn::Later };
-        // When we give up a field, the watch must not take this for a change by others.
+        // This marks a write in progress, so that the watch does not take it for a change by others that we give up
+        // fields.
         let _releasing = self.live().begin(&step.id);
         if !step.left_to_others.is_empty() && self.live().get(&step.id).is_some() {
             let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
@@ -273,7 +276,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// Records the objects whose turn does not come in this pass. Returns their number.
+/// Records the objects that are not written in this pass, because an earlier wave failed. Returns how many they are.
 fn put_off(applied: &mut Applied, later: impl Iterator<Item = ObjectId>) -> usize {
     let before = applied.not_written.len();
     applied.not_written.extend(later);
@@ -287,7 +290,7 @@ fn is_sealed(step: &Step) -> bool {
 fn record(applied: &mut Applied, step: Step, written: &Written, same_values: &SameValues) {
     let values = match (&step.stamp, applied.inventory.get(&step.id)) {
         (Some(stamp), _) => Some(stamp.digest.clone()),
-        // It was put back.
+        // The Secret was put back from the same SealedSecret, so its record of values stays.
         (None, Some(known)) if is_sealed(&step) && known.manifest.as_ref() == Some(&step.digest) => {
             known.values.clone()
         }

@@ -7,19 +7,20 @@ use pipeline::{Plan, health, plan::Barrier};
 
 use super::{Record, carry_out::Outcome, record::Pending};
 
-/// See the module.
+/// The objects of a pass whose health is awaited, and the waves that wait for them.
 pub(super) struct Awaited {
     objects: BTreeMap<ObjectId, Pending>,
-    /// Those of them that are about to be written.
+    /// Those of the objects that are about to be written.
     steps: BTreeSet<ObjectId>,
-    /// Whether all other applied objects are known to be healthy, or awaited already.
+    /// Whether the health of all other applied objects is known or already awaited.
     others_are_healthy: bool,
     barrier: Option<Barrier>,
 }
 
 impl Awaited {
-    /// Finds them: the objects that change now, or all objects if their health is not known. If the Sync does not `wait`, only
-    /// later waves of its own wait for its objects. Leaves the waves that have to wait out of `plan`.
+    /// Finds the objects whose health is awaited: those that change now, or all if their health is not known. If the
+    /// Sync does not `wait`, these are only objects that later waves wait for. Also leaves the waves that have to wait
+    /// out of `plan`.
     pub(super) fn of(record: &mut Record, plan: &mut Plan, wait: bool) -> Self {
         let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
         let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);
@@ -40,9 +41,9 @@ impl Awaited {
         Self { objects, steps, others_are_healthy: record.others_are_healthy || !plan.is_heal, barrier }
     }
 
-    /// The plan was carried out, as far as `outcome` says. The health of what was written is awaited now, and that of what
-    /// needed no write. Other objects keep their last good version, whose health says nothing about the new one. Returns what
-    /// the later waves wait for.
+    /// Records the objects whose health is awaited after the plan was carried out with this `outcome`: those that were
+    /// written, and those that needed no write. Objects that were not written or are held back keep their last good
+    /// version, whose health says nothing about the new version. Returns what the later waves wait for.
     pub(super) fn after(mut self, record: &mut Record, outcome: &Outcome) -> Option<Barrier> {
         for id in outcome.applied.created.iter().chain(&outcome.applied.changed) {
             self.steps.remove(id);

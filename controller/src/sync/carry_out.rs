@@ -1,4 +1,4 @@
-//! Carries a plan out in the cluster: allow, widen, apply, prune. This is the same for a pass and for a heal.
+//! Carries a plan out in the cluster: allow, widen, apply, prune. A pass and a heal are carried out in the same way.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -30,19 +30,19 @@ pub(super) struct Outcome {
     pub(super) applied: Applied,
     /// The objects that were deleted.
     pub(super) pruned: Vec<ObjectId>,
-    /// Objects that keep their last good version.
+    /// Objects that are held back and keep their last good version.
     pub(super) held: Vec<Held>,
-    /// Why a prune waits for a confirmation.
+    /// Why a prune waits for a confirmation, if it does.
     pub(super) prune_waits: Option<String>,
-    /// Objects that left the folder and stay for a Sync that does not take them now.
+    /// The text about objects that left the folder and stay in the cluster for a Sync that does not take them now.
     pub(super) left_for: Option<String>,
-    /// Objects that left the folder and stay because their file is only hidden.
+    /// The text about objects that left the folder and stay in the cluster because their file is only hidden.
     pub(super) hidden: Option<String>,
 }
 
 /// The largest request that etcd accepts by default. A Sync is stored in one request.
 const MOST_BYTES: usize = 1_572_864;
-/// Space for conditions, history and `managedFields`, apart from the content of the Sync itself.
+/// How many bytes are left for conditions, history and `managedFields`, besides the content of the Sync itself.
 const SPARE_BYTES: usize = 96 * 1024;
 
 /// The inventory was not stored.
@@ -51,20 +51,20 @@ pub(super) enum WidenError {
     /// The write failed.
     #[error("the inventory could not be stored, so nothing was applied: {0}")]
     NotStored(#[from] ApiError),
-    /// It does not fit into the status.
+    /// The inventory does not fit into the status of the Sync.
     #[error(
         "{objects} objects{} do not fit into the inventory of one Sync: it would have {bytes} bytes, and the API server \
          stores at most {most}; nothing was applied. Split the folder: move a part of it to the folder of another Sync",
         if *.left > 0 { format!(", of which {left} left Git and are still to be pruned,") } else { String::new() }
     )]
     TooLarge {
-        /// Number of objects in it.
+        /// Number of objects in the inventory.
         objects: usize,
-        /// How many of them are no longer in Git.
+        /// How many of these objects are no longer in Git.
         left: usize,
-        /// Its size.
+        /// The size of the inventory.
         bytes: usize,
-        /// The space for it.
+        /// The space for the inventory.
         most: usize,
     },
 }
@@ -85,7 +85,8 @@ impl StageError for WidenError {
 }
 
 impl Pass<'_> {
-    /// Carries out `plan`, which was made from `snapshot`. The inventory in the record is always right, also after an error.
+    /// Carries out `plan`, which was made from `snapshot`. The inventory in the record is right in any case, even after
+    /// an error.
     pub(super) async fn carry_out(
         &self,
         record: &mut Record,
@@ -107,15 +108,15 @@ impl Pass<'_> {
             plan.prune.clear();
         }
         let applied = self.apply_and_prune(record, plan, (snapshot, revision), outcome, &api).await;
-        // This is done even if the rest failed, because the Syncs that wait for an object can do nothing about the
-        // failure.
+        // Objects are handed over even if the rest failed, because the Syncs that wait for them can do nothing about
+        // the failure.
         let timer = (!wanted.by.is_empty()).then(|| self.begin(Stage::HandOver));
         let on_its_way = self.hand_over(&self.pruner(&api), &wanted.by, &mut record.inventory).await;
         drop(timer);
         let handed_over = on_its_way.settle(&mut record.handing_over_since);
         applied?;
         outcome.left_for = handed_over?;
-        // While later waves wait, the turn of the prune has not come.
+        // While later waves wait, the prune is not due yet, so its delay is no failure.
         delay.filter(|_| record.barrier.is_none()).map_or(Ok(()), Err)
     }
 
@@ -131,8 +132,8 @@ impl Pass<'_> {
         let before = record.inventory.clone();
         let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
         let live = &self.ctx.cluster.live;
-        // Objects with the annotation that keeps them are released, and not deleted. Those that were never made, because
-        // the API server refused them, need no confirmation.
+        // Some objects need no confirmation: objects with the annotation that keeps them are released and not deleted,
+        // and some objects were never made, because the API server refused them.
         let stays = |id: &ObjectId| live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id);
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
         outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &goes);
@@ -185,9 +186,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Stores the inventory with the objects that are about to be created, and the finalizer, before the first object
-    /// is created. So after a crash no object is missing from the inventory, and a deleted Sync leaves no objects
-    /// behind.
+    /// Stores the finalizer, and the inventory with the objects that are about to be created, before the first of these
+    /// objects is created. So no object is missing from the inventory after a crash, and a deleted Sync leaves no
+    /// objects behind.
     async fn widen(&self, record: &mut Record, wider: &Inventory, revision: &str) -> Result<(), WidenError> {
         let is_wider =
             wider.iter().any(|(id, known)| record.inventory.get(id).is_none_or(|old| old.version != known.version));
@@ -210,7 +211,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether the inventory fits into the status, also after everything is applied, when it is larger.
+    /// Checks whether the inventory will fit into the status even when everything is applied, because the inventory is
+    /// larger then.
     fn room_for(&self, plan: &Plan) -> Result<(), WidenError> {
         let bytes = plan.inventory_bytes();
         if bytes < MOST_BYTES / 2 {
@@ -227,7 +229,7 @@ impl Pass<'_> {
     }
 
     /// Releases objects that are new in the inventory and were certainly not written. Otherwise, other Syncs could not
-    /// have them, and they would count as objects to prune.
+    /// have these objects, and they would count as objects to prune.
     fn give_up(&self, before: &Inventory, applied: &mut Applied) {
         for id in std::mem::take(&mut applied.not_written) {
             if never_had(&self.ctx.cluster.live, before, &id) {
@@ -255,21 +257,21 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the Sync never had the object. After a crash, the inventory may have an object that was about to be written;
-/// then the object in the cluster shows whether it was.
+/// Whether the Sync never had the object. After a crash, the inventory may have an object that was only about to be
+/// written. The object in the cluster shows whether it was written.
 pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool {
     let Some(known) = before.get(id) else { return true };
     known.manifest.is_none() && live.get(id).is_none_or(|object| object.fields.is_none())
 }
 
-/// How many held-back objects are named in a message, and how many objects that use them.
+/// How many objects that are held back a message names, and how many objects that use them.
 const NAMED: usize = 20;
 
-/// The failure for objects that were held back: the first cause in full, and the names of the others. `barrier` is what later
-/// waves wait for.
+/// The failure for objects that were held back: the first cause in full, and the names of the others. `barrier` says
+/// what later waves wait for.
 pub(super) fn held_failure(held: &[Held], barrier: Option<&Barrier>) -> Option<Failure> {
     let mut causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
-    // Causes that go away by themselves are reported only if there is no other one.
+    // A cause that goes away by itself is reported first only if there is no other cause.
     causes.sort_by_key(|(held, _)| held.waits_for_hand_over());
     let (first, cause) = causes.first()?;
     let users: Vec<_> = held.iter().filter(|held| held.cause.is_none()).map(|held| &held.id).collect();
@@ -287,7 +289,7 @@ pub(super) fn held_failure(held: &[Held], barrier: Option<&Barrier>) -> Option<F
             message.push_str(&format!("; everything else up to wave {} is applied; {barrier}", barrier.number));
         }
     }
-    // If one of them may succeed at another try, the failure is not terminal.
+    // The failure is terminal only if no cause may go away at another try.
     let terminal = causes.iter().all(|(_, cause)| cause.terminal);
     Some(Failure { terminal, waits: first.waits_for_hand_over(), message, ..Failure::new(cause.stage, cause.reason) })
 }

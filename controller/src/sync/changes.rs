@@ -31,7 +31,7 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
                     ctx.retries.wake(&sync);
                     ctx.queues.syncs.add(sync);
                 }
-                // The SealedSecret belongs to no Sync now, or to the next one. In both cases it may have to be
+                // The SealedSecret now belongs to no Sync, or to another one. In both cases, it may have to be
                 // unsealed.
                 if id.is_sealed_secret() {
                     ctx.queues.sealed_secrets.add(ObjectKey::new(id.namespace.unwrap_or_default(), id.name));
@@ -44,21 +44,21 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
     }
 }
 
-/// An object differs from Git: enqueues its Sync, which puts it back at once or after a pause.
+/// Handles an object that differs from Git: enqueues its Sync, which puts the object back at once or after a pause.
 pub(super) fn drifted(ctx: &Context, sync: ObjectKey, id: ObjectId) {
     match ctx.drift.note(&sync, id.clone(), Instant::now()) {
         PutBack::Later => return,
         PutBack::Now => {}
         PutBack::After(pause) => tell_of_pause(ctx, &sync, &id, pause),
     }
-    // This is done even if a pause begins: the reconcile writes the status, and the Sync comes back when the pause is
-    // over.
+    // The Sync is enqueued even if a pause begins: its reconcile writes the status, and puts the Sync into the queue
+    // for the end of the pause.
     ctx.queues.syncs.add(sync);
 }
 
 /// Publishes that an object differs from Git until a pause is over.
 fn tell_of_pause(ctx: &Context, key: &ObjectKey, id: &ObjectId, pause: Duration) {
-    tracing::warn!(sync = %key, object = %id, wait = ?pause, "somebody keeps changing it; it is put back after a pause");
+    tracing::warn!(sync = %key, object = %id, wait = ?pause, "somebody keeps changing the object; it is put back after a pause");
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
     let done = if ctx.cluster.live.get(id).is_some() { "changed" } else { "deleted" };
     let (pause, name) = (pause.as_secs_f64().ceil(), &key.name);

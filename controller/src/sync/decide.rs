@@ -1,37 +1,37 @@
-//! Decides whether there is anything to do for a Sync. A pure function.
+//! Decides whether there is anything to do for a Sync. The decision is a pure function.
 
 use tokio::time::Instant;
 
 /// The facts about a Sync at the beginning of a reconcile.
 #[derive(Clone, Debug)]
 pub(super) struct Situation<'a> {
-    /// The time.
+    /// The current time.
     pub(super) now: Instant,
-    /// Its spec was edited since the last pass.
+    /// Whether the spec of the Sync was edited since the last pass.
     pub(super) is_edited: bool,
-    /// Some of its objects drifted.
+    /// Whether objects of the Sync drifted.
     pub(super) has_drift: bool,
-    /// Somebody requested a reconcile, and the request is not answered yet.
+    /// Whether somebody requested a reconcile, and the request is not answered yet.
     pub(super) is_asked: bool,
-    /// What it waited for has happened: a sealing key was added, another Sync released an object, or the objects that the
-    /// next wave waits for are healthy.
+    /// Whether something has happened that the Sync waited for: for example, a sealing key was added, another Sync
+    /// released an object, or the objects that the next wave waits for are healthy.
     pub(super) is_woken: bool,
-    /// The prune that waits was confirmed.
+    /// Whether the prune that waits was confirmed.
     pub(super) is_confirmed: bool,
     /// The content that Git has now.
     pub(super) wanted: &'a str,
-    /// The content that was applied as far as possible: completely, or up to the waves that wait for the health of objects.
-    /// `None` after a failure.
+    /// The content that was applied completely, or up to the waves that wait until objects are healthy. `None` after a
+    /// failure.
     pub(super) applied: Option<&'a str>,
     /// The content whose last pass failed.
     pub(super) failed: Option<&'a str>,
     /// When the failed content is tried again.
     pub(super) retry_at: Option<Instant>,
-    /// When the whole folder is compared again in any case.
+    /// When the whole folder is compared with the cluster again in any case.
     pub(super) compare_at: Instant,
-    /// Some of its objects are not healthy yet.
+    /// Whether the health of objects is awaited.
     pub(super) awaits_health: bool,
-    /// Later waves wait for some of them.
+    /// Whether later waves wait for some of these objects.
     pub(super) next_wave_waits: bool,
 }
 
@@ -42,19 +42,19 @@ pub(super) enum Decision {
     Pass,
     /// Only the objects that drifted are put back.
     Heal,
-    /// The objects whose health is awaited are checked. `next` is when a pass is due.
+    /// The health of the awaited objects is checked.
     PollHealth {
         /// When a pass is due.
         next: Option<Instant>,
     },
-    /// Nothing, except to answer a request. `next` is when a pass is due.
+    /// Nothing is to be done, except to answer a request.
     Rest {
         /// When a pass is due.
         next: Option<Instant>,
     },
 }
 
-/// Decides. Makes no requests.
+/// Decides what to do with the Sync. Makes no requests.
 pub(super) fn decide(now: &Situation<'_>) -> Decision {
     let is_applied = now.applied == Some(now.wanted);
     let is_retry = now.failed == Some(now.wanted);
@@ -113,7 +113,7 @@ mod tests {
     fn every_situation_has_one_decision() {
         let rest = |next| Decision::Rest { next };
         let quiet = quiet();
-        // The last try with the newest content failed, and the next try is not due yet.
+        // A Sync whose last try with the newest content failed, and whose next try is not due yet.
         let failed = Situation {
             applied: None,
             failed: Some("a"),

@@ -1,4 +1,5 @@
-//! `spec.dependsOn`: a Sync waits until the Syncs that it names are Ready, and the objects are healthy.
+//! `spec.dependsOn`: a Sync waits until the Syncs that it names there are Ready, and the objects that it names are
+//! healthy.
 
 mod object;
 
@@ -15,7 +16,7 @@ use crate::{
     context::{Context, InStore as _},
 };
 
-/// The reason while a Sync waits for another one.
+/// The reason while a Sync waits for another Sync or an object.
 const NOT_READY: &str = "DependencyNotReady";
 const CYCLE: &str = "DependencyCycle";
 
@@ -25,13 +26,13 @@ pub(super) enum DependencyError {
     /// The other Sync does not exist.
     #[error("it waits for Sync {0}, which does not exist; create it, or correct spec.dependsOn")]
     Missing(ObjectKey),
-    /// It is not Ready.
+    /// The other Sync is not Ready.
     #[error("it waits for Sync {0}, which is not Ready")]
     NotReady(ObjectKey),
-    /// It is Ready, but with an older content of its folder.
+    /// The other Sync is Ready, but has applied an older content of its folder.
     #[error("it waits for Sync {0}, which has not applied the newest content of its folder yet")]
     Outdated(ObjectKey),
-    /// It is suspended.
+    /// The other Sync is suspended.
     #[error("it waits for Sync {0}, which is suspended: resume that one, or remove it from spec.dependsOn")]
     Suspended(ObjectKey),
     /// The Sync waits for itself, through these Syncs.
@@ -60,7 +61,7 @@ pub(super) enum DependencyError {
     Unhealthy {
         /// The object.
         id: Box<ObjectId>,
-        /// What it waits for.
+        /// What the object waits for.
         why: String,
     },
     /// The object failed.
@@ -68,7 +69,7 @@ pub(super) enum DependencyError {
     Failed {
         /// The object.
         id: Box<ObjectId>,
-        /// The reason.
+        /// Why the object failed.
         why: String,
     },
     /// The Sync's identity may not read the object.
@@ -123,17 +124,18 @@ impl StageError for DependencyError {
         matches!(self, Self::CrossNamespace(_) | Self::Cycle(_) | Self::Secret(_))
     }
 
-    /// Whether the other Sync or the object will become Ready by itself, or the other Sync reports its own problem.
+    /// Whether nothing is wrong with this Sync: the other Sync or the object will probably become Ready or healthy by
+    /// itself, or reports its own problem.
     fn is_expected(&self) -> bool {
         matches!(self, Self::NotReady(_) | Self::Outdated(_) | Self::Unhealthy { .. })
     }
 }
 
-/// A Sync on the way through dependencies.
+/// A step on a way through the dependencies of Syncs: the Sync that it leads to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Step {
     sync: ObjectKey,
-    /// The object of this Sync that the one before waits for. `None` if that one waits for the Sync itself.
+    /// The object of this Sync that the Sync before waits for. `None` if the Sync before waits for this Sync itself.
     object: Option<ObjectId>,
 }
 
@@ -158,14 +160,14 @@ pub(crate) fn depends_on(sync: &Sync, key: &ObjectKey) -> bool {
     of(sync).any(|dependency| dependency == *key)
 }
 
-/// Whether a Sync that is not Ready for this reason waits for another one.
+/// Whether a Sync that is not Ready for this reason waits for another Sync or an object.
 pub(crate) fn is_waiting(reason: &str) -> bool {
     [NOT_READY, CYCLE].contains(&reason)
 }
 
 impl Pass<'_> {
-    /// Whether everything that the Sync depends on is as it has to be. `is_new` is whether the Sync is about to apply something
-    /// that it has not applied before; otherwise, objects are not read.
+    /// Checks whether all Syncs that the Sync depends on are Ready, and all objects healthy. `is_new` says whether the
+    /// Sync is about to apply something that it has not applied before. If not, the objects are not read.
     pub(super) async fn check_dependencies(&self, record: &mut Record, is_new: bool) -> Result<(), DependencyError> {
         check(self.ctx, self.sync)?;
         if is_new {
@@ -183,7 +185,8 @@ impl Pass<'_> {
 }
 
 impl Pass<'_> {
-    /// Returns `error`, or the cycle that keeps the object from becoming healthy.
+    /// Returns `error`. But if the cause is that the Sync waits for itself, through an object of another Sync, returns
+    /// this cycle.
     fn or_cycle(&self, error: DependencyError) -> DependencyError {
         use DependencyError::{Cycle, Failed, NoObject, Unhealthy};
         let may_be_cause = matches!(error, NoObject(_) | Unhealthy { .. } | Failed { .. });
@@ -191,7 +194,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether all Syncs that `sync` depends on are Ready, with the newest content of their own folders.
+/// Checks whether all Syncs that `sync` depends on are Ready, with the newest content of their own folders.
 fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
     for key in of(sync) {
         if !ctx.tenancy.allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(key.namespace.as_str()) {
@@ -230,7 +233,7 @@ fn cycle_of(ctx: &Context, sync: &Sync) -> Option<Vec<Step>> {
     cycle(sync, |key| ctx.syncs.get(&key.to_ref()), |object| live.owner(object))
 }
 
-/// The Syncs that `sync` depends on, also those that have an object that it depends on.
+/// The Syncs that `sync` depends on, and the Syncs that have an object that `sync` depends on.
 fn all_of(sync: &Sync, owner: impl Fn(&ObjectId) -> Option<ObjectKey>) -> Vec<Step> {
     let syncs = of(sync).map(|sync| Step { sync, object: None });
     let owners = sync.spec.depends_on.iter().filter_map(|dependency| {
@@ -238,7 +241,7 @@ fn all_of(sync: &Sync, owner: impl Fn(&ObjectId) -> Option<ObjectKey>) -> Vec<St
         let mut object = object::id_of(dependency, Some(dependency.namespace.as_deref().unwrap_or(own)))?;
         let mut found = owner(&object);
         if found.is_none() {
-            // Its kind may have no namespaces.
+            // The kind of the object may have no namespaces.
             object.namespace = None;
             found = owner(&object);
         }
@@ -254,7 +257,8 @@ fn cycle(
     owner: impl Fn(&ObjectId) -> Option<ObjectKey>,
 ) -> Option<Vec<Step>> {
     let start = ObjectKey::of(sync);
-    // Every Sync that was found, with the one that depends on it. So memory grows with the number of Syncs, not of paths.
+    // Every Sync that was found, with the Sync that depends on it. So the memory grows with the number of Syncs, not
+    // with the number of ways.
     let mut found: BTreeMap<ObjectKey, (Step, ObjectKey)> = BTreeMap::new();
     let mut next: Vec<ObjectKey> = vec![start.clone()];
     let waits_for = |key: &ObjectKey| -> Vec<Step> {
@@ -286,7 +290,7 @@ fn cycle(
     None
 }
 
-/// A way as text; the middle of a long one is left out.
+/// A way as text. The middle of a long way is left out.
 fn names(way: &[Step]) -> String {
     const SHOWN: usize = 6;
     let name = |steps: &[Step]| steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ");

@@ -1,5 +1,5 @@
-//! For the error of every stage: whether another try may help. What is tried again by itself is never reported as Stalled,
-//! and what needs somebody's help is.
+//! Tests, for the error of every stage, whether another try may help. A failure that is tried again by itself must
+//! never be reported as Stalled; a failure that needs somebody's help must be.
 
 use std::sync::Arc;
 
@@ -34,7 +34,8 @@ use crate::{
     status::{Progress, set_progress},
 };
 
-/// A table of errors: one line for each variant. Without a line for a new variant, it does not compile.
+/// A table of errors, with one line for each variant of an enum. If the line for a new variant is missing, the table
+/// does not compile.
 macro_rules! table {
     ($($variant:pat => $sample:expr, $terminal:literal;)*) => {{
         let is_in_the_table = |error: &_| match error { $($variant => {})* };
@@ -187,7 +188,7 @@ fn what_is_tried_again_is_never_stalled() {
     }
 }
 
-/// What holds a single object back, and whether the Sync is stalled if that is all there is.
+/// The causes that hold a single object back, and for each whether the Sync is Stalled if there is no other cause.
 fn causes() -> Vec<(Because, bool)> {
     let all = vec![
         (Because::Api(refused_with(422)), false),
@@ -211,7 +212,7 @@ fn causes() -> Vec<(Because, bool)> {
         (Because::Unasked(refused_with(403)), false),
     ];
     for (because, _) in &all {
-        // A new cause belongs into the table.
+        // This match does not compile if a new cause is missing here. A new cause belongs into the table above.
         match because {
             Because::Api(_)
             | Because::Unmanaged(_)

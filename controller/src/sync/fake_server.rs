@@ -20,21 +20,21 @@ use crate::{
     metrics::Metrics,
 };
 
-/// A fake API server with the answers that it was given. It answers any other request with 404 and no reason, as for a
-/// kind that is not served. Clones share everything.
+/// A fake API server. It gives the answers that were set for its requests, and answers any other request with 404 and
+/// without a reason, as an API server does for a kind that it does not serve. Clones share everything.
 #[derive(Clone, Default)]
 pub(crate) struct FakeServer(Arc<Inner>);
 
-/// A status code and a body.
+/// An answer: a status code and a body.
 type Answer = (u16, Value);
 
 #[derive(Default)]
 struct Inner {
     answers: Mutex<HashMap<String, Answer>>,
-    /// Answers that change after a request, by that request.
+    /// Answers that are changed when a request arrives, by this request.
     changes: Mutex<HashMap<String, (String, Answer)>>,
     requests: Mutex<Vec<(String, String)>>,
-    /// Requests that begin with this text are answered only when all of them have arrived.
+    /// Requests that begin with this text are answered only when as many as the barrier waits for have arrived.
     gathered: Mutex<Option<(String, Arc<Barrier>)>>,
 }
 
@@ -75,18 +75,18 @@ impl FakeServer {
         (server, client)
     }
 
-    /// `request` is `METHOD /path`.
+    /// Sets the answer to `request`, which is `METHOD /path`.
     pub(crate) fn answer(&self, request: &str, code: u16, body: Value) {
         let mut answers = self.0.answers.lock().unwrap();
         answers.insert(request.into(), (code, body));
     }
 
-    /// Changes the answer to `request` as soon as `first` was requested.
+    /// Changes the answer to `request` as soon as the request `first` has arrived.
     pub(crate) fn answer_after(&self, first: &str, request: &str, code: u16, body: Value) {
         self.0.changes.lock().unwrap().insert(first.into(), (request.into(), (code, body)));
     }
 
-    /// Requests that begin with `prefix` are answered only when `count` of them have arrived.
+    /// From now on, requests that begin with `prefix` are answered only when `count` of them have arrived.
     pub(crate) fn gather(&self, prefix: &str, count: usize) {
         *self.0.gathered.lock().unwrap() = Some((prefix.into(), Arc::new(Barrier::new(count))));
     }
@@ -96,7 +96,7 @@ impl FakeServer {
         self.0.requests.lock().unwrap().iter().map(|(request, _)| request.clone()).collect()
     }
 
-    /// The bodies of all requests `request`, in order.
+    /// The bodies of all requests that equal `request`, in order.
     pub(crate) fn bodies(&self, request: &str) -> Vec<String> {
         let requests = self.0.requests.lock().unwrap();
         requests.iter().filter(|(asked, _)| asked == request).map(|(_, body)| body.clone()).collect()

@@ -1,9 +1,9 @@
 //! Deletes a Sync: its objects are pruned first.
 //!
-//! Two cases are different. If the kind Sync itself is deleted, gitseal is being removed, and nothing is pruned. If the
-//! namespace of the Sync is deleted, Kubernetes deletes the objects in it. The rights that are needed to prune objects
-//! elsewhere may have been deleted already. Objects that cannot be pruned then stay, and an event names them, because a Sync
-//! must not keep a namespace from being deleted.
+//! There are two exceptions. If the kind Sync itself is deleted, gitseal is being removed, and nothing is pruned. If
+//! the namespace of the Sync is deleted, Kubernetes deletes the objects in this namespace, and the rights to prune
+//! objects in other namespaces may have been deleted already. A Sync must not keep a namespace from being deleted, so
+//! objects that cannot be pruned stay, and an event names them.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -27,23 +27,23 @@ use crate::{
 
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// How many objects an event names when they stay.
+/// How many of the objects that stay an event names.
 const NAMED: usize = 5;
 /// How often the write of the finalizer is tried if others write at the same time.
 const FINALIZER_TRIES: u32 = 4;
 
-/// Other things that are being deleted together with a Sync.
+/// What else is being deleted together with a Sync.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum GoesWith {
     /// Nothing.
     Nothing,
-    /// Its namespace.
+    /// The namespace of the Sync.
     Namespace,
     /// The kind Sync, with all Syncs.
     Kind,
 }
 
-/// The API server did not say what else is being deleted.
+/// The API server did not say what else is being deleted together with the Sync.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "nothing is pruned yet, because the API server did not say whether the namespace or the kind Sync is being \
@@ -63,10 +63,10 @@ impl StageError for GoesWithError {
     }
 }
 
-/// Why not everything was released.
+/// Why not all objects were pruned or handed over.
 struct NotAll {
     failure: Failure,
-    /// Another try may help.
+    /// Whether another try may help.
     transient: bool,
 }
 
@@ -77,14 +77,14 @@ impl From<Failure> for NotAll {
 }
 
 impl Pass<'_> {
-    /// Whether the Sync still needs the finalizer. It must be set before the first object is applied: without it, a
-    /// deleted Sync would leave its objects behind.
+    /// Whether the finalizer still has to be added to the Sync. This must be done before the first object is applied:
+    /// without the finalizer, a deleted Sync would leave its objects behind.
     pub(super) fn lacks_finalizer(&self) -> bool {
         !keeps_its_objects(self.sync) && !has_finalizer(self.sync.finalizers())
     }
 
-    /// Adds the finalizer and these annotations in one write. If somebody else wrote to the Sync in the meantime, it is
-    /// read again and the write is tried again, a few times.
+    /// Adds the finalizer and these annotations in one write. If somebody else wrote to the Sync in the meantime, the
+    /// Sync is read again, and the write is tried again a few times.
     pub(super) async fn add_finalizer(&self, annotations: Value) -> Result<(), ApiError> {
         let (resource, key) = (resource_of::<Sync>(), self.key);
         let mut seen = Cow::Borrowed(&self.sync.metadata);
@@ -104,11 +104,11 @@ impl Pass<'_> {
                 break;
             }
         }
-        // The watch will show the Sync as it is now.
+        // The watch will show the Sync's current state, and the Sync will be reconciled again.
         Err(ApiError::Answer("the Sync was changed meanwhile".into()))
     }
 
-    /// Prunes everything, then removes the finalizer.
+    /// Prunes all objects of the Sync, then removes the finalizer.
     pub(super) async fn finalize(&self, record: &mut Record) {
         let Self { ctx, sync, key, .. } = *self;
         if !has_finalizer(sync.finalizers()) {
@@ -144,7 +144,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Prunes what is to be deleted with the Sync.
+    /// Prunes the objects that are to be deleted with the Sync.
     async fn end(&self, record: &mut Record) -> Result<(), Failure> {
         let Self { ctx, sync, key, .. } = *self;
         let goes_with = self.goes_with().await?;
@@ -193,8 +193,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Reports the objects that stay because the namespace must not wait for them. In a namespace that is being deleted
-    /// no events can be created, so the event is about the Namespace itself.
+    /// Reports the objects that stay, because the deletion of the namespace must not wait for them. In a namespace that
+    /// is being deleted, no event can be created, so the event is about the Namespace itself.
     fn leave(&self, record: &Record, failure: &Failure) {
         let Self { ctx, key, .. } = *self;
         let note = format!(
@@ -217,8 +217,8 @@ impl Pass<'_> {
         ctx.events.publish(&namespace, EventType::Warning, "NotPruned", note);
     }
 
-    /// Finds out what else is being deleted. The controller asks with its own rights. If it may not ask, the log says so,
-    /// and the answer is [`GoesWith::Nothing`].
+    /// Finds out what else is being deleted together with the Sync. The controller asks with its own rights. If it may
+    /// not ask, it logs this, and the result is [`GoesWith::Nothing`].
     async fn goes_with(&self) -> Result<GoesWith, GoesWithError> {
         let Self { ctx, key, .. } = *self;
         let of_sync = resource_of::<Sync>();
@@ -232,7 +232,7 @@ impl Pass<'_> {
         Ok(if goes { GoesWith::Namespace } else { GoesWith::Nothing })
     }
 
-    /// Hands objects over to other Syncs that want them, and deletes the rest.
+    /// Hands objects over to the Syncs that want them, and deletes the other objects.
     async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
         let mut all: BTreeSet<_> = record.inventory.iter().map(|(id, _)| id.clone()).collect();
         let wanted = self.wanted_by_others(&all, &record.inventory, None).await;
@@ -243,7 +243,7 @@ impl Pass<'_> {
         let pruned = pruner.prune(&all, &mut record.inventory, &mut Vec::new()).await;
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
         match self.hand_over(pruner, &wanted.by, &mut record.inventory).await.failure() {
-            // The objects stay as they are. Syncs that want them take them when they can.
+            // After this time, the objects stay as they are. The Syncs that want these objects take them when they can.
             Some(failure) if began.elapsed() > WAITS_FOR => {
                 tracing::warn!(sync = %self.key, "{}; no Sync took it in time, so it stays as it is", failure.message);
             }
@@ -253,7 +253,7 @@ impl Pass<'_> {
         pruned.map_err(|error| NotAll { transient: error.is_transient(), failure: error.into() })
     }
 
-    /// Merges `metadata` into that of the Sync.
+    /// Merges `metadata` into the metadata of the Sync.
     pub(super) async fn patch_metadata(&self, metadata: Value) -> Result<(), ApiError> {
         let (resource, key) = (resource_of::<Sync>(), self.key);
         let patch = json!({ "metadata": metadata });
@@ -265,7 +265,7 @@ fn has_finalizer(finalizers: &[String]) -> bool {
     finalizers.iter().any(|finalizer| finalizer == crds::names::FINALIZER)
 }
 
-/// Whether the annotation says that the objects stay when the Sync is deleted. Then it needs no finalizer.
+/// Whether the annotation of the Sync says that its objects stay when it is deleted. Such a Sync needs no finalizer.
 fn keeps_its_objects(sync: &Sync) -> bool {
     asks_to_be_kept(&sync.metadata)
 }
@@ -305,7 +305,7 @@ fn named(record: &Record) -> String {
     }
 }
 
-/// The Sync no longer exists: its objects belong to nobody now.
+/// Forgets a Sync that no longer exists. Its objects belong to no Sync from now on.
 pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.queues.syncs.forget(key);
     ctx.drift.forget(key);

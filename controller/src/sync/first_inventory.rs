@@ -1,13 +1,13 @@
-//! The first inventory of a Sync, stored by the same write as its finalizer.
+//! Stores the first inventory of a Sync in the same write as the finalizer of the Sync.
 //!
-//! Before the first object is applied, the finalizer and the inventory must be stored. The finalizer is in the
-//! metadata, the inventory in the status, and the API server does not accept one write of both. So the first inventory
-//! is stored in an annotation, together with the finalizer, as `DIGEST.JSON`. `JSON` is what the status will contain.
-//! `DIGEST` is a digest of it and of the UID of the Sync, made with the cluster's key for digests. So only the
-//! controller can make this annotation, and it is valid only for this Sync.
+//! Before the first object is applied, the finalizer and the inventory must be stored. The finalizer is in the metadata
+//! and the inventory in the status, and the API server does not accept both in one write. So the first inventory is
+//! stored in an annotation, together with the finalizer, as `DIGEST.JSON`. `JSON` is what the status will contain.
+//! `DIGEST` is a digest of `JSON` and of the UID of the Sync, made with the cluster's key for digests. So only the
+//! controller can make this annotation, and the annotation is valid only for this Sync.
 //!
-//! The annotation is used until the status says which revision was attempted. Then it is removed, as soon as no Sync
-//! waits for a worker.
+//! The controller reads the annotation until the status says which revision was attempted. After that, the annotation
+//! is removed as soon as no Sync waits for a worker.
 
 use std::time::Duration;
 
@@ -21,22 +21,23 @@ use tokio::time::Instant;
 use super::{Pass, Record};
 use crate::{cluster::ApiError, keys::Keyring};
 
-/// The API server accepts 256 KiB of annotations. A longer inventory is stored in the status, which has more space.
+/// The longest annotation. The API server accepts only 256 KiB of annotations, so a longer inventory is stored in the
+/// status, which has more space.
 const MOST_BYTES: usize = 64 * 1024;
-/// How long the removal is put off while Syncs wait for a worker, or after it failed.
+/// How long the removal of the annotation is put off while Syncs wait for a worker, or after the removal failed.
 const LATER: Duration = Duration::from_secs(2);
 
 /// The work that a first pass is about to do.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct First {
-    /// The revision that it applies.
+    /// The revision that the pass applies.
     revision: String,
-    /// As in the status.
+    /// The inventory, in the form that it has in the status.
     inventory: Vec<InventoryEntry>,
 }
 
 impl First {
-    /// The value of the annotation; `None` if the inventory is too long for it.
+    /// The value of the annotation; `None` if the inventory is too long for an annotation.
     fn write(&self, keyring: &Keyring, uid: &str) -> Option<String> {
         let json = serde_json::to_string(self).expect("its keys are strings");
         (json.len() <= MOST_BYTES).then(|| format!("{}.{json}", digest(keyring, uid, &json)))
@@ -56,8 +57,8 @@ impl First {
     }
 }
 
-/// The status that is to be written next, if the annotation is used: the stored status, with the content of the
-/// annotation.
+/// The stored status with the content of the annotation, which is the status to write next. `None` if there is no such
+/// annotation, or if it is no longer needed.
 pub(super) fn with_status(keyring: &Keyring, sync: &Sync) -> Option<SyncStatus> {
     let First { revision, inventory } = First::read(keyring, sync)?;
     let stored = sync.status.clone().unwrap_or_default();
@@ -69,7 +70,7 @@ fn digest(keyring: &Keyring, uid: &str, json: &str) -> String {
 }
 
 impl Pass<'_> {
-    /// Stores `inventory` together with the finalizer, if the Sync has neither yet. Returns whether it did.
+    /// Stores `inventory` together with the finalizer, if the Sync has neither yet. Returns whether they were stored.
     pub(super) async fn store_first_inventory(
         &self,
         record: &Record,
@@ -87,7 +88,7 @@ impl Pass<'_> {
         Ok(true)
     }
 
-    /// Removes the annotation when the status has its content. Nothing waits for that.
+    /// Removes the annotation if the status has its content. Nothing waits for this removal.
     pub(super) async fn drop_first_inventory(&self, record: &Record) {
         let is_there = self.sync.annotations().contains_key(FIRST_INVENTORY);
         if !is_there || record.status.last_attempted_revision.is_none() {
@@ -135,7 +136,7 @@ mod tests {
         let text = first(2).write(&keyring, "uid-1").unwrap();
         let read = |sync: &Sync| First::read(&keyring, sync);
         assert_eq!(read(&sync("uid-1", Some(&text), Value::Null)), Some(first(2)));
-        // Conditions alone do not say what was applied.
+        // A status with only conditions does not say what was applied, so the annotation is still read.
         let told = json!({"conditions": [], "observedGeneration": 1});
         assert_eq!(read(&sync("uid-1", Some(&text), told)), Some(first(2)));
         let stored = json!({"lastAttemptedRevision": "main@sha1:1"});

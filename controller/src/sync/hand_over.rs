@@ -1,13 +1,13 @@
-//! Hands objects over: an object that left the folder of one Sync and is in the folder of another one is not deleted,
+//! Hands objects over: an object that left the folder of one Sync and is in the folder of another Sync is not deleted,
 //! and keeps its UID.
 //!
 //! Before anything is pruned, the controller looks for Syncs that want one of the objects. It reads the folders of all
-//! Syncs that still have something to apply, and it considers the Syncs that tried to apply one of the objects before
-//! and could not have it. If a Sync has another Repository and another namespace, its folder is read only if it has the
-//! controller's own rights. A commit that arrives during a pass may move the objects once more, so the pass reads the
-//! folders both at its own revision and at the newest one. If another Sync wants an object and may write it, the object is released for that Sync. It
-//! stays in the inventory of this Sync until its labels show that the other one has applied it. So at every moment, it
-//! is in some inventory.
+//! Syncs that still have something to apply, and also considers the Syncs that tried to apply one of these objects
+//! before and could not have it. If a Sync has another Repository and another namespace, its folder is read only if the
+//! Sync writes with the controller's own rights. A commit that arrives during a pass may move the objects once more, so
+//! the pass reads the folders both at its own revision and at the newest one. If another Sync wants an object and may
+//! write it, the object is released for that Sync. The object stays in the inventory of this Sync until its labels show
+//! that the other Sync has applied it. So at every moment, some inventory has the object.
 
 mod wants;
 
@@ -41,7 +41,7 @@ use crate::{
     render::{Patience, RenderError},
 };
 
-/// How long a prune waits for a folder that cannot be read: long enough that somebody can correct it.
+/// How long a prune waits for a folder that cannot be read. This is long enough for somebody to correct the folder.
 pub(super) const WAITS_FOR: Duration = Duration::from_secs(120);
 
 /// Why the objects in a folder are not known.
@@ -49,36 +49,38 @@ pub(super) const WAITS_FOR: Duration = Duration::from_secs(120);
 enum Unread {
     /// The folder cannot be read.
     Folder(Arc<str>),
-    /// There is no memory now. The next pass reads it first.
+    /// There is no memory now to read the folder. The next pass reads it first.
     NoMemory,
     /// The controller cannot read it now, which is not the fault of its owners.
     Unable(String),
 }
 
-/// Why it is not known whether a Sync may write an object.
+/// Why it is not known whether another Sync may write an object.
 enum Unasked {
     /// The API server did not answer about a Sync of another Repository and namespace. Such a Sync could cause this on
-    /// purpose, by giving the API server too much to do for its account.
+    /// purpose, by keeping the API server busy with requests of its service account.
     Stranger(ApiError),
-    /// The API server did not answer about any other Sync.
+    /// The API server did not answer about a Sync of the same Repository or namespace, or one with the controller's own
+    /// rights.
     Anybody(ApiError),
 }
 
 /// The facts about the objects that left a folder.
 #[derive(Default)]
 pub(super) struct Wanted {
-    /// The objects that are to be handed over, and to whom.
+    /// The objects that are to be handed over, each with the Sync that gets it.
     pub(super) by: BTreeMap<ObjectId, ObjectKey>,
-    /// Another Sync may want any of the objects, and its folder or account does not show whether it does. Its owners
-    /// must correct that.
+    /// Set if another Sync may want any of the objects, but its folder cannot be read, or its service account keeps the
+    /// API server from answering. The owners of the other Sync must correct this. The text says which Sync, and why.
     unsaid: Option<String>,
     /// Why the controller cannot find out whether another Sync wants any of the objects.
     unasked: Option<String>,
 }
 
 impl Wanted {
-    /// Why a prune has to wait, if it has to. If others must correct something, it waits only for a limited time, which
-    /// began at `since`. If the controller itself cannot find out, it waits until it can.
+    /// Why a prune has to wait, if it has to. If others must correct something, the prune waits only for a limited
+    /// time, which began at `since`. If the controller itself cannot find out which objects are wanted, the prune waits
+    /// until the controller can.
     pub(super) fn delay(&self, since: &mut Option<Instant>) -> Option<Failure> {
         if self.unsaid.is_none() {
             *since = None;
@@ -100,13 +102,13 @@ impl Wanted {
     }
 }
 
-/// Which of its objects a Sync is going to release, by its folder at one revision.
+/// Which of its objects a Sync is going to release, according to its folder at one revision.
 enum LetsGo {
-    /// All of them.
+    /// All its objects.
     Everything,
-    /// All except those in its folder.
+    /// All objects except those in the Sync's folder.
     AllBut(Arc<BTreeSet<ObjectId>>),
-    /// None, as far as is known.
+    /// No object, as far as is known.
     Nothing,
     /// Not known, because the controller cannot read its folder now.
     Unknown,
@@ -123,7 +125,8 @@ impl LetsGo {
 }
 
 impl Pass<'_> {
-    /// Which of the objects that `left` this Sync's folder another Sync wants. `snapshot` is that of this pass, if it has one.
+    /// Which of the objects that `left` this Sync's folder another Sync wants. `snapshot` is the snapshot of this pass,
+    /// if it has one.
     pub(super) async fn wanted_by_others(
         &self,
         left: &BTreeSet<ObjectId>,
@@ -150,7 +153,7 @@ impl Pass<'_> {
             match taker {
                 Ok(taker) => wanted.by.extend(taker.map(|taker| (id, taker))),
                 Err(Unasked::Stranger(error)) => drop(wanted.unsaid.get_or_insert_with(|| because(error))),
-                // The next questions would fail in the same way.
+                // The next questions would probably fail in the same way.
                 Err(Unasked::Anybody(error)) => {
                     wanted.unasked = Some(because(error));
                     break;
@@ -160,7 +163,7 @@ impl Pass<'_> {
         wanted
     }
 
-    /// The Syncs that have one of the objects `left`, or wait for one, as far as is remembered. For some of these Syncs,
+    /// The Syncs that have one of the objects `left`, or are remembered as waiting for one. For some of these Syncs,
     /// only a stored inventory says that they have the object.
     fn named_by_the_cluster(&self, left: &BTreeSet<ObjectId>) -> BTreeMap<ObjectId, Vec<Arc<Sync>>> {
         let live = &self.ctx.cluster.live;
@@ -171,8 +174,8 @@ impl Pass<'_> {
         named.filter(|(_, takers)| !takers.is_empty()).collect()
     }
 
-    /// Adds to `takers` the Syncs that have one of the objects `left` in their folders. Adds the folders whose objects are
-    /// not known yet to `wanted`.
+    /// Adds to `takers` the Syncs that have one of the objects `left` in their folders. If the objects of a folder
+    /// cannot be found out, `wanted` gets the reason.
     async fn named_in_folders(
         &self,
         left: &BTreeSet<ObjectId>,
@@ -210,9 +213,10 @@ impl Pass<'_> {
         }
     }
 
-    /// The folders of other Syncs that still have something to apply. The folders of Syncs that have nothing to do with this
-    /// one are not read. Otherwise, anybody could make the controller read large folders for other Syncs. Such a Sync gets an
-    /// object only if it waits for it, which is forgotten at a restart.
+    /// The folders of other Syncs that still have something to apply. The folders of Syncs that have nothing to do with
+    /// this Sync ([`Pass::is_stranger`]) are not read. Otherwise, anybody could make the controller read large folders
+    /// for other Syncs. A stranger gets an object only if it is remembered as waiting for the object, which is
+    /// forgotten at a restart.
     fn folders_to_apply(&self, snapshot: Option<&Arc<Snapshot>>) -> Vec<(ObjectKey, Arc<Sync>, Sourced)> {
         let mut folders = Vec::new();
         for other in self.ctx.syncs.state() {
@@ -230,8 +234,8 @@ impl Pass<'_> {
         folders
     }
 
-    /// The folder of `other` at the newest revision; then, if it is in the Repository of this pass and the pass is at an older
-    /// revision with another content of the folder, also at that one.
+    /// The folder of `other` at the newest revision. If `other` has the same Repository, and this pass is at an older
+    /// revision with another content of the folder, also the folder at this older revision.
     fn views(&self, other: &Sync, snapshot: Option<&Arc<Snapshot>>) -> Result<Vec<Sourced>, SourceError> {
         let sources = &self.ctx.sources;
         let newest = source::source(sources, self.ctx.tenancy.allow_cross_namespace, other)?;
@@ -240,7 +244,7 @@ impl Pass<'_> {
             repository == repository_of(self.sync) && snapshot.revision() != newest.snapshot.revision()
         };
         let older = snapshot.filter(is_older).and_then(|snapshot| {
-            // A folder that did not exist wanted nothing.
+            // A folder that did not exist at the older revision has no objects there.
             let content = sources.content_in(snapshot, &repository, &Target::of(other)).ok()?;
             let content = content_with_settings(content, other);
             let is_other = content != newest.content;
@@ -249,8 +253,8 @@ impl Pass<'_> {
         Ok([Some(newest), older].into_iter().flatten().collect())
     }
 
-    /// Whether the Sync has applied `content` completely, and nothing else since. The watch may show its status late. So if
-    /// one of its passes runs now, the answer is no.
+    /// Whether the Sync certainly has applied `content` completely, and nothing else since then. The watch may show the
+    /// status of the Sync late, so if a pass of this Sync is running, the result is false.
     fn has_surely_applied(&self, key: &ObjectKey, sync: &Sync, content: &str) -> bool {
         let is_in_record = |record: &tokio::sync::Mutex<Record>| {
             record.try_lock().is_ok_and(|record| record.content.as_deref() == Some(content))
@@ -258,7 +262,8 @@ impl Pass<'_> {
         has_applied(sync, content) && self.ctx.records.get(key).is_none_or(|record| is_in_record(&record))
     }
 
-    /// All objects in the folder of `other`. A pass that holds memory does not wait for more.
+    /// All objects in the folder of `other`. If this pass holds memory, it does not wait for more memory to read the
+    /// folder.
     async fn wants(&self, key: &ObjectKey, other: &Sync, sourced: Sourced) -> Result<Arc<BTreeSet<ObjectId>>, Unread> {
         let wants = &self.ctx.wants;
         if let Some(known) = wants.of(key, &sourced.content) {
@@ -300,9 +305,9 @@ impl Pass<'_> {
         Ok(ids)
     }
 
-    /// Reads the folders that the last pass could not read because it held memory itself. Now this pass holds none, and
-    /// can wait for its turn. So a neighbour that uses much memory delays a prune by one turn only. The objects in
-    /// these folders are remembered.
+    /// Reads the folders that the last pass could not read because it held memory itself. At this point, the pass holds
+    /// no memory, so it can wait for its turn. So a neighbour that uses much memory delays a prune by one turn only.
+    /// The objects in these folders are remembered.
     pub(super) async fn read_what_was_put_off(&self) {
         let put_off = self.ctx.wants.take_put_off(self.key);
         if put_off.is_empty() {
@@ -316,21 +321,21 @@ impl Pass<'_> {
             if let Ok(sourced) = sourced
                 && let Err(unread) = self.wants(&key, &other, sourced).await
             {
-                tracing::debug!(sync = %self.key, other = %key, ?unread, "its folder is not known");
+                tracing::debug!(sync = %self.key, other = %key, ?unread, "the objects in the folder of the other Sync are not known");
             }
         }
     }
 
-    /// Whether the Sync has nothing to do with this one: another Repository, another namespace, and a service account
-    /// of its own.
+    /// Whether `other` has nothing to do with this Sync: it has another Repository, another namespace, and a service
+    /// account of its own.
     fn is_stranger(&self, other: &Sync, key: &ObjectKey) -> bool {
         repository_of(other) != repository_of(self.sync)
             && key.namespace != self.key.namespace
             && self.like(other, key).identity().user().is_some()
     }
 
-    /// The first of `takers` that may write the object. A Sync that may not write it cannot keep it from being pruned.
-    /// Syncs in `unanswered` are not asked about again.
+    /// The first of `takers` that may write the object. A Sync that may not write the object cannot keep it from being
+    /// pruned. Syncs in `unanswered` are skipped, because the API server did not answer about them before.
     async fn first_that_may_take(
         &self,
         id: &ObjectId,
@@ -341,7 +346,7 @@ impl Pass<'_> {
         let Cluster { discovery, reviews, .. } = &self.ctx.cluster;
         let resource = match discovery.find_in_any_version(&id.group, version, &id.kind).await {
             Ok(resource) => Some(resource),
-            // No version of its kind is served now, so it is not pruned either.
+            // No version of the object's kind is served now, so the object is not pruned either.
             Err(DiscoveryError::UnknownKind { .. }) => None,
             Err(DiscoveryError::Request { source, .. }) => return Err(Unasked::Anybody(source)),
         };
@@ -366,8 +371,8 @@ impl Pass<'_> {
         failed.map_or(Ok(None), Err)
     }
 
-    /// Marks the objects in `held` that other Syncs are going to hand over. The Sync waits for them for a limited time,
-    /// which began at `since`. `snapshot` is that of this pass.
+    /// Marks the objects in `held` that other Syncs are going to hand over. The Sync waits for these objects for a
+    /// limited time, which began at `since`. `snapshot` is the snapshot of this pass.
     pub(super) async fn expect_hand_overs(
         &self,
         held: &mut [Held],
@@ -377,7 +382,7 @@ impl Pass<'_> {
         let (mut owners, mut letting_go) = (HashMap::new(), BTreeSet::new());
         for held in held.iter_mut().filter(|held| held.is_owned_by_another()) {
             let Some(owner) = self.ctx.cluster.live.owner(&held.id) else {
-                // It was released after the plan was made. That has woken this Sync.
+                // The object was released after the plan was made. The release has put this Sync into the queue.
                 held.was_released();
                 continue;
             };
@@ -402,8 +407,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Which objects the Sync `owner` is going to release: those that are not in its folder, at the newest revision or at that
-    /// of this pass.
+    /// Which objects the Sync `owner` is going to release: those that are not in its folder, at the newest revision or
+    /// at the revision of this pass.
     async fn lets_go(&self, owner: &ObjectKey, snapshot: &Arc<Snapshot>) -> Vec<LetsGo> {
         let Some(other) = self.ctx.syncs.get(&owner.to_ref()) else { return vec![LetsGo::Everything] };
         if other.metadata.deletion_timestamp.is_some() {
@@ -416,7 +421,7 @@ impl Pass<'_> {
             all.push(match self.wants(owner, &other, sourced).await {
                 Ok(wants) => LetsGo::AllBut(wants),
                 Err(Unread::NoMemory | Unread::Unable(_)) => LetsGo::Unknown,
-                // It has applied this content, so its objects stay.
+                // The Sync has already applied this content of its folder, so it keeps its objects.
                 Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
                 Err(Unread::Folder(_)) => LetsGo::Everything,
             });
@@ -424,8 +429,8 @@ impl Pass<'_> {
         all
     }
 
-    /// Wakes the Sync `owner` if it has nothing else to do, because it does not know that this Sync wants an object
-    /// that left its folder.
+    /// Makes the Sync `owner` run a pass if it has nothing else to do. Otherwise, it would not notice that this Sync
+    /// wants an object that left the folder of `owner`.
     fn wake_if_done(&self, owner: &ObjectKey) {
         let Self { ctx, .. } = *self;
         let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return };
@@ -436,7 +441,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Releases the objects that others want, and removes those from the inventory that others have applied.
+    /// Releases the objects that other Syncs want, and removes from the inventory the objects that other Syncs have
+    /// applied.
     pub(super) async fn hand_over(
         &self,
         pruner: &Pruner<'_>,
@@ -466,7 +472,7 @@ impl Pass<'_> {
                     goes.push((id, to));
                 }
                 Err(error) => {
-                    tracing::warn!(sync = %self.key, object = %id, %error, "it could not be found out which Sync wants this object, so it is not pruned");
+                    tracing::warn!(sync = %self.key, object = %id, %error, "the controller could not find out to which Sync this object belongs, so it is not pruned");
                     on_its_way.to_others.push((id, to));
                 }
             }
@@ -475,17 +481,17 @@ impl Pass<'_> {
     }
 }
 
-/// Objects that were released for other Syncs, which have not applied them yet. Until then they stay in the inventory.
+/// Objects that were released for other Syncs. They stay in the inventory until the other Syncs have applied them.
 #[derive(Default)]
 pub(super) struct OnItsWay {
-    /// For Syncs that may take them at any moment.
+    /// Objects for Syncs that may take them at any moment.
     to_others: Vec<(ObjectId, ObjectKey)>,
-    /// For suspended Syncs, which take nothing until they are resumed.
+    /// Objects for suspended Syncs, which take nothing until they are resumed.
     to_suspended: Vec<(ObjectId, ObjectKey)>,
 }
 
 impl OnItsWay {
-    /// The failure that says what is waited for, if anything is.
+    /// The failure that says which objects are still to be taken, if there are any.
     pub(super) fn failure(&self) -> Option<Failure> {
         let message = match (moved(&self.to_others), moved(&self.to_suspended)) {
             (Some(moved), _) => format!("{moved}, and is handed over without a change"),
@@ -495,8 +501,9 @@ impl OnItsWay {
         Some(Failure { waits: true, message, ..Failure::new(Stage::Prune, "HandingOver") })
     }
 
-    /// Waits for a limited time, which began at `since`, for the Syncs that can take the objects. The result names the
-    /// objects that are not waited for.
+    /// The failure while the Sync waits, for a limited time that began at `since`, for Syncs that can take the objects.
+    /// After this time, and for suspended Syncs, the result is a text that names the objects that are no longer waited
+    /// for.
     pub(super) fn settle(&self, since: &mut Option<Instant>) -> Result<Option<String>, Failure> {
         let suspended = moved(&self.to_suspended)
             .map(|moved| format!("{moved}, which is suspended, and stays as it is until that Sync takes it"));
@@ -517,7 +524,7 @@ impl OnItsWay {
     }
 }
 
-/// The first object, how many more there are, and the Sync that they move to.
+/// A text with the first object, how many more there are, and the Sync that the first one moves to.
 fn moved(objects: &[(ObjectId, ObjectKey)]) -> Option<String> {
     let (id, to) = objects.first()?;
     let more = match objects.len() - 1 {
@@ -569,7 +576,7 @@ mod tests {
         assert!(OnItsWay::default().failure().is_none());
     }
 
-    /// The delay of a prune that has already waited for its longest time.
+    /// The delay of a prune that has already waited for the longest time.
     fn delayed(wanted: &Wanted, since: &mut Option<Instant>) -> Option<Failure> {
         *since = since.and_then(|since| since.checked_sub(WAITS_FOR));
         wanted.delay(since)
@@ -593,7 +600,7 @@ mod tests {
         assert!(failure.waits && failure.may_pass && failure.message.contains("no memory now"), "{}", failure.message);
         assert!(!failure.message.contains("continues without"), "{}", failure.message);
         assert_eq!(since, None, "no time runs");
-        // Neither cause changes the time limit of the other.
+        // The two causes do not change each other's time limits.
         let both = Wanted { unasked, unsaid: Some("Sync ns/broken cannot be read".to_owned()), ..Wanted::default() };
         assert!(both.delay(&mut since).is_some() && since.is_some());
         assert!(delayed(&both, &mut since).is_some());

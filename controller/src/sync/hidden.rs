@@ -1,5 +1,6 @@
-//! Objects that are no longer applied only because their file is hidden: it was renamed, or an older version applied hidden
-//! files. It is not known whether they should be deleted, so they stay, and the Sync says what to do.
+//! Keeps objects that are no longer applied only because their file is hidden: the file was renamed, or an older
+//! version of gitseal applied hidden files. It is not known whether such objects should be deleted, so they stay, and
+//! the Sync says what to do.
 
 use std::sync::Arc;
 
@@ -9,10 +10,11 @@ use pipeline::{Failure, Plan, Stage, StageError as _, path_of, prune::stays_in_h
 use super::Pass;
 
 impl Pass<'_> {
-    /// Removes objects in hidden files of the folder from the prune, and says why they stay.
+    /// Removes objects that are in hidden files of the folder from the prune. Returns why they stay.
     ///
     /// # Errors
-    /// The hidden files cannot be read, now or ever, so nothing may be pruned: an object may have moved into one of them.
+    /// The hidden files cannot be read, for now or for ever. Nothing may be pruned in this case, because an object may
+    /// have moved into one of these files.
     pub(super) async fn keep_hidden(&self, plan: &mut Plan, snapshot: &Snapshot) -> Result<Option<String>, Failure> {
         if plan.prune.is_empty() {
             return Ok(None);
@@ -21,7 +23,7 @@ impl Pass<'_> {
             Ok(hidden) => hidden,
             Err(error) if error.is_terminal() => {
                 let message = format!(
-                    "nothing is pruned: an object may have moved into a hidden file of the folder, and those cannot be read \
+                    "nothing is pruned: an object may have moved into a hidden file of the folder, and the hidden files cannot be read \
                      ({error}); list the hidden files that are not manifests in .gitsealignore"
                 );
                 return Err(Failure { terminal: true, message, ..Failure::new(Stage::Prune, error.reason()) });
@@ -37,7 +39,7 @@ impl Pass<'_> {
             }
         };
         plan.prune.retain(|id| !hidden.contains_key(id));
-        // The Secret of a SealedSecret comes from the same place, and is not named.
+        // The Secret of a SealedSecret is not named, because its SealedSecret is.
         let mut told = hidden.iter().filter(|(id, _)| !(id.is_secret() && hidden.contains_key(&id.sealed_secret())));
         let Some((id, at)) = told.next() else { return Ok(None) };
         let more = match told.count() {

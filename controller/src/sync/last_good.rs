@@ -1,4 +1,4 @@
-//! While the newest revision cannot be applied, drift is put back from the last good one.
+//! Heals drift from the last good revision while the newest revision cannot be applied.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,8 +13,8 @@ use super::{Pass, Record, carry_out::Outcome, source::Sourced};
 use crate::context::InStore as _;
 
 impl Pass<'_> {
-    /// Puts back what drifted from the last good revision. Objects that are not in this revision are neither created,
-    /// changed nor pruned. Objects that cannot be put back wait for the next try.
+    /// Puts back the objects that drifted, as they are in the last good revision. Objects that are not in this revision
+    /// are neither created, changed nor pruned. Objects that cannot be put back wait for the next try.
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
         let live = &self.ctx.cluster.live;
         let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());

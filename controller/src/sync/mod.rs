@@ -1,4 +1,5 @@
-//! Reconciles Syncs: makes the cluster as the Sync's folder says. The steps for one Sync, in their order:
+//! Reconciles Syncs: brings the cluster to the state that the folder of a Sync describes. These are the steps for one
+//! Sync, in their order:
 //!
 //! ```text
 //! source      which snapshot of which folder
@@ -77,15 +78,17 @@ use crate::{
     status::{Progress, reference, requested_at},
 };
 
-/// The pause after the first failure. It doubles each time, up to the Sync's interval.
+/// The pause after the first failure. The pause doubles with each further failure, up to the Sync's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest pause if the cause may be gone at any moment. With the pass that follows, it takes less than 15 s.
+/// The longest pause if the cause of a failure may be gone at any moment. The pause and the next pass together take
+/// less than 15 s.
 const MAY_PASS: Duration = Duration::from_secs(10);
-/// How long a Sync is new: a Repository that does not exist yet may be created together with it.
+/// How long a Sync counts as new. While it is new, a missing Repository is not reported, because it may be created
+/// together with the Sync.
 const IS_NEW: Duration = Duration::from_secs(3);
-/// The same, for comparisons of timestamps, which are in whole seconds.
+/// [`IS_NEW`] as a signed duration, for comparisons of timestamps.
 const IS_NEW_FOR: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
-/// If the API server has not answered for this long, passes wait until it does.
+/// If the API server has not answered for this long, passes wait until it answers.
 const AWAY: Duration = Duration::from_secs(10);
 
 /// One reconcile of one Sync.
@@ -93,7 +96,8 @@ struct Pass<'a> {
     ctx: &'a Arc<Context>,
     sync: &'a Sync,
     key: &'a ObjectKey,
-    /// The memory that the objects of the plan take from the budget. It is given back at the end.
+    /// The objects of the plan, with the memory that they take from the budget. The memory is given back at the end of
+    /// the pass.
     memory: Mutex<Option<Arc<Rendered>>>,
 }
 
@@ -103,7 +107,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return finalize::forget(&ctx, &key).await;
     };
     if ctx.api.leadership().reach().away_for().is_some_and(|away| away > AWAY) {
-        // `start/outage.rs` asks the API server until it answers. Nothing is rendered before that.
+        // `start/outage.rs` asks the API server until it answers. Until then, nothing is rendered.
         return ctx.queues.syncs.add_after(key, FIRST_RETRY);
     }
     let record = match ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, &sync)) {
@@ -112,7 +116,8 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     };
     let mut record = record.lock().await;
     if record.uid != sync.metadata.uid {
-        // The record is of a deleted Sync of the same name: the watch showed its end and the new one at the same time.
+        // The record is that of a deleted Sync with the same name: the watch showed the deletion and the new Sync at
+        // the same time.
         drop(record);
         finalize::forget(&ctx, &key).await;
         return ctx.queues.syncs.add(key);
@@ -120,14 +125,14 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let sync = if ctx.records.take_doubt(&key) {
         match restored::rebuild(&ctx, &key, &mut record).await {
             Ok(Some(stored)) => stored,
-            // The Sync no longer exists; the watch will show this in a moment.
+            // The Sync no longer exists, as the watch will show in a moment.
             Ok(None) => return,
             Err(RebuildError::NotUnderstood(entry)) => {
                 ctx.records.doubt(key.clone());
                 return not_understood(&ctx, &sync, &key, &entry).await;
             }
             Err(RebuildError::Api(error)) => {
-                tracing::warn!(sync = %key, %error, "what is stored could not be read");
+                tracing::warn!(sync = %key, %error, "the stored Sync could not be read");
                 ctx.records.doubt(key.clone());
                 return ctx.queues.syncs.add_after(key, FIRST_RETRY);
             }
@@ -144,7 +149,7 @@ impl Pass<'_> {
         Pass { ctx: self.ctx, sync, key, memory: Mutex::default() }
     }
 
-    /// Holds this memory until the pass ends, instead of what was held before.
+    /// Holds the memory of `rendered` until the pass ends, instead of the memory that was held before.
     fn holds(&self, rendered: Option<Arc<Rendered>>) {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = rendered;
     }
@@ -159,7 +164,7 @@ impl Pass<'_> {
             return self.finalize(record).await;
         }
         if sync.spec.suspend {
-            // The pass after the resume finds everything that drifted in the meantime.
+            // When the Sync is resumed, a pass finds everything that drifted in the meantime.
             ctx.drift.forget(key);
             ctx.cluster.live.stop_looking_out(key);
             return self.acknowledge(record, None).await;
@@ -171,15 +176,16 @@ impl Pass<'_> {
         let sourced = match sourced {
             Ok(sourced) => known_as(sourced, record),
             Err(SourceError::Pending(_)) => return,
-            // Whoever applies both at once is not told that the Repository is missing: the watches may show the Sync first.
+            // The watches may show a new Sync before the Repository that was created together with it. So a missing
+            // Repository is not reported at once.
             Err(SourceError::NoRepository(_)) if self.is_new() => {
                 return self.come_back(Some(Instant::now() + IS_NEW));
             }
             Err(error) => return self.without_source(record, error).await,
         };
         self.admit_request(record);
-        // Drift is taken only here, where there is a source. So objects that drift while there is none are put back
-        // later.
+        // Drift is taken only if there is a source. Objects that drift while there is no source stay noted and are put
+        // back later.
         let (drifted, next_heal) = if self.ends_pauses(record) {
             (ctx.drift.take_all(key), None)
         } else {
@@ -213,8 +219,8 @@ impl Pass<'_> {
         created.is_some_and(|created| jiff::Timestamp::now().duration_since(created.0).abs() < IS_NEW_FOR)
     }
 
-    /// Puts the Sync into the queue for `next`. This is needed even if that time is not new, because the queue may have
-    /// returned the Sync for an earlier time that was put off since.
+    /// Puts the Sync into the queue for the time `next`. This is needed even if `next` did not change, because the
+    /// queue forgets a key's time when it gives out the key.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());
@@ -222,12 +228,13 @@ impl Pass<'_> {
         }
     }
 
-    /// There is no snapshot to render. The objects that were applied last stay as they are.
+    /// Reports that there is no snapshot to render. The objects that were last applied stay as they are.
     async fn without_source(&self, record: &mut Record, error: SourceError) {
         let is_path = matches!(error, SourceError::Path { .. });
         let failure = Failure::from(error);
         let is_news = is_news(record, &failure) || self.has_request(record);
-        // When the folder is back, this is reported even if it did not change.
+        // The content is forgotten, so that a pass runs and reports success when the folder can be read again, even if
+        // it did not change.
         record.content = None;
         record.failed_content = None;
         if is_path {
@@ -271,15 +278,15 @@ impl Pass<'_> {
         annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == revision)
     }
 
-    /// Whether somebody requests something that was not handled yet. It counts as handled also if the answer could not be
-    /// stored. Otherwise, a Sync whose status is too large to be stored would count as requested for ever, and no pause
-    /// would have an effect.
+    /// Whether there is a request that was not handled yet. A request counts as handled even if the answer could not be
+    /// stored. Otherwise, a Sync whose status is too large to be stored would have an open request for ever, and no
+    /// pause would have an effect.
     fn has_request(&self, record: &Record) -> bool {
         let requested = requested_at(self.sync);
         requested.is_some() && requested != record.next.last_handled_reconcile_at.as_deref()
     }
 
-    /// A request that was not handled yet ends the pauses, unless another one did so a moment ago.
+    /// Lets a request that was not handled yet end the pauses, unless another request did so a moment ago.
     fn admit_request(&self, record: &mut Record) {
         if let Some(request) = requested_at(self.sync).filter(|_| self.has_request(record)) {
             record.requests.admit(request, Instant::now());
@@ -291,16 +298,16 @@ impl Pass<'_> {
         self.has_request(record) && requested_at(self.sync).is_some_and(|request| record.requests.is_admitted(request))
     }
 
-    /// When a request is handled that came too soon after another one. `None` if there is none, or no pause that it would
-    /// end.
+    /// When a request will be handled that came too soon after another one. `None` if there is no such request, or no
+    /// pause that it would end.
     fn request_waits(&self, record: &Record) -> Option<Instant> {
         let is_too_soon = self.has_request(record) && !self.ends_pauses(record);
         let has_pause = || record.content.is_none() || !self.ctx.drift.put_off(self.key, [], Instant::now()).is_empty();
         record.requests.due().filter(|_| is_too_soon && has_pause())
     }
 
-    /// The objects that are put back later, because somebody keeps changing them. `drifted` are objects that are already
-    /// known to have drifted. Somebody who requested this pass does not wait.
+    /// The objects that are put back later, because somebody keeps changing them. `drifted` are objects that are
+    /// already known to have drifted. If somebody requested this pass, nothing is put back later.
     fn put_off<'i>(&self, record: &Record, drifted: impl IntoIterator<Item = &'i ObjectId>) -> BTreeSet<ObjectId> {
         if self.ends_pauses(record) {
             return BTreeSet::new();
@@ -308,7 +315,7 @@ impl Pass<'_> {
         self.ctx.drift.put_off(self.key, drifted, Instant::now())
     }
 
-    /// One pass through the pipeline over all of the folder, or over what drifted, and its report.
+    /// Runs one pass through the pipeline, over the whole folder or over the objects that drifted, and reports it.
     async fn pass(&self, record: &mut Record, mut sourced: Sourced, scope: Scope<'_>) {
         let (ctx, started) = (self.ctx, std::time::Instant::now());
         let mut outcome = Outcome::default();
@@ -367,12 +374,12 @@ impl Pass<'_> {
                 }
                 record.content = None;
                 record.failed_content = Some(sourced.content.clone());
-                // A request for another try must not make the next automatic try later.
+                // If somebody requested this try, its failure does not make the next automatic try later.
                 record.failures = if is_asked { record.failures.max(1) } else { record.failures + 1 };
                 let longest = self.interval();
                 let pause = match failure.terminal {
                     true => longest,
-                    // The API server is the cause, not Git, and it may answer again at any moment.
+                    // The cause is the API server and not Git, and the API server may answer again at any moment.
                     false if passes::unanswered_so_far() > 0 => backoff::outage(record.failures),
                     false if failure.may_pass => backoff::pause(record.failures, FIRST_RETRY, longest.min(MAY_PASS)),
                     false => backoff::pause(record.failures, FIRST_RETRY, longest),
@@ -391,13 +398,15 @@ impl Pass<'_> {
                 ctx.queues.syncs.add_after(self.key.clone(), pause + Duration::from_millis(1));
             }
         }
-        // A commit may have arrived before the dependencies of the folder were known.
+        // During the pass, before it was known what the folder depends on, a commit may have changed something that it
+        // depends on.
         if content_of(&ctx.sources, self.sync).is_some_and(|now| now != sourced.content) {
             ctx.queues.syncs.add(self.key.clone());
         }
     }
 
-    /// A pass applied everything that it could: the whole folder, or what comes before the waves that wait for health.
+    /// Records and reports a pass that applied everything that it could: the whole folder, or everything before the
+    /// waves that wait for health.
     async fn went_well(&self, record: &mut Record, sourced: &Sourced, scope: Scope<'_>, outcome: &Outcome) {
         let revision = sourced.revision.to_string();
         record.failures = 0;
@@ -415,7 +424,8 @@ impl Pass<'_> {
             if scope == Scope::Folder {
                 report::remember_part(record, sourced, outcome);
             }
-            // The plan puts back only objects that are as in this revision.
+            // The pass put back only objects that did not change in this revision. Other objects are put back from the
+            // last good revision.
             self.heal_from_last_good(record).await;
         } else {
             self.ctx.wants.forget(self.key);
@@ -432,7 +442,7 @@ impl Pass<'_> {
         self.poll_health(record, &revision).await;
     }
 
-    /// The pipeline.
+    /// Runs the pipeline from the dependencies to the prune.
     async fn run(
         &self,
         record: &mut Record,
@@ -445,29 +455,29 @@ impl Pass<'_> {
         }
         self.read_what_was_put_off().await;
         let mut plan = self.prepare(sourced, &record.inventory, scope).await?;
-        // A pause for one object does not become shorter because Git changes another object.
+        // A commit that changes another object does not end the pause of an object.
         let later = self.put_off(record, plan.heals());
         plan = plan.put_off(&later);
         if scope != Scope::Folder {
             plan = plan.heal_only(&record.inventory);
         }
         let revision = sourced.revision.to_string();
-        // Boxed, because most reconciles do not get here and need no space for this.
+        // The future is boxed, because most reconciles do not get here and need no space for it.
         Box::pin(self.carry_out(record, plan, (&sourced.snapshot, &revision), outcome)).await
     }
 
-    /// `stage` is about to begin. The returned timer measures how long it takes.
+    /// Notes that `stage` is about to begin. The returned timer measures how long the stage takes.
     fn begin(&self, stage: Stage) -> StageTimer<'_> {
         self.ctx.begin(stage, self.key)
     }
 }
 
-/// A pass made no progress and was stopped at `stage`. The record of the Sync is dropped, as by a restart, and its status
-/// says what happened.
+/// Handles a pass that made no progress and was stopped at `stage`. The record of the Sync is dropped, as at a restart,
+/// and the status of the Sync says what happened.
 pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after: Duration) {
     ctx.metrics.reconciled("Sync", "PassOverran");
-    // Nobody holds the record any more. Its objects are still claimed and in the status; the watch may not have shown
-    // that status yet.
+    // The stopped pass no longer holds the record. The objects are still claimed, and the stored status has them, but
+    // the watch may not have shown this status yet.
     ctx.records.remove(key);
     ctx.records.doubt(key.clone());
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
@@ -484,8 +494,8 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
         .await;
 }
 
-/// If the content of a folder failed, or was applied only in part, it keeps the revision in which it first appeared, also
-/// in later revisions. So commits to other folders do not change which revision has to be confirmed.
+/// If the content of a folder failed, or was applied only in part, it keeps the revision in which it first appeared,
+/// even when there are later revisions. So commits to other folders do not change which revision has to be confirmed.
 fn known_as(mut sourced: Sourced, record: &Record) -> Sourced {
     let is_in_part = record.content.as_ref() == Some(&sourced.content) && record.barrier.is_some();
     if (is_in_part || record.failed_content.as_ref() == Some(&sourced.content))
@@ -501,15 +511,15 @@ fn is_news(record: &Record, failure: &Failure) -> bool {
         .is_none_or(|ready| ready.reason != failure.reason || ready.message != failure.message)
 }
 
-/// The sealing keys changed: Syncs that held something back because a key was missing try again.
+/// Makes Syncs try again after the sealing keys changed, if they held something back because a key was missing.
 pub(crate) fn retry_held(ctx: &Context) {
     for sync in ctx.syncs.state() {
         let key = ObjectKey::of(&*sync);
         let Some(record) = ctx.records.get(&key) else {
             continue;
         };
-        // If a pass is running, it may have begun before the new key was there, and it is not known yet whether it
-        // holds something back.
+        // A pass that is running may have begun before the new key was read, and it is not known yet whether it will
+        // hold something back. So its Sync tries again, too.
         if record.try_lock().map_or(true, |record| record.holds) {
             ctx.retries.wake(&key);
             ctx.queues.syncs.add(key);
@@ -517,7 +527,7 @@ pub(crate) fn retry_held(ctx: &Context) {
     }
 }
 
-/// How often a Sync is looked at when nothing changes.
+/// How often the whole folder of a Sync is compared with the cluster when nothing changes.
 fn interval(spec: &SyncSpec) -> Duration {
     duration(&spec.interval).unwrap_or(Duration::from_secs(600)).max(SyncSpec::SHORTEST_INTERVAL)
 }

@@ -1,11 +1,12 @@
-//! An observer that is called when a stage begins.
+//! Lets others observe the stages of passes.
 
 use crds::ObjectKey;
 use pipeline::Stage;
 
 use crate::passes::Patience;
 
-/// Called when a stage begins. For measurements, and for tests that kill the process at a given stage.
+/// An observer that is called when a stage begins. It is used for measurements, and for tests that kill the process at
+/// a given stage.
 pub trait StageObserver: Send + Sync {
     /// `stage` is about to begin for the Sync `namespace/name`.
     fn begins(&self, stage: Stage, sync: &ObjectKey);
@@ -15,7 +16,7 @@ pub trait StageObserver: Send + Sync {
     }
 }
 
-/// Observes nothing.
+/// An observer that does nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

@@ -1,7 +1,7 @@
-//! Orphans: objects that were applied for a Sync and are not in its inventory, so nothing will prune them.
+//! Reports orphans: objects that were applied for a Sync and are not in its inventory, so that nothing will prune them.
 //!
-//! This happens only if the API server's store was restored, if somebody edited a status, or by a fault of the
-//! controller. Orphans are reported and not deleted: people decide about them.
+//! An object becomes an orphan only if the API server's store was restored, if somebody edited the status of the Sync,
+//! or by a fault of the controller. Orphans are reported and not deleted, because people have to decide about them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,9 +19,9 @@ use crate::{
     status::reference,
 };
 
-/// How often the index of live objects is searched. It is in memory.
+/// How often the index of live objects, which is in memory, is searched.
 const PAUSE: Duration = Duration::from_secs(15);
-/// How long a Sync gets no second event about orphans.
+/// The shortest time between two events about orphans of the same Sync.
 const AGAIN: Duration = Duration::from_secs(3600);
 /// How many objects an event names.
 const NAMED: usize = 5;
@@ -60,7 +60,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
 struct Told(BTreeMap<ObjectKey, (BTreeSet<ObjectId>, Instant)>);
 
 impl Told {
-    /// Whether to report for the Sync now. If so, it is remembered as reported.
+    /// Whether to report the orphans of the Sync now. If so, they are remembered as reported.
     fn is_news(&mut self, sync: &ObjectKey, orphans: &BTreeSet<ObjectId>, now: Instant) -> bool {
         let is_told = self.0.get(sync).is_some_and(|(known, at)| known == orphans || now.duration_since(*at) < AGAIN);
         if !is_told {
@@ -69,7 +69,8 @@ impl Told {
         !is_told
     }
 
-    /// Forgets Syncs without orphans, but not too soon: labels that come and go must not give an event each time.
+    /// Forgets Syncs that no longer have orphans, but not too soon: if labels come and go, there must not be an event
+    /// each time.
     fn forget(&mut self, lasting: &BTreeMap<ObjectKey, BTreeSet<ObjectId>>, now: Instant) {
         self.0.retain(|sync, (_, at)| lasting.contains_key(sync) || now.duration_since(*at) < AGAIN);
     }
@@ -79,13 +80,13 @@ impl Told {
 /// reported.
 struct Places<'a> {
     namespaces: BTreeSet<String>,
-    /// Whether it writes as a service account. Then it has no objects without a namespace.
+    /// Whether the Sync writes as a service account. Objects without a namespace are not reported for such a Sync.
     is_bound: bool,
     sync: &'a Sync,
 }
 
 impl<'a> Places<'a> {
-    /// `is_bound` says whether the Sync writes as a service account.
+    /// The namespaces of `sync`. `is_bound` says whether the Sync writes as a service account.
     fn of(sync: &'a Sync, is_bound: bool) -> Self {
         let inventory = sync.status.iter().flat_map(|status| &status.inventory);
         let namespaces = inventory.filter_map(|entry| ObjectId::from_inventory(&entry.id)?.namespace).collect();
@@ -99,7 +100,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The orphans that were there at the last search and still are.
+/// The orphans that were found both at the last search and at this one.
 fn lasting(
     before: &BTreeMap<ObjectKey, BTreeSet<ObjectId>>,
     now: &BTreeMap<ObjectKey, BTreeSet<ObjectId>>,

@@ -1,4 +1,4 @@
-//! Waits for health without polling: the watch shows when an object should be checked again.
+//! Checks the health of objects. A watch shows when an object should be checked again, so objects are not polled.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,18 +16,19 @@ use pipeline::{
 use super::{Pass, Record, carry_out::Outcome, record::SeenPods, report::WAITING_FOR_HEALTH};
 use crate::{cluster::Api, fair::Asker, status::Progress};
 
-/// Objects often become healthy at once. So a status that says "waiting" is written only after this time.
+/// The time after which a status that says "waiting" is written. Objects often become healthy sooner, so that this
+/// status is not needed.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
-/// When an object that could not be read is read again.
+/// The time after which an object that could not be read is read again.
 const READS_AGAIN: Duration = Duration::from_secs(5);
 
-/// How long the watch is trusted to show that nobody has written an object since it was made.
+/// For how long after an object was created the watch is relied on to show that nobody has written to the object.
 const UNREAD: Duration = Duration::from_secs(30);
 
-/// How many Pods of one object are read. There may be thousands, and each may be as large as a request.
+/// How many Pods of one object are read. There may be thousands of Pods, and each may be as large as a request.
 const PODS: usize = 10;
-/// How soon they are read again.
+/// The shortest time between two reads of the Pods of an object.
 const PODS_AGAIN: Duration = Duration::from_secs(5);
 
 /// An object that is not healthy.
@@ -35,12 +36,12 @@ const PODS_AGAIN: Duration = Duration::from_secs(5);
 struct Unhealthy {
     id: ObjectId,
     why: String,
-    /// The selector of its Pods, if it has any.
+    /// The selector of the object's Pods, if it has any.
     pods: Option<String>,
 }
 
 impl Pass<'_> {
-    /// From now on, a change of one of the pending objects puts the Sync into the queue.
+    /// Makes each change of a pending object put the Sync into the queue.
     pub(super) fn await_health(&self, record: &mut Record) {
         record.pending_since.get_or_insert_with(Instant::now);
         for id in record.pending.keys() {
@@ -48,8 +49,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Checks the objects whose health is awaited, except those of waves that wait for others of them. The watch shows when to
-    /// check again. If nothing is left that the next wave waits for, a pass begins with it.
+    /// Checks the objects whose health is awaited, except objects of waves that still wait. The watch shows when to
+    /// check again. If the next wave no longer waits for anything, another pass begins.
     pub(super) async fn poll_health(&self, record: &mut Record, revision: &str) {
         let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Health);
@@ -78,12 +79,12 @@ impl Pass<'_> {
                             pods = pods::selector(&id, &object);
                             health::assess(&id, &object)
                         }
-                        // The Job ended, because otherwise it would still exist. Whether it succeeded cannot be known
-                        // any more.
+                        // The Job ended, because otherwise it would still exist. Whether it succeeded can no longer be
+                        // found out.
                         Err(error) if error.is_not_found() && ctx.cluster.live.has_expired(&id) => Health::Current,
-                        Err(error) if error.is_not_found() => Health::InProgress("it is not there".into()),
+                        Err(error) if error.is_not_found() => Health::InProgress("it does not exist".into()),
                         Err(error) => {
-                            // No watch shows when it can be read again.
+                            // No watch shows when the object can be read again, so the Sync comes back after a pause.
                             if error.is_transient() {
                                 self.come_back(Some(Instant::now() + READS_AGAIN));
                             }
@@ -108,16 +109,16 @@ impl Pass<'_> {
             }
         }
         if record.barrier.is_some() && !record.next_wave_waits() {
-            // The objects of the next wave have as much time as those of this one.
+            // The objects of the next wave get as much time to become healthy as the objects of this wave.
             record.pending_since = None;
             ctx.retries.wake(key);
             return ctx.queues.syncs.add(key.clone());
         }
         if record.content.is_none() {
-            // The failure of the last pass stays in the status.
+            // The last pass failed. Its failure stays in the status.
             return;
         }
-        // What the next wave waits for comes first.
+        // Objects that the next wave waits for are reported first.
         let holds = |object: &Unhealthy| record.barrier.as_ref().is_some_and(|all| all.awaited.contains(&object.id));
         failed.sort_by(|a, b| holds(b).cmp(&holds(a)).then_with(|| a.cmp(b)));
         waiting.sort_by(|a, b| holds(b).cmp(&holds(a)).then_with(|| a.cmp(b)));
@@ -127,7 +128,7 @@ impl Pass<'_> {
         let has_failed = !failed.is_empty();
         let Some(first) = failed.into_iter().chain(waiting).next() else {
             record.pending_since = None;
-            // An emptied map would keep its memory.
+            // A map that was emptied would keep its memory, so a new one replaces it.
             record.pending = BTreeMap::new();
             return self.ready(record, revision).await;
         };
@@ -162,7 +163,8 @@ impl Pass<'_> {
         } else {
             HealthError::TimedOut { origin, id, why, after: sync.spec.timeout.clone(), more }
         };
-        // A failure that was reported before is not written again, so no event of a watch would reconcile the Sync again.
+        // If the failure was already reported, no status is written, so no watch would bring the Sync back. It is put
+        // into the queue here.
         self.come_back(record.compared_at.map(|at| at + self.interval()));
         let mut failure = Failure::from(problem);
         if let Some(barrier) = &record.barrier {
@@ -174,7 +176,7 @@ impl Pass<'_> {
         self.failure(record, None, &failure, &Outcome::default()).await;
     }
 
-    /// What is wrong with the Pods of an unhealthy object, if it has some and the Sync may list them. They are read
+    /// What is wrong with the Pods of an unhealthy object, if it has Pods and the Sync may list them. Pods are read
     /// only from time to time, even if the object changes often.
     async fn trouble_of_pods(&self, record: &mut Record, api: &Api, object: &Unhealthy) -> Option<String> {
         let (selector, namespace) = (object.pods.as_ref()?, object.id.namespace.as_ref()?);
@@ -192,7 +194,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the Sync is already reported as unhealthy with this reason. The message may differ.
+/// Whether the status already reports the Sync as unhealthy with this reason, perhaps with another message.
 fn is_known(record: &Record, reason: &str) -> bool {
     find_condition(&record.status.conditions, conditions::READY).is_some_and(|ready| ready.reason == reason)
 }

@@ -54,14 +54,14 @@ impl StageError for KindError {
     }
 }
 
-/// A digest of values that a workload uses, which only this cluster's controller can make.
+/// A digest of the values that a workload uses. Only this cluster's controller can make this digest.
 pub(super) fn values_digest(keyring: &Keyring, parts: &[&[u8]]) -> String {
     keyring.digest("used values", parts.iter().copied())
 }
 
 impl Pass<'_> {
-    /// Makes the plan for the Sync's folder in the snapshot of `sourced`, and corrects the content in `sourced`.
-    /// `current` is the Sync's inventory.
+    /// Makes the plan for the Sync's folder in the snapshot of `sourced`. Also corrects the content in `sourced`, which
+    /// may be known exactly only after the render. `current` is the Sync's inventory.
     pub(super) async fn prepare(
         &self,
         sourced: &mut Sourced,
@@ -69,7 +69,7 @@ impl Pass<'_> {
         scope: Scope<'_>,
     ) -> Result<Plan, Failure> {
         let timer = self.begin(Stage::Render);
-        // A pass that waits for memory holds none.
+        // The pass gives its memory back first, because a pass that waits for memory must hold none.
         self.holds(None);
         let in_git = current.len_in_git();
         let rendering = self.ctx.renderer.render(sourced.snapshot.clone(), self.sync, in_git, Patience::Waits).await?;
@@ -83,7 +83,7 @@ impl Pass<'_> {
         guard(self.sync, &manifests.objects)?;
         self.ctx.renderer.store(sourced.snapshot.clone(), self.sync, &rendered).await;
         if scope != Scope::Folder {
-            // A folder that drifted once often drifts again.
+            // A folder in which objects drifted once often drifts again, so it is kept in memory.
             self.ctx.renderer.keep(&rendered);
         }
         drop(timer);
@@ -101,10 +101,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Releases objects that another Sync keeps from this one without a right to them. Returns whether there was any.
-    /// If the labels of an object do not name its owner, only an inventory says that the owner has it, and anybody who
+    /// Releases objects that another Sync has, but may not write. Returns whether there was such an object. If the
+    /// labels of an object do not name its owner, only an inventory says that the owner has the object, and anybody who
     /// may write the status of a Sync can write an inventory. So if the owner may not write the object, the owner loses
-    /// it. If the API server does not say whether the owner may write it, only this object is held back.
+    /// it. If the API server does not say whether the owner may write the object, only this object is held back.
     async fn frees(&self, plan: &Plan) -> bool {
         let Cluster { live, reviews, .. } = &self.ctx.cluster;
         let unproven = plan.held.iter().filter(|held| held.is_owned_by_another()).filter_map(|Held { id, .. }| {
@@ -135,7 +135,8 @@ impl Pass<'_> {
         frees
     }
 
-    /// The kinds in the folder that the cluster serves. Requests are made only for kinds that were never seen before.
+    /// The kinds of the folder's objects, as the cluster serves them. Requests are made only for kinds that were never
+    /// seen before.
     async fn kinds_served(&self, manifests: &[Manifest]) -> Result<Kinds, KindError> {
         let mut kinds = Kinds::default();
         for manifest in manifests {
@@ -145,7 +146,7 @@ impl Pass<'_> {
             }
             match self.ctx.cluster.discovery.find(&id.group, &manifest.version, &id.kind).await {
                 Ok(found) => kinds.insert(manifest, found),
-                // Its CustomResourceDefinition may be in this revision.
+                // The CustomResourceDefinition of the kind may be in this revision.
                 Err(DiscoveryError::UnknownKind { .. }) => {
                     let instead = self.ctx.cluster.discovery.served_instead(&id.group, &id.kind).await;
                     kinds.insert_instead(manifest, instead);
@@ -159,9 +160,10 @@ impl Pass<'_> {
         Ok(kinds)
     }
 
-    /// Waits until all objects that the Sync may write are watched. Watches are the controller's own, and cost memory
-    /// and load. So a watch begins only if the API server says that the identity may write some object of the kind.
-    /// Objects that are not watched are planned as if they did not exist, and refused in the stage `allow`.
+    /// Waits until all objects that the Sync may write are watched. A watch is made with the controller's own rights,
+    /// and costs memory and load. So a watch on a kind begins only if the API server says that the identity may write
+    /// some object of this kind. Objects that are not watched are planned as if they did not exist, and refused in the
+    /// stage `allow`.
     async fn watch(&self, manifests: &[Manifest], kinds: &Kinds) -> Result<(), Failure> {
         let Cluster { live, reviews, .. } = &self.ctx.cluster;
         let (api, secrets) = (self.identity(), Arc::new(Resource::secrets()));
@@ -184,7 +186,7 @@ impl Pass<'_> {
                 let api = &api;
                 async move {
                     let namespace = id.namespace.as_deref();
-                    // One object that the identity may write is enough.
+                    // One object of the kind that the identity may write is enough to begin the watch.
                     if !live.has_watch(&resource, namespace)
                         && reviews.may_write(api, &resource, &id, true).await.map_err(AllowError::from)?
                     {

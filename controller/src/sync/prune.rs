@@ -1,5 +1,5 @@
-//! Deletes what left Git, from the last wave to the first, concurrently inside a wave. An object is removed from the
-//! inventory only when it was deleted. The prune does not wait for finalizers of others.
+//! Deletes objects that left Git, from the last wave to the first, and the objects of a wave concurrently. An object is
+//! removed from the inventory only after its deletion was accepted. The prune does not wait for finalizers of others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use crate::{
     keys::Keyring,
 };
 
-/// How often an object to which others keep writing is read, before its deletion is left to the next try.
+/// How many times an object to which others keep writing is read before its deletion is left to the next try.
 const READS: usize = 5;
 
 /// Prunes objects of one Sync.
@@ -34,47 +34,49 @@ pub(super) struct Pruner<'a> {
     pub(super) discovery: &'a Discovery,
     /// The index of live objects.
     pub(super) live: &'a Live,
-    /// The Sync.
+    /// The Sync whose objects are pruned.
     pub(super) sync: &'a ObjectKey,
     /// The turns to write.
     pub(super) writes: &'a Places,
-    /// Which Secrets are the controller's own.
+    /// The sealing keys, to recognise the controller's own Secrets.
     pub(super) keyring: &'a Keyring,
 }
 
 /// The result for one object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Pruned {
-    /// It was deleted, or did not exist.
+    /// The object was deleted, or did not exist.
     Gone,
-    /// It no longer belongs to the Sync, has the annotation that keeps it, or is one of the controller's own Secrets.
+    /// The object stays: it no longer belongs to the Sync, has the annotation that keeps it, or is one of the
+    /// controller's own Secrets.
     LetGo,
-    /// Its kind cannot be read now, so it stays in the inventory.
+    /// The kind of the object cannot be read now, so the object stays in the inventory.
     Unreadable,
-    /// It is a Sync that prunes its own objects first. It stays in the inventory until it is gone.
+    /// The object is a Sync that prunes its own objects first. It stays in the inventory until it is gone.
     Going,
 }
 
 /// Why not everything was pruned.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PruneError {
-    /// Objects could not be deleted.
+    /// At least one object could not be deleted.
     #[error(
         "{id} could not be pruned: {source}{}{}",
         if *.more > 0 { format!("; and {more} more could not be pruned either") } else { String::new() },
         remedy(id, source)
     )]
     Failed {
-        /// The first of them.
+        /// The first object that could not be deleted.
         id: ObjectId,
-        /// Why.
+        /// Why it could not be deleted.
         source: ApiError,
-        /// How many more there are.
+        /// How many more objects could not be deleted.
         more: usize,
-        /// Whether another try may help for any of them.
+        /// Whether another try may help for any of these objects.
         transient: bool,
     },
-    /// One of them is a Sync, which prunes its own objects first. Objects that it may need for this are pruned after it.
+    /// One of the objects is a Sync, which prunes its own objects first. Objects that this Sync may need for its prune
+    /// are pruned after it.
     #[error(
         "{0} is being deleted and first prunes its own objects; the objects of earlier waves are deleted when it is \
          gone"
@@ -96,7 +98,7 @@ fn remedy(id: &ObjectId, error: &ApiError) -> String {
 }
 
 impl PruneError {
-    /// Whether another try may succeed without anybody's help.
+    /// Whether another try may succeed although nobody changes anything.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Failed { transient, .. } => *transient,
@@ -126,9 +128,9 @@ impl StageError for PruneError {
 }
 
 impl Pruner<'_> {
-    /// Deletes webhooks and admission policies that left Git before anything is applied. A webhook whose server is gone
-    /// would refuse the commit that removes it. What was deleted is removed from `plan`. What could not be deleted is
-    /// tried again with the other objects.
+    /// Deletes webhooks and admission policies that left Git, before anything is applied. This order is needed because
+    /// a webhook whose server is gone would refuse the objects of the commit that removes the webhook. Objects that
+    /// were deleted are removed from `plan`. Objects that could not be deleted are tried again with the other objects.
     pub(super) async fn open_gates(&self, plan: &mut Plan, deleted: &mut Vec<ObjectId>) {
         let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Tier::of(id) == Tier::Admission).cloned().collect();
         if gates.is_empty() {
@@ -141,8 +143,8 @@ impl Pruner<'_> {
         }
     }
 
-    /// Deletes `ids`, the last wave first, and removes what is gone from `inventory`. The deleted objects are added to
-    /// `deleted`, also if there is an error.
+    /// Deletes `ids`, the last wave first, and removes the objects that are gone from `inventory`. The deleted objects
+    /// are added to `deleted`, even if there is an error.
     pub(super) async fn prune(
         &self,
         ids: &BTreeSet<ObjectId>,
@@ -181,7 +183,7 @@ impl Pruner<'_> {
                         self.live.release(self.sync, &id);
                     }
                     Ok(Pruned::Unreadable) => {
-                        tracing::warn!(sync = %self.sync, object = %id, "the API server does not serve its kind in any version now; it stays in the inventory");
+                        tracing::warn!(sync = %self.sync, object = %id, "the API server does not serve the kind of the object in any version now; the object stays in the inventory");
                     }
                     Ok(Pruned::Going) => going = Some(id),
                     Err(error) => failed.push((id, error)),
@@ -228,14 +230,14 @@ impl Pruner<'_> {
         }
     }
 
-    /// Whether the identity may not even read the object, and the watches show that it is not this Sync's. Then the
-    /// Sync never had it, or has lost the rights to it.
+    /// Whether the identity may not even read the object, and the watches show that the object does not belong to this
+    /// Sync. Such an object never belonged to the Sync, or the Sync has lost its rights to it.
     fn is_not_to_be_seen(&self, id: &ObjectId, error: &ApiError) -> bool {
         error.code() == Some(403) && self.live.is_seen_not_to_be_of(self.sync, id)
     }
 
-    /// Reads the object and deletes it, if it did not change in between. If somebody wrote to it, they may have handed
-    /// it over or added the annotation that keeps it; so it is read again.
+    /// Reads the object and deletes it, if it did not change between the two requests. If somebody wrote to the object,
+    /// it may have been handed over or may have the annotation that keeps it, so it is read again.
     async fn one(&self, id: &ObjectId, version: &str, is_derived: bool) -> Result<Pruned, ApiError> {
         for _ in 0..READS {
             match self.look_and_delete(id, version, is_derived).await {
@@ -296,8 +298,8 @@ impl Pruner<'_> {
     }
 }
 
-/// Whether the object is a Sync that prunes its own objects before it is deleted. It needs its service account, the
-/// rights of that account, and its namespace for this, so these are pruned later. The wait is limited, because that
+/// Whether the object is a Sync that prunes its own objects before it is deleted. For this, the Sync needs its service
+/// account, the rights of this account, and its namespace, so these are pruned later. The wait is limited, because the
 /// Sync may itself wait for something that is pruned next.
 fn is_pruning(id: &ObjectId, meta: &ObjectMeta) -> bool {
     let is_sync = id.group == "gitseal.dev" && id.kind == "Sync";

@@ -1,4 +1,4 @@
-//! The data that the controller keeps in memory for each Sync. The next reconcile begins with it.
+//! The data that the controller keeps in memory for each Sync, and that the next reconcile begins with.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -20,25 +20,26 @@ use crate::{
 /// The data that the controller keeps in memory for one Sync.
 #[derive(Default)]
 pub struct Record {
-    /// UID of the Sync. A Sync that was deleted and created again has another one.
+    /// UID of the Sync. A Sync that was deleted and created again has another UID.
     pub uid: Option<String>,
     /// The status as the API server has it.
     pub status: Arc<SyncStatus>,
-    /// Fields of the status whose last write failed. The API server may have stored them nevertheless, or may still do
-    /// so.
+    /// Fields of the status whose last write failed. The API server may have stored these fields nevertheless, or may
+    /// still store them.
     pub unsure: BTreeSet<String>,
-    /// The status as it should be. [`Record::write`] sends the difference to `status`. If there is no difference, both
-    /// share the same value.
+    /// The status as it should be. [`Record::write`] sends the difference to `status`. If there is no difference,
+    /// `next` and `status` share the same value.
     pub next: Arc<SyncStatus>,
-    /// The inventory. It differs from the one in the status only during a pass.
+    /// The inventory. It differs from the inventory in the status only during a pass.
     pub inventory: Inventory,
-    /// The content that is applied, or whose later waves wait for health. Any other content has to be applied.
+    /// The content that was applied, completely or up to the waves that wait for health. Any other content has to be
+    /// applied.
     pub content: Option<String>,
     /// The content whose last pass failed. It is tried again at `retry_at`.
     pub failed_content: Option<String>,
     /// Number of failures in a row.
     pub failures: u32,
-    /// How often in a row the status could not be written.
+    /// How many times in a row the status could not be written.
     pub unstored: u32,
     /// When the next try is due.
     pub retry_at: Option<Instant>,
@@ -48,25 +49,25 @@ pub struct Record {
     pub prune_waits: bool,
     /// When the deletion of the Sync began.
     pub finalizing_since: Option<Instant>,
-    /// When a prune began to wait for the folder of another Sync.
+    /// When a prune began to wait because it is not known what another Sync wants.
     pub prune_delayed_since: Option<Instant>,
     /// When the Sync began to wait for Syncs that take its objects.
     pub handing_over_since: Option<Instant>,
     /// When the Sync began to wait for objects that other Syncs are going to hand over.
     pub expects_since: Option<Instant>,
-    /// Objects that left the folder and stay for a Sync that does not take them now.
+    /// The text about objects that left the folder and stay in the cluster for a Sync that does not take them now.
     pub left_for: Option<String>,
-    /// Objects that left the folder and stay because their file is only hidden.
+    /// The text about objects that left the folder and stay in the cluster because their file is only hidden.
     pub hidden: Option<String>,
     /// The text in the status about objects that drifted and are put back after a pause.
     pub put_off: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Pending>,
-    /// Whether all other applied objects are known to be healthy. If not, the next pass checks all of them.
+    /// Whether all other applied objects are known to be healthy. If not, the next pass checks all objects.
     pub others_are_healthy: bool,
-    /// What the later waves wait for. The pass that applies them comes when nothing is left of it.
+    /// What the later waves wait for. When everything that they wait for is healthy, the next pass applies them.
     pub barrier: Option<Barrier>,
-    /// What the earlier passes did for the content that is applied wave after wave.
+    /// What the earlier passes did for the same content, if it is applied in several passes because waves wait.
     pub done: Counts,
     /// When the wait for health began.
     pub pending_since: Option<Instant>,
@@ -74,9 +75,9 @@ pub struct Record {
     pub last_read: Option<LastRead>,
     /// The last known problem of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
-    /// The requests that ended its pauses.
+    /// The last request that ended the pauses of the Sync.
     pub requests: Requests,
-    /// When the whole folder was last compared.
+    /// When the whole folder was last compared with the cluster.
     pub compared_at: Option<Instant>,
     /// Generation of the Sync that the last pass saw.
     pub seen_generation: Option<i64>,
@@ -85,33 +86,33 @@ pub struct Record {
 /// An object whose health is awaited.
 #[derive(Clone, Debug)]
 pub struct Pending {
-    /// Its kind.
+    /// The kind of the object.
     pub resource: Arc<Resource>,
-    /// Where it is in Git.
+    /// Where the object is in Git, if this is known.
     pub origin: Option<Location>,
 }
 
-/// The problem of the Pods of an object.
+/// What a read showed about the Pods of an object.
 #[derive(Clone, Debug)]
 pub struct SeenPods {
     /// The object.
     pub of: ObjectId,
-    /// When they were read.
+    /// When the Pods were read.
     pub at: Instant,
-    /// The text about the problem.
+    /// The text about a problem of the Pods, if there is one.
     pub trouble: Option<String>,
 }
 
 impl Record {
-    /// Begins with what the last process, or the last leader, left in the status or in the annotation.
+    /// Makes the record from what the last process, or the last leader, left in the status or in the annotation with
+    /// the first inventory.
     pub fn load(keyring: &Keyring, sync: &Sync) -> Result<Self, String> {
         let status = Arc::new(sync.status.clone().unwrap_or_default());
         let next = first_inventory::with_status(keyring, sync).map_or_else(|| status.clone(), Arc::new);
         let inventory = Inventory::read(&next.inventory)?;
         let ready = find_condition(&status.conditions, conditions::READY);
         let is_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
-        // If the last pass did not end well, everything is compared again. Objects that are as they should be cost
-        // nothing.
+        // If the last pass did not end well, everything is compared again. Objects that are as in Git cost nothing.
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
         Ok(Self {
@@ -126,7 +127,7 @@ impl Record {
         })
     }
 
-    /// Whether this content is applied with all of its waves.
+    /// Whether this content was applied completely, with all its waves.
     pub(super) fn has_applied(&self, content: &str) -> bool {
         self.content.as_deref() == Some(content) && self.barrier.is_none()
     }
@@ -136,7 +137,7 @@ impl Record {
         self.barrier.as_ref().is_some_and(|barrier| !barrier.awaited.is_empty())
     }
 
-    /// `id` is healthy.
+    /// Records that `id` is healthy.
     pub(super) fn became_healthy(&mut self, id: &ObjectId) {
         self.pending.remove(id);
         if let Some(barrier) = &mut self.barrier {
@@ -144,12 +145,12 @@ impl Record {
         }
     }
 
-    /// Writes the fields of `next` that the API server does not have yet. Makes no request if there are none.
+    /// Writes the fields of `next` that the API server does not have yet. Makes no request if there are no such fields.
     pub async fn write(&mut self, api: &Api, key: &ObjectKey) -> Result<(), ApiError> {
         if Arc::ptr_eq(&self.status, &self.next) && self.unsure.is_empty() {
             return Ok(());
         }
-        // A clone, because it takes only as much memory as its content needs.
+        // The status is cloned, because a clone takes only as much memory as its content needs.
         let (status, next) = (Arc::make_mut(&mut self.status), SyncStatus::clone(&self.next));
         status::write(api, &status::resource_of::<Sync>(), key, status, &mut self.unsure, next).await?;
         self.next = self.status.clone();
@@ -183,12 +184,13 @@ impl Records {
         Ok(self.lock().entry(key.clone()).or_insert(record).clone())
     }
 
-    /// The record of `key` may be wrong, so it must be compared with the API server before it is used.
+    /// Marks the record of `key` as possibly wrong, so that it is compared with the API server before it is used.
     pub fn doubt(&self, key: ObjectKey) {
         self.doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 
-    /// Whether what is remembered of `key` may be wrong. The caller must then compare it.
+    /// Whether the record of `key` was marked as possibly wrong. Removes the mark, so the caller must compare the
+    /// record with the API server.
     pub fn take_doubt(&self, key: &ObjectKey) -> bool {
         self.doubted.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
     }

@@ -1,4 +1,5 @@
-//! Turns what happened into conditions, history, events and metrics. A failure here never fails a reconcile.
+//! Reports what happened in conditions, the history, events and metrics. A report that fails never makes a reconcile
+//! fail.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -17,28 +18,29 @@ use crate::{
 
 /// How many revisions the history of a Sync has.
 const HISTORY: usize = 10;
-/// When a status that could not be written is written again.
+/// The first pause before a status that could not be written is written again.
 const AGAIN: Duration = Duration::from_secs(2);
-/// The longest pause before that, if the API server refuses it repeatedly.
+/// The longest pause before a status is written again, if the API server refuses it repeatedly.
 const LONGEST_AGAIN: Duration = Duration::from_secs(60);
 /// The reason of a Sync that is Ready, and the outcome of an applied revision in the history.
 const APPLIED: &str = "Applied";
-/// The reason while objects are not healthy, and the outcome of a revision whose later waves wait for them.
+/// The reason of a Sync that waits until objects are healthy, and the outcome of a revision whose later waves wait for
+/// this.
 pub(super) const WAITING_FOR_HEALTH: &str = "WaitingForHealth";
-/// The reason if the inventory in a status cannot be read.
+/// The reason of a Sync whose inventory in the status cannot be read.
 const NOT_UNDERSTOOD: &str = "InventoryNotUnderstood";
 
 /// Whether the API server has stored the status.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stored {
-    /// It has.
+    /// The API server has stored it.
     Yes,
-    /// No: it refused the write or did not answer. The write is tried again.
+    /// The API server refused the write or did not answer. The write is tried again.
     No,
 }
 
 impl Pass<'_> {
-    /// Everything is applied and healthy.
+    /// Reports that everything is applied and healthy.
     pub(super) async fn ready(&self, record: &mut Record, revision: &str) {
         let Self { ctx, sync, key, .. } = *self;
         record.put_off = self.what_waits();
@@ -56,7 +58,7 @@ impl Pass<'_> {
         ctx.queues.syncs.add_after(key.clone(), self.interval());
     }
 
-    /// A stage failed.
+    /// Reports that a stage failed.
     pub(super) async fn failure(
         &self,
         record: &mut Record,
@@ -90,7 +92,7 @@ impl Pass<'_> {
         self.state(record, progress_of(failure), failure.reason, &message).await;
     }
 
-    /// There is nothing to do. If somebody requested a reconcile, the request is answered.
+    /// Answers a request to reconcile, if there is one and nothing has to be done.
     pub(super) async fn acknowledge(&self, record: &mut Record, sourced: Option<&Sourced>) {
         let Self { sync, .. } = *self;
         let requested = requested_at(sync);
@@ -101,7 +103,8 @@ impl Pass<'_> {
         let next = Arc::make_mut(&mut record.next);
         next.last_handled_reconcile_at = requested.map(str::to_owned);
         if let Some(sourced) = sourced {
-            // Somebody requested this. The folder is the same in the newest revision, so that revision is applied.
+            // The folder is the same in the newest revision as in the applied one, so after a request, the status names
+            // the newest revision as applied.
             let revision = sourced.revision.to_string();
             next.last_attempted_revision = Some(revision.clone());
             next.last_applied_revision = Some(revision.clone());
@@ -114,8 +117,8 @@ impl Pass<'_> {
         self.write(record).await;
     }
 
-    /// Says in the condition of a Ready Sync which objects differ from Git until a pause is over, and takes that back
-    /// afterwards.
+    /// Says in the condition of a Ready Sync which objects differ from Git until a pause is over. Removes this sentence
+    /// when the pause is over.
     pub(super) async fn tell_what_waits(&self, record: &mut Record) {
         let waits = self.what_waits();
         if waits == record.put_off || !is_ready(record) {
@@ -139,7 +142,7 @@ impl Pass<'_> {
         })
     }
 
-    /// Writes the conditions, with everything else that changed.
+    /// Writes the conditions, and everything else that changed in the status.
     pub(super) async fn state(&self, record: &mut Record, progress: Progress, reason: &str, message: &str) -> Stored {
         let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Report);
@@ -170,7 +173,7 @@ impl Pass<'_> {
             return Stored::Yes;
         };
         tracing::warn!(sync = %key, %error, "the status could not be written");
-        // If a revision was applied but not reported, it is applied again, which does no harm, and then reported.
+        // The content is forgotten, so that the revision is applied again, which does no harm, and then reported.
         record.content = None;
         record.unstored += 1;
         let longest = if error.code().is_none() { AGAIN } else { LONGEST_AGAIN };
@@ -190,15 +193,16 @@ impl Pass<'_> {
             tracing::info!(object = %id, times, drifted, "drift healed");
             ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
             if ctx.cluster.live.is_touched(id) {
-                // Somebody changed it again during the pass.
+                // Somebody changed the object again during the pass.
                 changes::drifted(ctx, key.clone(), id.clone());
             }
         }
     }
 }
 
-/// The inventory in the status has `entry`, which does not name an object. If the controller went on without this
-/// entry, it would forget the object. So only the conditions are written, and the rest of the status stays as it is.
+/// Reports that the inventory in the status has the entry `entry`, which cannot be read. Without this entry, the
+/// controller would forget an object. So nothing is applied, only the conditions are written, and the rest of the
+/// status stays as it is.
 pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, entry: &str) {
     let message = format!(
         "status.inventory has the entry {entry:?}, which cannot be read, so nothing is applied or pruned; correct it \
@@ -225,12 +229,12 @@ pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, 
     }
 }
 
-/// How a failure is reported: what is tried again by itself is never Stalled.
+/// How a failure is reported. A failure after which the controller tries again by itself is never Stalled.
 pub(super) fn progress_of(failure: &Failure) -> Progress {
     if failure.terminal { Progress::Stalled } else { Progress::Retrying }
 }
 
-/// Puts the result of a pass whose later waves wait into the status that is written next.
+/// Puts the result of a pass that left out waiting waves into the status that is written next.
 pub(super) fn remember_part(record: &mut Record, sourced: &Sourced, outcome: &Outcome) {
     let revision = sourced.revision.to_string();
     record.done = Counts::of(outcome).after(record.done);
@@ -245,7 +249,7 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome
     let done = Counts::of(outcome).after(std::mem::take(&mut record.done));
     let next = Arc::make_mut(&mut record.next);
     next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
-    // A commit that reverts a failed one has the content of the one before, but it is a new revision.
+    // A commit that reverts a failed commit has the content that was applied before, but it is a new revision.
     let is_back = next.last_attempted_revision != next.last_applied_revision;
     let is_new = is_back || next.applied_content.as_ref() != Some(&sourced.content);
     if is_new {
@@ -259,7 +263,8 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome
 /// The message of a Sync that is Ready.
 fn applied(record: &Record, revision: &str) -> String {
     let count = record.inventory.len_in_git();
-    // Commits that do not change the folder are not mentioned, so a complete comparison writes nothing.
+    // The message does not name later commits that do not change the folder. So if a comparison of the whole folder
+    // finds nothing, nothing is written.
     let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
     let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
     for more in [&record.left_for, &record.hidden, &record.put_off].into_iter().flatten() {
@@ -274,7 +279,7 @@ fn is_ready(record: &Record) -> bool {
     ready.is_some_and(|ready| ready.status == ConditionStatus::True)
 }
 
-/// What passes did. As text: `2 created, 1 changed, 1 pruned`.
+/// How many objects passes created, changed, pruned and held back. As text: `2 created, 1 changed, 1 pruned`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     created: usize,
@@ -293,7 +298,8 @@ impl Counts {
         }
     }
 
-    /// These, and what an earlier pass did. What it held back is in both.
+    /// These counts together with those of an earlier pass. Objects that are held back are not added up, because this
+    /// pass has counted them again.
     fn after(self, earlier: Self) -> Self {
         Self {
             created: earlier.created + self.created,
@@ -314,8 +320,8 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Corrects the outcome of the newest revision in the history: its objects were applied, and then did not become healthy; or
-/// a later pass succeeded.
+/// Corrects the outcome of the newest revision in the history, because its objects were applied but did not become
+/// healthy, or because a later pass succeeded.
 fn amend_outcome(next: &mut Arc<SyncStatus>, outcome: &str) {
     if next.history.first().is_some_and(|last| last.outcome != outcome)
         && let Some(last) = Arc::make_mut(next).history.first_mut()
@@ -334,7 +340,7 @@ fn remember_outcome(history: &mut Vec<HistoryEntry>, revision: &str, outcome: &s
                 summary.clone_into(&mut last.summary);
             }
         } else if last.summary.is_empty() {
-            // A later try did something.
+            // The last try changed nothing, so the summary is that of this try.
             summary.clone_into(&mut last.summary);
         }
         return;

@@ -1,14 +1,14 @@
-//! Requests for a pass now: each new value of the annotation `gitseal.dev/reconcile-requested-at`.
+//! Requests for a pass. Each new value of the annotation `gitseal.dev/reconcile-requested-at` is a request.
 //!
-//! A request ends the pauses of its Sync: that before the next try, and those of objects that somebody keeps changing. If
-//! every request did that, anybody who may edit the Sync could keep the controller busy with it all the time. So a request
-//! that comes too soon after another one waits, if there is a pause that it would end.
+//! A request ends the pauses of its Sync: the pause before the next try, and the pauses of objects that somebody keeps
+//! changing. If every request did this, anybody who may edit the Sync could keep the controller busy all the time. So a
+//! request that comes too soon after another one has to wait, if there is a pause that it would end.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The requests of a Sync end its pauses at most once in this time.
+/// The shortest time between two requests of a Sync that end its pauses.
 const APART: Duration = Duration::from_secs(10);
 
 /// The last request that ended the pauses of a Sync.
@@ -18,7 +18,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Lets `request` end the pauses, unless it is too soon.
+    /// Lets `request` end the pauses, unless it comes too soon after another request.
     pub(super) fn admit(&mut self, request: &str, now: Instant) {
         if !self.is_admitted(request) && self.due().is_none_or(|due| due <= now) {
             self.last = Some((request.to_owned(), now));

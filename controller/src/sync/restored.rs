@@ -1,8 +1,10 @@
-//! The API server shows an earlier state than before: its store was restored from a backup while the controller ran.
+//! What the controller does when the API server shows an earlier state than before, because the API server's store was
+//! restored from a backup while the controller ran.
 //!
-//! Objects, Syncs, and statuses with their inventories are all of the earlier time. Anything that the controller
-//! remembers may be wrong. So every Sync begins again with its stored status, and every object is applied once more.
-//! Objects that were added to an inventory after the backup stay in it until a prune has checked them.
+//! The restored objects, Syncs, and statuses with their inventories are those of an earlier time, so everything that
+//! the controller remembers may be wrong. Therefore every Sync begins again with its stored status, and every object is
+//! applied once more. Objects that were added to an inventory after the backup stay in the inventory until a prune has
+//! checked them.
 
 use std::sync::Arc;
 
@@ -16,7 +18,8 @@ use crate::{
     status::resource_of,
 };
 
-/// Marks what is remembered of every Sync as possibly wrong, and puts all objects into the queues.
+/// Marks the records of all Syncs as possibly wrong, and puts all Syncs, Repositories and SealedSecrets into the
+/// queues.
 pub(super) fn doubt_everything(ctx: &Context) {
     let syncs = ctx.syncs.state();
     tracing::error!(
@@ -42,7 +45,7 @@ pub(super) fn doubt_everything(ctx: &Context) {
 pub(super) enum RebuildError {
     /// The Sync could not be read, or the united inventory could not be stored.
     Api(ApiError),
-    /// The stored inventory has this entry, which cannot be read.
+    /// The stored inventory has this entry, and the entry cannot be read.
     NotUnderstood(String),
 }
 
@@ -52,8 +55,8 @@ impl From<ApiError> for RebuildError {
     }
 }
 
-/// Makes the record again from the stored Sync, and returns this Sync; `None` if it does not exist. The united
-/// inventory is stored before it is used.
+/// Makes the record again from the stored Sync, and returns this Sync; `None` if the Sync does not exist. The stored
+/// inventory and the remembered one are united, and the result is stored before it is used.
 pub(super) async fn rebuild(
     ctx: &Context,
     key: &ObjectKey,
@@ -77,7 +80,7 @@ pub(super) async fn rebuild(
 }
 
 /// The stored inventory and the remembered one together, without objects that another Sync has taken over in the
-/// meantime. It has no digests of what was applied.
+/// meantime. Objects that only the remembered inventory has get no digests, so that they are applied again.
 fn united(live: &Live, key: &ObjectKey, stored: &Inventory, known: &Inventory) -> Inventory {
     let mut all = stored.clone();
     for (id, object) in known.iter() {

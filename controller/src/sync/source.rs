@@ -13,10 +13,11 @@ use crate::sources::{FirstFetch, Lookup, Sources};
 pub(super) struct Sourced {
     /// The snapshot.
     pub(super) snapshot: Arc<Snapshot>,
-    /// Its revision.
+    /// The revision of the snapshot.
     pub(super) revision: Revision,
-    /// Identifies the folder's content and the settings that it is applied with. If this is unchanged, there is nothing
-    /// to apply. What kustomizations depend on is known only after they were rendered once; then this changes.
+    /// Identifies the content of the folder and the settings that it is applied with. If this text is unchanged, there
+    /// is nothing to apply. What kustomizations depend on is known only after they were rendered once, so this text
+    /// changes after the first render.
     pub(super) content: String,
 }
 
@@ -29,24 +30,25 @@ pub(super) enum SourceError {
     /// The Repository does not exist.
     #[error("there is no Repository {0}; create it, or correct spec.repository")]
     NoRepository(ObjectKey),
-    /// The Repository has not been fetched yet. Nothing is reported; its first fetch puts the Sync into the queue.
+    /// The Repository has not been fetched yet. This is not reported: the end of the first fetch puts the Sync into the
+    /// queue.
     #[error("Repository {0} is being fetched for the first time")]
     Pending(ObjectKey),
-    /// The first fetch of the Repository waits for its turn or takes long. This is reported.
+    /// The first fetch of the Repository waits for its turn or takes long, which is reported.
     #[error("Repository {0} has not been fetched yet: its first fetch takes long; its own status says why")]
     Slow(ObjectKey),
     /// The Repository could not be fetched yet.
     #[error("Repository {0} has not been fetched yet; its own status says why")]
     NotFetched(ObjectKey),
-    /// A setting that this release does not support. It is refused, not ignored.
+    /// The Sync has a setting that this release does not support. Such a setting is refused, not ignored.
     #[error("{0} is not supported yet; remove it")]
     Unsupported(&'static str),
-    /// The folder cannot be read. Nothing is pruned.
-    #[error("{message}; nothing is applied and nothing is deleted until then")]
+    /// The folder cannot be read. Nothing is pruned in this case.
+    #[error("{message}; nothing is applied or deleted until the folder can be read")]
     Path {
         /// Condition reason.
         reason: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the folder.
         message: String,
         /// Whether only another commit or an edit can help.
         terminal: bool,
@@ -54,7 +56,7 @@ pub(super) enum SourceError {
 }
 
 impl SourceError {
-    /// The folder cannot be read.
+    /// The error for a folder that cannot be read.
     pub(super) fn of_folder(error: &SnapshotError) -> Self {
         Self::Path { reason: error.reason(), message: error.to_string(), terminal: error.is_terminal() }
     }
@@ -73,8 +75,8 @@ impl StageError for SourceError {
         }
     }
 
-    /// All of these end with an event that puts the Sync into the queue again: an edit, a new Repository, a new
-    /// revision.
+    /// Most of these errors end with an event that puts the Sync into the queue again: an edit, a new Repository, or a
+    /// new revision.
     fn is_terminal(&self) -> bool {
         match self {
             Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => false,
@@ -111,7 +113,8 @@ pub(super) fn content_with_settings(content: ContentId, sync: &Sync) -> String {
     format!("{content}+{}", settings_digest(sync))
 }
 
-/// Identifies what `sync` would be applied with now, if there is a snapshot.
+/// Identifies the content and settings that `sync` would be applied with now; `None` if there is no snapshot or no
+/// readable folder.
 pub fn content_of(sources: &Sources, sync: &Sync) -> Option<String> {
     source(sources, true, sync).ok().map(|sourced| sourced.content)
 }

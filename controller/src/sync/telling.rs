@@ -1,4 +1,4 @@
-//! A pass that takes long is reported in the status while it runs.
+//! Reports a pass that takes long in the status while the pass runs.
 
 use std::time::Duration;
 
@@ -12,12 +12,11 @@ use crate::{
     status::{Progress, resource_of, set_progress},
 };
 
-/// Most passes end sooner, and then one status is enough.
+/// The time after which a pass is reported while it runs. Most passes end sooner, and are reported only at their end.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Runs a pass. If it takes long, the conditions `before` are replaced by one that says that the pass is running,
-/// because the cluster may no longer be as Git says. Returns the conditions that were sent, and whether they were
-/// stored.
+/// Runs a pass. If the pass takes long, the status gets conditions that say that the pass is running, because the old
+/// conditions `before` may no longer be true. Also returns the conditions that were sent, and whether they were stored.
 pub(super) async fn while_it_runs<T>(
     ctx: &Context,
     sync: &Sync,
@@ -39,8 +38,8 @@ pub(super) async fn while_it_runs<T>(
     let resource = resource_of::<Sync>();
     let told = ctx.api.merge(&resource, Some(&key.namespace), &key.name, Some("status"), &patch);
     let mut told = std::pin::pin!(told);
-    // The pass continues while this is written. Its result is reported after this write, so the two writes cannot
-    // overtake each other.
+    // The pass continues while this status is written. The result of the pass is reported only after this write, so the
+    // two writes cannot overtake each other.
     let (result, told) = tokio::join!(pass, &mut told);
     let stored = told.map_or_else(
         |error| {

@@ -1,4 +1,4 @@
-//! Watches one kind, in all namespaces or in some of them. Fills a store, and reports what changed in it.
+//! Watches one kind, in all namespaces or in some. Fills a store with the objects, and reports what changed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,16 +24,16 @@ use crds::ObjectKey;
 use crate::context::InStore as _;
 use crate::{cluster, context::Context};
 
-/// The annotation in which `kubectl apply` stores the whole object again.
+/// The annotation in which `kubectl apply` keeps a copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// An event of a watch. It is already in the store.
+/// An event of a watch. The store already has the change when the event is reported.
 pub(super) enum Seen<'a, K> {
-    /// An object exists, with what was known of it before.
+    /// An object is new or was changed.
     Put {
         /// The object as it is now.
         now: &'a K,
-        /// The object as it was before.
+        /// The object as it was before, if it was known.
         before: Option<Arc<K>>,
     },
     /// The list that has just arrived shows objects in an earlier state: the API server's store was restored.
@@ -45,13 +45,14 @@ pub(super) enum Seen<'a, K> {
     Unreadable(ObjectKey),
 }
 
-/// Watches a kind for ever, in all namespaces together or with one watch for each. Changes go into the store first.
-/// Then `seen` is called, if this replica leads. When it begins to lead, everything is listed again, and not from the
-/// cache of an API server, because the cache may not have the last writes of the previous leader yet.
+/// Watches a kind for ever, with one watch for all namespaces together or one for each namespace. A change is first
+/// written into the store. Then `seen` is called, if this replica leads. When the replica begins to lead, everything is
+/// listed again, but not from the cache of an API server, because the cache may not have the last writes of the
+/// previous leader yet.
 ///
-/// The store is ready, and `listed` is set, when every watch has listed or was refused. So a namespace without the
-/// rights does not delay the others. If the API server does not answer, the store waits, because an empty store would
-/// mean that there are no objects.
+/// The store is ready, and `listed` is set, when every watch has listed or was refused. So a namespace in which the
+/// controller lacks rights does not delay the others. If the API server does not answer, the store is not ready,
+/// because an empty store would mean that there are no objects.
 pub(super) async fn follow<K>(
     ctx: &Context,
     config: watcher::Config,
@@ -119,18 +120,18 @@ async fn watch<K>(
             }
         }
         if kind.waiting.is_empty() {
-            // Later lists do not change this.
+            // `listed` stays set: later lists do not change it.
             let _ = listed.set(());
         }
     }
 }
 
-/// The store of a kind. Several watches write to it.
+/// The store of a kind, to which several watches write.
 struct Kind<K: kube::Resource<DynamicType = ()> + Clone + 'static> {
     writer: Writer<K>,
     store: Store<K>,
-    /// Watches whose first list has not arrived. Until this is empty, the writer collects objects, and readers see the
-    /// previous state.
+    /// The watches whose first list has not arrived. While there are any, the writer collects objects, and readers see
+    /// the previous state.
     waiting: HashSet<usize>,
     /// The objects that a watch has listed so far, while its list is in progress.
     listed: HashMap<usize, HashSet<ObjectKey>>,
@@ -149,7 +150,7 @@ where
         Self { writer, store, waiting: HashSet::new(), listed: HashMap::new(), gone: HashMap::new(), went_back: false }
     }
 
-    /// A number of watches begin. Everything that they list is new.
+    /// Prepares the store for a number of new watches, which list everything again.
     fn begin(&mut self, watches: usize) {
         self.waiting = (0..watches).collect();
         self.listed.clear();
@@ -176,7 +177,7 @@ where
             Event::InitDone => {
                 let listed = self.listed.remove(&watch).unwrap_or_default();
                 let is_watched = |object: &K| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
-                // A first list replaces the previous state completely.
+                // First lists replace the previous state completely, so there is nothing to remove after them.
                 let known = if self.waiting.is_empty() { self.store.state() } else { Vec::new() };
                 for object in known {
                     if is_watched(&object) && !listed.contains(&ObjectKey::of(&*object)) {
@@ -207,7 +208,7 @@ where
                 return seen(Seen::Unreadable(key));
             }
         };
-        // These are two thirds of an object's size, and are not used here.
+        // These two fields are two thirds of an object's size, and the controller does not need them.
         object.meta_mut().managed_fields = None;
         object.annotations_mut().remove(LAST_APPLIED);
         self.gone.remove(&key);
@@ -232,7 +233,7 @@ where
         }
     }
 
-    /// The first list of a watch has arrived, or will not arrive soon.
+    /// Notes that the first list of a watch has arrived, or will not arrive soon.
     fn is_listed(&mut self, watch: usize) {
         if self.waiting.remove(&watch) && self.waiting.is_empty() {
             self.writer.apply_watcher_event(&Event::InitDone);
@@ -243,7 +244,7 @@ where
     }
 }
 
-/// Resource versions of one kind can be compared.
+/// The resource version of an object. The versions of two objects of the same kind can be compared.
 fn version<K: kube::Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }

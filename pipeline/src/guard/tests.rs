@@ -253,13 +253,13 @@ fn all_that_is_refused_is_named_at_once() {
     assert_eq!(message.matches("is a plaintext Secret in Git").count(), 20, "{message}");
     assert!(message.contains("; 19.yaml:1: Secret s19 ") && message.ends_with("; and 5 more"), "{message}");
     assert!(error.are_plaintext_secrets());
-    // There is another mistake, too, although the message does not name it.
+    // There is a mistake of another kind, too, although the message does not name it.
     let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}";
     objects.extend(["y.yaml", "z.yaml"].iter().flat_map(|file| manifests(file, map)));
     let error = refused(&sync(json!({})), &objects);
     assert!(!error.are_plaintext_secrets() && error.to_string().ends_with("; and 6 more"), "{error}");
 
-    // Mistakes of all kinds are listed in the order of their files. The reason is that of the first one.
+    // Mistakes of all kinds are listed in the order of their files. The reason is that of the first mistake.
     let wave = "{apiVersion: v1, kind: ConfigMap, metadata: {name: b, annotations: {gitseal.dev/wave: early}}}";
     let files = [("a.yaml", map), ("b.yaml", wave), ("c.yaml", map), ("d.yaml", &secret(1)), ("e.yaml", map)];
     let objects: Vec<_> = files.iter().flat_map(|(file, text)| manifests(file, text)).collect();

@@ -14,8 +14,8 @@ fn id(group: &str, kind: &str) -> ObjectId {
     ObjectId { group: group.into(), kind: kind.into(), namespace: Some("ns".into()), name: "x".into() }
 }
 
-/// The health of an object with generation 2 and this `spec` and `status`. `observedGeneration` is 2 unless `status` sets
-/// it.
+/// The health of an object with generation 2 and this `spec` and `status`. `observedGeneration` is 2 if `status` does
+/// not set it.
 fn health(group: &str, kind: &str, spec: &Value, status: &Value) -> Health {
     let mut object = json!({
         "metadata": {"name": "x", "namespace": "ns", "generation": 2},
@@ -27,7 +27,7 @@ fn health(group: &str, kind: &str, spec: &Value, status: &Value) -> Health {
     assess(&id(group, kind), &object)
 }
 
-/// Checks cases. Each has a name, `spec`, `status`, the expected result, and a part of the reason.
+/// Checks cases. Each case has a name, a `spec`, a `status`, the expected result, and a part of the expected reason.
 fn check(group: &str, kind: &str, cases: &[(&str, Value, Value, Is, &str)]) {
     for (name, spec, status, expected, part) in cases {
         let health = health(group, kind, spec, status);

@@ -238,7 +238,8 @@ fn the_kinds_of_a_revision_are_those_that_its_definitions_serve() {
     }
 }
 
-/// A simulated cluster: its objects, those that were changed, and those that belong to another Sync.
+/// A simulated cluster: the objects that are as they were applied, those that somebody changed, and those that belong
+/// to another Sync.
 #[derive(Default)]
 struct Cluster {
     untouched: BTreeSet<ObjectId>,
@@ -275,7 +276,7 @@ fn kinds(manifests: &[Manifest]) -> Kinds {
     kinds
 }
 
-/// A wave of number 0.
+/// The wave with number 0 and this tier.
 fn usual(tier: Tier) -> Wave {
     Wave { number: 0, tier }
 }
@@ -525,7 +526,8 @@ fn a_secret_is_missed_in_its_own_namespace_only() {
     assert_eq!(free, Vec::<String>::new(), "the target namespace counts");
 }
 
-/// The objects of `plan` in the order in which they are applied. The objects of one item are applied concurrently.
+/// The objects of `plan` in the order in which they are applied. The objects in one item of the list are applied
+/// concurrently.
 fn order(plan: &Plan) -> Vec<String> {
     let names = |steps: &Vec<Step>| steps.iter().map(|step| step.id.to_string()).collect::<Vec<_>>().join(", ");
     plan.waves.iter().map(|(wave, steps)| format!("{}: {}", wave.number, names(steps))).collect()
@@ -619,7 +621,7 @@ fn what_is_needed_comes_with_the_first_object_that_needs_it() {
     );
     let job = plan.waves.values().flatten().find(|step| step.id.kind == "Job").unwrap();
     assert_eq!(job.needs, ["db"], "it is held back when the Secret cannot be made");
-    // An object in another namespace does not change the wave of this Namespace.
+    // An object in another namespace does not change the wave of the Namespace `team`.
     let elsewhere = folder(&[namespace, in_wave("-1", "{apiVersion: v1, kind: Namespace, metadata: {name: other}}")]);
     let plan = planned(json!({}), &elsewhere, &Inventory::default(), &Cluster::default()).unwrap();
     assert_eq!(order(&plan), ["-1: Namespace other", "0: Namespace team"]);
@@ -668,7 +670,7 @@ fn applied(plan: &Plan) -> Inventory {
     inventory
 }
 
-/// What is left of the plan for `yaml`, and what the later waves wait for, if these objects may be unhealthy.
+/// What is left of the plan for `yaml` if the objects `unhealthy` may be unhealthy, and what the later waves wait for.
 fn until_healthy(
     spec: Value,
     yaml: &str,
@@ -710,7 +712,7 @@ fn later_waves_wait_for_the_first_number_that_is_not_healthy() {
     assert_eq!(order(&plan), ["-1: Job team/seed"]);
     assert_eq!(barrier.unwrap(), Barrier { number: -1, awaited: [seed].into() });
 
-    // With `waves: healthy`, all objects are waited for that do not count as healthy as soon as they exist.
+    // With `waves: healthy`, waves wait for all objects except those that count as healthy as soon as they exist.
     let healthy = json!({"waves": "healthy"});
     let (_, barrier) = until_healthy(healthy.clone(), &yaml, &none, &empty, &[]);
     let barrier = barrier.unwrap();
@@ -764,11 +766,11 @@ fn while_waves_wait_nothing_new_is_applied_and_nothing_is_pruned() {
 
     let (plan, barrier) = until_healthy(json!({}), &yaml("c"), &current, &live, &[]);
     assert_eq!((barrier, plan.prune.len()), (None, 2));
-    // If nothing is left for the later waves, nothing waits, and it is the turn of the prune.
+    // If there is nothing to apply in later waves, nothing waits, and the prune is due.
     let (plan, barrier) = until_healthy(json!({}), &yaml("b"), &current, &live, &[&migrate]);
     assert_eq!((barrier, plan.prune.len()), (None, 2));
 
-    // An object that cannot be applied is not healthy.
+    // An object that is held back counts as not healthy.
     let theirs = Cluster { theirs: [migrate.clone()].into(), ..live };
     let (plan, barrier) = until_healthy(json!({}), &yaml("c"), &Inventory::default(), &theirs, &[]);
     assert!(plan.held[0].is_owned_by_another());

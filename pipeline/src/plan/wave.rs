@@ -29,7 +29,8 @@ pub enum Tier {
     SealedSecrets,
     /// Secrets. The values of SealedSecrets are unsealed here.
     Secrets,
-    /// ConfigMaps, which workloads need to start. Objects that use a Secret of the same revision are in this tier or a later one.
+    /// ConfigMaps, which workloads need to start. Objects that use a Secret of the same revision are in this tier or a
+    /// later one.
     Configuration,
     /// Everything else.
     Workloads,

@@ -100,7 +100,7 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     assert!(message.contains("1 of 1 object, "), "{message}");
 }
 
-/// By its labels, an object belongs to a Sync only if the Sync's own prune would delete it.
+/// An object counts as belonging to the Sync that its labels name only if this Sync's prune would delete the object.
 #[test]
 fn labels_count_where_a_prune_would_take_the_object() {
     let own = ObjectKey::new("team", "apps");

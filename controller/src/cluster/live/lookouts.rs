@@ -1,13 +1,13 @@
-//! Watches on single objects that Syncs wait for (`spec.dependsOn`). Such an object may belong to nobody, so the watches on
-//! kinds do not show it: they have the label of applied objects as selector.
+//! Watches on single objects that Syncs wait for (`spec.dependsOn`). The watches on whole kinds do not show such an
+//! object if no Sync has applied it, because these watches select objects by the label of applied objects.
 //!
 //! ## Guarantees
-//! - [`Change::Awaited`] is sent when the object was made, changed or deleted since the Sync read it, or when a kind of the
-//!   group may be served now.
-//! - A Sync waits for one object at a time, so there are at most as many watches as Syncs that wait. Syncs that wait for the
-//!   same object share a watch. It ends when none of them waits any more.
-//! - The watches show metadata only. They are made with the controller's own rights, so a Sync may wait only for an object
-//!   that its identity may read. It learns nothing but when to read again.
+//! - [`Change::Awaited`] is sent when the object was created, changed or deleted since the Sync read it, or when the
+//!   kind that the Sync waits for may be served now.
+//! - A Sync waits for one object at a time, so there are at most as many watches as Syncs that wait. Syncs that wait
+//!   for the same object share a watch, which ends when no Sync waits for the object.
+//! - The watches show only metadata. They are made with the controller's own rights, so a Sync may wait only for an
+//!   object that its identity may read. From the watch, the Sync learns only when to read the object again.
 
 use std::{
     collections::HashMap,
@@ -26,36 +26,36 @@ use crds::ObjectKey;
 use super::{Change, Live};
 use crate::cluster::{self, answer::resource_version, api::SharedResource};
 
-/// How many of these watches there may be for the Syncs of one namespace. Further Syncs of this namespace ask again after the
-/// usual pauses.
+/// How many Syncs of one namespace may wait with such watches. Further Syncs of the namespace read their objects again
+/// after the usual pauses.
 const MOST: usize = 50;
-/// How long after a change of its CustomResourceDefinition a kind may take to be served.
+/// How long it may take, after its CustomResourceDefinition has changed, until a kind is served.
 const IS_SERVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// An object that is waited for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Named {
-    /// Its kind.
+    /// The kind of the object.
     pub resource: SharedResource,
-    /// Its namespace, if its kind has namespaces.
+    /// The namespace of the object, if its kind has namespaces.
     pub namespace: Option<String>,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
 }
 
 /// What a read or a watch showed of an object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sight {
-    /// It exists, with this resource version.
+    /// The object exists, with this resource version.
     At(u64),
-    /// It does not exist.
+    /// The object does not exist.
     Missing,
 }
 
 /// What a Sync waits for.
 struct Wait {
     target: Target,
-    /// What the Sync has read.
+    /// What the Sync saw when it last read the object.
     read: Sight,
     has_changed: bool,
 }
@@ -63,13 +63,13 @@ struct Wait {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Target {
     Object(Named),
-    /// A kind of any group that is not served yet.
+    /// A kind that is not served yet. One watch on all CustomResourceDefinitions serves all Syncs that wait for a kind.
     Kinds,
 }
 
-/// A running watch. It ends when this is dropped.
+/// A running watch. The watch ends when this value is dropped.
 struct Lookout {
-    /// What it shows now. Not known before the first list.
+    /// What the watch shows now; `None` before the first list.
     seen: Option<Sight>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -80,7 +80,7 @@ impl Drop for Lookout {
     }
 }
 
-/// All lookouts.
+/// All Syncs that wait, and the watches for them.
 #[derive(Default)]
 pub(super) struct Lookouts {
     waits: HashMap<ObjectKey, Wait>,
@@ -92,7 +92,7 @@ pub(super) struct Lookouts {
 }
 
 impl Lookouts {
-    /// `sync` no longer waits. The watch ends if nobody else needs it.
+    /// Notes that `sync` no longer waits. The watch ends if no other Sync needs it.
     fn stop(&mut self, sync: &ObjectKey) {
         let Some(wait) = self.waits.remove(sync) else { return };
         if let Some(group) = self.groups.remove(sync)
@@ -109,7 +109,7 @@ impl Lookouts {
         self.waits.keys().filter(|sync| sync.namespace == namespace).count() < MOST
     }
 
-    /// The watch shows this of the object. Returns the Syncs that have read something else.
+    /// Notes what the watch of `target` shows. Returns the Syncs that have read another state of the object.
     fn saw(&mut self, target: &Target, seen: Sight) -> Vec<ObjectKey> {
         if let Some(lookout) = self.running.get_mut(target) {
             lookout.seen = Some(seen);
@@ -124,7 +124,8 @@ impl Lookouts {
         woken
     }
 
-    /// A CustomResourceDefinition of this group is there or has changed. Returns the Syncs that wait for a kind of the group.
+    /// Notes that a CustomResourceDefinition of this group exists or has changed. Returns the Syncs that wait for a
+    /// kind of the group.
     fn saw_kind(&mut self, group: &str) -> Vec<ObjectKey> {
         let woken: Vec<_> = self.groups.iter().filter(|(_, of)| *of == group).map(|(sync, _)| sync.clone()).collect();
         if !woken.is_empty() {
@@ -140,7 +141,7 @@ impl Lookouts {
 }
 
 impl Live {
-    /// `sync` waits until the object is not as it was `read`. It waits for nothing else from now on.
+    /// Makes `sync` wait until the object differs from what was `read`. From now on, `sync` waits for nothing else.
     pub fn look_out(&self, sync: &ObjectKey, object: Named, read: Sight) {
         let is_elsewhere =
             object.namespace.as_deref().is_some_and(|namespace| !self.inner.namespaces.contains(namespace));
@@ -150,7 +151,7 @@ impl Live {
         self.wait(sync, Target::Object(object), read, None);
     }
 
-    /// `sync` waits until a kind of this group may be served.
+    /// Makes `sync` wait until a kind of this group may be served.
     pub fn look_out_for_kind(&self, sync: &ObjectKey, group: &str) {
         self.wait(sync, Target::Kinds, Sight::Missing, Some(group.to_owned()));
     }
@@ -164,7 +165,7 @@ impl Live {
             }
         }
         let seen = lookouts.running.get(&target).and_then(|lookout| lookout.seen);
-        // A running watch on all kinds may have shown the kind after the Sync looked for it.
+        // A watch that already runs may have shown the CustomResourceDefinition after the Sync looked for the kind.
         let is_first = !lookouts.waits.contains_key(sync);
         let has_changed = seen.is_some_and(|seen| if target == Target::Kinds { is_first } else { seen != read });
         lookouts.waits.insert(sync.clone(), Wait { target: target.clone(), read, has_changed });
@@ -183,12 +184,12 @@ impl Live {
         }
     }
 
-    /// `sync` no longer waits for an object or a kind.
+    /// Notes that `sync` no longer waits for an object or a kind.
     pub fn stop_looking_out(&self, sync: &ObjectKey) {
         self.lookouts().stop(sync);
     }
 
-    /// Whether what `sync` waits for is certainly as it was when `sync` read it.
+    /// Whether the object that `sync` waits for is certainly unchanged since `sync` read it.
     pub fn is_as_read(&self, sync: &ObjectKey) -> bool {
         let lookouts = self.lookouts();
         let Some(wait) = lookouts.waits.get(sync) else { return false };
@@ -264,7 +265,7 @@ async fn follow(live: &Live, target: &Target) {
                 live.inner.metrics.watch_interrupted(&api_resource.kind);
                 let mut lookouts = live.lookouts();
                 if cluster::is_refused(&error) {
-                    // The Syncs ask again after the usual pauses, and then the watch may begin again.
+                    // The Syncs read the object again after the usual pauses, and the watch may begin again then.
                     lookouts.running.remove(target);
                     return;
                 }
@@ -276,7 +277,7 @@ async fn follow(live: &Live, target: &Target) {
     }
 }
 
-/// A value in a field selector. The name comes from a tenant.
+/// Escapes a value for a field selector. This is needed because a tenant chose the name.
 fn escaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for character in value.chars() {

@@ -1,5 +1,5 @@
-//! Tests the index as a state machine, without a cluster: with events of the watch, our own writes, and the changes that are
-//! reported.
+//! Tests the index as a state machine, without a cluster. The inputs are events of the watch and our own writes; the
+//! outputs are the changes that are reported.
 
 use std::{cell::RefCell, collections::HashSet};
 
@@ -48,7 +48,7 @@ impl Scene {
         self.live.observe(id.clone(), version, None, None);
     }
 
-    /// A list with exactly the objects `listed`, which began when `writes` writes had ended.
+    /// Lets a list end that has exactly the objects `listed` and began when `writes` writes had ended.
     fn lists(&self, listed: &[&ObjectId], writes: u64) {
         let seen: HashSet<ObjectId> = listed.iter().copied().cloned().collect();
         self.live.sweep(("", "ConfigMap", None), &seen, writes);
@@ -146,13 +146,13 @@ async fn an_object_that_is_being_deleted_is_told_of_once_and_again_when_it_is_go
         assert_eq!(scene.told(), if version == 11 { vec![drifted("a", &id)] } else { vec![] });
         assert!(scene.live.is_touched(&id) && !scene.live.is_untouched(&id));
     }
-    // A write does not end the deletion.
+    // A write to an object that is being deleted does not end the deletion.
     scene.live.begin(&id).applied(&Written { going: Some(vec!["hold".into()]), ..answer(13, OURS) });
     assert_eq!(scene.told(), []);
     assert!(scene.live.is_touched(&id));
     scene.sees_gone(&id, 14);
     assert_eq!(scene.told(), [drifted("a", &id)]);
-    // A Job that is deleted after its time to live is not reported.
+    // A Job that Kubernetes deletes after its time to live is not reported.
     scene.apply(&id, 20, OURS);
     let expires = LiveObject { going: true, expires: true, ..object(21, OURS) };
     scene.live.observe(id.clone(), 21, Some(expires), None);
@@ -382,8 +382,8 @@ async fn of_two_inventories_that_hold_an_object_one_waits() {
 #[tokio::test]
 async fn of_several_inventories_that_hold_an_object_its_labels_decide() {
     let forgers = ["b", "c", "d"];
-    // The result is the same for every order in which the inventories are read, and for every moment at which the object is
-    // seen.
+    // The result is the same for every order in which the inventories are read, and for every moment at which the
+    // object is seen.
     for order in [["a", "b", "c", "d"], ["b", "a", "c", "d"], ["b", "c", "d", "a"]] {
         for seen_after in 0..=order.len() {
             let (scene, id) = (Scene::new(), settings());
@@ -400,7 +400,8 @@ async fn of_several_inventories_that_hold_an_object_its_labels_decide() {
             if seen_after == order.len() {
                 sees();
             }
-            // As at a start: each Sync that did not get the object tries again when everything is listed.
+            // As at the start of the controller, each Sync that did not get the object tries again when everything is
+            // listed.
             for name in refused {
                 scene.live.restore(&sync(name), &id, digest(OURS));
             }
@@ -411,7 +412,7 @@ async fn of_several_inventories_that_hold_an_object_its_labels_decide() {
             waiting.sort();
             assert_eq!(waiting, forgers.map(sync), "{order:?}, seen after {seen_after}");
             scene.told();
-            // The other Syncs do not get the object by naming it again.
+            // The other Syncs do not get the object by naming it in their inventories again.
             for name in forgers {
                 assert!(!scene.live.restore(&sync(name), &id, digest(TAKEN)));
             }
@@ -621,12 +622,12 @@ async fn a_fresh_list_counts_more_than_what_was_seen() {
     scene.live.distrust();
     assert_eq!(scene.told(), [Change::WentBack]);
     assert!(!scene.live.is_untouched(&id) && !scene.live.is_touched(&id), "it has to be applied");
-    // Later writes and events count, although higher versions were seen before.
+    // Later writes and events are not ignored, although higher versions were seen before.
     scene.apply(&id, 95, OURS);
     assert!(scene.live.is_untouched(&id));
     scene.sees(&id, 96, TAKEN);
     assert_eq!(scene.told(), [drifted("a", &id)]);
-    // An object that is not in the list may appear again with a lower version, too.
+    // An object that is not in the list may appear again later, also with a lower version.
     scene.live.claim(&sync("a"), &other).unwrap();
     scene.apply(&other, 210, OURS);
     scene.lists(&[&id], scene.live.writes());
@@ -641,7 +642,7 @@ async fn a_write_counts_more_than_what_was_seen_before_it_of_another_store() {
     let scene = Scene::with_applied(&id);
     scene.apply(&id, 200, OURS);
     scene.sees(&id, 200, OURS);
-    // This happens before the list of this kind has arrived.
+    // The restore is noticed by another kind's list before the list of this kind has arrived.
     scene.live.distrust();
     scene.apply(&id, 95, OURS);
     assert!(scene.live.is_untouched(&id));
@@ -691,7 +692,7 @@ async fn what_we_made_is_as_made_until_somebody_writes_it() {
     scene.sees(&settings(), 11, OURS);
     assert!(!scene.live.is_as_made(&settings()) && scene.live.version(&settings()) == Some(11));
     assert_eq!(scene.told(), [Change::Progressed { sync: sync("a") }]);
-    // After a write to an existing object, it is not known what its controller has seen.
+    // After a write to an existing object, it is not known which state the object's controller has seen.
     scene.apply(&settings(), 12, OURS);
     assert!(!scene.live.is_as_made(&settings()));
 }

@@ -106,7 +106,7 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
     }
 }
 
-/// The kind as the client names it.
+/// The kind in the form in which the client names kinds.
 pub(super) fn api_resource(resource: &Resource) -> ApiResource {
     ApiResource {
         group: resource.group.clone(),

@@ -43,7 +43,7 @@ impl Endpoints {
             "{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The server may refuse before everything is sent.
+        // The server may refuse the request before all of it is sent.
         let _ = stream.write_all(body).await;
         let mut answer = Vec::new();
         let _ = timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("it answers");
@@ -176,8 +176,8 @@ async fn rotate_fails_as_in_sealed_secrets() {
     assert_eq!(endpoints.post("/v1/rotate", &nowhere).await.status, 500);
 }
 
-/// CVE-2026-22728: the Sealed Secrets controller resealed values for the scope in the template's annotations. So anybody
-/// could get any value unsealed in any namespace.
+/// CVE-2026-22728: the Sealed Secrets controller sealed values again for the scope in the template's annotations. So
+/// anybody could get any value unsealed in any namespace.
 #[tokio::test]
 async fn cve_2026_22728_template_annotations_widen_no_scope() {
     let endpoints = endpoints().await;
@@ -196,7 +196,7 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
         assert_eq!(rotated["metadata"]["annotations"], sent["metadata"]["annotations"]);
         assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 200);
     }
-    // They also do not help to unseal a value that was sealed for another place.
+    // Such annotations also do not help to unseal a value that was sealed for another place.
     let mut stolen = sealed_secret(
         json!({"z": seal(&endpoints.old, Binding { scope: Scope::ClusterWide, ..B }, "secret")}),
         json!({}),
@@ -204,7 +204,8 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
     stolen["spec"]["template"]["metadata"]["annotations"] = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     assert_eq!(endpoints.post("/v1/verify", &stolen).await.status, 409);
     assert_eq!(endpoints.post("/v1/rotate", &stolen).await.status, 500);
-    // The object's own annotations cannot widen the scope, either, because a value is bound to its place when it is sealed.
+    // The object's own annotations cannot widen the scope, either, because a value is bound to its place when it is
+    // sealed.
     let annotations = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     let widened = sealed_secret(json!({"z": seal(&endpoints.old, B, "secret")}), annotations);
     assert_eq!(endpoints.post("/v1/rotate", &widened).await.status, 500);

@@ -17,25 +17,25 @@ use futures::stream;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 
-/// Objects by their path; clones share them.
+/// A fake API server, which has objects by their paths. Clones share the objects.
 #[derive(Clone)]
 pub(crate) struct FakeApi(Arc<Inner>);
 
 struct Inner {
     objects: Mutex<BTreeMap<String, Value>>,
     requests: Mutex<Vec<String>>,
-    /// Counts changes; also the resource version of the last one.
+    /// The number of changes, which is also the resource version of the last change.
     version: watch::Sender<u64>,
-    /// The status code of answers to the next requests, by method.
+    /// The status code with which requests are refused, by method.
     refused: Mutex<BTreeMap<String, u16>>,
 }
 
 impl FakeApi {
-    /// An empty API server, and a client of it.
+    /// An empty API server, and a client for it.
     pub(crate) async fn start() -> (Self, kube::Client) {
         let (api, url) = Self::listening().await;
         let mut config = kube::Config::new(url);
-        // Otherwise the client would retry refused requests for minutes.
+        // Otherwise, the client would send refused requests again for minutes.
         config.default_retry = false;
         (api, kube::Client::try_from(config).unwrap())
     }
@@ -55,7 +55,7 @@ impl FakeApi {
         (api, url.parse().unwrap())
     }
 
-    /// Puts an object there, as a user would.
+    /// Stores an object at `path`, as if a user had written it.
     pub(crate) fn put(&self, path: &str, mut object: Value) {
         self.0.version.send_modify(|version| {
             *version += 1;
@@ -129,8 +129,8 @@ fn get(api: &FakeApi, path: &str, query: &str) -> Response {
         .into_response()
 }
 
-/// Sends each change since the requested version as an event about some object. The controller then reads the objects
-/// itself.
+/// Sends one event for each change since the requested version. The object in the event does not matter, because the
+/// controller reads the objects itself after an event.
 fn watch_changes(api: &FakeApi, query: &str) -> Response {
     let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
     let since: u64 = since.and_then(|version| version.parse().ok()).unwrap_or_default();

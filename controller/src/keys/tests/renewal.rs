@@ -67,7 +67,7 @@ fn keys_from_the_future_are_as_old_as_their_secrets() {
     let now = 100 * DAY;
     let future = || key(9000 * DAY, 80 * DAY, set::Purpose::Seal);
     assert_eq!(due(schedule(None), vec![future()], now), Some(110 * DAY));
-    // The certificate of the key that replaces it begins even later.
+    // The certificate of the key that replaces this key begins even later.
     let keys = KeySet::new(vec![future()], Vec::new(), KeyOrder::CertNotBefore);
     let start = Schedule::not_before(&keys, Timestamp::from_second(now).unwrap()).as_second();
     assert_eq!(start, 9000 * DAY + 1);
@@ -105,7 +105,7 @@ async fn a_key_that_is_due_is_made_once_and_the_old_one_still_unseals() {
     assert_eq!(new.not_before().as_second(), made.as_second() + 31 * DAY);
     assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()));
 
-    // A new key on request.
+    // A new key is made on request.
     keyring.renew_now();
     next_generation(&mut changes).await;
     assert_ne!(keyring.certificate().unwrap(), new);
@@ -167,7 +167,7 @@ async fn the_name_of_a_deleted_key_is_not_given_again() {
     let meanwhile = seal(&keyring, "meanwhile");
     assert!(!names(&api).contains(&deleted), "{:?}", names(&api));
 
-    // Apply the backup. It overwrites nothing.
+    // The backup is applied, and overwrites nothing.
     api.put(&path, backup);
     keyring.reload().await.unwrap();
     assert_eq!(unseal(&keyring, &of_deleted).await, Ok(b"before".to_vec()));

@@ -1,4 +1,4 @@
-//! Why an object is not applied.
+//! Why objects are not applied.
 
 use manifests::{Location, ObjectId};
 use pipeline::{Cause, Stage, StageError, Unmanaged, replacement::NotReplaced};
@@ -17,7 +17,7 @@ pub(in crate::sync) enum ApplyError {
     /// The API server refused some objects.
     #[error("{}{}", list(.refused), held_back(*.later))]
     Refused {
-        /// These objects.
+        /// The refused objects.
         refused: Vec<Refused>,
         /// Number of objects in later waves, which were not tried.
         later: usize,
@@ -33,34 +33,34 @@ pub(in crate::sync) enum ApplyError {
 /// One object that could not be applied.
 #[derive(Clone, Debug)]
 pub(in crate::sync) struct Refused {
-    /// Where it is in Git.
+    /// Where the object is in Git.
     pub origin: Location,
     /// The object.
     pub id: ObjectId,
-    /// Why.
+    /// Why the object could not be applied.
     pub because: Because,
 }
 
 /// See [`Refused::because`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Because {
-    /// The API server refused it or did not answer.
+    /// The API server refused the object or did not answer.
     #[error("{0}")]
     Api(#[from] ApiError),
     /// The Secret belongs to somebody else.
     #[error("{0}")]
     Unmanaged(#[from] Unmanaged),
-    /// The identity of the Sync may not write it. No write was sent.
+    /// The identity of the Sync may not write the object. No write was sent.
     #[error("{0}")]
     NotAllowed(String),
-    /// It is one of the controller's own Secrets, for example a sealing key. No write was sent.
+    /// The object is one of the controller's own Secrets, for example a sealing key. No write was sent.
     #[error(
         "it is one of the controller's own Secrets (a sealing key, or a name or label that makes it one), which no \
          Sync writes or prunes: remove it from Git, or give it another name or namespace"
     )]
     ControllersOwn,
     /// The API server did not accept the SealedSecret in this pass, so it is not unsealed.
-    #[error("its SealedSecret was not accepted by the API server")]
+    #[error("the API server did not accept the SealedSecret of this Secret")]
     NotAccepted,
     /// The API server stored a SealedSecret that differs from the one that was sent.
     #[error(
@@ -72,57 +72,59 @@ pub(crate) enum Because {
     /// A value cannot be unsealed, or a template cannot be rendered.
     #[error("{message}")]
     Unseal {
-        /// What is wrong with it. It contains no value.
+        /// What is wrong with the value or template. The text contains no value.
         message: String,
         /// Whether another try may help.
         transient: bool,
     },
-    /// It was applied, but the fields that other tools own in it could not be made ours.
+    /// The object was applied, but gitseal could not take over the fields that other tools own in it.
     #[error("it was applied, but the fields of other tools could not be taken over: {0}")]
     NotTakenOver(ApiError),
     /// The change in Git cannot be made to the existing object.
     #[error("{0}")]
     NotReplaceable(#[from] NotReplaced),
-    /// The change cannot be made to the existing object, and the API server would refuse a new one.
+    /// The change cannot be made to the existing object, and the API server would refuse a new object.
     #[error(
         "{0} cannot be changed in place. The object was not replaced, because the API server refuses the new one: {1}"
     )]
     NotReplaced(String, ApiError),
-    /// The change cannot be made to the existing object, and it could not be deleted.
+    /// The change cannot be made to the existing object, and this object could not be deleted.
     #[error("{0} cannot be changed in place, and the object could not be deleted to make it again: {1}")]
     NotDeleted(String, ApiError),
-    /// It is being deleted so that it can be created again. The deletion waits for these finalizers.
+    /// The object is being deleted so that it can be created again. The deletion waits for these finalizers.
     #[error("it is being deleted, so that it can be made again, and waits for {}", waits_for(.0))]
     Going(Vec<String>),
-    /// Somebody deleted it, and the deletion is not finished.
+    /// Somebody deleted the object, and the deletion is not finished.
     #[error(
-        "it is being deleted and waits for {}; when it is gone, it is made again as in Git. The program that set them removes them when it is done",
+        "it is being deleted and waits for {}; when it is gone, it is made again as in Git. The program that set a finalizer removes it when its work is done",
         waits_for(.0)
     )]
     Terminating(Vec<String>),
-    /// It is a Namespace that somebody deleted, and the deletion is not finished.
+    /// The object is a Namespace that somebody deleted, and the deletion is not finished.
     #[error(
         "it is being deleted with everything in it; when it is gone, it is made again as in Git. What it waits for: kubectl get namespace {0} -o yaml"
     )]
     TerminatingNamespace(String),
-    /// It is a new object in a namespace that is being deleted.
+    /// The object is new, and its namespace is being deleted.
     #[error(
         "namespace {0} is being deleted, and nothing new can be made in it until it is gone and made again. What it waits for: kubectl get namespace {0} -o yaml"
     )]
     NamespaceGoes(String),
-    /// It is a new object in a namespace that does not exist.
-    #[error("there is no namespace {0}: add it to this folder, or create it; it is looked for again within seconds")]
+    /// The object is new, and its namespace does not exist.
+    #[error(
+        "there is no namespace {0}: add it to this folder, or create it; the controller looks for it again within seconds"
+    )]
     NoNamespace(String),
     /// The kind of a CustomResourceDefinition is not served.
-    #[error("the kind that this CustomResourceDefinition defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
+    #[error("the kind that this CustomResourceDefinition defines was not served within {} s; the status of the CustomResourceDefinition says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
-    /// It was written, but the API server did not say whether its kind is served.
+    /// The CustomResourceDefinition was written, but the API server did not say whether its kind is served.
     #[error("it was applied, but the API server did not say whether the new kind is served: {0}")]
     Unasked(ApiError),
 }
 
 impl Because {
-    /// The object was written, and is being deleted.
+    /// The cause for an object that is being deleted although it was written.
     pub(super) fn terminating(id: &ObjectId, finalizers: Vec<String>) -> Self {
         if id.group.is_empty() && id.kind == "Namespace" {
             return Self::TerminatingNamespace(id.name.clone());
@@ -130,7 +132,7 @@ impl Because {
         Self::Terminating(finalizers)
     }
 
-    /// Why `id` was refused. If the cause is its namespace, the result says so.
+    /// This cause for `id`. If the object was refused because of its namespace, the result is a cause that says so.
     pub(super) fn by_its_namespace(self, id: &ObjectId) -> Self {
         let (Self::Api(error), Some(namespace)) = (&self, &id.namespace) else { return self };
         match no_place(error) {
@@ -140,7 +142,7 @@ impl Because {
         }
     }
 
-    /// Whether it may succeed after somebody else has done something that the controller gets no event about.
+    /// Whether another try may succeed after something happens that the controller gets no event about.
     fn may_pass(&self) -> bool {
         matches!(
             self,
@@ -152,7 +154,8 @@ impl Because {
         )
     }
 
-    /// Whether the object was certainly not written. If there was no answer, it may have been written.
+    /// Whether the object was certainly not written. If the API server did not answer, the object may have been
+    /// written.
     pub(super) fn is_certain(&self) -> bool {
         match self {
             Self::Api(error) => error.code().is_some_and(|code| code < 500),
@@ -164,7 +167,7 @@ impl Because {
             | Self::Unseal { .. }
             | Self::NamespaceGoes(_)
             | Self::NoNamespace(_) => true,
-            // The object that was to be changed exists, and an earlier write may have changed it.
+            // In these cases, the object exists, and an earlier write of this pass may have changed it.
             Self::NotTakenOver(_)
             | Self::NotReplaceable(_)
             | Self::NotReplaced(..)
@@ -202,7 +205,7 @@ impl Because {
         Cause { stage, reason: self.reason(), terminal }
     }
 
-    /// The reason under which the Sealed Secrets controller counts it.
+    /// The reason under which the Sealed Secrets controller counts such a failure.
     pub(crate) fn metric(&self) -> UnsealFailure {
         match self {
             Self::Unseal { .. } => UnsealFailure::Unseal,
@@ -228,10 +231,10 @@ impl From<WriteError> for Because {
 }
 
 fn waits_for(finalizers: &[String]) -> String {
-    /// How many are named. Anybody who may change the object can add any number of them.
+    /// How many finalizers are named. Anybody who may change the object can add any number of finalizers.
     const SHOWN: usize = 3;
     if finalizers.is_empty() {
-        return "what depends on it".into();
+        return "the objects that depend on it".into();
     }
     let shown = finalizers.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     match finalizers.len().saturating_sub(SHOWN) {

@@ -11,16 +11,16 @@ use crate::cluster::LiveObject;
 pub(crate) struct Healed {
     /// The object.
     pub id: ObjectId,
-    /// How it was changed.
+    /// How others had changed the object.
     pub drifted: Drifted,
 }
 
 /// See [`Healed::drifted`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Drifted {
-    /// It was deleted.
+    /// The object was deleted.
     Deleted,
-    /// These fields were changed. The list is empty if nobody watched.
+    /// These fields were changed. The list is empty if it is not known which fields.
     Touched(Vec<Touched>),
 }
 
@@ -40,12 +40,12 @@ impl Drifted {
     }
 }
 
-/// How many writers are named at most.
+/// How many writers a message names at most.
 const NAMED: usize = 3;
 
 impl Drifted {
-    /// Describes it; `source` says what determines the object: `was changed outside of Git (data.value by
-    /// kubectl-edit)`.
+    /// Describes the change, for example `was changed outside of Git (data.value by kubectl-edit)`. `source` names what
+    /// the object is made from, here `Git`.
     pub(crate) fn outside_of(&self, source: &str) -> String {
         let all = match self {
             Self::Deleted => return format!("was deleted outside of {source}"),

@@ -1,4 +1,4 @@
-//! Waits until the kind of a CustomResourceDefinition is served.
+//! Waits until the API server serves the kind of a CustomResourceDefinition.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::{Applier, Because};
 use crate::cluster::DiscoveryError;
 
-/// How long a new CustomResourceDefinition may take until its kind is served.
+/// How long it may take until the kind of a new CustomResourceDefinition is served.
 pub(super) const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
 impl Applier<'_> {
-    /// Waits until the condition `Established` is True and the kind is served. The API server itself sets the
-    /// condition, so it is asked again and again.
+    /// Waits until the condition `Established` is True and the kind is served. Nothing tells the controller when this
+    /// happens, so the API server is asked again and again.
     pub(super) async fn wait_until_established(&self, step: &Step) -> Result<(), Because> {
         let deadline = tokio::time::Instant::now() + ESTABLISHED_WITHIN;
         let mut pause = Duration::from_millis(20);
@@ -36,7 +36,8 @@ impl Applier<'_> {
         }
     }
 
-    /// The condition `Established` becomes True a moment before the kind is served.
+    /// Whether the kind is served. This is checked in addition to the condition `Established`, which becomes True a
+    /// moment before the kind is served.
     async fn is_served(&self, crd: &Value, group: &str, kind: &str) -> Result<bool, Because> {
         let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
         for version in versions.into_iter().flatten().filter(|version| version["served"] == true) {

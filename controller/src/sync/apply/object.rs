@@ -1,4 +1,5 @@
-//! Applies one object of Git, and handles refusals that the controller can do something about.
+//! Applies one object of Git. If the API server refuses the object for a reason that the controller can do something
+//! about, the controller does that.
 
 use pipeline::{refusal::immutable, replacement};
 use serde_json::{Map, Value};
@@ -10,7 +11,8 @@ use crate::{
 };
 
 impl Applier<'_> {
-    /// Applies the object. `place` is one of the limited places for concurrent writes; it is given back at the end.
+    /// Applies the object. `place` is one of the limited places for concurrent writes; the place is given back at the
+    /// end.
     pub(super) async fn object(
         &self,
         step: &Step,
@@ -36,7 +38,8 @@ impl Applier<'_> {
         }
     }
 
-    /// What is done if an object was refused because a field cannot be changed.
+    /// Handles the refusal `error`: if a field of the object cannot be changed, the object is replaced; otherwise, the
+    /// result is the error.
     async fn instead(
         &self,
         step: &Step,
@@ -87,8 +90,8 @@ impl Applier<'_> {
     }
 }
 
-/// API groups of Kubernetes' own kinds whose names look like those of custom resources. The API server can convert
-/// between all their versions.
+/// API groups of Kubernetes' own kinds whose names look like those of custom resources. For these groups, the API
+/// server can convert objects between all versions.
 const BUILT_IN: [&str; 14] = [
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -106,8 +109,8 @@ const BUILT_IN: [&str; 14] = [
     "storage.k8s.io",
 ];
 
-/// Whether the API server could not apply a custom resource because somebody owns fields of it in another version: in a
-/// version that does not have one of the new fields, or that is no longer served.
+/// Whether the API server could not apply a custom resource because somebody owns fields of the resource in another
+/// version, which does not have one of the new fields or is no longer served.
 fn is_of_another_version(error: &ApiError, object: AsInGit<'_>) -> bool {
     let group = object.id.group.as_str();
     if !group.contains('.') || BUILT_IN.contains(&group) {

@@ -1,5 +1,6 @@
-//! Workloads whose Pods are restarted when a value that they use changes. The plan takes a Secret for changed if its SealedSecret
-//! was sealed again. Whether its values are the same shows only when it is written: then the API server changes nothing.
+//! Prevents needless restarts of workloads whose Pods are restarted when a value that they use changes. In the plan, a
+//! Secret counts as changed if its SealedSecret was sealed again. Only the write of the Secret shows whether its values
+//! are the same: if they are, the API server changes nothing.
 
 use std::collections::HashMap;
 
@@ -14,8 +15,9 @@ use crate::{cluster::LiveObject, sealed_secret::is_made_from, sync::prepare::val
 pub(super) type SameValues = HashMap<ObjectId, String>;
 
 impl Applier<'_> {
-    /// The digest of the SealedSecret that first had the values of a Secret; `before` is the Secret as it is now. `None` if it is
-    /// not certain which values it has: after a crash, it may have been written without a record in the inventory.
+    /// The digest of the SealedSecret that first had the values of a Secret. `before` is the state of the Secret before
+    /// it is written. `None` if it is not certain which values the Secret has: after a crash, it may have been written
+    /// without a record in the inventory.
     pub(super) fn values_of(&self, step: &Step, before: &LiveObject) -> Option<String> {
         let Content::Sealed(_) = &step.content else { return None };
         let known = self.before.get(&step.id)?;
@@ -24,8 +26,9 @@ impl Applier<'_> {
         is_made_from(self.pass.ctx, &key, before, digest).then(|| known.values.as_ref().unwrap_or(digest).clone())
     }
 
-    /// Makes the digests of the workloads in `steps` again, without Secrets that have the `same` values as before. A workload that
-    /// then is as it was applied before is left out, and counts as `unchanged`.
+    /// Makes the digests of the workloads in `steps` again. For Secrets that have the `same` values as before, the
+    /// digest of the SealedSecret that first had these values is used. If a workload is then the same as the one that
+    /// was applied before, it is left out and counts as `unchanged`.
     pub(super) fn restamped(&self, steps: Vec<Step>, same: &SameValues, unchanged: &mut usize) -> Vec<Step> {
         let mut kept = Vec::with_capacity(steps.len());
         for mut step in steps {

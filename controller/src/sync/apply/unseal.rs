@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl Applier<'_> {
-    /// Applies a SealedSecret. If the cluster then has exactly what Git says, it counts as accepted.
+    /// Applies a SealedSecret. If the API server has stored exactly the SealedSecret in Git, it counts as accepted.
     pub(super) async fn accept(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
         let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
         let (mut written, mut stored) = self.write_sealed(step, object).await?;
@@ -32,7 +32,8 @@ impl Applier<'_> {
             let is_changed = taken_over.resource_version != written.resource_version;
             writing.applied(&taken_over);
             if is_changed {
-                // After this, fields that others had added may be gone.
+                // The SealedSecret is applied once more to read it, because fields that others had added may be gone
+                // now.
                 (written, stored) = self.write_sealed(step, object).await.map_err(Because::NotTakenOver)?;
             }
         }
@@ -46,7 +47,7 @@ impl Applier<'_> {
         Ok(written)
     }
 
-    /// Applies a SealedSecret. Also returns the digest of the stored one.
+    /// Applies a SealedSecret. Also returns the digest of the SealedSecret that the API server stored.
     async fn write_sealed(&self, step: &Step, object: AsInGit<'_>) -> Result<(Written, Option<String>), ApiError> {
         let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
         let writing = self.live().begin(&step.id);
@@ -80,12 +81,12 @@ impl Applier<'_> {
         let owner = Owner { uid: &live.uid, name: &step.id.name };
         let key = ObjectKey::new(step.id.namespace.as_deref().unwrap_or_default(), &step.id.name);
         if self.live().get(&step.id).is_none() {
-            // Somebody may have made the Secret just now. It must not be overwritten.
+            // Somebody may have made a Secret with this name just now, which must not be overwritten.
             read_secret(ctx, &key).await?;
         }
         let there = self.live().get(&step.id);
         let facts = there.as_ref().and_then(|live| live.secret.as_deref());
-        // The metadata show to whom the Secret belongs, so nothing is decrypted to find out.
+        // The metadata show to whom the Secret belongs, so nothing is decrypted if it belongs to somebody else.
         if may_write(facts, made(ctx, &key, there.as_ref()), owner.uid).is_none() {
             return Err(Unmanaged::of(&step.id).into());
         }
@@ -95,9 +96,11 @@ impl Applier<'_> {
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
         let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
-        // Only now: unsealing has its own turns, and others must not wait for it to write.
+        // The place for a write is taken only now: unsealing has its own turns, and in the meantime others can use the
+        // place.
         let _place = self.place().await;
-        // Somebody may have created or changed the Secret in the meantime, so it is looked at once more.
+        // Somebody may have created or changed the Secret in the meantime. So the write checks again to whom it
+        // belongs.
         let (key, resource, digest) = (&key, &step.resource, step.digest.as_str());
         let secret = ToWrite { key, resource, owner, unsealed: &unsealed, digest };
         Ok(secret.write(ctx, self.api).await?.0)

@@ -1,7 +1,7 @@
 //! Waits for an object of any kind that `spec.dependsOn` names.
 //!
-//! The object is read with the rights of the Sync's identity, and only when a watch shows that it changed. Without these
-//! rights, a Sync could find out with its messages what is in objects of others.
+//! The object is read only when a watch shows that it changed. It is read with the rights of the Sync's identity.
+//! Otherwise, the messages of a Sync could show what is in objects that its identity may not read.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::{
     sync::{Pass, Record},
 };
 
-/// An object that changes all the time is read at most once in this time.
+/// The shortest time between two reads of an object that changes all the time.
 const APART: Duration = Duration::from_secs(1);
 
 /// The last answer about an object that the Sync waits for.
@@ -31,7 +31,8 @@ pub struct LastRead {
 }
 
 impl Pass<'_> {
-    /// The last answer, if it certainly still holds, or if it is too early to ask again.
+    /// The result of the last read, if the object is certainly unchanged since then, or if it is too early to read it
+    /// again.
     pub(super) fn last_answer(&self, record: &Record) -> Option<DependencyError> {
         let last = record.last_read.as_ref().filter(|last| last.generation == self.sync.metadata.generation)?;
         if !self.ctx.cluster.live.is_as_read(self.key) {
@@ -44,7 +45,7 @@ impl Pass<'_> {
         Some(last.error.clone())
     }
 
-    /// Whether the object is there and healthy.
+    /// Checks whether the object exists and is healthy.
     pub(super) async fn check_object(
         &self,
         record: &mut Record,
@@ -121,7 +122,7 @@ impl Pass<'_> {
     }
 }
 
-/// The namespace that the object of a dependency is in, if its kind has namespaces.
+/// The namespace of the object that a dependency names; `None` if its kind has no namespaces.
 fn namespace_of(resource: &Resource, dependency: &Dependency, own: &str) -> Option<String> {
     resource.namespaced.then(|| dependency.namespace.clone().unwrap_or_else(|| own.to_owned()))
 }

@@ -8,18 +8,19 @@ use std::{
 use crds::ObjectKey;
 use manifests::ObjectId;
 
-/// Which objects are in the folders of Syncs that still have to apply them. Each content of a folder is read only once.
+/// Remembers which objects are in the folders of Syncs that still have to apply them, so that each content of a folder
+/// is read only once.
 #[derive(Default)]
 pub struct Wants(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     folders: HashMap<ObjectKey, (String, Read)>,
-    /// Folders that a Sync could not read because there was no memory.
+    /// For each Sync: the other Syncs whose folders could not be read for it, because there was no memory.
     put_off: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
 
-/// The objects in a folder, or why it can never be read with this content.
+/// The objects in a folder, or why the folder can never be read with this content.
 pub(super) type Read = Result<Arc<BTreeSet<ObjectId>>, Arc<str>>;
 
 impl Wants {
@@ -40,7 +41,7 @@ impl Wants {
         self.lock().put_off.remove(who).unwrap_or_default()
     }
 
-    /// The Sync has applied its folder, or no longer exists.
+    /// Forgets a Sync that has applied its folder or no longer exists.
     pub(in crate::sync) fn forget(&self, sync: &ObjectKey) {
         let mut state = self.lock();
         state.folders.remove(sync);

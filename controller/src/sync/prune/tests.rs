@@ -54,7 +54,7 @@ impl Scene {
         Self { server, client, inventory }
     }
 
-    /// Lets the server have `object` as `id`. It can be deleted.
+    /// Lets the server have `object` as `id`, and lets it accept the deletion of the object.
     fn with(self, id: &ObjectId, object: Value) -> Self {
         let path = path(id);
         self.server.answer(&format!("GET {path}"), 200, object);
@@ -292,7 +292,8 @@ async fn objects_of_one_wave_go_concurrently() {
     for id in &ids {
         scene = scene.with(id, ours(id, &json!({})));
     }
-    // The server answers these requests only when all of them have arrived.
+    // The server answers the deletions only when all of them have arrived, so the test ends only if they are
+    // concurrent.
     scene.server.gather("DELETE ", names.len());
     let pruned = tokio::time::timeout(std::time::Duration::from_secs(60), scene.prune(&ids.each_ref())).await;
     assert_eq!(pruned.expect("they go one after the other").unwrap().len(), names.len());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A store that two watches write, and the changes that it reported.
+/// A store to which two watches write, and the changes that were reported.
 struct Scene {
     kind: RefCell<Kind<SealedSecret>>,
     told: RefCell<Vec<String>>,
