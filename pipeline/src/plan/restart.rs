@@ -1,7 +1,10 @@
 //! Workloads whose Pods are restarted when a value that they use changes. A digest of these values is written into the
 //! Pod template of the workload as an annotation, so that the Pod template changes when the values change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
 
 use crds::Sync;
 use manifests::{Manifest, ObjectId};
@@ -68,6 +71,8 @@ fn is_asked(manifest: &Manifest) -> bool {
 #[derive(Default)]
 pub(super) struct Values<'m> {
     manifests: HashMap<ObjectId, &'m Manifest>,
+    /// The texts that [`Values::text`] has made. Many workloads may use the same values.
+    texts: RefCell<HashMap<ObjectId, Option<String>>>,
 }
 
 impl<'m> Values<'m> {
@@ -79,7 +84,7 @@ impl<'m> Values<'m> {
         let has_values = |manifest: &&Manifest| manifest.id.is_sealed_secret() || is_config_map(&manifest.id);
         let all = manifests.iter().filter(has_values);
         let known = all.filter_map(|manifest| Some((id_in_cluster(sync, manifest, kinds.of(manifest)?), manifest)));
-        Self { manifests: known.collect() }
+        Self { manifests: known.collect(), texts: RefCell::default() }
     }
 
     /// The stamp for the workload `manifest`, if the workload asks for restarts. `manifest` has the id that the
@@ -108,13 +113,18 @@ impl<'m> Values<'m> {
         let secrets = secrets.into_iter().map(|name| id("Secret", name));
         let config_maps = config_maps.into_iter().map(|name| id("ConfigMap", name));
         let of: BTreeMap<_, _> =
-            secrets.chain(config_maps).filter_map(|id| Some((id.clone(), self.values(&id, current)?))).collect();
+            secrets.chain(config_maps).filter_map(|id| Some((id.clone(), self.text(&id, current)?))).collect();
         (!of.is_empty()).then(|| Stamp::new(of, keyed))
     }
 
     /// A text that changes with the values of the ConfigMap or Secret `id`; `None` if the folder does not have this
-    /// object.
-    fn values(&self, id: &ObjectId, current: &Inventory) -> Option<String> {
+    /// object. It is made once for all workloads.
+    fn text(&self, id: &ObjectId, current: &Inventory) -> Option<String> {
+        let mut texts = self.texts.borrow_mut();
+        texts.entry(id.clone()).or_insert_with(|| self.new_text(id, current)).clone()
+    }
+
+    fn new_text(&self, id: &ObjectId, current: &Inventory) -> Option<String> {
         if is_config_map(id) {
             let Manifest { id, version, origin, body } = self.manifests.get(id)?;
             let values = body.iter().filter(|(field, _)| matches!(field.as_str(), "data" | "binaryData"));
@@ -263,6 +273,20 @@ mod tests {
     fn id(name: &str) -> ObjectId {
         let (group, kind) = if name == "web" { ("apps", "Deployment") } else { ("", "Secret") };
         ObjectId { group: group.into(), kind: kind.into(), namespace: Some("team".into()), name: name.into() }
+    }
+
+    #[test]
+    fn a_secret_that_many_workloads_use_is_read_once() {
+        let sealed = "A".repeat(1 << 20);
+        let mut yaml = folder(ASKS, "one", "x", &sealed);
+        let (deployment, rest) = yaml.split_once("---\n").unwrap();
+        let many: String =
+            (0..1000).map(|n| deployment.replace("name: web", &format!("name: web-{n}")) + "---\n").collect();
+        yaml = many + rest;
+        let since = std::time::Instant::now();
+        let plan = planned(&json!({}), &yaml, &Inventory::default(), Some(&keyed));
+        assert_eq!(plan.waves.values().flatten().filter(|step| step.stamp.is_some()).count(), 1000);
+        assert!(since.elapsed().as_secs() < 5, "{:?}", since.elapsed());
     }
 
     #[test]

@@ -34,11 +34,11 @@ impl Applier<'_> {
         for mut step in steps {
             if let (Some(stamp), Content::Manifest(body)) = (&mut step.stamp, &mut step.content) {
                 let mut of = stamp.of.clone();
-                of.extend(
-                    same.iter()
-                        .filter(|(id, _)| stamp.of.contains_key(*id))
-                        .map(|(id, values)| (id.clone(), values.clone())),
-                );
+                for (id, values) in &mut of {
+                    if let Some(first) = same.get(id) {
+                        values.clone_from(first);
+                    }
+                }
                 if of != stamp.of {
                     *stamp = Stamp::new(of, &|parts| values_digest(&self.pass.ctx.keyring, parts));
                     stamp.write(body);
