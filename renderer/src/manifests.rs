@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    sync::Arc,
 };
 
 use manifests::{Limits, Location, Manifest, TreeFile};
@@ -140,6 +141,7 @@ fn located<'o, E>(
     let mut all = Vec::new();
     for object in objects {
         let path = if object.origin.is_empty() { folder } else { &object.origin };
+        let file: Arc<str> = path.into();
         let parsed = parse_beside(TreeFile { path, bytes: object.yaml.as_bytes() }, held, room);
         let parsed = parsed.map_err(|failure| failed(path, failure))?;
         let memory = parsed.memory as u64;
@@ -147,7 +149,7 @@ fn located<'o, E>(
         let mut manifests = parsed.manifests;
         for manifest in &mut manifests {
             let line = files.at(path, spare(room, held)).line_of(manifest, object.generated);
-            manifest.origin = Location { file: path.into(), line };
+            manifest.origin = Location { file: file.clone(), line };
         }
         let count = manifests.len();
         for manifest in &mut manifests {
@@ -276,8 +278,8 @@ struct Files {
 /// A file that objects come from.
 #[derive(Default)]
 struct Source {
-    /// If it is not YAML.
-    text: String,
+    /// For each kind in a text that is not YAML, for example in a template: the line at which its first object starts.
+    kinds: HashMap<String, u32>,
     /// The names and lines of its objects by kind, sorted by name.
     objects: HashMap<String, Vec<(String, u32)>>,
     /// The lines of its generators of Secrets and of ConfigMaps.
@@ -287,11 +289,10 @@ struct Source {
 impl Files {
     /// The file, which is parsed within `memory` bytes. If that is not enough, its lines are not known.
     fn at(&mut self, file: &str, memory: usize) -> &Source {
-        if !self.known.contains_key(file) {
+        self.known.entry(file.to_owned()).or_insert_with(|| {
             let bytes = self.bytes.remove(file).unwrap_or_default();
-            self.known.insert(file.to_owned(), Source::new(file, &bytes, memory));
-        }
-        &self.known[file]
+            Source::new(file, &bytes, memory)
+        })
     }
 }
 
@@ -307,7 +308,7 @@ impl Source {
             ["secretGenerator:", "configMapGenerator:"].map(|field| u32::try_from(line_of(field)? + 1).ok());
         let limits = Limits { memory, ..Limits::default() };
         let Ok(parsed) = manifests::parse(file, bytes, &limits) else {
-            return Self { text: text.into_owned(), objects: HashMap::new(), generators };
+            return Self { kinds: lines_of_kinds(&text), generators, ..Self::default() };
         };
         let mut objects: HashMap<String, Vec<(String, u32)>> = HashMap::new();
         for Manifest { id, origin, .. } in parsed {
@@ -316,7 +317,7 @@ impl Source {
         for of_kind in objects.values_mut() {
             of_kind.sort();
         }
-        Self { text: String::new(), objects, generators }
+        Self { objects, generators, ..Self::default() }
     }
 
     /// The line at which the object starts, or 1 if that is not known. Kustomize may have added a prefix or suffix to the
@@ -333,25 +334,25 @@ impl Source {
         let longest = || compared().filter(|(known, _)| name.contains(known)).max_by_key(|(known, _)| known.len());
         let first = || of_kind.iter().min_by_key(|(_, line)| line);
         let known = same.or_else(longest).or_else(first).map(|(_, line)| *line);
-        known.or_else(|| self.line_of_kind(&object.id.kind)).unwrap_or(1)
+        known.or_else(|| self.kinds.get(&object.id.kind).copied()).unwrap_or(1)
     }
+}
 
-    /// The line at which the first object of a kind starts, in a text that is not YAML: a template.
-    fn line_of_kind(&self, kind: &str) -> Option<u32> {
-        let mut start = None;
-        for (line, text) in (1..).zip(self.text.lines()) {
-            let text = text.trim_end();
-            if text == "---" {
-                start = None;
-            } else if start.is_none() && !text.is_empty() && !text.starts_with('#') && !text.starts_with("{{") {
-                start = Some(line);
-            }
-            if text.strip_prefix("kind:").is_some_and(|named| named.trim() == kind) {
-                return start;
-            }
+/// For each kind in a template, the line at which its first object starts.
+fn lines_of_kinds(template: &str) -> HashMap<String, u32> {
+    let (mut kinds, mut start) = (HashMap::new(), None);
+    for (line, text) in (1..).zip(template.lines()) {
+        let text = text.trim_end();
+        if text == "---" {
+            start = None;
+        } else if start.is_none() && !text.is_empty() && !text.starts_with('#') && !text.starts_with("{{") {
+            start = Some(line);
         }
-        None
+        if let (Some(start), Some(kind)) = (start, text.strip_prefix("kind:")) {
+            kinds.entry(kind.trim().to_owned()).or_insert(start);
+        }
     }
+    kinds
 }
 
 #[cfg(test)]
@@ -443,6 +444,27 @@ mod tests {
         assert_eq!(places, expected);
         let none = placed(&mut objects, "over", files(), 1 << 10);
         assert!(matches!(none, Err(RenderError::NoRoom { had_most: true, .. })), "{none:?}");
+    }
+
+    #[test]
+    fn objects_of_one_document_share_the_path_of_their_file() {
+        let items = "- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
+            - {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n";
+        let yaml = format!("apiVersion: v1\nkind: List\nitems:\n{items}");
+        let mut objects = [Object { origin: "a".repeat(4000), generated: false, yaml }];
+        let found = placed(&mut objects, "app", HashMap::new(), 1 << 20).unwrap();
+        assert!(std::sync::Arc::ptr_eq(&found[0].origin.file, &found[1].origin.file));
+    }
+
+    #[test]
+    fn a_long_template_is_searched_once_for_all_its_objects() {
+        let template = "{{ if . }}".to_owned() + &"\n".repeat(1 << 18);
+        let files: HashMap<_, _> = [("web/templates/all.yaml".to_owned(), template.into_bytes())].into();
+        let mut objects: Vec<_> =
+            (0..1000).map(|n| object("web/templates/all.yaml", false, &format!("Kind{n}"), "a")).collect();
+        let since = std::time::Instant::now();
+        placed(&mut objects, "web", files, 1 << 30).unwrap();
+        assert!(since.elapsed().as_secs() < 5, "{:?}", since.elapsed());
     }
 
     #[test]
