@@ -24,7 +24,7 @@ use crate::{
     references::secrets_used,
 };
 pub use as_applied::digest_as_applied;
-use as_applied::{complete, left_to_others, object_at};
+use as_applied::{complete, left_to_others, object_at, whole};
 pub use barrier::Barrier;
 pub use crd::kinds_defined;
 use restart::Values;
@@ -79,6 +79,9 @@ pub struct Step {
     pub stamp: Option<Stamp>,
     /// JSON pointers of the fields that the Sync leaves to others. `content` does not have these fields.
     pub left_to_others: Vec<String>,
+    /// The object with the fields that are left to others, if they are in Git. It is made like this if it does not exist, because
+    /// it may need these fields.
+    pub first: Option<Box<Map<String, Value>>>,
     /// Names of the Secrets of this plan that the object uses, all in the object's own namespace. If one of them cannot
     /// be made, the object is held back.
     pub needs: Vec<String>,
@@ -413,11 +416,16 @@ impl Plan {
     ) -> Vec<Step> {
         let sealed = manifest.id.is_sealed_secret().then(|| Sealed::deserialize(Value::Object(manifest.body.clone())));
         let left_to_others: Vec<_> = left_to_others(sync, &manifest.id).cloned().collect();
+        let first = (!left_to_others.is_empty()).then(|| whole(key, manifest.clone()).body);
         let mut manifest = complete(sync, key, manifest);
+        let mut first = first.filter(|first| *first != manifest.body).map(Box::new);
         let digest = manifest.digest();
         let stamp = stamp.filter(|_| !restart::is_left_to_others(&left_to_others));
         if let Some(stamp) = &stamp {
             stamp.write(&mut manifest.body);
+            if let Some(first) = &mut first {
+                stamp.write(first);
+            }
         }
         let own = Step {
             digest,
@@ -428,6 +436,7 @@ impl Plan {
             why: Why::Change,
             stamp,
             left_to_others,
+            first,
             needs: uses.into_iter().collect(),
         };
         let sealed = match sealed {
@@ -449,6 +458,7 @@ impl Plan {
             why: Why::Change,
             stamp: None,
             left_to_others: Vec::new(),
+            first: None,
             needs: Vec::new(),
         };
         match self.needed(secret, live) {

@@ -50,6 +50,7 @@ mod offline;
 mod orphans;
 mod proxy;
 mod prune;
+mod published;
 mod reasons;
 mod refusals;
 mod remote;

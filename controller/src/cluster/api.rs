@@ -290,16 +290,18 @@ impl Api {
     }
 
     /// Gives up our ownership of the fields at the JSON `pointers`, which keep their values. So the next [`Api::apply`]
-    /// may leave these fields out without removing their values. If the object does not exist, nothing is done.
+    /// may leave these fields out without removing their values. `whole` is the object in Git with these fields. Returns whether
+    /// the object exists.
     pub async fn release(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
         name: &str,
         pointers: &[String],
-    ) -> Result<(), ApiError> {
-        self.rewrite_owners(resource, namespace, name, None, |entries| fields::released(entries, pointers)).await?;
-        Ok(())
+        whole: &Value,
+    ) -> Result<bool, ApiError> {
+        let released = |entries: &[ManagedFieldsEntry]| fields::released(entries, pointers, whole);
+        Ok(self.rewrite_owners(resource, namespace, name, None, released).await?.is_some())
     }
 
     /// Removes the ownership that others have of a Secret's `stringData`. The values stay as they are. If the Secret

@@ -43,22 +43,50 @@ pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<Manag
 }
 
 /// `managed_fields` without our ownership of the fields at the JSON `pointers`, so that our next apply may leave these
-/// fields out without removing them. `None` if we own none of these fields. Pointers into lists are ignored, because
-/// `managedFields` names list items by keys and not by indices.
-pub(super) fn released(managed_fields: &[ManagedFieldsEntry], pointers: &[String]) -> Option<Vec<ManagedFieldsEntry>> {
+/// fields out without removing them. `None` if we own none of these fields. `managedFields` names the items of a list by their
+/// keys, so pointers into lists need `whole`, the object that has these fields.
+pub(super) fn released(
+    managed_fields: &[ManagedFieldsEntry],
+    pointers: &[String],
+    whole: &Value,
+) -> Option<Vec<ManagedFieldsEntry>> {
     let mut entries = managed_fields.to_vec();
     let ours = entries.iter_mut().find(|entry| is_ours(entry))?;
     let fields = &mut ours.fields_v1.as_mut()?.0;
     let mut is_released = false;
     for pointer in pointers {
-        let parts: Vec<_> = pointer
-            .split('/')
-            .skip(1)
-            .map(|part| format!("f:{}", part.replace("~1", "/").replace("~0", "~")))
-            .collect();
-        is_released |= release(fields, &parts);
+        is_released |= release(fields, &path_of(pointer, fields, whole));
     }
     is_released.then_some(entries)
+}
+
+/// The keys in `fields` that lead to the field at a JSON pointer into `whole`.
+fn path_of(pointer: &str, fields: &Value, whole: &Value) -> Vec<String> {
+    let (mut fields, mut value) = (Some(fields), Some(whole));
+    let mut path = Vec::new();
+    for part in pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")) {
+        let item = value.and_then(Value::as_array).and_then(|items| items.get(part.parse::<usize>().ok()?));
+        let key = match (item, fields.and_then(Value::as_object)) {
+            (Some(item), Some(fields)) => fields.keys().find(|key| is_key_of(key, item)).cloned(),
+            _ => None,
+        };
+        let key = key.unwrap_or_else(|| format!("f:{part}"));
+        value = item.or_else(|| value?.get(&part));
+        fields = fields.and_then(|fields| fields.get(&key));
+        path.push(key);
+    }
+    path
+}
+
+/// Whether a key of `managedFields` means this item of a list: `k:{…}` with some of its fields, or `v:…` with its value. A field of a
+/// key that the item does not have is a default.
+fn is_key_of(key: &str, item: &Value) -> bool {
+    if let Some(value) = key.strip_prefix("v:") {
+        return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
+    }
+    let Some(Ok(Value::Object(keys))) = key.strip_prefix("k:").map(serde_json::from_str) else { return false };
+    let fits = |(name, value): (&String, &Value)| item.get(name).is_none_or(|found| found == value);
+    item.is_object() && keys.iter().all(fits) && keys.keys().any(|name| item.get(name).is_some())
 }
 
 /// Removes a path, and the parents that become empty: an empty parent would mean that we own the parent itself. Returns
@@ -139,12 +167,42 @@ mod tests {
             json!({"f:spec": {"f:replicas": {}, "f:paused": {}}, "f:data": {"f:a/b": {}}}),
             "2026-01-01T00:00:00Z",
         ));
-        let after = released(&before, &["/spec/replicas".into(), "/data/a~1b".into()]).unwrap();
+        let after = released(&before, &["/spec/replicas".into(), "/data/a~1b".into()], &Value::Null).unwrap();
         assert_eq!(
             after.iter().find(|entry| is_ours(entry)).unwrap().fields_v1.as_ref().unwrap().0,
             json!({"f:spec": {"f:paused": {}}})
         );
         assert_eq!(after[0], before[0], "what others own is theirs");
-        assert_eq!(released(&after, &["/spec/replicas".into(), "/spec/template/0".into()]), None);
+        assert_eq!(released(&after, &["/spec/replicas".into(), "/spec/template/0".into()], &Value::Null), None);
+    }
+
+    #[test]
+    fn an_item_of_a_list_is_found_by_its_keys() {
+        let item = |name: &str| format!("k:{{\"name\":\"{name}\"}}");
+        let port = r#"k:{"containerPort":80,"protocol":"TCP"}"#;
+        let before = entries(ours(
+            json!({"f:spec": {"f:containers": {
+                item("one"): {".": {}, "f:image": {}, "f:name": {}},
+                item("two"): {".": {}, "f:image": {}, "f:name": {}, "f:ports": {port: {".": {}, "f:containerPort": {}, "f:name": {}}}},
+            }, "f:finalizers": {"v:\"a\"": {}, "v:\"b\"": {}}}}),
+            "2026-01-01T00:00:00Z",
+        ));
+        let whole = json!({"spec": {
+            "containers": [{"name": "two", "image": "x", "ports": [{"containerPort": 80, "name": "http"}]}, {"name": "one"}],
+            "finalizers": ["a", "b"],
+        }});
+        let pointers = [
+            "/spec/containers/0/image",
+            "/spec/containers/0/ports/0/name",
+            "/spec/finalizers/1",
+            "/spec/containers/7/image",
+        ];
+        let after = released(&before, &pointers.map(str::to_owned), &whole).unwrap();
+        let expected = json!({"f:spec": {"f:containers": {
+            item("one"): {".": {}, "f:image": {}, "f:name": {}},
+            item("two"): {".": {}, "f:name": {}, "f:ports": {port: {".": {}, "f:containerPort": {}}}},
+        }, "f:finalizers": {"v:\"a\"": {}}}});
+        let ours = after.iter().find(|entry| is_ours(entry)).unwrap();
+        assert_eq!(ours.fields_v1.as_ref().unwrap().0, expected);
     }
 }

@@ -7,7 +7,7 @@ use manifests::ObjectId;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use pipeline::Resource;
+use pipeline::{Resource, plan::Step};
 
 use super::{Written, answer::ApiError, api::Api};
 
@@ -28,7 +28,12 @@ pub struct AsInGit<'a> {
     pub left_to_others: &'a [String],
 }
 
-impl AsInGit<'_> {
+impl<'a> AsInGit<'a> {
+    /// The object of a step, made from `body`.
+    pub fn of(step: &'a Step, body: &'a Map<String, Value>) -> Self {
+        Self { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others }
+    }
+
     /// The body of the request.
     pub fn json(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec(self.body).expect("JSON serialises"))

@@ -24,6 +24,7 @@ use pipeline::{
     Held, Inventory, Plan, Stage,
     plan::{Content, Step, Tier, Wave, Why, hold_users, secret_place},
 };
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 pub(crate) use because::Because;
@@ -33,7 +34,7 @@ pub(crate) use drifted::{Drifted, Healed};
 use self::restart::SameValues;
 use super::Pass;
 use crate::{
-    cluster::{Api, ApiError, DiscoveryError, Live, LiveObject, Written, is_going},
+    cluster::{Api, ApiError, AsInGit, DiscoveryError, Live, LiveObject, Written, is_going},
     fair::{Asker, Place},
 };
 
@@ -253,19 +254,33 @@ impl<'a> Applier<'a> {
         // This marks a write in progress, so that the watch does not take it for a change by others that we give up
         // fields.
         let _releasing = self.live().begin(&step.id);
-        if !step.left_to_others.is_empty() && self.live().get(&step.id).is_some() {
-            let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
-            self.api.release(&step.resource, namespace, name, &step.left_to_others).await?;
+        let first = step.first.as_ref().filter(|_| !step.id.is_sealed_secret());
+        let mut made = false;
+        if first.is_some() || !step.left_to_others.is_empty() && self.live().get(&step.id).is_some() {
+            let exists = self.release(step).await?;
+            if let Some(first) = first.filter(|_| !exists) {
+                self.write(step, AsInGit { body: first, ..AsInGit::of(step, body) }.json()).await?;
+                self.release(step).await?;
+                made = true;
+            }
         }
         if step.id.is_sealed_secret() {
             return self.accept(step, body, turn).await;
         }
-        let written = self.object(step, body, turn, place).await?;
+        let mut written = self.object(step, body, turn, place).await?;
+        written.created |= made;
         let is_definition = step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io";
         if is_definition && written.going.is_none() {
             self.wait_until_established(step).await?;
         }
         Ok(written)
+    }
+
+    /// Gives up the fields that are left to others. Returns whether the object exists.
+    async fn release(&self, step: &Step) -> Result<bool, ApiError> {
+        let whole = step.first.as_ref().map_or(Value::Null, |first| Value::Object((**first).clone()));
+        let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
+        self.api.release(&step.resource, namespace, name, &step.left_to_others, &whole).await
     }
 
     async fn write(&self, step: &Step, body: Zeroizing<Vec<u8>>) -> Result<Written, ApiError> {

@@ -30,8 +30,15 @@ pub(super) fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> 
     for path in left_to_others(sync, &manifest.id) {
         remove_pointer(&mut manifest.body, path);
     }
+    whole(key, manifest)
+}
+
+/// Adds the labels that every object of a Sync has. Fields that the Sync leaves to others stay: they are for an object that does
+/// not exist yet.
+pub(super) fn whole(key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     manifest.body.remove("status");
     manifests::leave_to_control_plane(&manifest.id, &mut manifest.body);
+    drop_empty_maps(&mut manifest.body);
     let metadata = object_at(&mut manifest.body, "metadata");
     for field in SERVER_METADATA {
         metadata.remove(field);
@@ -46,6 +53,22 @@ pub(super) fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> 
     labels.insert(crds::names::SYNC_NAME.into(), json!(key.name));
     labels.insert(crds::names::SYNC_NAMESPACE.into(), json!(key.namespace));
     manifest
+}
+
+/// Removes empty labels and annotations. Whoever adds one later would take the empty map from us, which is no drift.
+fn drop_empty_maps(body: &mut Map<String, Value>) {
+    let template = body.get_mut("spec").and_then(|spec| spec.pointer_mut("/template/metadata"));
+    for metadata in template.into_iter().filter_map(Value::as_object_mut) {
+        drop_empty(metadata, &["labels", "annotations"]);
+    }
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        drop_empty(metadata, &["labels", "annotations"]);
+    }
+}
+
+fn drop_empty(map: &mut Map<String, Value>, names: &[&str]) {
+    let is_empty = |value: &Value| value.as_object().is_some_and(Map::is_empty);
+    map.retain(|name, value| !(names.contains(&name.as_str()) && is_empty(value)));
 }
 
 /// The JSON object at `key` of `map`. If `map` has no object there, an empty one is put there.

@@ -111,6 +111,17 @@ fn what_is_left_to_others_is_left_out_of_the_objects_that_fit() {
 }
 
 #[test]
+fn empty_labels_and_annotations_are_left_out() {
+    let yaml = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, annotations: {}, labels: {}}, spec: {selector: {}, \
+         template: {metadata: {annotations: {}, labels: {}}, spec: {nodeSelector: {}}}}}";
+    let manifest = completed(&sync(json!({})), yaml, true);
+    let metadata = &manifest.body["metadata"];
+    assert!(metadata.get("annotations").is_none() && metadata["labels"].as_object().unwrap().len() == 2, "{metadata}");
+    let spec = json!({"selector": {}, "template": {"metadata": {}, "spec": {"nodeSelector": {}}}});
+    assert_eq!(manifest.body["spec"], spec);
+}
+
+#[test]
 fn what_an_object_is_told_by_cannot_be_left_to_others() {
     let paths = [
         "/metadata",

@@ -111,6 +111,8 @@ pub struct InGit<'a> {
     pub body: &'a Map<String, Value>,
     /// JSON pointers to the fields that are left to others.
     pub left_to_others: &'a [String],
+    /// The object with these fields, if they are in Git. It is made like this if it does not exist.
+    pub first: Option<&'a Map<String, Value>>,
 }
 
 /// Compares the live object with the result of applying `object`. `in_folder` are all objects that would be applied
@@ -185,11 +187,12 @@ impl Requests<'_> {
     /// The body that is applied. Fields that are left to others keep their live values, because the Sync gives them up
     /// first.
     fn body(&self, live: Option<&Map<String, Value>>) -> Value {
+        let Some(live) = live else {
+            return Value::Object(self.object.first.unwrap_or(self.object.body).clone());
+        };
         let mut body = Value::Object(self.object.body.clone());
         for pointer in self.object.left_to_others {
-            if let Some(live) = live {
-                put_back(&mut body, live, pointer);
-            }
+            put_back(&mut body, live, pointer);
         }
         body
     }

@@ -283,7 +283,7 @@ impl Comparison<'_> {
         let results = stream::iter(&steps).map(|(wave, step)| async {
             let Content::Manifest(body) = &step.content else { return None };
             let (id, resource, left_to_others) = (&step.id, &*step.resource, &step.left_to_others[..]);
-            let object = InGit { id, resource, body, left_to_others };
+            let object = InGit { id, resource, body, left_to_others, first: step.first.as_deref() };
             Some((*wave, id, compare(self.client, self.found, &in_folder, &self.taking_over, object).await))
         });
         let results: Vec<_> = results.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await;

@@ -20,7 +20,7 @@ impl Applier<'_> {
         turn: Turn,
         place: Place,
     ) -> Result<Written, Because> {
-        let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
+        let object = AsInGit::of(step, body);
         let written = match self.in_its_version(step, object).await {
             Ok(written) => written,
             Err(error) => return self.instead(step, object, error, Because::Api, place).await,
@@ -61,7 +61,9 @@ impl Applier<'_> {
     /// Deletes the object and creates it again, if Git allows that. `what` names the field that cannot be changed.
     async fn replaced(&self, step: &Step, object: AsInGit<'_>, what: String, place: Place) -> Result<Written, Because> {
         replacement::may_replace(&step.id, object.body, &what)?;
-        if let Err(error) = self.api.would_make(object).await {
+        let first = step.first.as_deref();
+        let made = first.map_or(object, |first| AsInGit { body: first, ..object });
+        if let Err(error) = self.api.would_make(made).await {
             return Err(Because::NotReplaced(what, error));
         }
         tracing::info!(object = %step.id, "{what} cannot be changed in place: the object was deleted, so that it can be made again");
@@ -70,7 +72,14 @@ impl Applier<'_> {
         let deleted = self.api.delete_for_replacement(object).await;
         let _place = self.place().await;
         match deleted {
-            Ok(Deleted::Gone) => Ok(self.write(step, object.json()).await?),
+            Ok(Deleted::Gone) => {
+                let written = self.write(step, made.json()).await?;
+                if first.is_none() {
+                    return Ok(written);
+                }
+                self.release(step).await?;
+                Ok(Written { created: true, ..self.write(step, object.json()).await? })
+            }
             Ok(Deleted::Going(finalizers)) => Err(Because::Going(finalizers)),
             Err(error) => Err(Because::NotDeleted(what, error)),
         }

@@ -24,7 +24,7 @@ use crate::{
 impl Applier<'_> {
     /// Applies a SealedSecret. If the API server has stored exactly the SealedSecret in Git, it counts as accepted.
     pub(super) async fn accept(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
-        let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
+        let object = AsInGit::of(step, body);
         let (mut written, mut stored) = self.write_sealed(step, object).await?;
         if turn == Turn::First {
             let writing = self.live().begin(&step.id);
