@@ -1,7 +1,8 @@
 //! Builds the worker process (`go/`) into the folder of the programs that start it, for example
 //! `target/debug/gitseal-renderer`.
 //!
-//! Without Go, everything else is still built. Then each command that needs the worker fails and says that it is missing.
+//! Without Go, everything else is still built. Then each command that needs the worker fails and says that the worker
+//! is missing.
 
 use std::{env, path::PathBuf, process::Command};
 

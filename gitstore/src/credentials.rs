@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 use super::FetchError;
 
-/// Credentials for one Repository. They are sent to the host of its URL only, and only over TLS.
+/// Credentials for one Repository. They are sent only to the host of the Repository's URL, and only over TLS.
 ///
-/// No `Debug`, no `Serialize`; wiped when dropped. The HTTP client's copy of a request's header lives as long as the
-/// request and is not wiped.
+/// The type has no `Debug` and no `Serialize`; the credentials are wiped when they are dropped. The HTTP client's copy
+/// of a request's header lives as long as the request and is not wiped.
 #[derive(Default)]
 pub struct Credentials {
     authentication: Authentication,
@@ -35,12 +35,12 @@ impl Credentials {
         Self::default()
     }
 
-    /// A user name with a password or access token.
+    /// Credentials of a user name and a password or access token.
     pub fn basic(username: impl Into<String>, password: Zeroizing<Vec<u8>>) -> Self {
         Self { authentication: Authentication::Basic { username: username.into(), password }, ..Self::default() }
     }
 
-    /// A token, sent as `Authorization: Bearer …`.
+    /// Credentials of a token that is sent as `Authorization: Bearer …`.
     pub fn bearer(token: Zeroizing<Vec<u8>>) -> Self {
         Self { authentication: Authentication::Bearer(token), ..Self::default() }
     }
@@ -52,11 +52,12 @@ impl Credentials {
         self
     }
 
-    /// From the keys of a Secret that `spec.secretRef` names: `username` and `password`, or `bearerToken`; optionally
-    /// `ca.crt`.
+    /// Reads credentials from the keys of a Secret that `spec.secretRef` names: `username` and `password`, or
+    /// `bearerToken`; optionally `ca.crt`.
     ///
     /// # Errors
-    /// [`FetchError::InvalidCredentials`] when there is no usable combination, naming the keys that are missing.
+    /// [`FetchError::InvalidCredentials`] if the Secret has no usable combination of keys; the message says what is
+    /// missing.
     pub fn from_secret<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
         let invalid = |text: &str| Err(FetchError::InvalidCredentials(text.into()));
         let secret = |bytes: &[u8]| Zeroizing::new(trim_line_end(bytes).to_vec());

@@ -174,7 +174,7 @@ pub enum FetchError {
         /// What is missing.
         detail: String,
     },
-    /// It is larger than the limits on disk and memory.
+    /// The repository is larger than the limits for disk and memory allow.
     #[error("the repository is too large: {0}")]
     TooLarge(String),
     /// The server did not send a usable commit: it sent an error message of Git, or a pack that is broken or
@@ -259,14 +259,14 @@ impl FetchError {
     }
 }
 
-/// The answer of a server with an error status. Displayed as the text that follows the status.
+/// The answer of a server with an error status. Its `Display` is the text that follows the status in an error message.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
     /// The server's text, shortened and without credentials; empty if it must not be repeated.
     pub said: String,
-    /// After which time it allows another request; an hour at most.
+    /// After which time the server allows another request; an hour at most.
     pub retry_after: Option<Duration>,
 }
 
@@ -317,7 +317,7 @@ pub enum SnapshotError {
     PathNotFound {
         /// The requested path.
         path: String,
-        /// The revision in which it was looked for.
+        /// The revision in which the path was looked for.
         revision: String,
         /// The existing names, shortened.
         there_is: String,
@@ -329,7 +329,7 @@ pub enum SnapshotError {
         path: String,
         /// `file`, `symbolic link` or `submodule`.
         kind: &'static str,
-        /// The revision in which it was looked for.
+        /// The revision in which the path was looked for.
         revision: String,
     },
     /// A `.gitsealignore` file excludes the folder.

@@ -8,10 +8,10 @@ use manifests::{Fate, IGNORE_FILE, IgnoreRules, Tree, TreeEntry, TreeFile, is_ma
 use super::snapshot::{Recent, join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
 
-/// Bytes of all ignore files together that apply to one folder. The rules that are parsed from them take about forty
-/// times as much memory, and some time.
+/// How many bytes all ignore files that apply to one folder may have together. The rules that are parsed from these
+/// files take about forty times as much memory, and some time.
 const IGNORE_BYTES: u64 = 256 << 10;
-/// The text of a symbolic link.
+/// The most bytes of the text of a symbolic link.
 pub(super) const LINK_BYTES: u64 = 4 << 10;
 /// How many links in a row are followed, from link to link.
 const LINKS: usize = 8;
@@ -63,8 +63,8 @@ impl Snapshot {
 }
 
 impl Folder {
-    /// Instead of the folder's files, those that are left out only because they are hidden: their name, or that of a
-    /// folder above them, begins with a dot. Links and submodules among them are skipped.
+    /// Reads, instead of the folder's files, those that are left out only because they are hidden: their name, or that
+    /// of a folder above them, begins with a dot. Links and submodules among them are skipped.
     #[must_use]
     pub fn hidden(self) -> Self {
         Self { hidden: true, ..self }
@@ -74,7 +74,7 @@ impl Folder {
     /// objects.
     ///
     /// # Errors
-    /// As of [`Snapshot::content_ids`].
+    /// The same errors as [`Snapshot::content_ids`].
     pub fn identity(&self) -> Result<String, SnapshotError> {
         let mut identities = self.snapshot.content_ids(&[&self.path]);
         identities.pop().expect("one path, one identity").map(|identity| identity.to_string())
@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
             self.rules.remove(path);
             return Ok(());
         }
-        // In Git's order, which is the order of the whole paths.
+        // The entries are in Git's order, which is the order of the whole paths.
         for (name, mode, id) in entries {
             let path = join(path, &name.to_str_lossy());
             let fate = self.rules.fate(&path, mode.is_tree());
@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether one of the entries of a folder asks for Kustomize.
+    /// Whether one of the entries of a folder is a kustomization file that is not ignored.
     fn is_kustomization(&self, folder: &str, entries: &[Entry]) -> bool {
         entries.iter().any(|(name, mode, _)| {
             let is_file = mode.is_blob() || mode.is_link();

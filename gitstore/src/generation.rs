@@ -7,7 +7,8 @@
 //!     renders/        what was rendered from them, written by whoever renders
 //! ```
 //! A generation only grows. When it holds too many packs, the next commit is fetched into a new generation, and the old
-//! one goes once its last reader is done. A file under its final name is complete; anything else was left by a crash.
+//! generation is deleted when its last reader has finished. A file under its final name is complete; anything else was
+//! left by a crash.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -74,7 +75,7 @@ impl Generations {
     }
 }
 
-/// A bare repository. Its folder is deleted after it is retired and dropped.
+/// A bare repository. Its folder is deleted after the generation was retired and dropped.
 pub(super) struct Generation {
     pub(super) number: u64,
     path: PathBuf,
@@ -171,7 +172,7 @@ impl Generation {
         &self.path
     }
 
-    /// An empty folder for data that arrives. Nothing in it counts until it is moved to the other objects.
+    /// An empty folder for data that arrives. The data counts only after it was moved to the other objects.
     pub(super) fn incoming(&self) -> Result<Incoming, FetchError> {
         let path = self.path.join(INCOMING);
         let _ = fs::remove_dir_all(&path);
@@ -184,7 +185,7 @@ impl Generation {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// An object could not be read: the next fetch starts a new generation.
+    /// Notes that an object could not be read, so that the next fetch starts a new generation.
     pub(super) fn mark_damaged(&self) {
         if self.damaged.swap(true, Ordering::Relaxed) {
             return;
@@ -230,7 +231,8 @@ impl Drop for Generation {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Relaxed) {
             let _ = fs::remove_dir_all(&self.path);
-            // Something may have been rendered after the repository was forgotten.
+            // Something may have been rendered after the repository was forgotten. Without a last good revision, nobody
+            // needs it.
             if let Some(folder) = self.path.parent()
                 && !folder.join(CURRENT).exists()
                 && on_disk(folder).next().is_none()
@@ -329,7 +331,7 @@ fn is_leftover(path: &Path, in_pack_folder: bool) -> bool {
 }
 
 pub(super) fn sync_folder(folder: &Path) {
-    // Not every file system supports this. Without it, a power failure costs a fetch.
+    // Not every file system can sync a folder. There, a power failure may cost a fetch.
     let _ = File::open(folder).and_then(|file| file.sync_all());
 }
 

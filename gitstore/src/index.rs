@@ -41,7 +41,8 @@ pub enum Indexing {
     Apart {
         /// How to start it.
         worker: Worker,
-        /// The most memory that it may have, in bytes. It is taken from the budget before the process starts.
+        /// The most memory that the process may have, in bytes. This amount is taken from the budget before the process
+        /// starts.
         memory: u64,
         /// The budget.
         admission: Arc<dyn Admission>,
@@ -50,8 +51,8 @@ pub enum Indexing {
 
 /// A budget of memory.
 pub trait Admission: Send + Sync {
-    /// Waits for `bytes` for a Repository, at most for `wait`. They are given back when the result is dropped. `None` if the time
-    /// was over or it was cancelled before.
+    /// Waits for `bytes` for a Repository, at most for `wait`. The bytes are given back when the result is dropped.
+    /// `None` if the wait ended or was cancelled before they were free.
     fn admit(&self, key: &RepositoryKey, bytes: u64, wait: Duration, cancel: &Cancel) -> Option<Box<dyn Send>>;
 }
 
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Indexing {
     }
 }
 
-/// What to index, and what must be there afterwards.
+/// What to index, and what must be stored afterwards.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Request {
     /// The bare repository that receives the pack.
@@ -81,7 +82,7 @@ pub(crate) struct Request {
 
 #[derive(Deserialize, Serialize)]
 enum Answer {
-    /// All of this commit is there.
+    /// This commit is stored with all its objects.
     Commit(String),
     NotACommit(String),
     Unusable(String),
@@ -202,7 +203,7 @@ fn write(request: &Request) -> Result<(), Answer> {
     Ok(())
 }
 
-/// Whether the commit is there with everything it needs.
+/// Checks that the commit is stored with all its objects.
 fn complete(request: &Request, deadline: Instant) -> Result<String, Answer> {
     let repository = open(request)?;
     let id = |hex: &String| ObjectId::from_hex(hex.as_bytes()).map_err(|error| Answer::Unusable(error.to_string()));

@@ -1,4 +1,5 @@
-//! Git repositories on disk: one per Repository, bare and without history. They are enough to work without the remote.
+//! Git repositories on disk: one per Repository, bare and without history. They have all that is needed to work without
+//! the remote.
 //!
 //! # Flow
 //! [`GitStore::fetch`] asks the remote which commit a [`Reference`] stands for. If that commit is new, it is transferred without

@@ -14,7 +14,8 @@ use super::{Limits, Snapshot, SnapshotError};
 /// How many symbolic links one path may lead through.
 const LINKS: usize = 40;
 
-/// How many names are followed on the way, those in links included. Git and file systems allow no such path.
+/// How many names are followed for one path, including the names in links. Neither Git nor a file system allows a path
+/// of so many names.
 const STEPS: usize = 2000;
 
 /// The entry at a path.
@@ -49,8 +50,8 @@ impl Snapshot {
         Paths { snapshot: self.clone(), repository: self.repository(), recent: RefCell::default(), limits }
     }
 
-    /// Identifies what there is at all of the paths together, and `besides`, which is any text. If it is equal in two
-    /// revisions, [`Paths::at`] gives the same for each of these paths in both. No file is read.
+    /// Identifies what there is at all of the paths together, and `besides`, which is any text. If this identity is
+    /// equal in two revisions, [`Paths::at`] gives the same for each of these paths in both. No file is read.
     pub fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {
         self.paths(Limits::default()).content_at(besides, paths)
     }
@@ -60,8 +61,8 @@ impl Paths {
     /// What there is at `path`, which is relative to the repository's root.
     ///
     /// # Errors
-    /// It leads out of the repository, into a submodule, to a Git LFS pointer, or to a file above the limit; or the
-    /// stored objects are damaged.
+    /// The path leads out of the repository, into a submodule, to a Git LFS pointer, or to a file above the limit; or
+    /// the stored objects are damaged.
     pub fn at(&self, path: &str) -> Result<At, SnapshotError> {
         match self.target(path)? {
             Target::Nothing => Ok(At::Nothing),
@@ -103,7 +104,8 @@ impl Paths {
             };
             hash.update([0, kind]);
             match identity {
-                // Only the names count: the request was for them, and a change inside the folder does not change them.
+                // Only the names count: the renderer gets nothing else of a folder, and a change inside the folder does
+                // not change them.
                 Some(id) if kind == 2 => match self.snapshot.tree_at(&self.repository, id, path) {
                     Ok(tree) => tree.iter().flatten().for_each(|entry| {
                         hash.update(entry.filename());
@@ -126,7 +128,7 @@ impl Paths {
     /// Follows `path`, name by name and link by link.
     fn target(&self, path: &str) -> Result<Target, SnapshotError> {
         let out = || SnapshotError::LinkOutside(path.to_owned());
-        // What is still to be followed, the next name at the end.
+        // The names that are still to be followed; the last one is followed next.
         let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let mut above: Vec<(String, ObjectId)> = Vec::new();
         let mut here = (String::new(), self.snapshot.tree());

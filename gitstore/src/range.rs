@@ -128,7 +128,7 @@ impl Comparator {
     }
 }
 
-/// The rest of the text of an alternative.
+/// Reads an alternative of a range; has the text that is not read yet.
 struct Reader<'t>(&'t str);
 
 impl Reader<'_> {
@@ -203,7 +203,7 @@ impl Reader<'_> {
         rest.is_some()
     }
 
-    /// At least one character of this kind.
+    /// Reads one or more characters for which `is_in` is true.
     fn word(&mut self, is_in: impl Fn(char) -> bool) -> Option<&str> {
         let end = self.0.find(|c| !is_in(c)).unwrap_or(self.0.len());
         let (word, rest) = self.0.split_at(end);
@@ -211,7 +211,7 @@ impl Reader<'_> {
         (!word.is_empty()).then_some(word)
     }
 
-    /// Whether there was any space.
+    /// Skips white space, and says whether there was any.
     fn skip_space(&mut self) -> bool {
         let rest = self.0.trim_start_matches(|c: char| c.is_ascii_whitespace());
         let was_some = rest.len() < self.0.len();
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// The table has the results of the Go library. The program in `tests/ranges` wrote it.
+    /// The table has the results of the Go library. The program in `tests/ranges` wrote this table.
     #[test]
     fn ranges_are_read_as_masterminds_semver_reads_them() {
         let mut lines = include_str!("../tests/ranges/ranges.txt").lines().filter(|line| !line.starts_with('#'));

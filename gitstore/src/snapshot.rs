@@ -21,7 +21,7 @@ use super::{Revision, SnapshotError};
 
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;
-/// The longest list of names of a single folder. The list of a folder with manifests is shorter.
+/// The most bytes of the list of names of a single folder. The list of a folder with manifests is shorter.
 const TREE_BYTES: u64 = 4 << 20;
 /// How many bytes of lists of names are kept while paths are looked for.
 const RECENT_BYTES: usize = 8 << 20;
@@ -49,7 +49,7 @@ impl fmt::Display for ContentId {
     }
 }
 
-/// A stored revision, open for reading. Cheap to clone. Its objects stay on the disk as long as it lives.
+/// A stored revision, open for reading. Cheap to clone. Its objects stay on the disk until the snapshot is dropped.
 #[derive(Clone)]
 pub struct Snapshot {
     revision: Revision,
@@ -103,9 +103,9 @@ impl Names {
     }
 }
 
-/// Folders that were read a moment ago. So if many paths are looked for, each reads only the folders that the paths
-/// before it did not read. The list of names of a folder may be long, so the lists are kept in Git's form, and their
-/// total size is limited.
+/// Folders that were read a moment ago. If many paths are looked for, a folder that several of them have in common is
+/// read only once. The list of names of a folder may be long, so the lists are kept in Git's form, and their total size
+/// is limited.
 #[derive(Default)]
 pub(super) struct Recent {
     folders: HashMap<ObjectId, Rc<Names>>,
@@ -145,7 +145,7 @@ impl Snapshot {
     /// are read once.
     ///
     /// # Errors
-    /// Per path: refused, not found, or not a folder.
+    /// For each path: the path is refused, not found, or not a folder.
     pub fn content_ids(&self, paths: &[&str]) -> Vec<Result<ContentId, SnapshotError>> {
         let (repository, mut recent) = (self.repository(), Recent::default());
         paths.iter().map(|path| Ok(self.locate(&repository, path, &mut recent)?.content_id())).collect()
@@ -256,7 +256,7 @@ impl Snapshot {
         }
         let _turn = self.contents.generation.reading();
         let mut tree = repository.find_tree(id).map_err(|error| self.unreadable(path, &error))?;
-        // Memory that was used for its deltas is not kept.
+        // The memory that reading the tree's deltas needed is given back.
         tree.data.shrink_to_fit();
         Ok(tree)
     }

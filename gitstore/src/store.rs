@@ -25,7 +25,7 @@ pub struct StoreOptions {
     pub allow_file_urls: bool,
     /// The most bytes that one transfer may take.
     pub transfer_bytes: u64,
-    /// The largest single object, in bytes. Unpacking it takes as much memory.
+    /// The largest single object, in bytes. Unpacking an object takes as much memory as its size.
     pub object_bytes: u64,
     /// How packs are indexed.
     pub indexing: Indexing,
@@ -65,7 +65,7 @@ pub struct Damaged(Option<Arc<Tell>>);
 type Tell = dyn Fn(&RepositoryKey) + Send + Sync;
 
 impl Damaged {
-    /// Calls `tell`, once for each set of objects.
+    /// A value that calls `tell` once for each set of stored objects that is damaged.
     pub fn told(tell: impl Fn(&RepositoryKey) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(tell)))
     }
@@ -105,8 +105,8 @@ pub struct GitStore {
     options: StoreOptions,
     entries: Mutex<HashMap<EntryKey, Arc<Entry>>>,
     generations: Arc<Generations>,
-    /// Idle HTTP clients, by the certificate authorities that they trust; each keeps its connections for reuse. A fetch uses a
-    /// client alone, so that ending it does not end another fetch.
+    /// Idle HTTP clients, by the certificate authorities that they trust; each keeps its connections for reuse. Only
+    /// one fetch uses a client at a time, so that ending a fetch does not end another one.
     clients: Mutex<HashMap<[u8; 32], Vec<ureq::Agent>>>,
 }
 
@@ -161,9 +161,10 @@ impl GitStore {
 
     /// Brings the stored repository up to date and returns the revision that the reference stands for now.
     ///
-    /// It asks the remote first, and transfers nothing if the remote has nothing new. A commit that was named by its hash and is
-    /// stored is not asked for again. Fetches of the same Repository wait for each other. If the transfer does not fit to what
-    /// is stored, or stored objects are damaged, everything is fetched again within the same call.
+    /// The store asks the remote first, and transfers nothing if the remote has nothing new. A commit that was named by
+    /// its hash and is stored is not asked for again. Fetches of the same Repository wait for each other. If the
+    /// transferred objects do not fit the stored ones, or stored objects are damaged, everything is fetched again
+    /// within the same call.
     pub fn fetch(&self, request: &FetchRequest) -> Result<Revision, FetchError> {
         let url = RemoteUrl::parse(&request.url, self.options.allow_file_urls)?;
         if url.is_plain_http() && !request.credentials.is_anonymous() {
@@ -214,8 +215,8 @@ impl GitStore {
             .map_err(|_| SnapshotError::NotStored(revision.to_string()))
     }
 
-    /// Forgets a Repository that was deleted. Waits for a fetch of it in progress. Files that a snapshot still reads are deleted when
-    /// the snapshot is dropped.
+    /// Forgets a Repository that was deleted. If a fetch of it is running, waits for its end. Files that a snapshot
+    /// still reads are deleted when the snapshot is dropped.
     pub fn remove(&self, key: &RepositoryKey) {
         let Ok(folder) = self.folder(key) else { return };
         let entries: Vec<_> = {
@@ -301,7 +302,7 @@ impl GitStore {
             wanted: id.to_string(),
             known: known.map(|known| known.tree().to_string()),
         };
-        // A thin pack is completed with objects that are stored already.
+        // A thin pack gets larger when it is completed with objects that are stored already.
         let file_bytes = self.options.transfer_bytes.saturating_mul(2);
         let unusable = |detail| remote.unusable(detail);
         let indexed = index::index(&self.options.indexing, &request.key, &what, file_bytes, &request.cancel, unusable);
@@ -369,7 +370,7 @@ impl GitStore {
 }
 
 impl Entry {
-    /// Whether `commit` failed a moment ago, in a way that would happen again.
+    /// Refuses `commit` if it failed a moment ago, in a way that would happen again.
     fn is_left_alone(&self, commit: &str) -> Result<(), FetchError> {
         match &*lock(&self.refused) {
             Some((refused, why, at)) if refused == commit && at.elapsed() < LEFT_ALONE => Err(why.clone().into()),

@@ -11,7 +11,7 @@ pub(super) struct RemoteUrl {
     text: String,
 }
 
-/// The host (and port) of a URL in lower case, by which fetches are limited; empty if it has none.
+/// The host (and port) of a URL in lower case, by which fetches are limited; empty if the URL has no host.
 pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
 }
@@ -70,7 +70,7 @@ impl RemoteUrl {
         self.url.scheme == Scheme::File
     }
 
-    /// Whether others on the network can read what is sent to it.
+    /// Whether others on the network can read what is sent to this URL.
     pub(super) fn is_plain_http(&self) -> bool {
         self.url.scheme == Scheme::Http
     }

@@ -57,7 +57,7 @@ pub(crate) enum Operand {
     Chain(Box<Operand>, Vec<String>),
 }
 
-/// Whether it has only white space. Such a template can be replaced by another one of the same name.
+/// Whether a template has only white space. Such a template can be replaced by another one of the same name.
 pub(crate) fn is_empty(nodes: &[Node]) -> bool {
     nodes.iter().all(|node| match node {
         Node::Text(text) => std::str::from_utf8(text).is_ok_and(|text| text.trim().is_empty()),

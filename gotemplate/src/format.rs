@@ -106,7 +106,7 @@ pub(crate) fn float(out: &mut Buffer, value: f64, verb: char, precision: Option<
     }
 }
 
-/// The digits without a point, and the exponent of the first one: rounded to the precision, or the fewest digits that
+/// The digits without a point, and the exponent of the first digit: rounded to the precision, or the fewest digits that
 /// are read back as the same number.
 fn decimal(value: f64, verb: char, precision: Option<usize>) -> (String, i32) {
     let text = match (verb, precision) {
@@ -160,7 +160,7 @@ fn positional(out: &mut Buffer, digits: &str, exponent: i32, precision: Option<u
     }
 }
 
-/// `strconv.Quote`, and `%+q` where everything outside of ASCII is escaped.
+/// Quotes a text as Go's `strconv.Quote` does. With `ascii`, everything outside of ASCII is escaped, as by `%+q`.
 pub(crate) fn quote(out: &mut Buffer, text: &[u8], ascii: bool) {
     out.push(b"\"");
     for (char, piece) in pieces(text) {
@@ -207,7 +207,7 @@ pub(crate) fn text_of(memory: &mut Memory, value: &Value) -> Result<crate::text:
     }
 }
 
-/// A number in a text, if it is one.
+/// The text of a number, which is always ASCII.
 pub(crate) fn ascii(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }

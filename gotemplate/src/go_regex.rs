@@ -1,8 +1,8 @@
 //! Converts Go's regular expressions to the syntax of the crate `regex`.
 //!
-//! Both are based on RE2. The differences: in Go, `\d`, `\w`, `\s` and `\b` are ASCII, brackets inside brackets have no
-//! meaning, `{` without numbers is a character, and `\Q…\E` and octal escapes exist. Classes cannot be subtracted or
-//! intersected.
+//! Both syntaxes are based on RE2. The differences: in Go, `\d`, `\w`, `\s` and `\b` are ASCII, brackets inside
+//! brackets have no meaning, `{` without numbers is a character, and `\Q…\E` and octal escapes exist. Classes cannot be
+//! subtracted or intersected.
 
 use std::{iter::Peekable, str::Chars};
 
@@ -116,7 +116,7 @@ impl Translator<'_> {
                     self.literal(char);
                 }
             }
-            // An end without a start has no meaning.
+            // The end of a quotation (`\E`) without its start (`\Q`) has no meaning.
             Some('E') => drop(self.rest.next()),
             Some('b') => {
                 self.rest.next();

@@ -1,8 +1,9 @@
 //! Go's `text/template` with the functions of sprig, as Sealed Secrets renders `spec.template.data`.
 //!
 //! # Flow
-//! A [`Renderer`] has the unsealed values, and renders one template after the other with them. Results are the same as those
-//! of Go 1.26 and sprig 3.3.0; `tests/cases.json` has templates with the results of the Go program.
+//! A [`Renderer`] has the unsealed values, and renders one template after the other with them. Results are the same as
+//! those of Go 1.26 and sprig 3.3.0; `tests/cases.txt` has templates, and `tests/golden.json` the results of the Go
+//! program for them.
 //!
 //! # Guarantees
 //! - Bounded: every text, loop, nesting, and value counts against [`Limits`]; a template without end is an [`Error`].
@@ -49,8 +50,8 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// `data` are the unsealed values by name, copied into memory that is wiped. All templates together take what
-    /// `limits` allow.
+    /// `data` are the unsealed values by name, copied into memory that is wiped. All templates together may use at most
+    /// what `limits` allow.
     pub fn new<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>, salts: Salts, limits: Limits) -> Self {
         let copied = |(name, value): (&str, &[u8])| (Text::copied(name.as_bytes()), Value::Text(Text::copied(value)));
         Self { memory: Memory::new(data.into_iter().map(copied).collect(), salts, Budget::new(limits)) }
@@ -59,8 +60,8 @@ impl Renderer {
     /// Renders `text`, the template called `name`.
     ///
     /// # Errors
-    /// What Go refuses to parse or fails at, functions that are not supported, whether they would be reached or not, and
-    /// what takes more than the limits.
+    /// Go would fail, too; or the template names a function that is not supported, even if the call would not be
+    /// reached; or a limit is exceeded.
     pub fn render(&mut self, name: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
         let templates = parse::parse(name, text)?;
         self.memory.salts.begin(name);
@@ -73,7 +74,7 @@ impl Renderer {
 /// Reads `text` without rendering it.
 ///
 /// # Errors
-/// As [`Renderer::render`], as far as no values are needed.
+/// Those of [`Renderer::render`] that do not depend on values.
 pub fn check(name: &str, text: &str) -> Result<(), Error> {
     parse::parse(name, text).map(drop)
 }

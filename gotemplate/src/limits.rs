@@ -29,9 +29,9 @@ pub(crate) struct Budget {
     output: usize,
 }
 
-/// Levels of blocks and parentheses, in the text and during the rendering (templates that call templates).
+/// How deep blocks and parentheses may be nested in the text, and calls of templates during the rendering.
 pub(crate) const NESTING: usize = 64;
-/// Levels of lists and dictionaries.
+/// How deep lists and dictionaries may be nested.
 pub(crate) const VALUE_NESTING: usize = 64;
 
 impl Budget {

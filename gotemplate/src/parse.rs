@@ -11,7 +11,7 @@ use crate::{
     text::Text,
 };
 
-/// All templates in `text`. Its own template has the name `name`.
+/// All templates in `text`. What is outside of `{{define}}` is the template `name`.
 pub(crate) fn parse(name: &str, text: &str) -> Result<Templates, Error> {
     let tokens = lex::lex(text)?;
     let mut parser =

@@ -26,7 +26,7 @@ impl Salts {
         Self { seed: hash.finalize().into(), template: [0; 32], taken: 0 }
     }
 
-    /// From now on, salts for the template called `name`.
+    /// From now on, makes salts for the template called `name`.
     pub(crate) fn begin(&mut self, name: &str) {
         self.template = Sha256::new().chain_update(self.seed).chain_update(name).finalize().into();
         self.taken = 0;

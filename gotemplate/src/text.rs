@@ -65,8 +65,8 @@ impl Buffer {
         Self { bytes: Zeroizing::new(Vec::new()), limit, full: false }
     }
 
-    /// Appends, unless this exceeds the limit. After that, nothing more is appended, and [`is_full`](Self::is_full)
-    /// returns true.
+    /// Appends `more`, unless the text would exceed the limit. After that, nothing more is appended, and
+    /// [`is_full`](Self::is_full) returns true.
     pub(crate) fn push(&mut self, more: &[u8]) {
         let needed = self.bytes.len().saturating_add(more.len());
         if self.full || needed > self.limit {

@@ -104,7 +104,7 @@ pub(crate) type Entries = BTreeMap<Text, Value>;
 /// Dictionaries are kept until the rendering ends. So nothing is freed recursively, and no cycle keeps a secret in
 /// memory.
 pub(crate) struct Memory {
-    /// The first one is the data.
+    /// The first dictionary is the data.
     maps: Vec<Entries>,
     nothing: Entries,
     pub(crate) budget: Budget,

@@ -20,7 +20,7 @@ impl fmt::Display for Location {
 
 /// Why a text is not a list of Kubernetes objects. Displayed as `file:line: what is wrong`.
 ///
-/// It contains no values of the text: only places, paths of keys, and fixed words.
+/// The error contains no values of the text: only places, paths of keys, and fixed words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {kind}")]
 pub struct ParseError {
@@ -43,7 +43,7 @@ impl ParseError {
         &self.kind
     }
 
-    /// What to do about it.
+    /// What to do about the mistake.
     pub fn hint(&self) -> &'static str {
         self.kind.hint()
     }
@@ -83,22 +83,23 @@ pub enum ErrorKind {
     /// The path of a key that occurs twice.
     #[error("duplicate key {0}")]
     DuplicateKey(String),
-    /// A key is null, a mapping, a sequence, or a number beyond 64 bits. The path of its mapping.
+    /// A key is null, a mapping, a sequence, or a number beyond 64 bits. Has the path of the key's mapping.
     #[error("{0} has a mapping key that is not a text, a number or a boolean")]
     InvalidKey(String),
-    /// `.nan` or `.inf`, which JSON does not have. The path of the value.
+    /// `.nan` or `.inf`, which JSON does not have. Has the path of the value.
     #[error("{0} is not a finite number")]
     NotFinite(String),
-    /// `!!binary` with content that is not UTF-8 text, which JSON cannot have. The path of the value.
+    /// `!!binary` with content that is not UTF-8 text, which JSON cannot have. Has the path of the value.
     #[error("{0} is tagged !!binary, and its content is not text")]
     BinaryTag(String),
-    /// `!!int x`. The path of the value.
+    /// The value does not fit its tag, as in `!!int x`. Has the path of the value.
     #[error("{0} does not fit its tag")]
     InvalidTag(String),
-    /// `<<` with a value that is neither a mapping nor a sequence of mappings. The path of its mapping.
+    /// `<<` with a value that is neither a mapping nor a sequence of mappings. Has the path of the mapping with the
+    /// `<<`.
     #[error("{0}: << must be given a mapping or a sequence of mappings")]
     InvalidMerge(String),
-    /// `<<` after a key that it would set to another value. The path of the key.
+    /// `<<` after a key that it would set to another value. Has the path of this key.
     #[error("<< below {0} sets it to another value")]
     AmbiguousMerge(String),
     /// The document, or an item of a list, is not a mapping.
@@ -110,7 +111,7 @@ pub enum ErrorKind {
     /// A field has the wrong type, or characters that the API server refuses.
     #[error("{0} is not valid")]
     InvalidField(&'static str),
-    /// A number or a boolean, where every reader expects a string. The path of the value.
+    /// A number or a boolean, where every reader expects a string. Has the path of the value.
     #[error("{0} is not a string")]
     NotAString(String),
     /// `metadata.generateName` without `metadata.name`.

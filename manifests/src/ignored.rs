@@ -68,9 +68,9 @@ pub fn is_of_another_program(path: &str, bytes: &[u8]) -> bool {
 pub enum Fate {
     /// It is read.
     Read,
-    /// No rule applies, but its name is hidden, or that of a folder above it.
+    /// No rule applies, but the name of the file, or of a folder above it, begins with a dot.
     Hidden,
-    /// A rule excludes it.
+    /// A rule excludes the file or folder.
     Ignored,
 }
 
@@ -109,8 +109,8 @@ impl IgnoreRules {
         Self { hidden_below: Some(folder.trim_matches('/').to_owned()), ..Self::default() }
     }
 
-    /// Adds the rules of the `.gitsealignore` in a folder (`""` for the root). They replace earlier ones of this
-    /// folder.
+    /// Adds the rules of the `.gitsealignore` in a folder (`""` for the root). The new rules replace earlier rules of
+    /// this folder.
     pub fn add(&mut self, folder: &str, text: &str) -> Result<(), IgnoreError> {
         let folder = folder.trim_matches('/');
         let refuse = |line: usize| IgnoreError {

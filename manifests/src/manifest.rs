@@ -80,7 +80,7 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>,
 pub struct Parsed {
     /// The objects.
     pub manifests: Vec<Manifest>,
-    /// Estimated bytes of memory that they take, rather too high; within [`Limits::memory`].
+    /// How many bytes of memory the objects take: an estimate, rather too high, within [`Limits::memory`].
     pub memory: usize,
 }
 

@@ -42,8 +42,8 @@ impl Scalar {
         .unwrap_or(Scalar::Text)
     }
 
-    /// Reads a scalar with a tag, quoted or not; `None` if it does not fit the tag. A `!!binary` is decoded before
-    /// this.
+    /// Reads a scalar with a tag, quoted or not; `None` if the scalar does not fit the tag. A `!!binary` is decoded
+    /// before this.
     pub(crate) fn tagged(tag: Tag, text: &str) -> Option<Self> {
         let read = Scalar::plain(text);
         match (tag, &read) {
@@ -117,7 +117,7 @@ fn word(text: &str) -> Option<Scalar> {
     })
 }
 
-/// A number that begins with a digit or a sign, without its underscores.
+/// Reads a number that begins with a digit or a sign. Underscores in it are left out.
 fn number(plain: &str) -> Option<Scalar> {
     let (negative, unsigned) = match plain.as_bytes().first()? {
         b'-' => (true, &plain[1..]),
@@ -173,7 +173,7 @@ fn decimal_float(unsigned: &str) -> Option<()> {
     (mantissa_fits && exponent_fits).then_some(())
 }
 
-/// A number that starts with a dot; here an underscore must be between digits.
+/// Reads a number that starts with a dot. In such a number, an underscore must be between digits.
 fn dot_float(text: &str) -> Option<Scalar> {
     let bytes = text.as_bytes();
     let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
@@ -191,7 +191,7 @@ fn finite(decimal: &str) -> Option<Scalar> {
     decimal.parse().ok().filter(|value: &f64| value.is_finite()).map(Scalar::Float)
 }
 
-/// A float after the conversion to JSON: an integer if it is written as one in JSON and fits.
+/// A float after the conversion to JSON: an integer if JSON writes it as one and it fits into 64 bits.
 fn float(value: f64) -> Option<Number> {
     if value.fract() == 0.0
         && value.abs() < 1e21

@@ -7,9 +7,9 @@ use crate::text::{BOM, is_json};
 pub struct Document<'a> {
     /// From its `---` line (if it has one) to the start of the next document, line ends included.
     pub text: &'a str,
-    /// Bytes of the whole text before it.
+    /// How many bytes of the whole text are before the document.
     pub start: usize,
-    /// Line at which it starts, from 1.
+    /// Line at which the document starts, from 1.
     pub line: u32,
 }
 

@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 /// The byte-order mark that some editors write at the start of a file.
 pub(crate) const BOM: char = '\u{feff}';
 
-/// A name or a key in a form for messages: it may contain commands for a terminal, and may be very long.
+/// A name or a key in a form for messages: without commands for a terminal, and not too long.
 pub fn printable(name: &str) -> String {
     name.chars().take(253).collect::<String>().escape_debug().to_string()
 }
@@ -132,7 +132,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
     }
 }
 
-/// YAML takes it for a line end, and tools that work with lines do not. So the same text could mean two things.
+/// YAML takes a lone carriage return for a line end, and tools that work with lines do not. So the same text could mean
+/// two things.
 fn lone_carriage_return(bytes: &[u8]) -> Option<usize> {
     bytes.iter().enumerate().position(|(at, &byte)| byte == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
 }

@@ -32,7 +32,7 @@ pub enum TreeEntry<'a, E> {
     Kustomization(&'a str),
     /// A file or folder that is not read and must not be skipped silently, for example a symbolic link.
     Refused {
-        /// Why it is not read, with its path.
+        /// Why the file or folder is not read, with its path.
         error: E,
         /// The reason of the condition.
         reason: &'static str,

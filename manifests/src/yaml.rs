@@ -201,7 +201,7 @@ impl<'b> Builder<'b> {
         self.value(value, 0)
     }
 
-    /// A node is complete: stores it for its aliases, and adds it to its collection.
+    /// Stores a complete node for its aliases, and adds it to its collection.
     fn value(&mut self, value: Value, anchor: usize) -> Result<(), ErrorKind> {
         if anchor != 0 {
             let size = Size::of(&value);

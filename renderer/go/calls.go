@@ -10,8 +10,8 @@ import (
 	"github.com/Masterminds/sprig/v3"
 )
 
-// changing lists the template functions that can return a different value at each call. The function in the table says
-// whether they do so with the given arguments.
+// changing lists the template functions that can return a different value at each call. The function beside each name
+// says whether it does so with the given arguments.
 var changing = func() map[string]func([]reflect.Value) bool {
 	made := map[string]func([]reflect.Value) bool{}
 	for _, name := range []string{
@@ -22,11 +22,11 @@ var changing = func() map[string]func([]reflect.Value) bool {
 	} {
 		made[name] = func([]reflect.Value) bool { return true }
 	}
-	// These use the current time if the argument is not a time.
+	// These functions use the current time if the argument is not a time.
 	for name, at := range map[string]int{"date": 1, "dateInZone": 1, "date_in_zone": 1, "htmlDate": 0, "htmlDateInZone": 0} {
 		made[name] = func(arguments []reflect.Value) bool { return !isTime(arguments[at].Interface()) }
 	}
-	// With a time, this one returns how long ago it was.
+	// For a time, durationRound returns how long ago that time was.
 	made["durationRound"] = func(arguments []reflect.Value) bool {
 		_, is := arguments[0].Interface().(time.Time)
 		return is
@@ -59,7 +59,7 @@ func (c *calls) functions() template.FuncMap {
 	known := sprig.TxtFuncMap()
 	made := template.FuncMap{
 		"lookup": c.lookup,
-		// In Helm, their order is random.
+		// In Helm, the order of keys and values is random.
 		"keys":   keys,
 		"values": values,
 	}

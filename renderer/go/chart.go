@@ -120,7 +120,7 @@ func (s *chartSource) walk(top, below string, rules *ignore.Rules, into *[]*arch
 
 // unpack returns the files in an archive.
 func (s *chartSource) unpack(file string, content []byte) ([]*archive.BufferedFile, error) {
-	// One byte more than is left, because Helm refuses an archive whose size is exactly the limit.
+	// One byte more than is left of mostUnpacked, because Helm refuses an archive whose size is exactly its limit.
 	archive.MaxDecompressedChartSize = mostUnpacked - s.unpacked + 1
 	unpacked, err := archive.LoadArchiveFiles(bytes.NewReader(content))
 	if err != nil {

@@ -79,8 +79,8 @@ func explained(err error, files *repository) *failure {
 	return &failure{Message: strings.TrimSpace(text)}
 }
 
-// quoting are the ways in which Kustomize quotes what is in files, and what to say instead. A file may hold a plaintext
-// Secret, and an error is shown to people who may not read it.
+// quoting lists the ways in which Kustomize quotes what is in files, and what to say instead. A file may hold a
+// plaintext Secret, and an error is shown to people who may not read it.
 var quoting = []struct {
 	pattern *regexp.Regexp
 	instead string

@@ -173,6 +173,6 @@ func (r *repository) MkdirAll(string) error               { return errReadOnly }
 func (r *repository) RemoveAll(string) error              { return errReadOnly }
 func (r *repository) WriteFile(string, []byte) error      { return errReadOnly }
 
-// No render calls these two. Kustomize needs them only to edit and copy files.
+// No render calls these two functions. Kustomize needs them only to edit and copy files.
 func (r *repository) Glob(string) ([]string, error)        { return nil, errUnused }
 func (r *repository) Walk(string, filepath.WalkFunc) error { return errUnused }

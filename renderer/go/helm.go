@@ -24,8 +24,8 @@ type helmChart struct {
 	Namespace   string `json:"namespace"`
 	// KubeVersion is .Capabilities.KubeVersion. If it is empty, templates see the version that Helm was built for.
 	KubeVersion string `json:"kubeVersion"`
-	// APIVersions are added to the built-in versions in .Capabilities.APIVersions. If OnlyAPIVersions is set, there are no
-	// others.
+	// APIVersions are added to the built-in versions in .Capabilities.APIVersions. If OnlyAPIVersions is set, the built-in
+	// versions are left out.
 	APIVersions     []string `json:"apiVersions"`
 	OnlyAPIVersions bool     `json:"onlyApiVersions"`
 	// Values replace those of the chart, and later ones replace earlier ones.

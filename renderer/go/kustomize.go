@@ -22,8 +22,8 @@ type kustomization struct {
 // originAnnotations is the option with which Kustomize annotates every object with the file that it comes from.
 const originAnnotations = types.OriginAnnotations
 
-// build renders a folder. It may read files from anywhere in the repository, as with `--load-restrictor
-// LoadRestrictionsNone`. There are no other files to read.
+// build renders a folder. Kustomize may read files from anywhere in the repository, as with `--load-restrictor
+// LoadRestrictionsNone`, and sees no other files.
 func (k kustomization) build(files *repository) ([]object, error) {
 	folder := absolute(k.Path)
 	asked := false

@@ -79,8 +79,9 @@ func main() {
 		fmt.Fprintf(complain, "gitseal-renderer: this process could not be confined: %v\n", err)
 		os.Exit(1)
 	}
-	// Libraries warn there of what is in files, and the other side takes the text for the reason why this process ended,
-	// perhaps in the render of another tenant. Go's runtime still writes there.
+	// Libraries would write warnings about the content of files to standard error. The parent process would take this text
+	// for the reason why this process ended, perhaps during the render of another tenant. Go's runtime still writes to
+	// standard error.
 	os.Stderr = nil
 	log.SetOutput(io.Discard)
 	c := &conn{in: bufio.NewReader(os.Stdin), out: bufio.NewWriter(os.Stdout)}

@@ -14,16 +14,16 @@ const (
 	longestMessage = 2000
 )
 
-// warnings keeps the warnings of libraries. They must not reach standard error: the parent process expects only the reason
-// why this process ended there.
+// warnings keeps the warnings of libraries. They must not reach standard error: what the parent process reads there, it
+// takes for the reason why this process ended.
 type warnings struct {
 	told []string
 }
 
-// collectWarnings keeps warnings from now on. The returned function returns those kept so far.
+// collectWarnings keeps warnings from now on. The returned function returns the warnings kept so far.
 func collectWarnings() func() []string {
 	kept := &warnings{}
-	// The package log writes there, too.
+	// The package log then writes to this logger, too.
 	slog.SetDefault(slog.New(kept))
 	return func() []string { return kept.told }
 }

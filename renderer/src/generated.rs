@@ -11,14 +11,14 @@ const KEY_BITS: [usize; 4] = [2048, 3072, 4096, 8192];
 /// The version of the kind SealedSecret.
 const VERSION: &str = "v1alpha1";
 
-/// Makes a generated Secret all of whose values are sealed into a SealedSecret, and returns the YAML of it. Any other object
-/// stays as it is.
+/// If all values of a generated Secret are sealed, replaces the Secret by a SealedSecret, and returns the YAML of the
+/// SealedSecret. Any other object stays as it is.
 pub(crate) fn seal(generated: &mut Manifest) -> Option<String> {
     let body = sealed(generated)?;
     replace(generated, body)
 }
 
-/// Puts a SealedSecret with this body in the place of a Secret, and returns the YAML of it.
+/// Puts a SealedSecret with this body in the place of a Secret, and returns the YAML of the SealedSecret.
 pub(crate) fn replace(secret: &mut Manifest, body: Map<String, Value>) -> Option<String> {
     let yaml = serde_saphyr::to_string(&body).ok()?;
     secret.id = secret.id.sealed_secret();

@@ -10,7 +10,7 @@ use crate::{Object, sealed::SealedValues};
 /// A chart that is rendered for the cluster, perhaps with sealed values.
 #[derive(Clone, Debug, Default)]
 pub struct Release {
-    /// The chart and its options. Its values are not used.
+    /// The chart and its options. Its field `values` is not used.
     pub chart: Chart,
     /// Values that replace those of the chart. Later ones win.
     pub values: Vec<ReleaseValues>,
@@ -50,7 +50,7 @@ pub struct Chart {
     pub kube_version: Option<String>,
     /// Added to the built-in versions in `.Capabilities.APIVersions`: `group/version` or `group/version/Kind`.
     pub api_versions: Vec<String>,
-    /// Whether there are no other versions than `api_versions`.
+    /// Whether templates see only `api_versions`, without the built-in versions.
     pub only_api_versions: bool,
     /// Values that replace those of the chart. Later ones win.
     pub values: Vec<Values>,

@@ -46,7 +46,7 @@ pub use self::{
 /// The name of the renderer's program. It is in the same folder as the programs that start it.
 pub const PROGRAM: &str = "gitseal-renderer";
 
-/// The reason if there is no program to render with. No repository can cause that.
+/// The reason of the condition if the renderer's program is missing. Nothing in a repository can cause this.
 pub const MISSING: &str = "RendererMissing";
 
 /// The release of Kustomize whose libraries render. Another release may make other objects of the same files.
@@ -55,7 +55,8 @@ pub const KUSTOMIZE: &str = env!("KUSTOMIZE");
 /// The release of Helm whose libraries render.
 pub const HELM: &str = env!("HELM");
 
-/// The path of [`PROGRAM`] in the folder of the running program; without a folder, if the system does not tell which one that is.
+/// The path of [`PROGRAM`] in the folder of the running program; only the name, if the system does not tell this
+/// folder.
 pub fn program() -> PathBuf {
     std::env::current_exe().unwrap_or_default().with_file_name(PROGRAM)
 }
@@ -74,7 +75,7 @@ pub trait Repository {
     /// Called with the size of the result in bytes, before the process sends it.
     ///
     /// # Errors
-    /// There is no memory for it.
+    /// There is no memory for the result.
     fn expect(&self, bytes: u64) -> Result<(), Self::Error> {
         let _ = bytes;
         Ok(())
@@ -97,13 +98,13 @@ pub enum At {
 pub struct Limits {
     /// How many bytes of memory the process may use.
     pub memory: u64,
-    /// How long it may take.
+    /// How long the render may take.
     pub time: Duration,
-    /// How many bytes all the files that it reads may have together.
+    /// How many bytes all the files that the render reads may have together.
     pub files: u64,
-    /// How many files and directories it may request.
+    /// How many files and directories the process may request.
     pub asks: usize,
-    /// How many bytes its answer may have.
+    /// How many bytes the answer of the process may have.
     pub answer: u32,
 }
 
@@ -141,7 +142,7 @@ pub enum RendererError {
     Start {
         /// The program.
         program: PathBuf,
-        /// Why it could not be started.
+        /// Why the program could not be started.
         error: io::Error,
     },
     /// The process took longer than this, and was killed.
@@ -156,10 +157,10 @@ pub enum RendererError {
     /// Something is nested too deep, for example templates that include each other without end.
     #[error("something is nested too deep, for example templates that include each other without end")]
     Depth,
-    /// The files that it read have more than this number of bytes.
+    /// The files that the process read have more than this number of bytes.
     #[error("the files that are read for the render have more than {} MiB together", .0 >> 20)]
     Files(u64),
-    /// It requested more than this number of files and directories.
+    /// The process requested more than this number of files and directories.
     #[error("the render reads more than {0} files and folders")]
     Asks(usize),
     /// The process ended before it answered.
@@ -210,17 +211,17 @@ impl<E> From<RendererError> for Unrendered<E> {
     }
 }
 
-/// Renders in separate processes. It keeps a process for the next render.
+/// Renders in separate processes. Idle processes are kept for later renders.
 pub struct Renderer {
     program: PathBuf,
     limits: Limits,
     idle: Mutex<Vec<Process>>,
 }
 
-/// The longest path that is looked up. Nothing is at a longer one.
+/// The longest path that is looked up, in bytes. A longer path counts as one where nothing is.
 const PATH_BYTES: usize = 4096;
 
-/// The longest failure that is read.
+/// The longest message about a failure that is read, in bytes.
 const FAILURE_BYTES: u32 = 64 << 10;
 
 /// How many idle processes are kept. Each takes about 50 MiB, of which they share 40 MiB.
@@ -254,11 +255,11 @@ impl Renderer {
         Self { program: program.to_owned(), limits, idle: Mutex::default() }
     }
 
-    /// Renders the folder `path` of a repository as `kustomize build` does. It may read files from anywhere in the
-    /// repository, as with `--load-restrictor LoadRestrictionsNone`, and no other files.
+    /// Renders the folder `path` of a repository as `kustomize build` does. Kustomize may read files from anywhere in
+    /// the repository, as with `--load-restrictor LoadRestrictionsNone`, and no other files.
     ///
     /// # Errors
-    /// See [`RendererError`]. It also fails if a file cannot be read.
+    /// See [`RendererError`]; or a file cannot be read.
     pub fn kustomize<R: Repository>(
         &self,
         path: &str,
@@ -364,7 +365,8 @@ impl Renderer {
                         .ok()
                         .filter(|path| is_inside(path))
                         .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
-                    // A longer path is not passed on, because whoever answers may remember every path.
+                    // A longer path is not passed on, because the repository may remember every path that was
+                    // requested.
                     let found = if path.len() > PATH_BYTES { Ok(At::Nothing) } else { repository.at(&path) };
                     match found.map_err(Broken::Repository)? {
                         At::File(file) => {

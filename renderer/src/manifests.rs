@@ -23,7 +23,7 @@ use crate::{
 pub struct Built {
     /// The objects, as Kustomize wrote them. A Secret that was generated of sealed values is a SealedSecret.
     pub objects: Vec<Object>,
-    /// The same, each with the file and line in Git of the object or of its generator.
+    /// The same objects, each with the file and line in Git of the object or of its generator.
     pub manifests: Vec<Manifest>,
 }
 
@@ -39,7 +39,7 @@ impl Renderer {
     /// Renders as [`Renderer::kustomize`] does, and reads the result. Memory for that is taken from `room`.
     ///
     /// # Errors
-    /// As of [`Renderer::kustomize`]; or Kubernetes would not accept an object; or there is no more memory.
+    /// Those of [`Renderer::kustomize`]; or Kubernetes would not accept an object; or there is no more memory.
     pub fn build<R: Repository>(
         &self,
         path: &str,
@@ -58,8 +58,8 @@ impl Renderer {
     /// `room`.
     ///
     /// # Errors
-    /// As of [`Renderer::helm`]; or a sealed value cannot be used; or Kubernetes would not accept an object; or there is no
-    /// more memory.
+    /// Those of [`Renderer::helm`]; or a sealed value cannot be used; or Kubernetes would not accept an object; or
+    /// there is no more memory.
     pub fn release<R: Repository>(
         &self,
         release: &Release,
@@ -109,9 +109,9 @@ fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError
     }
 }
 
-/// Makes a SealedSecret of a Secret with sealed values, and returns the YAML of it. It gets whether a generator made the
-/// object, and takes memory if the SealedSecret and its text are larger than the Secret. Other objects stay as they are. The
-/// error says why a sealed value cannot be used.
+/// Makes a SealedSecret of a Secret with sealed values, and returns the YAML of the SealedSecret. The first argument
+/// says whether a generator made the object. The last one takes memory if the SealedSecret and its text are larger than
+/// the Secret. Other objects stay as they are. The error says why a sealed value cannot be used.
 trait Seal: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable> {}
 
 impl<F: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable>> Seal for F {}
@@ -122,9 +122,9 @@ fn of_generator(is_generated: bool, object: &mut Manifest, _: Take<'_>) -> Resul
     Ok(if is_generated && object.id.is_secret() { generated::seal(object) } else { None })
 }
 
-/// Returns the objects of each document, each with its place in Git. A Secret with sealed values becomes a SealedSecret, also in
-/// `objects`. `folder` is the folder that was rendered. It is given as the place of an object whose file is not known. `files`
-/// are those that were read, and `held` their bytes.
+/// Returns the objects of each document, each with its place in Git. A Secret with sealed values becomes a
+/// SealedSecret, also in `objects`. `folder` is the folder that was rendered; it is the place of an object whose file
+/// is not known. `files` are the files that were read, and `held` is how many bytes they take in memory.
 fn located<'o, E>(
     tool: &'static str,
     objects: impl IntoIterator<Item = &'o mut Object>,
@@ -153,7 +153,8 @@ fn located<'o, E>(
         }
         let count = manifests.len();
         for manifest in &mut manifests {
-            // A SealedSecret of a generator, and its text, take less than the Secret each. The Secret is dropped afterwards.
+            // A SealedSecret of a generator takes less memory than the Secret, and so does its text. The Secret is
+            // dropped afterwards.
             let least = held.saturating_add(memory.saturating_mul(2));
             if manifest.id.is_secret() {
                 reserve(room, path, least)?;
@@ -178,7 +179,7 @@ fn located<'o, E>(
                     return Err(refused("a Secret with sealed values cannot be in a List".to_owned()));
                 }
                 Some(yaml) => {
-                    // Its values may be longer than those of the Secret.
+                    // The values of the SealedSecret may be longer than those of the Secret.
                     let longer = yaml.len().saturating_sub(object.yaml.len()) as u64;
                     room.use_up(longer.saturating_mul(2));
                     held = held.saturating_add(longer);
@@ -198,7 +199,7 @@ fn failed<E>(path: &str, failure: ParseFailure) -> RenderError<E> {
     }
 }
 
-/// What remembering a path takes besides its text, in bytes.
+/// How many bytes of memory a remembered path takes besides its text.
 const PER_PATH: u64 = 128;
 
 /// The files of a repository, kept after they were read once, with the memory that they take.
@@ -254,7 +255,7 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
         self.held.set(held);
         let found = self.repository.at(path).map_err(RenderError::Files)?;
         if let At::File(bytes) = &found {
-            // Once here, and once on its way to the process.
+            // The file is in memory once here, and once on its way to the process.
             let held = self.held.get() + 2 * bytes.len() as u64;
             reserve(*self.room.borrow_mut(), path, held)?;
             self.held.set(held);
@@ -264,7 +265,7 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
     }
 
     fn expect(&self, bytes: u64) -> Result<(), Self::Error> {
-        // The JSON, and the texts in it.
+        // Both the JSON and the texts in it take memory.
         let held = self.held.get() + 2 * bytes;
         reserve(*self.room.borrow_mut(), "what was rendered", held)
     }
@@ -287,7 +288,7 @@ struct Source {
 }
 
 impl Files {
-    /// The file, which is parsed within `memory` bytes. If that is not enough, its lines are not known.
+    /// The file, which is parsed within `memory` bytes. If this is not enough, the lines of its objects are not known.
     fn at(&mut self, file: &str, memory: usize) -> &Source {
         self.known.entry(file.to_owned()).or_insert_with(|| {
             let bytes = self.bytes.remove(file).unwrap_or_default();
@@ -296,11 +297,11 @@ impl Files {
     }
 }
 
-/// How many objects of a file are compared with one that has another name now.
+/// How many objects of a file are compared with a rendered object that Kustomize may have renamed.
 const COMPARED: usize = 1000;
 
 impl Source {
-    /// Only names and lines are kept of its objects.
+    /// Parses the file, and keeps only the names and lines of its objects.
     fn new(file: &str, bytes: &[u8], memory: usize) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let line_of = |field| text.lines().position(|line| line.starts_with(field));
@@ -320,8 +321,8 @@ impl Source {
         Self { objects, generators, ..Self::default() }
     }
 
-    /// The line at which the object starts, or 1 if that is not known. Kustomize may have added a prefix or suffix to the
-    /// object's name, so a name that only contains the one in the file counts, too.
+    /// The line at which the object starts, or 1 if that is not known. Kustomize may have added a prefix or suffix to
+    /// the object's name, so it is enough that this name contains the name in the file.
     fn line_of(&self, object: &Manifest, generated: bool) -> u32 {
         if generated {
             let is_secret = object.id.is_secret() || object.id.is_sealed_secret();

@@ -34,8 +34,8 @@ pub struct SealedValues {
     pub file: String,
     /// The key of the value; `None` for all values of the SealedSecret.
     pub key: Option<String>,
-    /// The name of the value in the chart, as for `helm --set`. If there is no `key`, the name of a table: each value gets its
-    /// own key there.
+    /// The name of the value in the chart, as for `helm --set`. If there is no `key`, this is the name of a table in
+    /// which each value has its own key.
     pub path: String,
 }
 
@@ -52,12 +52,12 @@ struct SealedFile {
 
 /// A sealed value that a word stands for.
 struct Placeholder {
-    /// Its name in the chart.
+    /// The name of the value in the chart.
     path: String,
     file: Rc<SealedFile>,
     key: String,
     text: String,
-    /// Whether a Secret contains it.
+    /// Whether a Secret contains the placeholder.
     is_used: Cell<bool>,
 }
 
@@ -70,7 +70,8 @@ pub(crate) struct Placeholders {
     all: Vec<Placeholder>,
     /// How many values were added. A value may be added more than once.
     added: usize,
-    /// Where each word is in `all`. There may be many words, and texts with many of them.
+    /// For each word, where its placeholder is in `all`. This is a map because there may be many words, and texts with
+    /// many of them.
     by_word: HashMap<String, usize>,
     /// For each name in the chart, where its placeholder is in `all`. A later placeholder replaces an earlier one of the same name.
     by_path: BTreeMap<String, usize>,
@@ -100,8 +101,8 @@ const MOST_VALUES: usize = 2500;
 /// What a sealed value takes in a SealedSecret besides its sealed text, in bytes.
 const PER_VALUE: usize = 1024;
 
-/// How many times as long as the text of a Secret its templates, and their YAML, can be. Most of it is for a brace or a
-/// control character, which becomes an action or an escape.
+/// The templates of a Secret, and their YAML, are at most this many times as long as the text of the Secret. The worst
+/// case is a text of braces or control characters, which become actions or escapes.
 const GROWTH: u64 = 16;
 
 /// A part of a text.
@@ -161,7 +162,7 @@ impl Placeholders {
             namespace: sealed.id.namespace.clone(),
             name: sealed.id.name.clone(),
         };
-        // The place may be long, and there may be many values.
+        // The place is hashed only once, because it may be long, and there may be many values.
         let place = Sha256::new_with_prefix(json!([scope, of_file.namespace, of_file.name]).to_string());
         let of_file = Rc::new(of_file);
         let mut values = Vec::new();
@@ -234,7 +235,7 @@ impl Placeholders {
         }
         let has_value = |parts: &Vec<Part<'_>>| parts.iter().any(|part| !matches!(part, Part::Text(_)));
         if !parts.values().any(|(_, parts)| matches!(parts, Some(Ok(parts)) if has_value(parts))) {
-            // Nothing of it is sealed, unless a template changed a placeholder.
+            // Nothing in this Secret is sealed, unless a template changed a placeholder.
             return match parts
                 .iter()
                 .find_map(|(key, (field, parts))| Some((key, field, parts.as_ref()?.as_ref().err()?)))
@@ -265,7 +266,7 @@ impl Placeholders {
         let alone =
             all.iter().filter_map(|(_, parts)| if let [Part::Value(index)] = parts[..] { Some(index) } else { None });
         let sealed_texts = in_templates.into_iter().chain(alone).map(|index| self.all[index].text.len() + PER_VALUE);
-        // Everything is once in the SealedSecret and once in its YAML.
+        // Every text is in memory twice: in the SealedSecret and in its YAML.
         if !take(GROWTH * texts + 2 * sealed_texts.sum::<usize>() as u64) {
             return Err(Unsealable::NoRoom);
         }
@@ -409,7 +410,8 @@ static ENCODED: LazyLock<AhoCorasick> = LazyLock::new(|| {
     AhoCorasick::new(once.into_iter().chain(twice)).expect("a few short patterns")
 });
 
-/// The characters of base64 that a text always becomes, for each place in three bytes where it can begin.
+/// The characters of base64 that a text always becomes, for each of the three places in a group of three bytes where it
+/// can begin.
 fn in_base64(text: &str) -> [String; 3] {
     [0, 1, 2].map(|before| {
         let encoded = STANDARD.encode([&[0; 2][..before], text.as_bytes()].concat());
@@ -418,7 +420,7 @@ fn in_base64(text: &str) -> [String; 3] {
     })
 }
 
-/// The longest parts of a text that may be base64, and where they begin. Nothing of one part comes after its padding.
+/// The longest parts of a text that may be base64, and where they begin. Padding ends a part.
 fn runs_of_base64(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let is_base64 = |one: char| one.is_ascii_alphanumeric() || matches!(one, '+' | '/');
     let mut from = 0;
@@ -458,7 +460,7 @@ impl Placeholder {
 }
 
 impl Part<'_> {
-    /// The placeholders in it.
+    /// The indexes of the placeholders in this part.
     fn values(&self) -> Vec<usize> {
         match self {
             Self::Text(_) => Vec::new(),
@@ -488,11 +490,12 @@ fn push_text<'t>(parts: &mut Vec<Part<'t>>, text: &'t str) -> Result<(), ()> {
     Ok(())
 }
 
-/// By key, the field of a value and its bytes.
+/// The values of a Secret: for each key, the field that the value is in, and its bytes.
 type SecretValues = BTreeMap<String, (&'static str, Option<Vec<u8>>)>;
 
-/// The values of a Secret, each with the field that it is in; `None` if it is not in base64. As for the API server,
-/// `stringData` replaces `data`, and `null` is an empty value. Also returns the place of something that is not a text.
+/// The values of a Secret, each with the field that it is in. The bytes are `None` if the value is not valid base64. As
+/// for the API server, `stringData` replaces `data`, and `null` is an empty value. Also returns the place of a value
+/// that is not a text.
 fn values_of(secret: &Map<String, Value>) -> (SecretValues, Option<String>) {
     let (mut values, mut not_text) = (BTreeMap::new(), None);
     for field in ["data", "stringData"] {
@@ -554,7 +557,8 @@ fn template(parts: &[Part<'_>], names: &BTreeMap<usize, String>) -> String {
     text
 }
 
-/// A text that a Go template prints as it is. Two braces begin an action there; so would one brace before an action.
+/// A text that a Go template prints as it is. In a template, two braces begin an action, and so would one brace right
+/// before an action.
 fn escaped(literal: &str, is_last: bool) -> String {
     let mut text = literal.replace("{{", r#"{{ "{{" }}"#);
     if !is_last && text.ends_with('{') {
@@ -610,7 +614,7 @@ mod tests {
 
     use super::*;
 
-    /// As long as a value under a key of 2,048 bits, in its form.
+    /// A text of the form and the length of a value under a key of 2,048 bits.
     fn sealed_text(fill: u8) -> String {
         STANDARD.encode([&[1, 0][..], &[fill; 300]].concat())
     }
@@ -820,7 +824,8 @@ mod tests {
         all.by_word.iter().find(|(_, known)| **known == index).unwrap().0.clone()
     }
 
-    /// Any pieces beside each other, plain and in base64, are rendered to themselves, with the values in the places of the words.
+    /// The template of any pieces, plain and in base64, gives these pieces again, with values in the places of the
+    /// placeholders.
     #[test]
     fn templates_give_the_text_with_its_values() {
         let (all, words) = placeholders(WIDE);
@@ -867,7 +872,7 @@ mod tests {
             for _ in 0..pick(6) {
                 let inner: String = (0..pick(5)).map(|_| plain[pick(plain.len())]).collect();
                 if pick(3) == 0 {
-                    // Nothing shows where base64 begins and ends if more of it is beside it.
+                    // If two texts in base64 were side by side, nothing would show where the first one ends.
                     text.push_str(&format!(".{}.", STANDARD.encode(&inner)));
                     expected.push_str(&format!(".{}.", STANDARD.encode(with_values(&inner))));
                 } else {

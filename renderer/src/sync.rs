@@ -18,7 +18,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Of an API server that answers with this version and these kinds.
+    /// The capabilities of an API server that answers with this version and these kinds.
     pub fn new(version: String, served: impl IntoIterator<Item = ServedKinds>) -> Self {
         let mut api_versions: Vec<_> = served.into_iter().flat_map(ServedKinds::api_versions).collect();
         api_versions.sort();
@@ -69,7 +69,7 @@ struct KindName {
 }
 
 impl ServedKinds {
-    /// The header `Accept` of the request. API servers answer it since Kubernetes 1.30.
+    /// The header `Accept` of the request. API servers answer such a request since Kubernetes 1.30.
     pub const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
     /// `group/version`, and `group/version/Kind` of each kind.
@@ -120,8 +120,8 @@ fn values_of(from: &ValuesFrom) -> ReleaseValues {
     }
 }
 
-/// The first number of the waves of hooks that run before the chart's other objects, and of those that run after them.
-/// The weight of a hook is added.
+/// The wave of a hook of weight zero: `BEFORE` if it runs before the chart's other objects, `AFTER` if it runs after
+/// them. The weight of a hook is added to this number.
 const BEFORE: i64 = -500;
 const AFTER: i64 = 500;
 /// How far the weight of a hook can move it.
@@ -132,7 +132,7 @@ impl BuiltRelease {
     /// before are healthy. Hooks for tests, rollbacks and deletions are left out. What Helm would not delete is not pruned.
     ///
     /// # Errors
-    /// The chart gives other objects the next time, or it reads from the cluster.
+    /// The chart may give other objects at the next render, or it reads from the cluster.
     pub fn into_applied(self) -> Result<Vec<Manifest>, NotRendered> {
         if let Some(message) = self.unstable() {
             return Err(NotRendered { tool: "Helm", reason: "NotReproducible", message, is_terminal: true });
@@ -233,7 +233,8 @@ mod tests {
     use super::*;
     use crate::RenderedChart;
 
-    /// The annotations of the objects that a Sync applies of a document, which comes from `crds/` or does not.
+    /// The annotations of the objects that a Sync applies from the document `text`; `crd` says whether the document
+    /// comes from `crds/`.
     fn annotations(text: &str, crd: bool) -> Vec<Value> {
         let manifests = manifests::parse("a.yaml", text.as_bytes(), &manifests::Limits::default()).unwrap();
         let object = crate::Object { origin: String::new(), generated: false, yaml: String::new() };

@@ -114,7 +114,7 @@ fn only_files_of_the_chart_are_asked_for_and_none_that_it_ignores() {
         "apps/shop",
         "apps/shop/.helmignore",
         "apps/shop/Chart.yaml",
-        // The renderer learns that it is a folder only when it requests it.
+        // The renderer learns that this is a folder only when it requests the path.
         "apps/shop/docs",
         "apps/shop/files",
         "apps/shop/files/a.txt",
@@ -180,7 +180,7 @@ fn archives_with_too_much_in_them_are_refused() {
         texts.files.extend(archives);
         texts
     };
-    // Each of the three is small enough, but not all together.
+    // In the second chart, each of the three archives is small enough, but all together are too large.
     let shops = [with(&[("bomb", &bomb)]), with(&[("a", &small), ("b", &small), ("c", &small)])];
     let renderer = Renderer::new(&real(), Limits::default());
     for texts in shops {
@@ -200,7 +200,7 @@ fn a_process_that_is_killed_is_told_of_and_another_follows() {
     let endless = one("{{ range until 1000000 }}{{ range until 1000000 }}{{ end }}{{ end }}");
     std::thread::scope(|scope| {
         let rendered = scope.spawn(|| render(&renderer, &shop(), &endless));
-        // When it requests the template, the render has begun.
+        // When the renderer requests the template, the render has begun.
         while !endless.asked.lock().unwrap().iter().any(|path| path.ends_with("all.yaml")) {
             std::thread::yield_now();
         }

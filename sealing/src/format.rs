@@ -76,7 +76,7 @@ impl SealedValue {
         }
     }
 
-    /// Size of the RSA key that it was sealed with, in bits, to a multiple of eight; none for another format.
+    /// Size of the RSA key that the value was sealed with, in bits, as a multiple of eight; `None` for another format.
     pub fn rsa_bits(&self) -> Option<usize> {
         match &self.0 {
             Contents::Rsa(envelope) => Some(8 * envelope.rsa().len()),

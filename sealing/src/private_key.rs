@@ -33,7 +33,7 @@ pub struct PrivateKey {
     public_key: PublicKey,
 }
 
-/// Why a private key cannot be used. It shows nothing of the key.
+/// Why a private key cannot be used. The error shows nothing of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrivateKeyError {
@@ -48,7 +48,7 @@ pub enum PrivateKeyError {
     /// The key is protected by a passphrase.
     #[error("the private key is encrypted: decrypt it first (openssl pkey)")]
     Encrypted,
-    /// The numbers do not make an RSA key, or one with more than two primes.
+    /// The numbers do not make an RSA key, or the key has more than two primes.
     #[error("not a valid RSA private key")]
     Malformed,
     /// Another algorithm, or an unusable size.

@@ -11,19 +11,19 @@ pub const CLUSTER_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/cluster-wid
 /// Annotation of a SealedSecret (and of its template) that marks the namespace-wide scope.
 pub const NAMESPACE_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/namespace-wide";
 
-/// Where a sealed value can be unsealed. The encryption enforces it: with another name, namespace or scope than it was sealed
-/// for, a value cannot be unsealed. See [`Binding`].
+/// Where a sealed value can be unsealed. The encryption enforces this: a value cannot be unsealed with another name,
+/// namespace or scope than it was sealed for. See [`Binding`].
 ///
 /// The text form (`Display`, `FromStr`, serde) is that of kubeseal's `--scope`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// Only as the Secret of this name in this namespace.
+    /// Only in the Secret of the name and namespace that the value was sealed for.
     #[default]
     Strict,
-    /// As any Secret of this namespace.
+    /// In any Secret of the namespace that the value was sealed for.
     NamespaceWide,
-    /// As any Secret of the cluster.
+    /// In any Secret of the cluster.
     ClusterWide,
 }
 

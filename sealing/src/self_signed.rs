@@ -1,8 +1,8 @@
 //! Self-signed certificates as the Sealed Secrets controller makes them: subject and issuer are the common name alone (or
 //! nothing), key usage `encipherOnly`, a CA by its basic constraints, signed with SHA-256 and PKCS#1 v1.5.
 //!
-//! Put together from x509-cert's types rather than with its builder: the builder's profiles fix other key usages, and its
-//! signer traits expect an in-process key of the `signature` crates.
+//! The certificates are put together from x509-cert's types rather than with its builder: the builder's profiles fix
+//! other key usages, and its signer traits expect an in-process key of the `signature` crates.
 
 use std::time::Duration;
 
@@ -42,14 +42,15 @@ pub const DEFAULT_VALIDITY: SignedDuration = SignedDuration::from_hours(10 * 365
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelfSignedError {
-    /// The dates are before 1970, after 9999, or the end is not after the start.
+    /// A date is before 1970 or after 9999, or the end is not after the start.
     #[error(
-        "a certificate cannot be valid from {not_before} for {valid_for:#}: it must end after it starts, and both dates must be between 1970 and 9999"
+        "a certificate cannot start at {not_before} and last for {valid_for:#}: it must end after it starts, and both \
+         dates must be between 1970 and 9999"
     )]
     Validity {
-        /// The start that was asked for.
+        /// The start that the caller wants.
         not_before: Timestamp,
-        /// The length that was asked for.
+        /// The time of validity that the caller wants.
         valid_for: SignedDuration,
     },
     /// The common name or another part cannot be encoded.
@@ -66,8 +67,8 @@ pub enum SelfSignedError {
     Unreadable(#[from] CertificateError),
 }
 
-/// Makes a certificate for the public half of `key`, signed with `key` itself. The dates are cut to whole seconds; an empty
-/// `common_name` gives an empty subject, as `--my-cn` does when it is not given.
+/// Makes a certificate for the public half of `key`, signed with `key` itself. The dates are cut to whole seconds; an
+/// empty `common_name` gives an empty subject, as in Sealed Secrets without `--my-cn`.
 pub fn self_signed(
     key: &PrivateKey,
     common_name: &str,

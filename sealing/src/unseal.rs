@@ -9,16 +9,17 @@ use crate::{
 pub trait Identity {
     /// Tries to unseal `value` for `binding`.
     ///
-    /// `None` means that the value is not for this identity, and that another one may unseal it. An error ends the search: the
-    /// value is for this identity but broken, or unsealing is not possible at all. If a format needs the private key to
-    /// distinguish these, it returns `None` in both cases, because the difference would tell strangers something about the key.
+    /// `None` means that the value is not for this identity, and that another one may unseal it. An error ends the
+    /// search: the value is for this identity but broken, or unsealing is not possible at all. If only the private key
+    /// can tell a broken value from a value for another identity, both give `None`, because the difference would tell
+    /// strangers something about the key.
     fn unseal(&self, binding: Binding<'_>, value: &SealedValue) -> Option<Result<SecretBytes, UnsealError>>;
 }
 
 /// Why a value was not unsealed.
 ///
-/// It does not say which step refused the value. People who send values must not learn whether a private key could decrypt
-/// the first part.
+/// The error does not say which step refused the value. People who send values must not learn whether a private key
+/// could decrypt the first part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnsealError {
@@ -45,8 +46,8 @@ pub enum UnsealError {
 /// Unseals a value of `spec.encryptedData` for `binding`, with the first of `identities` that can. Line breaks inside `value`
 /// are ignored.
 ///
-/// The identities are tried in the given order. An RSA value does not name its key, so each key of its size costs one RSA
-/// operation, until one fits. Put the most likely one first.
+/// The identities are tried in the given order. An RSA value does not name its key, so each key of its size costs one
+/// RSA operation, until one fits. Put the most likely identity first.
 pub fn unseal<'i, I: Identity + ?Sized + 'i>(
     identities: impl IntoIterator<Item = &'i I>,
     binding: Binding<'_>,

@@ -1,5 +1,5 @@
-//! Measures N Syncs, each with its own values for the same chart of 60 objects: the first sync, a commit that concerns none of
-//! them, and one that changes the chart. `helm template` in a loop is the peer for the rendering.
+//! Measures N Syncs, each with its own values for the same chart of 60 objects: the first sync, a commit that concerns
+//! none of them, and a commit that changes the chart. The rendering is compared with `helm template` in a loop.
 
 use std::{
     process::{Command, Stdio},

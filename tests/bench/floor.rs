@@ -26,7 +26,7 @@ pub(crate) struct Floor {
     pub(crate) took: Duration,
     /// How many requests ran at the same time.
     pub(crate) at_once: usize,
-    /// Processor time that API server, etcd and controller manager used in this time.
+    /// Processor time that API server, etcd and controller manager used meanwhile.
     pub(crate) plane_cpu: Duration,
 }
 

@@ -48,8 +48,8 @@ enum What {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    // Both programs fetch the certificate through the API server's service proxy, and the proxy does not connect to loopback
-    // addresses. So this runs in its own network namespace.
+    // Both programs fetch the certificate through the API server's service proxy, and the proxy does not connect to
+    // loopback addresses. So this benchmark runs in its own network namespace.
     if matches!(arguments.what, What::Seal(_)) && !network::is_inside() {
         return network::start_again();
     }

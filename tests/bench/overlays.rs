@@ -1,5 +1,5 @@
-//! Measures N Syncs, each an overlay on the same base: the first sync, commits that concern all, one or none of them, and a
-//! restart. `kustomize build` in a loop is the peer for the rendering.
+//! Measures N Syncs, each an overlay on the same base: the first sync, commits that concern all, one or none of them,
+//! and a restart. The rendering is compared with `kustomize build` in a loop.
 
 use std::{
     process::{Command, Stdio},

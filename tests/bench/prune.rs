@@ -36,7 +36,7 @@ enum What {
     Go,
 }
 
-/// Runs it and prints a Markdown table.
+/// Runs the benchmark and prints a Markdown table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let count = options.objects;
     let plane = Plane::without_controller(ClusterOptions::default()).await?;

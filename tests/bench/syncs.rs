@@ -25,7 +25,7 @@ pub(crate) struct Options {
     /// Numbers of Syncs. There is one run for each number.
     #[arg(long, value_delimiter = ',', default_values_t = [200, 1000])]
     counts: Vec<usize>,
-    /// How many seconds API requests are counted while there is nothing to do.
+    /// For how many seconds API requests are counted while there is nothing to do.
     #[arg(long, default_value_t = 60)]
     idle: u64,
     /// Number of objects that are changed by hand, to measure how fast drift is healed.
@@ -67,7 +67,7 @@ async fn measure(count: usize, options: &Options) -> Result<Figures> {
         tree.write(&format!("{}/app.yaml", workload::folder(app)), workload::file("default", app, "first"))?;
     }
     tree.publish("all apps")?;
-    // Before the controller starts, so that everything the controller does is counted.
+    // The Syncs are created before the controller starts, so that everything that the controller does is counted.
     workload::create_syncs(&client, &server, "1m", (0..count).map(workload::folder)).await?;
 
     eprintln!("{count} Syncs: the floor …");

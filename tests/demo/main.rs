@@ -15,7 +15,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo demo")]
 struct Arguments {
-    /// Stop everything at the end. Otherwise it keeps running until you stop it, so that you can look around.
+    /// Stop everything at the end. Otherwise, the cluster keeps running until you stop the demo, so that you can look
+    /// around.
     #[arg(long)]
     once: bool,
 }

@@ -23,7 +23,7 @@ impl Cgroup {
             if fs::create_dir(&folder).is_err() {
                 continue;
             }
-            // On other file systems, it is an ordinary folder.
+            // On other file systems, the folder is an ordinary one, without this file.
             let has_limit = folder.join(limit).exists();
             let group = Self { folder, kills };
             if has_limit && fs::write(group.folder.join(limit), bytes.to_string()).is_ok() {
@@ -48,7 +48,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The processes in it may take a moment to end.
+        // The processes in the group may take a moment to end.
         for _ in 0..100 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;

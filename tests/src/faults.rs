@@ -33,22 +33,23 @@ use tokio::{
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// It is accepted and never answered, not even after the fault is lifted. A watch that has begun is silent from now
-    /// on.
+    /// The request is accepted and never answered, not even after the fault is lifted. A watch that has begun is silent
+    /// from now on.
     Stall,
-    /// It waits until the fault is lifted, and so do the events of a watch, as if the network were interrupted.
+    /// The request waits until the fault is lifted, and so do the events of a watch, as if the network were
+    /// interrupted.
     Hold,
-    /// It is passed on later.
+    /// The request is passed on later.
     Delay(Duration),
     /// The connection breaks without an answer.
     Close,
-    /// It is passed on, and its answer is lost.
+    /// The request is passed on, and its answer is lost.
     LoseAnswer,
-    /// It is passed on, and the connection breaks in the middle of the answer.
+    /// The request is passed on, and the connection breaks in the middle of the answer.
     Cut,
-    /// It is passed on, and only the first half of its answer arrives.
+    /// The request is passed on, and only the first half of its answer arrives.
     Half,
-    /// It is refused with this status, as by the API server.
+    /// The request is refused with this status, as by the API server.
     Refuse(u16),
 }
 
@@ -166,7 +167,7 @@ impl Drop for Injected {
     }
 }
 
-/// The proxy; it ends when this is dropped.
+/// The proxy. It ends when its `FaultProxy` is dropped.
 pub struct FaultProxy {
     rules: Rules,
     kubeconfig: PathBuf,
@@ -215,7 +216,7 @@ impl FaultProxy {
         self.add(which, fault, usize::MAX)
     }
 
-    /// The next `times` requests that match `which` get `fault`. Watches that have begun do not get it.
+    /// The next `times` requests that match `which` get `fault`. Watches that have begun do not get the fault.
     pub fn inject_times(&self, times: usize, which: Which, fault: Fault) -> Injected {
         self.add(which, fault, times)
     }

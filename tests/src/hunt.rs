@@ -3,7 +3,7 @@
 //! A test seals [`known`] values. They are searched for, in all the ways in which one could be written down,
 //! - in the log of a controller, which logs as much as it can, and in its Git store, when the controller has ended;
 //! - in the objects and events of a scene's namespace, when the scene ends. The plane that all tests share is never
-//!   ended, so its log and the scene's part of its Git store are searched then, too.
+//!   ended, so its log and the scene's part of its Git store are searched when the scene ends, too.
 //!
 //! If a value is found, the search panics, so that the test fails.
 
@@ -60,7 +60,7 @@ pub fn known<V: AsRef<[u8]> + ?Sized>(value: &V) -> &V {
     value
 }
 
-/// A short value or a single word also stands in other texts, so it is not searched for.
+/// A short value or a single word may also be in other texts, so it is not searched for.
 fn is_unmistakable(value: &[u8]) -> bool {
     value.len() >= SHORTEST && !value.iter().all(u8::is_ascii_lowercase)
 }
@@ -194,16 +194,16 @@ impl Log {
     }
 }
 
-/// The places in which a controller may leave a value: its log and its Git store. They are searched when this is
-/// dropped.
+/// The places in which a controller may leave a value: its log and its Git store. These places are searched when this
+/// value is dropped.
 pub struct OfController {
     log: Log,
     store: PathBuf,
 }
 
 impl OfController {
-    /// For a controller that is about to start. What is in the log already is of an earlier controller, and is not
-    /// searched.
+    /// Prepares the search for a controller that is about to start. What is in the log already is of an earlier
+    /// controller, and is not searched.
     pub fn begin(log: &Path, store: &Path) -> Self {
         let searched = fs::metadata(log).map_or(0, |file| file.len());
         let log = Log { path: log.to_owned(), searched: Arc::new(Mutex::new(searched)) };
@@ -229,14 +229,14 @@ impl Drop for OfController {
     }
 }
 
-/// The objects and events of a namespace. Searched when this is dropped.
+/// The objects and events of a namespace. They are searched when this value is dropped.
 pub struct OfNamespace {
     kubeconfig: PathBuf,
     namespace: String,
 }
 
 impl OfNamespace {
-    /// For a namespace that a test has made.
+    /// Prepares the search in a namespace that a test has made.
     pub fn begin(kubeconfig: &Path, namespace: &str) -> Self {
         Self { kubeconfig: kubeconfig.to_owned(), namespace: namespace.to_owned() }
     }

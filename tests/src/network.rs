@@ -2,7 +2,8 @@
 //!
 //! The API server's service proxy connects only to addresses of Pods, and never to loopback addresses. Tests have no
 //! Pods, so they need an address that exists only for them, and therefore a network of their own. A process cannot
-//! enter one without `unsafe`, so the test binary starts itself again in it, for this one test. No root is needed.
+//! enter a network namespace without `unsafe`, so the test binary starts itself again in a new one, for this one test.
+//! No root is needed.
 
 use std::{fs, net::Ipv4Addr, path::Path, process::Command, time::Duration};
 

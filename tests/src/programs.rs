@@ -114,7 +114,7 @@ pub struct Controller {
     /// Port that serves only `/healthz` and `/readyz`.
     pub probes_port: u16,
     log: PathBuf,
-    // Dropped after the process, so that everything that the process wrote is searched.
+    // This field is dropped after the process, so that everything that the process wrote is searched.
     hunt: hunt::OfController,
 }
 
@@ -126,13 +126,13 @@ pub struct ControllerOptions<'a> {
     pub folder: &'a Path,
     /// Name of the program in [`folder`].
     pub program: &'a str,
-    /// The address that it listens on.
+    /// The address that the controller listens on.
     pub address: Ipv4Addr,
     /// The ports for HTTP, metrics and probes; by default free ones.
     pub ports: Option<[u16; 3]>,
     /// More arguments.
     pub arguments: Vec<String>,
-    /// What it logs, unless the arguments say so.
+    /// What the controller logs, unless the arguments set it.
     pub log_level: &'a str,
     /// Environment.
     pub environment: Vec<(String, String)>,
@@ -197,13 +197,13 @@ impl Controller {
         &mut self.child
     }
 
-    /// Ends it with SIGTERM, as Kubernetes ends a Pod.
+    /// Ends the controller with SIGTERM, as Kubernetes ends a Pod.
     pub fn stop(self) -> Result<()> {
         self.child.terminate(crate::wait::LIMIT)?;
         Ok(())
     }
 
-    /// Kills it with SIGKILL.
+    /// Kills the controller with SIGKILL.
     pub fn kill(self) -> Result<()> {
         self.child.kill()?;
         Ok(())
@@ -235,7 +235,7 @@ impl Controller {
         }
     }
 
-    /// The value of a metric: its name with its labels, as `/metrics` has them. `None` if it does not exist.
+    /// The value of a metric: its name with its labels, as `/metrics` has them. `None` if there is no such metric.
     pub async fn metric<T>(&self, series: &str) -> Result<Option<T>>
     where
         T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
@@ -245,12 +245,12 @@ impl Controller {
         value.map(|value| value.parse().with_context(|| format!("{series} is {value}"))).transpose()
     }
 
-    /// The answer of one of its ports to a request for `path`: status code and body.
+    /// The answer of one of the controller's ports to a request for `path`: status code and body.
     pub async fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
         http_get(self.address, port, path).await
     }
 
-    /// A connection to one of its ports, on which nothing has been sent.
+    /// A connection to one of the controller's ports, on which nothing has been sent.
     pub async fn connect(&self, port: u16) -> Result<tokio::net::TcpStream> {
         Ok(tokio::net::TcpStream::connect((self.address, port)).await?)
     }

@@ -26,15 +26,15 @@ use crate::{
 
 /// A control plane with the CRDs and a controller.
 pub struct Plane {
-    // Dropped in this order: the controller first, then the things that it uses.
+    // The fields are dropped in this order: the controller first, then the things that it uses.
     /// The controller. Tests that restart it take it out.
     pub controller: tokio::sync::Mutex<Option<Controller>>,
     /// The control plane.
     pub cluster: Cluster,
     /// Certificate to seal with, PEM.
     pub certificate: String,
-    /// This is inside the cluster's folder, so that it is deleted with it. The shared plane is never dropped, so it could
-    /// not delete the folder itself.
+    /// The plane's folder is inside the cluster's folder, so that both are deleted together. The shared plane is never
+    /// dropped, so it could not delete its folder itself.
     folder: PathBuf,
 }
 
@@ -127,14 +127,14 @@ impl Scene {
         Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0), _hunt: hunt })
     }
 
-    /// Creates a service account with a Role of these rules in this namespace, or changes its rules.
+    /// Creates a service account with a Role of these rules in this namespace, or changes the rules of its Role.
     pub async fn account(&self, name: &str, rules: Value) -> Result<()> {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
         kubernetes::apply(&self.client, &self.namespace, account).await?;
         self.allow(name, &self.namespace, rules).await
     }
 
-    /// Gives the service account `name` of another namespace a Role of these rules in this one.
+    /// Gives the service account `name` of another namespace a Role of these rules in this namespace.
     pub async fn allow(&self, name: &str, of: &str, rules: Value) -> Result<()> {
         const RBAC: &str = "rbac.authorization.k8s.io";
         let version = format!("{RBAC}/v1");

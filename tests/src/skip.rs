@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 /// If this variable is set to `1`, a test fails instead of being skipped.
 const REQUIRE_ALL: &str = "GITSEAL_REQUIRE_ALL";
 
-/// Says that a test is skipped because the machine lacks something. This is shown even if the output of tests that pass
-/// is not.
+/// Says that a test is skipped because the machine lacks something. The text is shown even if the output of tests that
+/// pass is not.
 ///
 /// # Errors
 /// `GITSEAL_REQUIRE_ALL=1` is set.
@@ -21,7 +21,7 @@ fn skip_unless(lacks: &str, is_required: bool) -> Result<()> {
         bail!("{lacks}, and {REQUIRE_ALL}=1 is set, so this test must not be skipped");
     }
     let thread = std::thread::current();
-    // A test is known by its thread's name. `eprintln` would be kept back.
+    // The name of a test is that of its thread. The output of `eprintln` would not be shown.
     writeln!(std::io::stderr(), "skipped: {}: {lacks}", thread.name().unwrap_or("a test"))?;
     Ok(())
 }

@@ -29,7 +29,8 @@ fn digest_of(version: &[u8], sealed: &SealedInput<'_>) -> String {
     add(sealed.scope().to_string().as_bytes());
     // Maps in the spec are sorted, and structs have a fixed order of fields. So equal specs give equal JSON.
     add(&serde_json::to_vec(sealed.spec).expect("a spec has string keys"));
-    // Only if there are some, so that the digests of others stay as they are.
+    // Template inputs are added only if there are some, so that the digests of SealedSecrets without them stay as they
+    // are.
     if let Some(inputs) = sealed.annotations.get(crds::names::TEMPLATE_INPUTS) {
         add(inputs.as_bytes());
     }

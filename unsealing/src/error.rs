@@ -51,10 +51,10 @@ pub enum UnsealError {
         "spec.template.metadata.labels sets {0}, which would make the Secret a sealing key of the cluster: remove the label"
     )]
     ReservedLabel(&'static str),
-    /// It has more values than a SealedSecret may have.
+    /// The SealedSecret has more values than the limit allows.
     #[error("{found} sealed values: a SealedSecret may have {MOST_VALUES}; split it into several")]
     TooManyValues {
-        /// How many there are.
+        /// How many values there are.
         found: usize,
     },
     /// The Secret would have the name of one of the controller's own Secrets.
@@ -126,13 +126,13 @@ impl RenderFailure {
         Self(failures)
     }
 
-    /// Which templates failed, where and why. Only for somebody who could read the values anyway.
+    /// Which templates failed, where and why. This is only for somebody who could read the values anyway.
     pub fn for_key_holders(&self) -> &[ValueFailure] {
         &self.0
     }
 }
 
-/// A SealedSecret may have hundreds of keys. Those that fail in the same way share one text, and the list has a limit.
+/// A SealedSecret may have hundreds of keys. Keys that fail in the same way share one text, and the list has a limit.
 struct Failures<'a>(&'a [ValueFailure]);
 
 const SHOWN: usize = 20;

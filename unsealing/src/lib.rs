@@ -1,4 +1,4 @@
-//! Makes the Secret of a SealedSecret. Pure: no keys, no I/O, no API.
+//! Makes the Secret of a SealedSecret. The crate is pure: it has no keys, does no I/O, and sends no requests.
 //!
 //! # Flow
 //! [`sealed_texts`] lists the values to unseal. The caller, who has the private keys, unseals them. [`assemble`] puts the
@@ -72,8 +72,8 @@ impl SealedInput<'_> {
         scope(self.annotations)
     }
 
-    /// Keys of the values that the Secret gets, as far as they are known without a key: the sealed values and those of the
-    /// template, without the values that are only for templates.
+    /// Keys of the values that the Secret gets, as far as they are known without a private key: the sealed values and
+    /// those of the template, without the values that are only for templates.
     pub fn keys(&self) -> BTreeSet<&str> {
         let mut keys = self.spec.keys();
         let templated = self.spec.template.as_ref().and_then(|template| template.data.as_ref());
@@ -101,9 +101,9 @@ pub struct ReservedNames<'a> {
 }
 
 impl ReservedNames<'_> {
-    /// Checks that the Secret of the SealedSecret does not get such a name.
+    /// Checks that the Secret of the SealedSecret does not get one of these names.
     ///
-    /// # Errors The Secret would have such a name.
+    /// # Errors The Secret would have one of these names.
     pub fn check(&self, sealed: &SealedInput<'_>) -> Result<(), UnsealError> {
         if self.contain(sealed.namespace, sealed.name) {
             return Err(UnsealError::ReservedName(printable(sealed.name)));
@@ -111,7 +111,7 @@ impl ReservedNames<'_> {
         Ok(())
     }
 
-    /// Whether the Secret `name` in `namespace` has such a name.
+    /// Whether the Secret `name` in `namespace` has one of these names.
     pub fn contain(&self, namespace: &str, name: &str) -> bool {
         let is_key = || !self.key_prefix.is_empty() && name.starts_with(self.key_prefix);
         namespace == self.namespace && ([names::DIGEST_KEY, names::KEY_CLAIM].contains(&name) || is_key())
@@ -137,7 +137,8 @@ pub struct UnsealedSecret {
     /// `None` means `Opaque`.
     type_: Option<String>,
     immutable: Option<bool>,
-    /// Whether the SealedSecret owns the Secret. It does not with `skip-set-owner-references` in the template.
+    /// Whether the SealedSecret owns the Secret. It does not if the template has the annotation
+    /// `skip-set-owner-references`.
     owned: bool,
     values: Values,
 }
@@ -213,7 +214,7 @@ pub fn assemble_for_key_holder(
 pub struct Assembly {
     secret: UnsealedSecret,
     templates: Templates,
-    /// Keys of values that the Secret does not get, except from a template.
+    /// Keys of values that only templates use. The Secret gets such a key only if a template has the same key.
     inputs: Vec<String>,
 }
 
@@ -297,7 +298,8 @@ impl UnsealedSecret {
         self.metadata.labels.iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
     }
 
-    /// Its annotations, without that of older versions, which a template may have if it was copied from a live Secret.
+    /// Its annotations, without the one that older versions of gitseal set, which a template may have if it was copied
+    /// from a live Secret.
     pub fn annotations(&self) -> impl Iterator<Item = (&String, &String)> {
         self.metadata.annotations.iter().flatten().filter(|(name, _)| *name != names::SEALED_DIGEST)
     }

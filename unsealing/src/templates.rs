@@ -25,7 +25,7 @@ fn has_action(text: &str) -> bool {
 pub(crate) struct Templates {
     /// Texts with a template action.
     active: BTreeMap<String, String>,
-    /// Texts without one, which stay as they are.
+    /// Texts without a template action, which stay as they are.
     plain: BTreeMap<String, String>,
     salts: Salts,
 }

@@ -6,7 +6,7 @@ use sealing::{Binding, Scope};
 /// The sealed values of one Secret.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SealedTexts {
-    /// The scope that they were sealed with.
+    /// The scope that the values were sealed with.
     pub scope: Scope,
     /// Namespace of the Secret.
     pub namespace: String,

@@ -2,7 +2,7 @@
 //!
 //! # Caveats
 //! A `stringData` value with escapes passes through the JSON parser's own buffer, which is not wiped. Values in base64,
-//! which is what Sealed Secrets wrote, have none.
+//! which is what Sealed Secrets wrote, have no escapes.
 
 use std::{collections::BTreeMap, fmt};
 

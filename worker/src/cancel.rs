@@ -36,7 +36,7 @@ impl Cancel {
         self.lock().is_cancelled
     }
 
-    /// Calls `hook` on cancellation, or at once if it was cancelled before. Dropping the guard removes the hook.
+    /// Calls `hook` on cancellation, or at once if the work is cancelled already. Dropping the guard removes the hook.
     #[must_use]
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> OnCancel {
         let mut state = self.lock();

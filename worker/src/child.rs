@@ -47,7 +47,7 @@ fn limit_myself(memory: u64, file: u64, seconds: u64) -> io::Result<()> {
     {
         setrlimit(resource, limit(most))?;
     }
-    // This may not be possible everywhere. The memory limit is what matters.
+    // Where this is not possible, the memory limit of the worker still holds.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }

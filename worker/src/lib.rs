@@ -6,7 +6,7 @@
 //!
 //! # Flow
 //! The parent calls [`Worker::run`], which starts the process, sends the request, and waits for the answer. The `main`
-//! of the child calls [`entry`] first. It sets the limits of the process, reads the request, and runs the task.
+//! of the child calls [`entry`] first. `entry` sets the limits of the process, reads the request, and runs the task.
 //!
 //! # Guarantees
 //! - The worker ends when its parent ends for any reason: its standard input is a pipe, which then closes.

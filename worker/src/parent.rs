@@ -21,13 +21,13 @@ const SIGXCPU: i32 = 24;
 /// The limits of a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// How many bytes of memory it may use for heap and stacks. Files that it maps are not counted.
+    /// How many bytes of memory the worker may use for heap and stacks. Files that it maps are not counted.
     pub memory: u64,
-    /// How many bytes a file that it writes may have.
+    /// How many bytes a file that the worker writes may have.
     pub file: u64,
-    /// How long it may take. It may use at most twice this as processor time.
+    /// How long the work may take. The worker may use at most twice this as processor time.
     pub time: Duration,
-    /// Bytes of its answer.
+    /// How many bytes the answer may have.
     pub answer: u64,
 }
 
@@ -43,19 +43,19 @@ pub enum WorkerError {
     /// The process could not be started.
     #[error("a process for it could not be started: {0}")]
     Start(io::Error),
-    /// It took too long and was killed.
+    /// The worker took too long and was killed.
     #[error("it took longer than {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// It was no longer needed and was killed.
+    /// The worker was no longer needed and was killed.
     #[error("it was cancelled")]
     Cancelled,
-    /// It needed more memory than this number of bytes.
+    /// The worker needed more memory than this number of bytes.
     #[error("it needs more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
-    /// A file that it wrote, or its answer, became larger than this number of bytes.
+    /// A file that the worker wrote, or its answer, became larger than this number of bytes.
     #[error("what it writes is larger than {} MiB", .0 >> 20)]
     Size(u64),
-    /// It ended in another way: the system killed it, or it has a bug.
+    /// The worker ended in another way: the system killed it, or it has a bug.
     #[error("its process ended with {0}")]
     Died(String),
     /// The task returned this error.
@@ -92,7 +92,7 @@ impl Worker {
             .map_err(WorkerError::Start)?;
         let mut running = Running(child);
         let (answer, words) = running.listen(limits.answer);
-        // Kept open until the answer has arrived, because the worker ends when it closes.
+        // The input is kept open until the answer has arrived, because the worker ends when it is closed.
         let _input = running.send(request);
         let answer = loop {
             if cancel.is_cancelled() {

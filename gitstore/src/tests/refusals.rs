@@ -179,8 +179,8 @@ fn objects_that_are_named_by_sha_256_are_told() {
 
 const URL: &str = "GITSTORE_TEST_URL";
 
-/// This does nothing by itself. The test below runs it in a separate process, because environment variables belong to a
-/// process.
+/// This test does nothing by itself. The test below runs it in a separate process, because environment variables belong
+/// to a process.
 #[test]
 fn fetches_with_the_environment_of_another_test() {
     if let Ok(url) = std::env::var(URL) {

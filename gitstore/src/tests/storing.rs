@@ -22,7 +22,7 @@ fn what_a_killed_process_leaves_does_not_hinder_the_next() {
     fixture.write("a.yaml", "one").push();
     let revision = fixture.fetch(branch("main")).unwrap();
     let generation = fixture.generations().remove(0);
-    // Earlier releases kept a reference.
+    // Earlier releases kept a Git reference in this folder.
     fs::create_dir_all(generation.join("refs/gitseal")).unwrap();
     for leftover in [
         "shallow.lock",

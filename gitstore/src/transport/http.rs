@@ -21,7 +21,7 @@ use crate::error::Refusal;
 
 /// How many redirects are followed at most.
 const REDIRECTS: usize = 5;
-/// The most bytes of a list of references, which is held in memory. A pack is not.
+/// The most bytes of a list of references. The list is held in memory, unlike a pack.
 const REFERENCES_BYTES: u64 = 8 << 20;
 
 /// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.

@@ -77,7 +77,7 @@ impl Remote<'_> {
     /// Asks what `reference` points to.
     pub(crate) fn find(&self, reference: &Reference) -> Result<Found, FetchError> {
         match self.find_now(reference) {
-            // It was pushed in this moment. The next try finds it, unless it is gone again.
+            // The reference was pushed at this very moment. The next try finds the reference, unless it is gone again.
             Err(FetchError::ReferenceAppeared { .. }) => self.find_now(reference),
             found => found,
         }
@@ -386,7 +386,7 @@ fn user_agent() -> gix::protocol::command::Feature {
     ("agent", Some(concat!("git/gitseal-", env!("CARGO_PKG_VERSION")).to_owned()))
 }
 
-/// Sets `interrupt` when the time is over, unless this is dropped before.
+/// Sets `interrupt` when the time is over, unless the alarm is dropped before.
 struct Alarm {
     _stop: mpsc::Sender<()>,
 }

@@ -61,7 +61,7 @@ fn shows(text: &str, sent: &HeaderValue) -> bool {
     [token, name, password].iter().any(|secret| {
         let bare = Zeroizing::new(bare(secret));
         let is_in = |text: &String| !bare.is_empty() && text.contains(bare.as_str());
-        // The secret consists of punctuation only.
+        // A secret of punctuation only has nothing to compare after `bare`, so the text is searched as it is, too.
         !secret.is_empty() && (text.contains(secret) || written.iter().any(is_in))
     })
 }

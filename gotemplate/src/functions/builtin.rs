@@ -47,7 +47,7 @@ fn not(value: Value) -> Outcome {
     Ok(Value::Bool(!matches!(value, Value::Bool(true))))
 }
 
-/// Whether the first is equal to one of the others.
+/// Whether the first argument is equal to one of the others.
 fn equal(_: &mut Memory, arguments: &[Value]) -> Outcome {
     let [first, others @ ..] = arguments else { return Err("an argument is missing".into()) };
     if others.is_empty() {

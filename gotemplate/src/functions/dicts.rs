@@ -1,4 +1,4 @@
-//! sprig: dictionaries. If Go's order is random, they are sorted here.
+//! sprig: dictionaries. Where the order of keys is random in Go, they are sorted here.
 
 use super::{
     Any, Dict, Failure, Function, Map, Memory, Outcome, Text, Value, defaults::entries, dict, function, text, variadic,
@@ -67,7 +67,7 @@ fn make(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.map(Element::Any, made)
 }
 
-/// The entries with these keys, or those without.
+/// A dictionary with only the given keys, or without them.
 fn chosen(memory: &mut Memory, arguments: &[Value], wanted: bool) -> Outcome {
     let keys: std::collections::BTreeSet<&[u8]> = (1..arguments.len()).map(|at| text(arguments, at)).collect();
     let all = memory.entries(dict(arguments, 0)).iter();

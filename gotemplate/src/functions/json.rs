@@ -263,7 +263,7 @@ impl Parser<'_> {
                 if !(0xd800..0xdc00).contains(&code) {
                     return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
-                // Half of a surrogate pair. Alone it is not a character, and what follows is read separately.
+                // Half of a surrogate pair alone is not a character. The text after it is read separately.
                 let before = self.at;
                 if self.text[self.at..].starts_with(b"\\u") {
                     self.at += 2;

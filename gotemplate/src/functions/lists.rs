@@ -1,5 +1,5 @@
-//! sprig: lists. Each function has a form with `must`, which returns an error if the other form panics. Here both are
-//! the same.
+//! sprig: lists. Each function has a second form with `must`, which returns an error where the first form panics. Here,
+//! both forms do the same.
 
 use super::{
     Any, Failure, Function, Int, Memory, Outcome, Value, cast, defaults::deep_equal, function, int, list, variadic,
@@ -171,7 +171,7 @@ fn chunk(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.list(Element::List, chunks)
 }
 
-/// From `start` to `stop`, without `stop`.
+/// The numbers from `start` to `stop`, without `stop`.
 fn steps(memory: &mut Memory, start: i64, stop: i64, step: i64) -> Result<Vec<i64>, Failure> {
     let mut numbers = Vec::new();
     let mut at = start;

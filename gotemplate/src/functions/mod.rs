@@ -39,7 +39,7 @@ type Outcome = Result<Value, Failure>;
 pub(crate) enum Parameter {
     /// `interface {}`
     Any,
-    /// `reflect.Value`: like any, but a missing value stays missing.
+    /// `reflect.Value`: any type, but a missing value stays missing.
     Reflect,
     Text,
     /// `int`, no other integer type.
@@ -86,7 +86,7 @@ const fn variadic(name: &'static str, parameters: &'static [Parameter], rest: Pa
 /// The definition of a function name.
 pub(crate) enum Known {
     Function(&'static Function),
-    /// It is not supported, for this reason.
+    /// The function is not supported, for this reason.
     Unsupported(&'static str),
     No,
 }
@@ -202,7 +202,7 @@ fn dict(arguments: &[Value], at: usize) -> Map {
     }
 }
 
-/// A list with any type of elements. Go only checks the kind here.
+/// A list with any type of elements, because Go checks only that the argument is a list.
 fn list(arguments: &[Value], at: usize) -> Result<&List, Failure> {
     match &arguments[at] {
         Value::List(list) => Ok(list),

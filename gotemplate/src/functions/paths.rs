@@ -51,7 +51,7 @@ fn cleaned(path: &[u8]) -> zeroize::Zeroizing<Vec<u8>> {
             part => parts.push(part),
         }
     }
-    // The result is never longer, except for the dot of an empty path.
+    // The result is never longer than the path, except for the dot of an empty path.
     let mut clean = zeroize::Zeroizing::new(Vec::with_capacity(path.len() + 1));
     clean.extend_from_slice(if rooted { b"/" } else { b"" });
     for (index, part) in parts.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    // Only here, without `must`, sprig treats an invalid expression as one that never matches.
+    // Only in this function, not in `mustRegexMatch`, sprig treats an invalid expression as one that never matches.
     function("regexMatch", &[Text, Text], |memory, arguments| match matches(memory, arguments) {
         Err(Failure::Refused(_)) => Ok(Value::Bool(false)),
         matches => matches,
@@ -41,11 +41,11 @@ pub(crate) struct Expression {
     length: usize,
 }
 
-/// How many bytes an expression takes compiled.
+/// How many bytes a compiled expression may take.
 const COMPILED: usize = 1 << 20;
-/// How many bytes it has as a text.
+/// How many bytes the text of an expression may have.
 const LONGEST: usize = 4096;
-/// How many steps it takes to compile one.
+/// How many steps the compilation of an expression counts as.
 const STEPS: usize = 5_000;
 
 impl Expression {

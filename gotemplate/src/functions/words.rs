@@ -58,7 +58,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
 ];
 
-/// Bytes as characters, which is what some functions of sprig do.
+/// Each byte as a character: some functions of sprig read a text in this way.
 fn latin(text: &[u8]) -> impl Iterator<Item = char> + '_ {
     text.iter().copied().map(char::from)
 }
@@ -216,7 +216,7 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// Writes a word, and the connector before the next one.
+    /// Writes a word, and the connector before the next word.
     fn step(&mut self) {
         let kind = self.all[self.at].0;
         self.write();
@@ -250,7 +250,7 @@ impl Words<'_> {
         self.connect();
     }
 
-    /// Writes a connector, unless the next word is one.
+    /// Writes a connector, unless the next word is a connector itself.
     fn connect(&mut self) {
         if self.kind().is_some_and(|kind| !matches!(kind, Kind::Connector | Kind::Punctuation)) {
             self.out.push_char(self.connector);

@@ -6,9 +6,9 @@ use crate::limits::Limits;
 /// The size of a value in a collection, with the space that a growing collection keeps free, and the allocator's
 /// overhead for a text.
 const VALUE_BYTES: usize = 160;
-/// The first element of a sequence, which has space for four.
+/// The size of a sequence when it gets its first element, with space for four.
 pub(super) const SEQUENCE_BYTES: usize = 300;
-/// The first key of a mapping, which has space for some, and its index.
+/// The size of a mapping when it gets its first key, with space for some more, and with its index.
 pub(super) const MAPPING_BYTES: usize = 520;
 
 /// What is left of the [`Limits`] for the rest of the file.
@@ -52,7 +52,7 @@ impl Budget {
     pub(super) fn copy(&mut self, size: &Size) -> Result<(), ErrorKind> {
         self.alias_nodes = self.alias_nodes.checked_sub(size.nodes).ok_or(ErrorKind::AliasExpansion)?;
         self.alias_bytes = self.alias_bytes.checked_sub(size.bytes).ok_or(ErrorKind::AliasExpansion)?;
-        // Its collections count as small ones, because their real sizes are not known.
+        // The collections in the copy count as small ones, because their real sizes are not known.
         self.hold(size.bytes.saturating_add(size.nodes.saturating_mul(VALUE_BYTES + MAPPING_BYTES)))
     }
 }

@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 /// Why `<<` cannot be applied.
 pub(super) enum Merge {
-    /// Its value is neither a mapping nor a sequence of mappings.
+    /// The value of `<<` is neither a mapping nor a sequence of mappings.
     NotMappings,
-    /// It would change this key, which precedes it in the mapping.
+    /// The `<<` would change this key, which precedes it in the mapping.
     Overrides(String),
 }
 

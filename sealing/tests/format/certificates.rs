@@ -31,7 +31,8 @@ fn certificates_of_sealed_secrets_are_read() {
 
 #[test]
 fn the_letters_of_a_name_follow_from_the_certificate() {
-    // Computed from the output of `openssl x509 -fingerprint -sha256`: each group of four bytes modulo 27.
+    // These letters were computed from the output of `openssl x509 -fingerprint -sha256`: each group of four bytes
+    // modulo 27.
     let certificate = Certificate::from_pem(&file("rsa-2048.openssl.crt")).unwrap();
     assert_eq!(certificate.name_letters(), "lhnbthnv");
     assert_ne!(RSA_2048.certificate.name_letters(), certificate.name_letters(), "the same key");
@@ -43,7 +44,8 @@ fn a_certificate_of_openssl_is_read() {
     assert_eq!(certificate.common_name(), Some("Grüße"));
     assert_eq!(certificate.not_after(), at("2126-10-28T09:20:39Z"));
     assert_eq!(certificate.public_key(), RSA_2048.key.public_key());
-    // As `openssl x509 -fingerprint -sha256` and `openssl rsa -pubout -outform DER | sha256sum` print them.
+    // The fingerprints that `openssl x509 -fingerprint -sha256` and `openssl rsa -pubout -outform DER | sha256sum`
+    // print.
     assert_eq!(certificate.fingerprint(), "72fd4e85284730b93d1a00be7a34f3c64400f8d7210aa2fd09fecef3bebbbe8e");
     assert_eq!(
         certificate.public_key().fingerprint(),

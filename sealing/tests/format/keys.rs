@@ -1,4 +1,4 @@
-//! Private keys: reading existing ones, and that they are never printed.
+//! Private keys: existing ones are read, and none is ever printed.
 
 use std::fmt::Debug;
 

@@ -78,7 +78,7 @@ impl Program {
     }
 }
 
-/// A running control plane. It ends when this is dropped, and also when this process ends in any way.
+/// A running control plane. It ends when its `Cluster` is dropped, and also when this process ends in any way.
 #[derive(Debug)]
 pub struct Cluster {
     // Fields are dropped in this order: first the programs (the clients of the API server, the API server, etcd), then their
@@ -99,7 +99,7 @@ impl Cluster {
     /// Starts a control plane, and waits until it answers requests. This takes a few seconds. The first time, the programs
     /// have to be built, which takes minutes.
     ///
-    /// This blocks the thread. It may be called from asynchronous code.
+    /// The call blocks its thread. It is allowed in asynchronous code, too.
     pub fn start(options: ClusterOptions) -> Result<Self> {
         let parts = parts::kubernetes()?;
         let dir = RunDir::new()?;

@@ -46,7 +46,7 @@ pub enum Error {
     Io {
         /// What failed, for example `cannot write`.
         action: &'static str,
-        /// The path that it failed for.
+        /// The path that the operation failed for.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -59,7 +59,7 @@ pub enum Error {
         program: String,
         /// Its exit code, or 128 + the signal that ended it.
         code: i32,
-        /// Its log. It is deleted with the cluster if the cluster did not start.
+        /// The program's log. The log is deleted with the cluster if the cluster did not start.
         log: PathBuf,
         /// The last lines of the log.
         tail: String,
@@ -70,11 +70,11 @@ pub enum Error {
     NotReady {
         /// The program.
         program: String,
-        /// How long we waited for it.
+        /// How long we waited for the program.
         seconds: u64,
         /// The last answer, or why there was none.
         last: String,
-        /// Its log. It is deleted with the cluster if the cluster did not start.
+        /// The program's log. The log is deleted with the cluster if the cluster did not start.
         log: PathBuf,
         /// The last lines of the log.
         tail: String,
@@ -114,7 +114,7 @@ pub enum Error {
         path: PathBuf,
         /// The line number. The first line is 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         source: serde_json::Error,
     },
 }

@@ -1,8 +1,8 @@
 //! Finds the programs of a control plane, or builds them once from Go modules and keeps them below `target/`.
 //!
-//! The Go modules are in `tests/localcluster/parts/`. Their programs are in `target/localcluster/NAME-HASH/`. The hash is
-//! that of the module's files. So another version is built again, and a checkout of an older commit finds the programs that
-//! were built for it.
+//! The Go modules are in `tests/localcluster/parts/`. Their programs are in `target/localcluster/NAME-HASH/`. The hash
+//! is that of the module's files. So each version of these files has its own programs, and a checkout of an older
+//! commit finds those that were built for it.
 
 mod build;
 
@@ -68,7 +68,7 @@ const KUSTOMIZE: Module = Module {
     links: &[],
 };
 
-/// Templates can read Helm's version, and `renderer/build.rs` sets the same one.
+/// Templates can read Helm's version, and `renderer/build.rs` sets the same version.
 const HELM: Module = Module {
     name: "helm",
     part: "helm",

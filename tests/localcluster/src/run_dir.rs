@@ -10,8 +10,8 @@ use crate::error::{At, Result};
 const PREFIX: &str = "localcluster-";
 const LOCK: &str = "owner.lock";
 
-/// A directory that is deleted when this is dropped. If the process was killed, the next process that makes such a directory
-/// deletes it.
+/// A directory that is deleted when its `RunDir` is dropped. If the process was killed, the next process that makes
+/// such a directory deletes it.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     dir: tempfile::TempDir,

@@ -29,11 +29,11 @@ pub enum Output {
 /// A signal for a supervised program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: asks it to end.
+    /// SIGTERM: asks the program to end.
     Terminate,
     /// SIGINT: what a Ctrl-C sends.
     Interrupt,
-    /// SIGKILL: ends it at once.
+    /// SIGKILL: ends the program at once.
     Kill,
     /// SIGSTOP: pauses it.
     Stop,
@@ -54,7 +54,7 @@ impl Signal {
     }
 }
 
-/// A running program. It ends when this is dropped, and also when this process ends in any way.
+/// A running program. It ends when its guard is dropped, and also when this process ends in any way.
 ///
 /// The program is the child of a small supervisor (`parts/supervise`), which reads a pipe from this process. When this
 /// process ends, even by SIGKILL, the kernel closes the pipe. Then the supervisor kills the program and everything in its

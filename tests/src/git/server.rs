@@ -57,13 +57,14 @@ pub struct LoggedRequest {
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Whether it had credentials, no matter whether they were right.
+    /// Whether the request had credentials, no matter whether they were right.
     pub with_credentials: bool,
     /// When it came.
     pub at: Instant,
 }
 
-/// A Git server on a loopback address, with repositories in its own folder. The folder is deleted when this is dropped.
+/// A Git server on a loopback address, with repositories in its own folder. The folder is deleted when the `GitServer`
+/// is dropped.
 pub struct GitServer {
     folder: tempfile::TempDir,
     address: SocketAddr,
@@ -81,7 +82,7 @@ struct Shared {
     root: PathBuf,
     options: ServerOptions,
     log: Mutex<Vec<LoggedRequest>>,
-    /// From the first part of a path to the URL that it is redirected to.
+    /// For the first part of a path, the URL that requests are redirected to.
     moved: Mutex<HashMap<String, String>>,
     /// The `Retry-After` of refusals, in seconds.
     busy: Mutex<Option<u64>>,
@@ -142,7 +143,7 @@ impl GitServer {
     /// Closes the port and every connection. Repositories stay, and their work trees can still push to them.
     pub fn stop(&self) {
         if let Some(runtime) = lock(&self.running).take() {
-            // A runtime must not be dropped where tests await.
+            // A runtime must not be dropped in asynchronous code, as that of tests.
             let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
             let _ = stopping.join();
         }

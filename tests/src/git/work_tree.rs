@@ -78,7 +78,7 @@ impl WorkTree {
 
     /// Pushes the current branch and all tags. This is refused if the remote branch has other commits.
     pub fn push(&self) -> Result<()> {
-        // With an upstream, so that people who work in it can simply push.
+        // This sets an upstream, so that people who work in the tree can simply push.
         self.git(["push", "--quiet", "--set-upstream", "--tags", "origin", "HEAD"]).map(drop)
     }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::http_get;
 use crate::{Plane, kubernetes, wait::LIMIT};
 
-/// Where a program in a cluster finds its credentials. This controller looks nowhere else.
+/// Where a program in a cluster finds its credentials. The Sealed Secrets controller looks nowhere else.
 const IDENTITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// The Sealed Secrets project's own controller, running with a test's control plane. Its rate limit for API requests is set
@@ -31,16 +31,16 @@ pub struct SealedSecretsController {
 }
 
 impl SealedSecretsController {
-    /// Starts it on loopback and waits until it serves its certificate.
+    /// Starts the controller on loopback, and waits until it serves its certificate.
     ///
     /// # Errors
-    /// This also fails if the kernel does not let this user make namespaces. To find out, run `unshare --mount
+    /// The call also fails if the kernel does not let this user make namespaces. To find out, run `unshare --mount
     /// --map-root-user true`.
     pub async fn start(plane: &Plane) -> Result<Self> {
         Self::start_on(plane, Ipv4Addr::LOCALHOST, &[]).await
     }
 
-    /// Starts it on an address with more arguments, and waits until it serves its certificate.
+    /// Starts the controller on an address with more arguments, and waits until it serves its certificate.
     ///
     /// # Errors
     /// See [`SealedSecretsController::start`].
@@ -49,7 +49,7 @@ impl SealedSecretsController {
         Self::start_at(plane, address, free.each_ref().map(ReservedPort::number), arguments).await
     }
 
-    /// Starts it on an address, with ports for HTTP and metrics, and waits until it serves its certificate.
+    /// Starts the controller on an address, with ports for HTTP and metrics, and waits until it serves its certificate.
     ///
     /// # Errors
     /// See [`SealedSecretsController::start`].
@@ -106,23 +106,23 @@ impl SealedSecretsController {
         &self.certificate
     }
 
-    /// Everything it logged in this run.
+    /// Everything that the controller logged in this run.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Ends it with SIGTERM, as Kubernetes ends a Pod.
+    /// Ends the controller with SIGTERM, as Kubernetes ends a Pod.
     pub fn stop(self) -> Result<()> {
         self.child.terminate(LIMIT)?;
         Ok(())
     }
 
-    /// Port of its HTTP endpoints.
+    /// Port of the controller's HTTP endpoints.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its metrics, in the text format of Prometheus.
+    /// The controller's metrics, in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String> {
         let (address, port) = self.metrics;
         match http_get(address, port, "/metrics").await? {

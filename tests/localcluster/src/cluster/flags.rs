@@ -61,8 +61,8 @@ pub(super) fn api_server(cluster: &Cluster) -> Vec<String> {
         server.extend([
             flag("audit-policy-file", cluster.file("audit-policy.json")),
             flag("audit-log-path", log),
-            // In megabytes, and more than a benchmark writes. If the file were rotated, the first requests would not be
-            // counted.
+            // The size is in megabytes, and is more than a benchmark writes. If the file were rotated, the first
+            // requests would not be counted.
             flag("audit-log-maxsize", "8000"),
         ]);
     }
@@ -74,7 +74,7 @@ pub(super) fn controller_manager(cluster: &Cluster, identity: &Path) -> Vec<Stri
         "--use-service-account-credentials",
         "--leader-elect=false",
         "--secure-port=0",
-        // With this, namespaces that tests delete are gone sooner.
+        // With more requests per second, namespaces that tests delete are gone sooner.
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
     ]);

@@ -23,7 +23,7 @@ pub struct Backup {
 }
 
 impl Cluster {
-    /// Kills a program, as a power cut would. If it does not run, this does nothing.
+    /// Kills a program, as a power cut would. Does nothing if the program does not run.
     pub fn cut(&mut self, program: Program) -> Result<()> {
         if let Some(index) = self.programs.iter().position(|(running, _)| *running == program) {
             self.programs.remove(index).1.kill()?;
@@ -31,7 +31,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a program again with its first arguments, and waits until it answers requests. If it runs, this does nothing.
+    /// Starts a program again with its first arguments, and waits until it answers requests. Does nothing if the
+    /// program runs.
     pub fn start_again(&mut self, program: Program) -> Result<()> {
         if self.program(program).is_some() {
             return Ok(());

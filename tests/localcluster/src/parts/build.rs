@@ -30,7 +30,7 @@ struct Downloaded {
 pub(super) struct Module {
     /// Its folder below `parts/`.
     pub(super) name: &'static str,
-    /// What progress messages call it.
+    /// What progress messages call the module.
     pub(super) part: &'static str,
     /// How long the first build takes on two cores, as text.
     pub(super) takes: &'static str,
