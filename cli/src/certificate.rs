@@ -1,7 +1,8 @@
 //! The certificate to seal with: from a file, a URL, or the controller.
 //!
-//! Anybody who can replace it can read everything that is sealed with it. So it comes from a file, through the API server of
-//! the kubeconfig, or over TLS. Over plain `http://`, it is accepted only if the user says so or gives its fingerprint.
+//! Anybody who can replace the certificate can read everything that is sealed with it. So the certificate comes from
+//! a file, through the API server of the kubeconfig, or over TLS. Over plain `http://`, it is accepted only if the
+//! user allows this, or gives the certificate's fingerprint.
 
 mod download;
 
@@ -23,7 +24,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// No certificate is larger than this, not even with its chain.
 const LARGEST: u64 = 1 << 20;
 
-/// Environment variable with the fingerprint. kubeseal has no flag for this.
+/// Environment variable with the fingerprint. kubeseal has no flag for the fingerprint, so under that name it is set
+/// here.
 pub const FINGERPRINT: &str = "GITSEAL_CERT_FINGERPRINT";
 
 /// Which certificates are accepted.
@@ -88,7 +90,8 @@ impl Fingerprint {
         }
         Err(Hint::error(
             format!("the certificate's fingerprint is sha256:{}, and not {self}", certificate.fingerprint()),
-            "if the sealing key was renewed, get the new fingerprint from somebody you trust: `gitseal cert --show`",
+            "if the sealing key was renewed, get the new fingerprint, which `gitseal cert --show` prints, from \
+            somebody you trust",
         ))
     }
 }
@@ -96,8 +99,8 @@ impl Fingerprint {
 /// The certificate to seal with: from a file or URL, or from the controller in the cluster.
 ///
 /// # Errors
-/// It cannot be fetched, is not a certificate, or must not be accepted. An expired certificate is returned; the caller
-/// decides.
+/// The certificate cannot be fetched or read, or must not be accepted. An expired certificate is no error: the caller
+/// decides whether to use it.
 pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust) -> anyhow::Result<Certificate> {
     let (pem, from) = match cert {
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
@@ -120,7 +123,8 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
     let certificate = Certificate::from_pem(&pem).with_context(|| {
         Hint::new(
             format!("{from} holds no usable certificate"),
-            "a certificate is PEM text that starts with -----BEGIN CERTIFICATE-----; `gitseal cert` prints the cluster's",
+            "a certificate is PEM text that starts with -----BEGIN CERTIFICATE-----; `gitseal cert` prints that of \
+            the cluster",
         )
     })?;
     trust.check(&certificate, &from)?;
@@ -139,7 +143,7 @@ pub fn is_on_this_machine(url: &str) -> bool {
 }
 
 async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>> {
-    // If the fingerprint is right, it does not matter how the certificate came.
+    // If the fingerprint is right, the certificate is the right one, also over plain `http://`.
     let is_fine = trust.allow_http_cert || trust.cert_fingerprint.is_some();
     let plain_http = if is_fine { PlainHttp::Taken } else { PlainHttp::Refused };
     let address = url.to_owned();
@@ -152,7 +156,8 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
     let downloaded = downloaded.with_context(|| Hint::new(format!("cannot fetch the certificate from {url}"), hint))?;
     if downloaded.came_over_http && trust.cert_fingerprint.is_none() {
         output::warn(format_args!(
-            "the certificate of {url} came over plain http:// and may be anybody's: use https://, or --cert-fingerprint"
+            "the certificate of {url} came over plain http://, so anybody on the way may have replaced it: use \
+            https://, or --cert-fingerprint"
         ));
     }
     Ok(downloaded.pem)

@@ -49,7 +49,7 @@ const LONGEST: Duration = Duration::from_millis(1500);
 /// Answers a shell, if this program was started by a completion script.
 pub fn answer() -> Option<ExitCode> {
     std::env::var_os(VARIABLE).filter(|shell| !shell.is_empty())?;
-    // The terminal belongs to the shell.
+    // A panic prints nothing, because the terminal belongs to the shell.
     std::panic::set_hook(Box::new(|_| {}));
     let folder = std::env::current_dir().ok();
     let answered =
@@ -68,7 +68,7 @@ fn what_fits() -> clap::Command {
     if line().is_some_and(|(_, word)| word.as_encoded_bytes().starts_with(b"-")) {
         return command;
     }
-    // This adds `--help`, and the global flags of the subcommands.
+    // `build` adds `--help`, and the global flags to the subcommands.
     command.build();
     without_flags(command)
 }
@@ -90,7 +90,7 @@ fn with_safe_files(command: clap::Command) -> clap::Command {
 /// The script that a shell runs.
 ///
 /// # Errors
-/// There is none for this shell.
+/// There is no script for this shell.
 pub fn script(shell: Shell) -> anyhow::Result<String> {
     let (shells, name) = (Shells::builtins(), shell.to_string());
     let Some(shell) = shells.completer(&name) else { bail!("there are no completions for {name}") };
@@ -123,7 +123,7 @@ pub fn namespaces() -> ArgValueCompleter {
     })
 }
 
-/// Offers the Syncs and Repositories of the namespace: by name, or with their kind if this was typed.
+/// Offers the Syncs and Repositories of the namespace: by name, or as `KIND/NAME` if the typed word has a `/`.
 pub fn targets() -> ArgValueCompleter {
     from_cluster(async |client: &Client, global: &Global, typed: &str| Ok(named(client, global, typed).await))
 }
@@ -145,7 +145,7 @@ pub async fn named(client: &Client, global: &Global, typed: &str) -> Vec<String>
         let repositories = repositories.iter().map(|name| format!("repository/{name}"));
         return syncs.iter().map(|name| format!("sync/{name}")).chain(repositories).collect();
     }
-    // A name that both have means the Sync.
+    // If a Sync and a Repository have the same name, the name alone means the Sync.
     let repositories =
         repositories.into_iter().map(|name| if syncs.contains(&name) { format!("repository/{name}") } else { name });
     let repositories: Vec<_> = repositories.collect();
@@ -155,7 +155,7 @@ pub async fn named(client: &Client, global: &Global, typed: &str) -> Vec<String>
 /// The names of a kind in a namespace.
 ///
 /// # Errors
-/// The cluster does not say.
+/// The cluster does not answer, or refuses the request.
 pub async fn names<K>(client: &Client, namespace: &str) -> anyhow::Result<Vec<String>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -173,7 +173,8 @@ where
         let word = word.to_string_lossy().into_owned();
         let (answer, answered) = mpsc::channel();
         let asked = word.clone();
-        // This runs on a separate thread and is not joined, because a credential program of the kubeconfig may block it.
+        // The request runs on a separate thread that nobody waits for, because a credential program of the kubeconfig
+        // may block it.
         thread::spawn(move || {
             if let Ok(names) = ask(&asked, names) {
                 let _ = answer.send(names);

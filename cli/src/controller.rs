@@ -18,7 +18,7 @@ const BATCH_VALUES: usize = 500;
 /// Name of `spec.data`, the deprecated form, among the values in an answer.
 const WHOLE: &str = "spec.data";
 
-/// Another address of the controller than its Service.
+/// The address of the controller, if it is not reached through its Service.
 #[derive(clap::Args)]
 pub struct ControllerAddress {
     /// Ask the controller at this http(s) URL instead of through the API server
@@ -35,13 +35,13 @@ pub struct Controller {
 
 /// Why a request to the controller failed.
 pub enum Refused {
-    /// It does not have the endpoint.
+    /// The controller does not have the endpoint.
     Unknown,
-    /// It answered with this status (4xx, 5xx) and text.
+    /// The controller answered with this status (4xx, 5xx) and text.
     Status(u16, String),
-    /// It cannot give the answer yet: it has just started, or needs more time than one answer may take.
+    /// The controller cannot give the answer yet: it has just started, or needs more time than one answer may take.
     NotYet(String),
-    /// It did not answer.
+    /// The controller did not answer.
     Failed(anyhow::Error),
 }
 
@@ -53,7 +53,7 @@ impl Controller {
     pub async fn find(address: &ControllerAddress, global: &Global) -> anyhow::Result<Self> {
         if let Some(url) = &address.controller_url {
             let proxy = ServiceProxy::at(url).with_context(|| {
-                Hint::new(format!("{url} is not a URL"), "an address such as http://127.0.0.1:8080")
+                Hint::new(format!("{url} is not a URL"), "give an address such as http://127.0.0.1:8080")
             })?;
             return Ok(Self { proxy, name: url.clone() });
         }
@@ -73,7 +73,7 @@ impl Controller {
         self.json("/v1/keys", None).await.map_err(|refused| self.error("/v1/keys", refused))
     }
 
-    /// The certificate that it seals with.
+    /// The certificate of the newest sealing key.
     pub async fn certificate(&self) -> anyhow::Result<Certificate> {
         let pem = self.ask("/v1/cert.pem", None).await.map_err(|refused| self.error("/v1/cert.pem", refused))?;
         Certificate::from_pem(&pem).with_context(|| format!("{} holds no usable certificate", self.name))
@@ -123,11 +123,17 @@ impl Controller {
                 "it is a Sealed Secrets controller or an older gitseal; gitseal-controller has this endpoint since \
                  version 0.1",
             ),
-            Refused::Status(code, text) => anyhow::anyhow!("it answered {code}: {text}").context(Hint::new(
+            Refused::Status(code, text) => {
+                anyhow::anyhow!("the controller answered {code}: {text}").context(Hint::new(
+                    what,
+                    "is the controller running? its log says more; --controller-url asks it without the API server",
+                ))
+            }
+            Refused::NotYet(text) => anyhow::anyhow!("the controller answered: {text}").context(Hint::new(
                 what,
-                "is the controller running? its log says more; --controller-url asks it without the API server",
+                "try \
+                again later",
             )),
-            Refused::NotYet(text) => anyhow::anyhow!("it answered: {text}").context(Hint::new(what, "try again later")),
             Refused::Failed(error) => error.context(Hint::new(
                 what,
                 "name the controller with --controller-namespace and --controller-name, or by --controller-url",
@@ -138,7 +144,7 @@ impl Controller {
     async fn json<T: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<T, Refused> {
         let answer = self.ask(path, body).await?;
         serde_json::from_slice(&answer)
-            .map_err(|_| Refused::Failed(anyhow::anyhow!("its answer does not have the form of {path}")))
+            .map_err(|_| Refused::Failed(anyhow::anyhow!("the controller's answer is not a valid answer of {path}")))
     }
 
     /// Sends a GET, or a POST with JSON.
@@ -157,8 +163,8 @@ impl Controller {
     }
 }
 
-/// Fingerprint of the key that sealed a value, by its key in `encryptedData` (`None` means `spec.data`); `None` if no
-/// key unseals it.
+/// The fingerprint of the sealing key that sealed a value. `key` is the value's key in `encryptedData`, or `None` for
+/// `spec.data`. Returns `None` if no sealing key unseals the value.
 pub fn sealed_with<'w>(which: &'w WhichItem, key: Option<&str>) -> Option<&'w str> {
     which.values.get(key.unwrap_or(WHOLE))?.as_deref()
 }
@@ -172,7 +178,7 @@ pub fn to_ask(namespace: &str, name: &str, annotations: Option<&Value>, spec: Va
     json!({ "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": metadata, "spec": spec })
 }
 
-/// A part of the objects, as one request.
+/// The objects of one request.
 struct Batch {
     /// The objects as JSON, joined by commas.
     items: Vec<u8>,
@@ -180,7 +186,7 @@ struct Batch {
     values: usize,
 }
 
-/// The objects in order, as many in each request as it may have.
+/// The objects in order, divided into requests that have as many objects as a request may have.
 fn batches(objects: &[Value]) -> Result<Vec<Batch>, Refused> {
     let mut batches: Vec<Batch> = Vec::new();
     for object in objects {
@@ -197,7 +203,7 @@ fn batches(objects: &[Value]) -> Result<Vec<Batch>, Refused> {
             _ => batches.push(Batch { items: text, count: 1, values }),
         }
     }
-    // One request even without objects, because its answer names the newest key.
+    // Even without objects there is one request, because its answer names the newest key.
     if batches.is_empty() {
         batches.push(Batch { items: Vec::new(), count: 0, values: 0 });
     }

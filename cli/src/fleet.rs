@@ -1,4 +1,4 @@
-//! The Syncs of a repository, and what each of them applies. They are found in the files, not in a cluster.
+//! The Syncs of a repository, and what each of them applies. The Syncs are found in files, not in a cluster.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -28,7 +28,7 @@ pub struct Fleet {
     /// The namespace of a Sync that names none.
     namespace: String,
     renderer: Arc<Renderer>,
-    /// The files of Syncs in the working copy, in the order of the files, and those that other Syncs apply.
+    /// The Syncs in files of the working copy, in the order of the files, and then the Syncs that other Syncs apply.
     pub syncs: Vec<Found>,
     /// Syncs whose folder is in another repository.
     pub elsewhere: Vec<ObjectKey>,
@@ -42,7 +42,7 @@ pub struct Fleet {
 
 /// A Sync in a file, or among the objects of another Sync.
 pub struct Found {
-    /// Where it is.
+    /// Where the Sync is.
     pub origin: Location,
     /// The Sync, with a namespace.
     pub sync: Sync,
@@ -51,7 +51,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// Its place and its content. The same Sync is often in a file and among the objects of another Sync.
+    /// The place and the content of the Sync. If both are equal, two of them are the same Sync: it is often in a file
+    /// and also among the objects of another Sync.
     fn identity(&self) -> (Location, String) {
         (self.origin.clone(), self.manifest.digest())
     }
@@ -64,9 +65,10 @@ impl Found {
 
 /// What a Sync applies.
 pub struct Rendered {
-    /// Its place in [`Fleet::syncs`].
+    /// The index of the Sync in [`Fleet::syncs`].
     pub sync: usize,
-    /// Its objects, with places from the root of the repository; or why there are none.
+    /// The objects that the Sync applies, with paths from the root of the repository; or why they could not be
+    /// rendered.
     pub objects: anyhow::Result<Vec<Manifest>>,
 }
 
@@ -95,7 +97,7 @@ impl Fleet {
             let Some(file) = input.path() else { continue };
             let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             let name = file.strip_prefix(&root).unwrap_or(file).display().to_string();
-            // Many files are templates, values or patches.
+            // A file that cannot be read is skipped: many files are templates, values or patches.
             let Ok(manifests) = parse(&name, &bytes, &Limits::default()) else { continue };
             for manifest in manifests {
                 match kind(&manifest) {
@@ -134,7 +136,7 @@ impl Fleet {
         Ok(object)
     }
 
-    /// Whether the Repository of a Sync is known, and is not this one.
+    /// Whether the URL of the Sync's Repository is known, and is not that of this working copy.
     fn is_elsewhere(&self, sync: &Sync) -> bool {
         let reference = &sync.spec.repository;
         let namespace = reference.namespace.as_ref().or(sync.metadata.namespace.as_ref());
@@ -144,12 +146,12 @@ impl Fleet {
         };
         let urls: Vec<_> = self.repositories.iter().filter_map(url).collect();
         let is_known = self.repositories.iter().any(|(_, one)| self.remotes.contains(&same_place(&one.spec.url)));
-        // If none of the Repositories is a remote of this clone, the clone came from a mirror.
+        // If no Repository has the URL of a remote, this clone was made from a mirror, and no Sync is left out.
         is_known && !urls.is_empty() && !urls.iter().any(|url| self.remotes.contains(url))
     }
 
-    /// Renders what all Syncs apply, also those that other Syncs apply. If a Sync applies another one from a file and changes it, for
-    /// example with a patch, only the changed one counts.
+    /// Renders what all Syncs apply, also those that other Syncs apply. If a Sync applies another one from a file and
+    /// changes it, for example with a patch, only the changed form counts.
     pub fn render(&mut self, capabilities: &Capabilities) -> Vec<Rendered> {
         let in_files = self.syncs.len();
         let mut known: HashSet<_> = self.syncs.iter().map(Found::identity).collect();
@@ -194,7 +196,7 @@ impl Fleet {
     }
 }
 
-/// The kind of an object that matters here.
+/// The kind of an object; `None` if its group does not matter here.
 fn kind(manifest: &Manifest) -> Option<&str> {
     let id = &manifest.id;
     match id.group.as_str() {
@@ -203,7 +205,7 @@ fn kind(manifest: &Manifest) -> Option<&str> {
     }
 }
 
-/// The URLs of the remotes of a working copy. None are known in a linked worktree.
+/// The URLs of the remotes of a working copy. In a linked worktree, none are found.
 fn remotes(root: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(root.join(GIT).join("config")).unwrap_or_default();
     let mut is_remote = false;

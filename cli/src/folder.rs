@@ -50,8 +50,8 @@ pub struct Folder {
 /// Reads a file, or all manifests of a folder and its subfolders, sorted by path.
 ///
 /// # Errors
-/// The path does not exist, a file is not a manifest (with file and line), or the folder has something that the
-/// controller would refuse, too: a symbolic link.
+/// The path does not exist, a file is not a manifest (with file and line), or the folder has a symbolic link, which
+/// the controller would refuse, too.
 pub fn read(path: &Path) -> anyhow::Result<Folder> {
     read_with(path, Arc::new(renderer()))
 }
@@ -59,12 +59,12 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
 /// Reads a folder as the controller does for `sync`: as a chart, if the Sync says so.
 ///
 /// # Errors
-/// As of [`read`]; or the chart cannot be rendered, or not be applied.
+/// Those of [`read`]; or the chart cannot be rendered, or its objects cannot be applied.
 pub fn read_for(path: &Path, sync: &Sync, capabilities: Capabilities) -> anyhow::Result<Folder> {
     read_sharing(path, sync, capabilities, Arc::new(renderer()))
 }
 
-/// Reads a folder as [`read_for`] does, with a renderer that others use, too.
+/// Reads a folder as [`read_for`] does, with a renderer that is also used for other folders.
 ///
 /// # Errors
 /// As of [`read_for`].
@@ -127,8 +127,8 @@ pub fn explained(error: RenderError<Unread>, copy: &WorkingCopy) -> anyhow::Erro
         RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
         RenderError::NotRendered { why, .. } if !copy.root.join(GIT).exists() => Hint::error(
             in_one_line(&why.message),
-            "outside of a Git repository, only the files of the folder itself are read; if it needs others, render it in a \
-             clone of its repository",
+            "outside of a Git repository, only the files of the folder itself are read; if the folder needs other \
+            files, render it in a clone of its repository",
         ),
         RenderError::NotRendered { why, .. } => anyhow!("{}", in_one_line(&why.message)),
         RenderError::NoRoom { path, .. } => anyhow!("{path}: there is not enough memory to read it"),
@@ -157,7 +157,7 @@ impl Folder {
         read_sharing(path, sync, self.capabilities.clone(), self.renderer.clone())
     }
 
-    /// Whether it is in a working copy of Git. Then its path in the repository is known.
+    /// Whether the folder is in a working copy of Git. Then its path in the repository is known.
     pub fn is_in_repository(&self) -> bool {
         self.root.join(GIT).exists()
     }
@@ -183,7 +183,7 @@ impl Folder {
     }
 }
 
-/// What a folder has, in the order of the paths.
+/// A part of a folder that is read, or refused.
 enum Entry {
     File(PathBuf),
     /// A folder for Kustomize; its path below the root of the repository, with `/`.
@@ -200,7 +200,7 @@ impl Entry {
     }
 }
 
-/// The manifest files and kustomizations, sorted; or only the `hidden` files.
+/// The manifest files and kustomizations of a folder, sorted by path. With `hidden`, only the hidden files.
 fn entries(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Result<Vec<Entry>> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_dir() {
@@ -209,7 +209,7 @@ fn entries(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Resu
     let mut reader = Reader::below(root, inside, hidden)?;
     reader.folder(path, inside)?;
     let mut entries = reader.entries;
-    // By the whole path, as Git sorts: `a-b/` comes before `a/`.
+    // Sorted by the whole path, as Git sorts: `a-b/` comes before `a/`.
     entries.sort_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()));
     Ok(entries)
 }
@@ -217,7 +217,7 @@ fn entries(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Resu
 /// The manifest files of a local folder.
 struct Local {
     entries: Vec<Entry>,
-    /// Whether it is a single file that was named.
+    /// Whether this is a single file that the user named.
     is_named: bool,
 }
 
@@ -281,8 +281,8 @@ impl Room for Unlimited {
     }
 }
 
-/// The top folder of the repository that `path` is in, and the path of `path` in it, with `/`. If `path` is in no repository,
-/// it is the top folder itself. The top folder has no symbolic links in its path.
+/// The top folder of the repository that `path` is in, and the path of `path` in it, with `/`. If `path` is in no
+/// repository, `path` itself is the top folder. The top folder has no symbolic links in its path.
 ///
 /// # Errors
 /// The path does not exist.
@@ -293,7 +293,7 @@ pub fn place(path: &Path) -> anyhow::Result<(PathBuf, String)> {
     Ok((root.to_owned(), inside))
 }
 
-/// `folder` below `root`, with `/`.
+/// The path of `folder` below `root`, with `/`.
 fn relative(folder: &Path, root: &Path) -> String {
     let inside = folder.strip_prefix(root).unwrap_or(folder);
     inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
@@ -309,7 +309,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// With the rules of the folders above `inside`.
+    /// A reader with the ignore rules of the folders above `inside`.
     fn below(root: &'a Path, inside: &str, hidden: bool) -> anyhow::Result<Self> {
         let mut reader = Self { root, rules: IgnoreRules::of_manifests(inside), hidden, entries: Vec::new() };
         let mut above = root.to_owned();
@@ -325,7 +325,7 @@ impl<'a> Reader<'a> {
         text.map_or(Ok(()), |text| Ok(self.rules.add(inside, &text)?))
     }
 
-    /// `inside` is the folder's path in the repository.
+    /// Reads a folder and those below it. `inside` is the folder's path in the repository.
     fn folder(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
         self.add_rules(folder, inside)?;
         if self.is_kustomization(folder, inside)? {

@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 use crate::output;
 
-/// Passes all objects to `seen`, and then each one that is new or changed. After an interruption, all of them are
-/// passed again.
+/// Passes all objects to `seen`, and then each one that is new or changed. After an interruption of the watch, all
+/// objects are passed again.
 ///
 /// # Errors
 /// The error of `seen`.

@@ -1,4 +1,4 @@
-//! The Repositories and Syncs of one or all namespaces, and those that the command line is about.
+//! The Repositories and Syncs of one or all namespaces, and those of them that the command line names.
 
 use anyhow::Context;
 use crds::{Repository, Sync};
@@ -24,7 +24,7 @@ pub struct Choice {
     #[arg(short = 'A', long, conflicts_with = "targets")]
     pub all_namespaces: bool,
 
-    /// Only those with these labels, such as team=shop,tier!=test
+    /// Only objects with these labels, such as team=shop,tier!=test
     #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "targets")]
     pub selector: Option<String>,
 }
@@ -62,7 +62,7 @@ pub enum Either<'a> {
 }
 
 impl Found {
-    /// Reads those of the namespace, or of all.
+    /// Reads the Repositories and Syncs of the namespace, or of all namespaces.
     ///
     /// # Errors
     /// The cluster does not answer or does not allow it, or the namespace does not exist.
@@ -92,7 +92,7 @@ impl Found {
     /// The object that `target` names. A name without a kind means a Sync if there is one.
     ///
     /// # Errors
-    /// There is no such object. The hint names those that exist.
+    /// There is no such object. The hint names the objects that exist.
     pub fn find(&self, target: &Target) -> anyhow::Result<Either<'_>> {
         let (sync, repository) = match target {
             Target::Sync(name) => (self.sync(name), None),
@@ -162,9 +162,9 @@ impl Found {
             Target::Either(name) => format!("Sync or Repository {name}"),
         };
         let hint = if matches!(target, Target::Either(name) if is_kind(name)) {
-            "without a name all of them are meant; to name one, write sync/NAME or repository/NAME".into()
+            "this is a kind: leave it out to choose all objects; to name one, write sync/NAME or repository/NAME".into()
         } else if self.is_empty() {
-            "there is none in this namespace; --namespace names another one".into()
+            "this namespace has no Sync and no Repository; --namespace names another namespace".into()
         } else {
             format!("there is: {}", self.names())
         };
@@ -172,8 +172,8 @@ impl Found {
     }
 }
 
-/// Lists in a namespace that does not exist are empty. If nothing was found in `namespace`, this checks whether it
-/// exists.
+/// Lists in a namespace that does not exist are empty. If nothing was found in `namespace`, this checks whether the
+/// namespace exists.
 ///
 /// # Errors
 /// The namespace does not exist. If this cannot be known, because the user may not read namespaces, it is no error.
@@ -187,7 +187,7 @@ pub async fn refuse_missing(client: &Client, global: &Global, namespace: &str) -
     }
 }
 
-/// The answer to a delete or a change. It is no error if the object does not exist.
+/// Turns the answer to a delete or a change into success if the object does not exist.
 pub fn or_gone<T>(answer: kube::Result<T>) -> kube::Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -87,7 +87,8 @@ impl Global {
         self.namespace().or_else(|| self.context_namespace()).unwrap_or_else(|| "default".into())
     }
 
-    /// [`Global::default_namespace`] for messages. If the user did not name it, the text says where it comes from.
+    /// [`Global::default_namespace`] for messages. If the user did not name a namespace, the text says where it comes
+    /// from.
     pub fn told_namespace(&self) -> String {
         let from = match (&self.namespace, self.context_namespace()) {
             (Some(_), _) => "",
@@ -135,7 +136,7 @@ impl Global {
     /// A client for `config`, which is that of [`Global::config`], perhaps with changes.
     ///
     /// # Errors
-    /// A certificate, a key or a proxy in it cannot be used.
+    /// A certificate, a key or a proxy in `config` cannot be used.
     pub fn client_of(&self, config: Config) -> anyhow::Result<Client> {
         let server = server_of(&config, self.context_name().as_deref());
         apiclient::for_people(config, &server).context("cannot set up the connection to the cluster")
@@ -144,7 +145,7 @@ impl Global {
     /// Like [`Global::client`], for callers that try requests again themselves.
     ///
     /// # Errors
-    /// The same as of [`Global::client`].
+    /// The same as those of [`Global::client`].
     pub async fn client_without_retries(&self) -> anyhow::Result<Client> {
         let mut config = self.config().await?;
         config.default_retry = false;
@@ -156,7 +157,7 @@ impl Global {
         self.context.clone().or_else(|| self.kubeconfig().ok()?.current_context.clone()).filter(|name| !name.is_empty())
     }
 
-    /// The other contexts that can be named.
+    /// A hint that lists the contexts of the kubeconfig.
     fn other_contexts(&self) -> String {
         let contexts = self.kubeconfig().map(|kubeconfig| kubeconfig.contexts.clone()).unwrap_or_default();
         let names: Vec<_> = contexts.iter().map(|context| context.name.as_str()).collect();
@@ -175,7 +176,7 @@ impl Global {
         let mut config =
             async { Ok(Config::from_custom_kubeconfig(self.kubeconfig()?.clone(), &options).await?) }.await;
         if config.is_err() && self.kubeconfig.is_none() && self.context.is_none() {
-            // In a Pod there may be none.
+            // In a Pod there may be no kubeconfig: then the Pod's service account is used.
             config = Config::infer().await.map_err(anyhow::Error::from);
         }
         config.with_context(|| Hint::new("cannot tell which cluster to talk to", self.other_contexts()))

@@ -8,18 +8,20 @@ use crate::{global::Global, output, time};
 
 /// The name of the lease, unless the controller runs with another `--leader-elect-lease-name`.
 const NAME: &str = "gitseal-controller";
-/// Another replica takes the lease over after some seconds. The rest is for clocks that differ.
+/// After how long without a renewal the user is warned. Another replica takes the lease over after some seconds; the
+/// rest of the time is for clocks that differ.
 const LONGEST: SignedDuration = SignedDuration::from_mins(2);
 
-/// Warns if no controller works, because statuses may then be old. Says nothing if this cannot be known, because the user may
-/// not read the lease or there is none.
+/// Warns if no controller works, because statuses may then be old. Prints nothing if the user may not read the lease,
+/// or if there is no lease.
 pub async fn warn_if_silent(client: &Client, global: &Global) {
     let namespace = global.controller_namespace();
     let Ok(lease) = Api::<Lease>::namespaced(client.clone(), namespace).get(NAME).await else { return };
     let Some(silent) = silent(&lease, Timestamp::now()) else { return };
     output::warn(format_args!(
-        "no controller has renewed its lease {namespace}/{NAME} for {}: nothing is fetched, applied or put back until one runs, \
-         and statuses may be old. See `kubectl get pods -n {namespace} -l app.kubernetes.io/name=gitseal`",
+        "no controller has renewed its lease {namespace}/{NAME} for {}: nothing is fetched, applied or put back \
+        until a controller runs, and statuses may be old. See `kubectl get pods -n {namespace} -l \
+        app.kubernetes.io/name=gitseal`",
         time::short(silent)
     ));
 }

@@ -79,7 +79,7 @@ fn with_short_help() -> clap::Command {
         command.after_help(GLOBAL).mut_subcommands(shorten)
     }
     let mut command = command_line();
-    // This copies the options of every command to the subcommands. Before it, there would be none to hide.
+    // `build` copies the global options to the subcommands. Before this call, a subcommand has no such options to hide.
     command.build();
     command.mut_subcommands(shorten)
 }
@@ -131,7 +131,7 @@ async fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
     cli.command.run(&cli.global).await
 }
 
-/// The option for which an empty list has a meaning: objects of no field manager are taken over.
+/// The option `--take-over-from`, for which an empty list has a meaning: objects of no field manager are taken over.
 const MAY_BE_EMPTY: &str = "take_over_from";
 
 /// For all other options and arguments, an empty value is an error. A shell makes it from a variable that is not set,
@@ -148,7 +148,7 @@ fn refuse_empty_values(command: &mut clap::Command, matches: &ArgMatches) -> Res
         let is_of_environment = matches.value_source(argument.get_id().as_str()) == Some(ValueSource::EnvVariable);
         let from = argument.get_env().filter(|_| is_of_environment);
         let from = from.map(|name| format!(" (${})", name.to_string_lossy())).unwrap_or_default();
-        format!("'{argument}'{from} has an empty value: give it one, or leave it out")
+        format!("'{argument}'{from} has an empty value: give a value, or leave it out")
     });
     if let Some(message) = message {
         return Err(command.error(ErrorKind::InvalidValue, message));

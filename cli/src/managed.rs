@@ -29,7 +29,7 @@ pub trait Managed:
     fn conditions(&self) -> &[Condition];
     /// The generation that the conditions are about.
     fn observed_generation(&self) -> Option<i64>;
-    /// The value of the last handled request for a reconcile.
+    /// The value of the annotation that requests a reconcile, as it was handled last.
     fn last_handled_request(&self) -> Option<&str>;
     /// The revision that was fetched or applied.
     fn revision(&self) -> Option<&str>;
@@ -39,7 +39,7 @@ pub trait Managed:
     fn suspend_reason(&self) -> Option<&str> {
         self.annotations().get(names::SUSPEND_REASON).map(String::as_str).filter(|_| self.is_suspended())
     }
-    /// When the revision was fetched or applied (RFC 3339), and the word for that.
+    /// When the revision was fetched or applied (RFC 3339), and the word `fetched` or `applied`.
     fn last_success(&self) -> Option<(&'static str, &str)>;
 
     /// `sync/web`.
@@ -101,7 +101,7 @@ impl Managed for Sync {
 pub enum State {
     /// Everything was fetched or applied.
     Ready,
-    /// It failed.
+    /// The last fetch or pass failed.
     Failed {
         /// The condition's reason.
         reason: String,
@@ -112,10 +112,10 @@ pub enum State {
     },
     /// The controller is working.
     Working {
-        /// What it is doing.
+        /// What the controller is doing.
         message: String,
     },
-    /// It is suspended.
+    /// The object is suspended.
     Suspended,
 }
 
@@ -136,7 +136,8 @@ impl State {
             return failed(stalled, true);
         }
         match condition(conditions::READY) {
-            // Also while the condition Reconciling is True: it failed, although the controller tries again by itself.
+            // This holds even while the condition Reconciling is True: the last try failed, although the controller
+            // tries again by itself.
             Some(ready) if ready.status == ConditionStatus::False => failed(ready, false),
             ready => match holds(conditions::RECONCILING) {
                 Some(reconciling) => Self::Working { message: reconciling.message.clone() },
@@ -147,7 +148,7 @@ impl State {
     }
 }
 
-/// `main@sha1:4f1c2d3a…` as `main@4f1c2d3a`.
+/// Shortens a revision: `main@sha1:4f1c2d3a…` becomes `main@4f1c2d3a`.
 pub fn short_revision(revision: &str) -> String {
     let (reference, commit) = revision.rsplit_once('@').map_or(("", revision), |(r, c)| (r, c));
     let hash = commit.rsplit_once(':').map_or(commit, |(_, hash)| hash);
@@ -168,7 +169,7 @@ pub fn with_short_revisions(text: &str) -> String {
     words.collect()
 }
 
-/// The objects as `kubectl get -o` shows several, without their managed fields.
+/// The objects as `kubectl get -o` shows several objects, without their managed fields.
 pub fn list(repositories: &[Repository], syncs: &[Sync]) -> anyhow::Result<Value> {
     let items = repositories.iter().map(as_shown).chain(syncs.iter().map(as_shown));
     let items: Vec<Value> = items.collect::<Result<_, _>>()?;

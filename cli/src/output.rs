@@ -1,4 +1,4 @@
-//! Output for people and programs: formats, tables, errors. The only place that decides about colour.
+//! Output for people and programs: formats, tables, errors. No other module decides about colours.
 //!
 //! Texts contain names of files and objects, and texts of servers, which may contain commands for a terminal. So everything
 //! is escaped here when it is printed. A [`Style`] is the only exception: its terminal command is inserted only here, and
@@ -43,14 +43,14 @@ pub enum OutputFormat {
 impl OutputFormat {
     /// `value` in this format, with a newline at the end. It contains no terminal commands, and no text is lost.
     pub fn text(self, value: &impl Serialize) -> anyhow::Result<String> {
-        // Converted through a JSON value, so that both formats have the same fields in the same order.
+        // The value is converted to JSON first, so that both formats have the same fields in the same order.
         let value = serde_json::to_value(value).context("cannot represent the result as JSON")?;
         let json = || anyhow::Ok(in_json(&serde_json::to_string_pretty(&value)?).into_owned());
         let mut text = match self {
             Self::Json => json()?,
             Self::Yaml => {
                 let yaml = serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?;
-                // If YAML cannot escape a character in this place, JSON is used, which is also YAML.
+                // If YAML cannot escape a character where it stands, JSON is used, because JSON is also YAML.
                 if yaml.contains(|c| is_no_text(c) && c != '\n') { json()? } else { yaml }
             }
             Self::Name => names(&value).ok_or_else(|| {
@@ -89,7 +89,7 @@ fn names(value: &Value) -> Option<String> {
     Some(names?.join("\n"))
 }
 
-/// Writes `text` to standard output, escaped. Colours are dropped unless it is a terminal.
+/// Writes `text` to standard output, escaped. Colours are dropped unless standard output is a terminal.
 ///
 /// # Errors
 /// Standard output is closed or full.
@@ -100,8 +100,8 @@ pub fn print(text: impl fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes bytes to standard output unchanged, without buffers that are not wiped: content for a file or a pipe that the
-/// user asked for.
+/// Writes content that the user asked for, such as a SealedSecret, to standard output. The bytes are not changed, and
+/// no copy of them stays in a buffer.
 ///
 /// # Errors
 /// Standard output is closed or full.
@@ -143,7 +143,7 @@ fn ask(question: &str, answers: &str, instead: &str) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// Asks the user to type `word`. Returns whether this is what was typed.
+/// Asks the user to type `word`. Returns whether the user typed it.
 ///
 /// # Errors
 /// There is no terminal. `instead` says what to do without one.
@@ -219,7 +219,8 @@ fn raw_stdout() -> impl Write {
     std::io::stdout()
 }
 
-/// Several errors as one, each on its own line. `what` is what they prevent.
+/// Several errors as one, each on its own line. `what` says what they prevent, and ends the sentence "2 mistakes keep
+/// …".
 pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
     if errors.len() < 2 {
         return errors.pop();
@@ -272,13 +273,14 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
                 });
                 break; // the source is the same status once more
             }
-            // Its own text begins with the name of the library's type. The text of its source is better.
+            // The text of this error begins with the name of a type of the library. The text of its source, which
+            // comes next, is better.
             Some(kube::Error::Service(source)) if source.is::<NoConnection>() => continue,
             Some(kube::Error::Service(_) | kube::Error::HyperError(_)) => "no connection".into(),
             _ => cause.to_string(),
         };
         match messages.last_mut() {
-            // Many libraries print their source as part of their own text. One of the two is enough.
+            // Many errors contain the text of their source in their own text. So the source's text is not repeated.
             Some(last) if last.contains(&message) => {}
             _ => messages.push(message),
         }
@@ -302,7 +304,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             Some("is gitseal installed in this cluster? `gitseal install --apply` installs it".into())
         }
         kube::Error::HyperError(_) | kube::Error::Service(_) => {
-            Some("is the cluster reachable? --kubeconfig and --context choose it".into())
+            Some("is the cluster reachable? --kubeconfig and --context choose the cluster".into())
         }
         _ => None,
     }
@@ -370,7 +372,8 @@ pub fn print_table(head: &[&str], mut rows: Vec<Vec<String>>) -> anyhow::Result<
     print(lines)
 }
 
-/// A table that grows while something is followed: its header comes with the first rows, and columns only become wider.
+/// A table that grows while something is followed: its header is printed with the first rows, and columns only become
+/// wider.
 pub struct GrowingTable {
     header: Vec<String>,
     is_begun: bool,

@@ -61,7 +61,8 @@ pub struct Answer {
 }
 
 impl ServiceProxy {
-    /// The controller behind this Service. `client` must not try anything again, because this is decided here.
+    /// The controller behind this Service. `client` must not send requests again by itself, because this type decides
+    /// that.
     ///
     /// # Errors
     /// There is no cluster or no such Service in it, or the Service has no ports.
@@ -78,7 +79,7 @@ impl ServiceProxy {
     /// A controller at a URL, without an API server before it.
     ///
     /// # Errors
-    /// It is not a URL.
+    /// `url` is not a URL.
     pub fn at(url: &str) -> anyhow::Result<Self> {
         let mut config = Config::new(url.parse()?);
         config.default_retry = false;
@@ -121,7 +122,7 @@ impl ServiceProxy {
         }
     }
 
-    /// An answer, and after how long to try again.
+    /// Sends the request once. Returns the answer, and after how long to try again.
     async fn send_once(
         &self,
         method: Method,
@@ -129,7 +130,7 @@ impl ServiceProxy {
         accept: &str,
         json: Option<&[u8]>,
     ) -> anyhow::Result<(Answer, Option<Duration>)> {
-        // Without a content type, as kubeseal does.
+        // The request has no content type, as that of kubeseal.
         let request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
         let body = Body::from(json.unwrap_or_default().to_vec());
         let response = self.client.send(request.body(body)?).await?;
@@ -143,7 +144,7 @@ impl ServiceProxy {
 }
 
 impl Answer {
-    /// The body.
+    /// The body of the answer.
     ///
     /// # Errors
     /// The status is not a success: a [`kube::Error::Api`] with the message of the API server or of the controller.
@@ -194,8 +195,8 @@ impl Answer {
     }
 }
 
-/// What to do about a controller that does not answer. A wrong name is only one possible reason; `of_name` is the hint
-/// for it.
+/// What to do about a controller that does not answer. `of_name` is the hint for the case that the Service's name is
+/// wrong, which is only one possible reason.
 pub fn remedy(error: &anyhow::Error, of_name: &str) -> String {
     let code = error.chain().find_map(|cause| match cause.downcast_ref::<kube::Error>()? {
         kube::Error::Api(status) => Some(status.code),
@@ -207,7 +208,8 @@ pub fn remedy(error: &anyhow::Error, of_name: &str) -> String {
         }
         Some(403) => "you need the right to get services and services/proxy in that namespace: ask for it, or use another --context",
         Some(503) => {
-            "the Service exists, but none of its Pods is ready: is the controller running? kubectl get pods shows it"
+            "the Service exists, but none of its Pods is ready: is the controller running? kubectl get pods shows \
+            the Pods"
         }
         _ => of_name,
     }
@@ -219,8 +221,8 @@ fn service_path(namespace: &str, name: &str) -> String {
     format!("/api/v1/namespaces/{}/services/{}", escape_segment(namespace), escape_segment(name))
 }
 
-/// The root of the controller's HTTP endpoints, behind the API server's proxy; `port` is the name of the Service's port,
-/// empty for one without a name.
+/// The root of the controller's HTTP endpoints, behind the API server's proxy; `port` is the name of the Service's
+/// port, or empty if the port has no name.
 fn proxy_path(namespace: &str, name: &str, port: &str) -> String {
     format!("{}/proxy", service_path(namespace, &format!("http:{name}:{port}")))
 }

@@ -19,11 +19,11 @@ use crate::{
     time,
 };
 
-/// Field manager of suspending and resuming. It owns only this field, so its time in `managedFields` is the time of the
-/// suspension.
+/// Field manager of suspending and resuming. It owns only `spec.suspend` and the annotation with the reason, so its
+/// time in `managedFields` is the time of the suspension.
 pub const SUSPEND_MANAGER: &str = "gitseal-suspend";
 
-/// Which Repositories and Syncs to suspend or to resume. All of them are never chosen by accident.
+/// Which Repositories and Syncs to suspend or to resume. All objects are chosen only with `--all`, never by accident.
 #[derive(clap::Args)]
 pub struct Which {
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub async fn set(which: &Which, reason: Option<&str>, global: &Global) -> anyhow
     if found.is_empty() {
         output::note(found.nothing());
     }
-    // A user who chooses by labels expects that there are such objects.
+    // If nothing has the labels that the user gave, that is a failure: the user expects that there are such objects.
     let mut all_changed = !(found.is_empty() && choice.selector.is_some());
     let mut change = Change { client, reason, says: global.output.is_none(), with_namespace: choice.all_namespaces };
     for repository in &mut found.repositories {
@@ -98,7 +98,8 @@ impl Change<'_> {
             }
             if is_in_git(object) {
                 output::warn(format_args!(
-                    "{shown}: its manifest in Git also sets `suspend`, and will be applied again: change it there"
+                    "{shown}: its manifest in Git also sets `suspend`, and will be applied again: change `suspend` \
+                    in Git"
                 ));
             }
         }
@@ -147,7 +148,7 @@ pub struct SuspendedBy {
 }
 
 impl SuspendedBy {
-    /// `None` if the object is not suspended, or if several programs may have done it.
+    /// `None` if the object is not suspended, or if several programs may have suspended it.
     pub fn of(object: &impl Managed) -> Option<Self> {
         let mut owners = owners(object).filter(|_| object.is_suspended());
         let (entry, None) = (owners.next()?, owners.next()) else { return None };
@@ -200,7 +201,7 @@ mod tests {
         };
         let ours = entry("gitseal-suspend", json!({}));
         assert_eq!(told(true, json!([ours])).as_deref(), Some("by gitseal-suspend, 5m ago"));
-        // The time in this entry may be that of another field.
+        // The time in this entry may be the time of a change to another field.
         let other = entry("kubectl-edit", json!({"f:spec": {"f:suspend": {}, "f:path": {}}}));
         assert_eq!(told(true, json!([other])).as_deref(), Some("by kubectl-edit"));
         assert_eq!(told(true, json!([ours, other])), None);

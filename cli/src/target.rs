@@ -13,7 +13,7 @@ pub enum Target {
 const REPOSITORY: [&str; 3] = ["repository", "repositories", "repo"];
 const SYNC: [&str; 2] = ["sync", "syncs"];
 
-/// Whether it is only the name of a kind, without an object.
+/// Whether the text is only the name of a kind, without the name of an object.
 pub fn is_kind(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     REPOSITORY.iter().chain(&SYNC).any(|kind| *kind == name)
@@ -29,7 +29,7 @@ impl FromStr for Target {
         }
         let name = name.to_owned();
         let kind = kind.to_ascii_lowercase();
-        // As `--output name` writes it.
+        // `--output name` writes `sync.gitseal.dev`.
         match kind.strip_suffix(".gitseal.dev").unwrap_or(&kind) {
             "" if text == name => Ok(Self::Either(name)),
             kind if REPOSITORY.contains(&kind) => Ok(Self::Repository(name)),

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 /// Reads `30d`, `12h`, `5m30s`; a day has 24 hours.
 ///
 /// # Errors
-/// Not a duration, or one in months or years, whose length depends on the calendar.
+/// The text is not a duration, or it has months or years, whose length depends on the calendar.
 pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.parse().map_err(|_| "expected a duration such as 90s, 5m, 12h or 30d".to_owned())?;
     let duration =

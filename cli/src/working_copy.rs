@@ -11,9 +11,9 @@ use renderer::{At, Repository};
 
 use crate::{folder::GIT, output::Hint};
 
-/// The files of a working copy, or of a folder that is in none.
+/// The files of a working copy, or of a folder that is in no working copy.
 pub struct WorkingCopy {
-    /// Its top, without symbolic links.
+    /// The top folder; its path has no symbolic links.
     pub root: PathBuf,
 }
 

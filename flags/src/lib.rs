@@ -50,15 +50,15 @@ pub struct Config {
     /// Pod must be at least 192Mi larger.
     #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = budget)]
     pub memory_budget: u64,
-    /// Memory for each of the two processes that render Kustomize. They are started when they are needed. The memory
-    /// limit of the Pod must have room for both.
+    /// Memory for each of the two processes that render Kustomize. The processes are started when they are needed.
+    /// The memory limit of the Pod must have room for both.
     #[arg(long, default_value = "288Mi", value_name = "SIZE", value_parser = renderer_memory)]
     pub renderer_memory: u64,
     /// Program that renders Kustomize. Default: gitseal-renderer in the folder of the controller.
     #[arg(long, value_name = "FILE")]
     pub renderer: Option<PathBuf>,
-    /// How many Syncs are reconciled at the same time. When this number is reached, up to the same number more are
-    /// reconciled, but only from namespaces in which no Sync is being reconciled.
+    /// How many Syncs are reconciled at the same time. When this number is reached, up to the same number of further
+    /// Syncs are reconciled, but only in namespaces in which no Sync is being reconciled.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent: u16,
     /// How many objects are written at the same time, by all Syncs together.
@@ -108,11 +108,11 @@ impl Config {
 /// How many processes render at the same time.
 pub const RENDERERS: u64 = 2;
 
-/// Whether the controller starts with these arguments. Its environment variables, which may set flags as well, are not
-/// looked at.
+/// Checks that the controller starts with these arguments. Environment variables, which may set flags as well, are
+/// not looked at.
 ///
 /// # Errors
-/// It does not: says why in one line, with the words of the controller itself.
+/// The controller would refuse an argument. The error says why in one line, with the words of the controller itself.
 pub fn check(arguments: &[String]) -> Result<(), String> {
     let command = Config::command().disable_help_flag(true).mut_args(|argument| argument.env(None::<&str>));
     let given = std::iter::once("gitseal-controller").chain(arguments.iter().map(String::as_str));
@@ -129,8 +129,8 @@ pub fn check(arguments: &[String]) -> Result<(), String> {
     Err(reasons.join("; ").trim_start_matches("error: ").to_owned())
 }
 
-/// How much memory a controller with these arguments may take for its work on repositories, in bytes: its budget, and the
-/// processes that render. `None` if it would refuse the arguments.
+/// How much memory a controller with these arguments may take for its work on repositories, in bytes:
+/// `--memory-budget`, and the processes that render. `None` if the controller would refuse the arguments.
 pub fn memory(arguments: &[String]) -> Option<u64> {
     let command = Config::command().disable_help_flag(true).mut_args(|argument| argument.env(None::<&str>));
     let given = std::iter::once("gitseal-controller").chain(arguments.iter().map(String::as_str));
@@ -185,9 +185,10 @@ pub struct Network {
     /// How many requests beyond --rate-limit may come at once.
     #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT_BURST", default_value_t = 2, value_name = "N")]
     pub rate_limit_burst: u32,
-    /// Addresses and networks (CIDR) of API servers: NETWORK,…, `none` or `auto`. On connections from there, the client
-    /// is the one that X-Forwarded-For names; on all other connections, it is the address that connects. `auto` means
-    /// the addresses behind the Service kubernetes; in some clusters, API servers connect from other addresses.
+    /// Addresses and networks (CIDR) of API servers: NETWORK,…, `none` or `auto`. On connections from these
+    /// addresses, the client is the one that X-Forwarded-For names; on all other connections, it is the address that
+    /// connects. `auto` means the addresses behind the Service kubernetes; in some clusters, API servers connect from
+    /// other addresses.
     #[arg(long, env = "GITSEAL_TRUSTED_PROXIES", default_value = "auto", value_name = "NETWORKS",
         value_parser = trusted_proxies)]
     pub trusted_proxies: TrustedProxies,

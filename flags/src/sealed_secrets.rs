@@ -8,7 +8,7 @@ use super::values::{bool_of_go, names};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "SealedSecrets")]
 pub struct SealedSecrets {
-    /// Unseal in every namespace. If false: only in the controller's own namespace and in those of
+    /// Unseal in every namespace. If false, unseal only in the controller's own namespace and in those of
     /// --additional-namespaces.
     #[arg(long, env = "SEALED_SECRETS_ALL_NAMESPACES", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
@@ -17,7 +17,8 @@ pub struct SealedSecrets {
     /// Unseal only in the controller's own namespace and in these, even with --all-namespaces: NAME,…
     #[arg(long, env = "SEALED_SECRETS_ADDITIONAL_NAMESPACES", default_value = "", value_name = "NAMES",
         value_parser = names)]
-    // With its full path, the type is a single value for clap, and `names` splits it.
+    // For a field of type `Vec`, clap collects several values. The full path hides the type from clap, so the text is
+    // one value, and `names` splits it.
     pub additional_namespaces: std::vec::Vec<String>,
     /// Unseal only SealedSecrets with these labels: a selector, written as for kubectl.
     #[arg(long, env = "SEALED_SECRETS_LABEL_SELECTOR", default_value = "", value_name = "SELECTOR")]

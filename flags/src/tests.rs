@@ -41,7 +41,7 @@ const SEALED_SECRETS: [(&str, &str); 27] = [
     ("watch-for-secrets", "false"),
     ("write-timeout", "2m0s"),
 ];
-/// Flags without a default here. If they are not given, there is no limit.
+/// Flags that have no default in gitseal. If they are not given, there is no limit.
 const UNLIMITED: [&str; 4] = ["kubeclient-burst", "kubeclient-qps", "max-unseal-retries", "rotate-period"];
 
 #[test]
@@ -105,7 +105,7 @@ fn flags_are_spelled_as_pflag_takes_them() {
     ] {
         assert_eq!(config(&[argument]).sealed_secrets.update_status, wanted, "{argument}");
     }
-    // Sealed Secrets silently takes `false` for another argument. Here it is an error.
+    // The Sealed Secrets controller silently reads `false` as another argument. For gitseal it is an error.
     assert!(refused(&["--update-status", "false"]).contains("unexpected argument 'false'"));
     assert!(refused(&["--update-status=no"]).contains("true or false"));
     let chart = config(&["--key-renew-period", "24h", "--rate-limit", "5"]);

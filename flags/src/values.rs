@@ -74,12 +74,12 @@ pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
     }
 }
 
-/// The memory budget. It must be enough for a process that indexes packs.
+/// The memory budget. It must be enough for the process that unpacks a fetched commit.
 pub(super) fn budget(text: &str) -> Result<u64, String> {
     size(text, 128)
 }
 
-/// The memory of a process that renders. With less, its runtime does not start.
+/// The memory of a process that renders. With less memory, Go's runtime in this process does not start.
 pub(super) fn renderer_memory(text: &str) -> Result<u64, String> {
     size(text, 128)
 }
@@ -112,7 +112,8 @@ enum Sign {
     Negative,
 }
 
-/// Parses what Go's `time.ParseDuration` parses: a sign, then numbers with units, or just 0; in its range of 292 years.
+/// Parses what Go's `time.ParseDuration` parses: a sign, then numbers with units, or just 0; at most 292 years, as in
+/// Go.
 fn signed_duration(text: &str) -> Result<(Sign, Duration), String> {
     let invalid = || format!("'{text}' is not a duration such as 30s, 5m or 1h30m");
     let (sign, mut rest) = match text.as_bytes().first() {

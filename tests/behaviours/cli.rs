@@ -111,7 +111,7 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
     // Sealing again changes nothing.
     gitseal(&scene, &["seal", "--cert", &url, "--allow-http-cert", "app"])
         .await?
-        .is(0, &["nothing to seal (2 sealed before)"])?;
+        .is(0, &["nothing to seal (2 SealedSecrets found)"])?;
     assert_eq!(scene.tree.git(["status", "--porcelain"])?, "");
     Ok(())
 }

@@ -78,7 +78,7 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(upgrade::installed(&scene.client).await?.len() == before.len());
 
     plane.controller.lock().await.take().context("a controller")?.stop()?;
-    let back = "to install it again: gitseal install --apply --image a:1, then gitseal resume";
+    let back = "to install gitseal again: gitseal install --apply --image a:1, then gitseal resume";
     let said =
         uninstall(&plane, &["--yes"])?.is(0, &["keep the sealing keys in kube-system", "is uninstalled", back])?;
     for left in [

@@ -101,7 +101,7 @@ async fn status_of_one_tells_more_of_it() -> Result<()> {
     // Names can have a kind before them, but a kind alone is no name.
     gitseal(&scene, &["status", "syncs/web", "Repositories.gitseal.dev/repo"]).await?.is(0, &["sync/web"])?;
     for kind in [&["syncs"][..], &["Repositories"], &["sync", "web"]] {
-        let told = ["without a name all of them are meant", "sync/NAME"];
+        let told = ["this is a kind: leave it out", "sync/NAME"];
         gitseal(&scene, &[&["status"], kind].concat()).await?.is(1, &told)?;
     }
     // Without `--namespace`, the message says which namespace was used, and why.
@@ -177,7 +177,7 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
 
     let by_hand = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "by-hand"}});
     kubernetes::apply(&scene.client, namespace, by_hand).await?;
-    gitseal(&scene, &["trace", "configmap/by-hand"]).await?.is(1, &["none: it is not from Git"])?;
+    gitseal(&scene, &["trace", "configmap/by-hand"]).await?.is(1, &["none: the object is not from Git"])?;
     gitseal(&scene, &["trace", "configmap/nothing"]).await?.is(1, &["there is no ConfigMap nothing"])?;
     gitseal(&scene, &["trace", "unheard/nothing"]).await?.is(1, &["serves no kind unheard", "as kubectl does"])?;
     Ok(())

@@ -17,7 +17,7 @@ const REDIRECTS: u32 = 10;
 /// What to do if the first URL or a redirect uses plain http://, so that anybody on the way could replace the answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PlainHttp {
-    /// It is an error.
+    /// Plain `http://` is an error.
     Refused,
     /// The answer is accepted.
     Taken,
@@ -34,8 +34,8 @@ pub struct Downloaded {
 /// The body of a successful answer. Blocks.
 ///
 /// # Errors
-/// There is no answer in time (kubeseal would wait for ever), or the answer would come over plain `http://` and that is
-/// refused.
+/// The server does not answer in time (kubeseal would wait for ever), or `plain_http` refuses that the answer comes
+/// over plain `http://`.
 pub fn download(url: &str, plain_http: PlainHttp) -> anyhow::Result<Downloaded> {
     let agent = agent(plain_http);
     let answer = agent.get(url).call().map_err(|error| match error {

@@ -37,7 +37,7 @@ pub struct EventsArgs {
     #[arg(short = 'A', long, conflicts_with = "targets")]
     all_namespaces: bool,
 
-    /// Only of objects with these labels, such as team=shop,tier!=test
+    /// Only events of objects with these labels, such as team=shop,tier!=test
     #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "targets")]
     selector: Option<String>,
 
@@ -140,7 +140,7 @@ impl About {
     }
 
     /// # Errors
-    /// There is no such object. If this cannot be known, because the user may not read a kind, it is no error.
+    /// There is no such object. If the user may not read a kind, so that this cannot be known, it is no error.
     async fn must_exist(&self, client: &Client, global: &Global, namespace: &str) -> anyhow::Result<()> {
         let namespace = Some(namespace);
         let (repository, sync, sealed) = futures::join!(
@@ -154,11 +154,12 @@ impl About {
         let kinds = self.kind.map_or_else(|| "Sync, Repository or SealedSecret".into(), str::to_owned);
         Err(Hint::error(
             format!("{} has no {kinds} {}, and no event about one", global.told_namespace(), self.name),
-            "use --namespace for another namespace; without a name, `gitseal events` shows all that happened in it",
+            "use --namespace for another namespace; without a name, `gitseal events` shows all that happened in the \
+            namespace",
         ))
     }
 
-    /// Whether this may be an object of the kind: it exists, or the cluster does not say.
+    /// Whether an object of this kind and name may exist: it exists, or the cluster does not say.
     async fn may_be<K>(&self, api: Api<K>) -> bool
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -224,7 +225,7 @@ fn in_order(events: Vec<Event>, wanted: &Wanted) -> Vec<Event> {
     events
 }
 
-/// When it happened last, for both forms of events.
+/// When the event happened last. The two forms of events store this time in different fields.
 fn last_seen(event: &Event) -> Option<Timestamp> {
     let series = event.series.as_ref().map(|series| series.last_observed_time.0);
     let last = event.deprecated_last_timestamp.as_ref().map(|time| time.0);

@@ -53,7 +53,7 @@ pub async fn run(args: HistoryArgs, global: &Global) -> anyhow::Result<()> {
     let syncs = api::<Sync>(&client, all.namespace.as_deref());
     let new = |syncs: Vec<Sync>| {
         let mut entries = newest_first(syncs.iter().filter(|sync| is_meant(sync)).flat_map(Entry::all));
-        // Later entries are printed below.
+        // With --watch, later entries are printed below, so the newest comes last.
         entries.reverse();
         match global.output {
             Some(format) => shown.print_as(format, entries),

@@ -96,7 +96,7 @@ impl Command {
         }
     }
 
-    /// Whether it prints objects of the cluster, which have names.
+    /// Whether the command prints objects of the cluster, which have names.
     pub fn prints_names(&self) -> bool {
         match self {
             Self::Status(_)

@@ -8,7 +8,7 @@ use crate::{
 /// Continue suspended Repositories and Syncs
 ///
 /// Changes in Git are fetched and applied at once, and changes in the cluster
-/// are put back. This does not wait; to wait for the end, run `gitseal sync` after it.
+/// are put back. The command does not wait until this is done; `gitseal sync` does.
 #[derive(clap::Args)]
 pub struct ResumeArgs {
     #[command(flatten)]

@@ -30,12 +30,12 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// The text of a file with rules for a repository (`.gitsealignore`, `.gitseal.yaml`), if it exists. The repository may be
-/// somebody else's. A link in it could lead to a device that never ends, or to another file of the user, and error messages
-/// quote what is read.
+/// The text of a file with rules for a repository (`.gitsealignore`, `.gitseal.yaml`), if it exists. The repository
+/// may be somebody else's. So a link is not followed: it could lead to a device that never ends, or to another file
+/// of the user, whose content an error message would quote.
 ///
 /// # Errors
-/// It cannot be read, is not a file itself, or is too large.
+/// The file cannot be read, is a link or a folder, or is too large.
 pub fn read_rules(path: &Path) -> anyhow::Result<Option<String>> {
     let told = || format!("cannot read {}", path.display());
     let metadata = match fs::symlink_metadata(path) {
@@ -45,7 +45,7 @@ pub fn read_rules(path: &Path) -> anyhow::Result<Option<String>> {
     if !metadata.is_file() {
         return Err(Hint::error(
             format!("{} is a link or a folder", path.display()),
-            "it must be a regular file, because a link could lead to any other file",
+            "replace it by a regular file: a link could lead to any other file, so it is not followed",
         ));
     }
     let mut text = String::new();
@@ -61,13 +61,13 @@ pub fn read_rules(path: &Path) -> anyhow::Result<Option<String>> {
 
 /// All of standard input, wiped when dropped.
 pub fn read_stdin() -> io::Result<Zeroizing<Vec<u8>>> {
-    // With so much space that it rarely grows, because a buffer that moves leaves copies behind.
+    // The buffer is so large that it rarely has to grow, because a buffer that is moved leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
     io::stdin().lock().read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Replaces a file's content completely or not at all. Its mode stays, and a symbolic link stays a link.
+/// Replaces a file's content completely or not at all. The mode of the file stays, and a symbolic link stays a link.
 pub fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let target = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
     let permissions =
@@ -83,8 +83,8 @@ pub fn create(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     write(path, content, None).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Creates or replaces a file that only its owner can read, completely or not at all. If it is not a regular file
-/// (`/dev/stdout`, for example), it is written to.
+/// Creates or replaces a file that only its owner can read, completely or not at all. Something that is not a regular
+/// file (`/dev/stdout`, for example) is written to instead of replaced.
 pub fn create_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
@@ -123,13 +123,14 @@ fn persist(
     }
     file.as_file().sync_all()?;
     file.persist(target)?;
-    // Makes the rename durable. Not every file system can do this for a folder, and the content is safe without it.
+    // This makes the rename durable. If the file system cannot do this for a folder, that is no error, because the
+    // content of the file is safe anyway.
     let _ = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// A temporary file in the folder of the target, so that the rename stays in one file system. If it `is_public`, it has
-/// the mode of new files.
+/// A temporary file in the folder of the target, so that the rename stays in one file system. If `is_public`, the
+/// file has the mode of new files; otherwise only its owner can read it.
 fn temporary(folder: &Path, is_public: bool) -> std::io::Result<NamedTempFile> {
     let mut builder = Builder::new();
     builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
@@ -139,7 +140,8 @@ fn temporary(folder: &Path, is_public: bool) -> std::io::Result<NamedTempFile> {
         builder.permissions(Permissions::from_mode(0o666)); // less the umask
     }
     let file = builder.tempfile_in(folder)?;
-    // While it is locked, nobody takes it for a file that was left over. Some file systems cannot lock.
+    // While the file is locked, no gitseal takes it for one that was left over. An error is ignored, because some
+    // file systems cannot lock.
     let _ = file.as_file().try_lock();
     Ok(file)
 }
@@ -150,7 +152,8 @@ fn remove_left_over(folder: &Path) {
     if !SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
         return;
     }
-    // If the folder cannot be listed, the write fails or needs no list.
+    // If the folder cannot be listed, nothing is removed: then the write either fails by itself, or works without a
+    // list.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_left_over) {
         let path = entry.path();
         if fs::remove_file(&path).is_ok() {

@@ -1,4 +1,4 @@
-//! JSON documents. They have no comments; their indentation and last line end are kept.
+//! Writes JSON documents. JSON has no comments; the indentation and the last line end are kept.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -12,7 +12,7 @@ pub fn is_json(source: &str) -> bool {
     text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// The body, in the format of the source.
+/// The body as JSON, with the indentation of the source.
 pub fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     let mut text = match indentation(source) {
         Some(indent) => {

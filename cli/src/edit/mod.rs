@@ -28,23 +28,23 @@ pub struct Text<'a> {
     parts: Vec<Part<'a>>,
     /// Documents that cannot be read and name the kind Secret.
     pub unreadable: Vec<ParseError>,
-    /// The first of the other documents that is no YAML or JSON.
+    /// The first document that is neither YAML nor JSON, among those that do not name the kind Secret.
     pub broken: Option<ParseError>,
     /// Secrets that are encrypted in another way (SOPS) and were not changed.
     pub foreign: Vec<Manifest>,
-    /// SealedSecrets that were there already.
+    /// The number of SealedSecrets in the text before anything was sealed.
     pub sealed_before: usize,
 }
 
 struct Part<'a> {
     text: &'a str,
-    /// Line of the file at which it starts.
+    /// Line of the file at which the document starts.
     line: u32,
     content: Holds,
 }
 
 enum Holds {
-    /// Nothing to seal.
+    /// A document without a plaintext Secret.
     Other,
     Secret(Box<Manifest>),
     /// A list with a Secret in it.
@@ -119,7 +119,7 @@ impl<'a> Text<'a> {
         is_plain
     }
 
-    /// Plaintext Secrets that were found.
+    /// The number of plaintext Secrets that were found.
     pub fn secrets(&self) -> usize {
         self.parts
             .iter()
@@ -239,7 +239,7 @@ fn is_plain_secret(manifest: &Manifest) -> bool {
 
 /// The field of the first value in a Secret that SOPS did not encrypt; `None` if everything is encrypted.
 pub fn left_plain_by_sops(manifest: &Manifest) -> Option<String> {
-    // SOPS does not encrypt empty texts.
+    // An empty text counts as encrypted, because SOPS leaves it as it is.
     let is_encrypted = |value: &Value| value.as_str().is_some_and(|text| text.is_empty() || text.starts_with("ENC["));
     ["data", "stringData"].iter().find_map(|field| match manifest.body.get(*field)? {
         Value::Null => None,

@@ -8,7 +8,7 @@ pub(super) struct Outline {
     pub(super) metadata: Vec<Key>,
     /// Comments, in order.
     pub(super) comments: Vec<Comment>,
-    /// Line of the last character that is neither in a comment nor blank.
+    /// Line of the last character that is neither white space nor in a comment.
     pub(super) last_line: usize,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Key {
 pub(super) struct Comment {
     pub(super) line: usize,
     pub(super) column: usize,
-    /// Whether nothing else is on its line.
+    /// Whether the comment is alone on its line.
     pub(super) is_alone: bool,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Comment {
 struct Frame {
     /// Whether the next node is a key; `None` in a sequence.
     awaits_key: Option<bool>,
-    /// Whose keys are recorded.
+    /// Which list of the outline gets the keys of this collection, if any.
     noted: Noted,
 }
 

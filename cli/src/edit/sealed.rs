@@ -8,11 +8,11 @@ use crate::output::Hint;
 /// Seals Secrets with a key and the choices of the command line.
 pub struct Sealer<'k> {
     pub key: &'k PublicKey,
-    /// Scope of the flags. It is used instead of the Secret's own annotations.
+    /// The scope that a flag sets. It is used instead of the scope in the Secret's annotations.
     pub scope: Option<Scope>,
     /// Namespace for Secrets without one.
     pub namespace: Option<String>,
-    /// Whether the user named the namespace, so that another one in a Secret is a mistake.
+    /// Whether the user named the namespace. Then a Secret with another namespace is a mistake.
     pub is_namespace_asked_for: bool,
     /// Whether a Secret without values is sealed.
     pub allow_empty: bool,
@@ -24,7 +24,7 @@ impl Sealer<'_> {
         if secret.data.is_empty() && !self.allow_empty {
             return Err(Hint::error(
                 format!("{}: it has no data", secret.place()),
-                "add values under data or stringData, or seal it as it is with --allow-empty-data",
+                "add values under data or stringData, or seal the Secret without values with --allow-empty-data",
             ));
         }
         super::typed::check(secret)?;
@@ -106,7 +106,7 @@ pub fn own_scope(metadata: &Map<String, Value>) -> Scope {
     Scope::from_annotations(|key| annotations?.get(key)?.as_str())
 }
 
-/// Sets the annotations for this scope, and removes those for others.
+/// Sets the annotations for this scope, and removes those for other scopes.
 fn set_scope(metadata: &mut Map<String, Value>, scope: Scope) {
     if own_scope(metadata) == scope {
         return;

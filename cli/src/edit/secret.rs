@@ -27,7 +27,7 @@ const SERVER_FIELDS: &[&str] = &[
     "uid",
 ];
 
-/// Requires padding and ignores the unused bits of the last character, as Go's decoder does.
+/// Base64 that requires padding and ignores the unused bits of the last character, as Go's decoder does.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -49,12 +49,12 @@ pub struct PlainSecret {
 }
 
 impl PlainSecret {
-    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does. `node` is its place in a
-    /// document that begins at line `first_line` of the file.
+    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does. `node` is the Secret's node
+    /// in a document that begins at line `first_line` of the file.
     ///
     /// # Errors
-    /// All mistakes: a value is not base64 or not text, a key has characters that a Secret cannot have, a Secret has no
-    /// such field. They name keys, not values.
+    /// All mistakes: a value is not base64 or not text, a key has characters that are not allowed, a field is not one
+    /// of a Secret. The errors name keys, not values.
     pub fn take(manifest: Manifest, node: Option<&Node>, first_line: u32) -> Result<Self, Vec<anyhow::Error>> {
         let Manifest { id, mut body, origin, .. } = manifest;
         let mut secret = Self {
@@ -138,13 +138,13 @@ impl PlainSecret {
     }
 }
 
-/// The fields of a Secret. SOPS adds one, and a Secret that it encrypted is not sealed.
+/// The fields of a Secret. The field `sops` is not in the list, because a Secret that SOPS encrypted is not sealed.
 const FIELDS: [&str; 7] = ["apiVersion", "kind", "metadata", "type", "immutable", "data", "stringData"];
 
-/// A value under a field that a Secret does not have would be lost, and the API server refuses such a field.
+/// Refuses fields that a Secret does not have. The values in such a field would be lost.
 fn check_fields(body: &Map<String, Value>, mistakes: &mut Mistakes) {
     for field in body.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
-        // The name may be a value in the wrong place.
+        // What looks like a field may be a value in the wrong place, which a message must not show.
         let name = if is_field_name(field) { field } else { "one of its fields" };
         let hint = match nearest(field, &FIELDS) {
             Some(meant) => format!("{meant} is probably meant"),
@@ -172,7 +172,7 @@ fn check_words(body: &Map<String, Value>, node: Option<&Node>, mistakes: &mut Mi
     for field in ["data", "stringData"] {
         let Some(Value::Object(values)) = body.get(field) else { continue };
         let written = node.and_then(|node| node.get(field)).map(Node::entries).unwrap_or_default();
-        // Without merge keys, and without keys that are written elsewhere.
+        // Merge keys are left out, and keys that are aliases.
         let words = written.iter().map(|(word, ..)| word).filter(|word| !matches!(word.as_str(), "" | "<<"));
         for word in words.filter(|word| !values.contains_key(*word)) {
             let error =
@@ -182,7 +182,7 @@ fn check_words(body: &Map<String, Value>, node: Option<&Node>, mistakes: &mut Mi
     }
 }
 
-/// The mistakes in a Secret, and in which fields.
+/// The mistakes in a Secret, each with the path of its field.
 #[derive(Default)]
 struct Mistakes(Vec<(Vec<String>, anyhow::Error)>);
 
@@ -248,7 +248,7 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
     ))
 }
 
-/// Keys become file names in a volume.
+/// Checks a key of a Secret. Keys become file names in a volume, so only some characters are allowed.
 pub fn check_key(field: &str, key: &str) -> anyhow::Result<()> {
     let is_valid = (1..=253).contains(&key.len())
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
@@ -257,7 +257,7 @@ pub fn check_key(field: &str, key: &str) -> anyhow::Result<()> {
     if is_valid {
         return Ok(());
     }
-    // The key itself may be a value in the wrong place.
+    // The key may be a value in the wrong place, so the message does not show it.
     Err(Hint::error(
         format!("{field} has a key that a Secret cannot have"),
         "a key has letters, digits, `-`, `_` and `.`, at most 253 characters",
@@ -278,12 +278,12 @@ fn bytes(field: &str, key: &str, value: &mut Value) -> anyhow::Result<SecretByte
     decode_base64(text.as_bytes()).ok_or_else(|| {
         Hint::error(
             format!("{field}.{key} is not base64"),
-            "encode it (base64 -w0), or move it to stringData, which takes plain text",
+            "encode the value (base64 -w0), or move it to stringData, which takes plain text",
         )
     })
 }
 
-/// Standard base64; line breaks inside are ignored, as the API server does.
+/// Decodes standard base64. Line breaks are ignored, as by the API server.
 pub fn decode_base64(text: &[u8]) -> Option<SecretBytes> {
     let mut compact = Zeroizing::new(Vec::with_capacity(text.len()));
     compact.extend(text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')));

@@ -23,7 +23,8 @@ pub enum Kind {
 /// A scalar as it is written.
 #[derive(Clone)]
 pub struct Scalar {
-    /// Its bytes in the document: with its quotes; for a block scalar, from its first character of content.
+    /// The range of its bytes in the document. For a quoted scalar, the quotes are included; for a block scalar, the
+    /// range begins at the first character of content.
     pub range: Range<usize>,
     pub style: ScalarStyle,
     /// Column of the first character.
@@ -39,7 +40,7 @@ struct Frame {
 }
 
 impl Node {
-    /// The tree of a document that the parser of [`manifests`] accepts; `None` for another.
+    /// The tree of a document that the parser of [`manifests`] accepts; `None` for any other document.
     pub fn of(document: &str) -> Option<Self> {
         let skipped = document.len() - document.trim_start_matches('\u{feff}').len();
         let mut frames: Vec<Frame> = Vec::new();
@@ -74,7 +75,7 @@ impl Node {
                 None => root = Some(node),
                 Some(Frame { kind: Kind::Mapping(entries), key, .. }) => match key.take() {
                     Some((key, line)) => entries.push((key, line, node)),
-                    // The key is an alias, so its text is not here.
+                    // The key is an alias, whose text is at the anchor.
                     None => *key = Some((String::new(), node.line)),
                 },
                 Some(Frame { kind: Kind::Sequence(items), .. }) => items.push(node),
@@ -89,7 +90,7 @@ impl Node {
         self.entries().iter().find(|(name, ..)| name == key).map(|(.., node)| node)
     }
 
-    /// Line of a key; if there is none, of the mapping itself.
+    /// The line of a key; if there is no such key, the line of the mapping itself.
     pub fn line_of(&self, key: &str) -> u32 {
         self.entries().iter().find(|(name, ..)| name == key).map_or(self.line, |(_, line, _)| *line)
     }

@@ -1,4 +1,4 @@
-//! Values that have a meaning for the type of a Secret. Wrong ones would fail only later, in the cluster.
+//! Values that have a meaning for the type of a Secret. Wrong values would cause a failure only later, in the cluster.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const KEY: &str = "tls.key";
 pub fn check(secret: &PlainSecret) -> anyhow::Result<()> {
     let value = |key: &str| secret.data.get(key).map(sealing::SecretBytes::expose);
     let checked = match secret.secret_type.as_deref() {
-        // If one of them is missing, the API server reports that.
+        // If the certificate or the key is missing, the API server reports that.
         Some("kubernetes.io/tls") => match (value(CERTIFICATE), value(KEY)) {
             (Some(certificate), Some(key)) if !certificate.is_empty() && !key.is_empty() => pair(certificate, key),
             _ => Ok(()),
@@ -64,7 +64,7 @@ fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// The hosts are not secret. Everything else is skipped and not copied.
+/// The hosts of registries. Only they are read, because they are not secret; everything else is skipped and not copied.
 #[expect(clippy::zero_sized_map_values, reason = "serde cannot read the keys of a map into a set")]
 #[derive(Deserialize)]
 struct Registries {

@@ -1,5 +1,5 @@
-//! Signals that end the program wait while a file is written. So no half of a file stays behind, which may have values
-//! in plain text.
+//! Delays signals that end the program while a file is being written. So no half-written file stays behind, which may
+//! have values in plain text.
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
@@ -42,7 +42,7 @@ impl Signals {
     fn handle() -> Self {
         let (ends, came) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
         for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)) {
-            // Where signals cannot be handled, they end the program as without this.
+            // If a signal cannot be handled, it ends the program at once.
             let noted = flag::register_usize(signal, Arc::clone(&came), usize::try_from(signal).unwrap_or_default());
             if noted.is_ok() {
                 let _ = flag::register_conditional_default(signal, Arc::clone(&ends));

@@ -14,7 +14,7 @@ use super::tree::{Kind, Node, Scalar};
 pub struct SealedText<'a> {
     text: &'a str,
     documents: Vec<Document<'a>>,
-    /// By the index of the document; only for documents with SealedSecrets.
+    /// The trees of the documents with SealedSecrets, by the index of the document.
     trees: BTreeMap<usize, Node>,
     pub sealed: Vec<SealedObject>,
     /// Documents that cannot be read and name the kind SealedSecret.
@@ -26,7 +26,7 @@ pub struct SealedObject {
     pub manifest: Manifest,
     /// Index of its document.
     document: usize,
-    /// Index in its list; `None` if it is not in a list.
+    /// Index of the object in its list; `None` if it is not in a list.
     item: Option<usize>,
     pub values: Vec<ValueInText>,
 }
@@ -38,7 +38,7 @@ pub struct ValueInText {
     pub value: String,
     /// Line in the text, from 1.
     pub line: u32,
-    /// `None` if it is written through an alias or a merge.
+    /// Where the value is written; `None` if it comes from an alias or a merge.
     place: Option<Scalar>,
 }
 
@@ -103,7 +103,8 @@ impl<'a> SealedText<'a> {
         };
         let spec = manifest.body.get("spec").and_then(Value::as_object);
         let encrypted = spec.and_then(|spec| spec.get("encryptedData")?.as_object()).into_iter().flatten();
-        // By position, because a key such as `y` has another text in the object (`true`) than in the file.
+        // Values are matched by position, because a key such as `y` has another text in the object (`true`) than in
+        // the file.
         let count = spec.and_then(|spec| spec.get("encryptedData")?.as_object()).map_or(0, Map::len);
         let entries = data_node.map(Node::entries).filter(|entries| entries.len() == count);
         let values = encrypted.enumerate().filter_map(|(index, (key, text))| {
@@ -118,7 +119,8 @@ impl<'a> SealedText<'a> {
         self.sealed.push(SealedObject { manifest, document, item, values });
     }
 
-    /// Line of a key of a SealedSecret; if it does not exist, of the last key on the path to it that does.
+    /// The line of the key at this path of a SealedSecret; if the key does not exist, the line of the last key of the
+    /// path that exists.
     pub fn line(&self, object: &SealedObject, path: &[&str]) -> u32 {
         let tree = self.trees.get(&object.document);
         let node = match object.item {
@@ -132,8 +134,8 @@ impl<'a> SealedText<'a> {
     }
 
     /// The text with these values instead of the old ones. Also returns the indices of replacements that are not
-    /// possible, because the value is written through an alias, or because it is used elsewhere, too. These are left
-    /// out.
+    /// possible, because the value is written through an alias, or because it is used elsewhere, too. Such
+    /// replacements are not made.
     pub fn replace(&self, replacements: &[Replacement]) -> (String, Vec<usize>) {
         let mut text = String::with_capacity(self.text.len());
         let mut refused = Vec::new();
@@ -149,8 +151,8 @@ impl<'a> SealedText<'a> {
             } else if self.says(document, &edited, replacements, &placed) {
                 text.push_str(&edited);
             } else {
-                // One of the replacements changes more than its value. So they are tried one by one, and only the good ones
-                // are kept.
+                // One of the replacements changes more than its value. So the replacements are tried one by one, and
+                // only those that change nothing else are kept.
                 let mut kept: Vec<usize> = Vec::new();
                 for at in placed {
                     kept.push(at);
@@ -207,7 +209,7 @@ impl<'a> SealedText<'a> {
             ) else {
                 return false;
             };
-            // Line breaks in a block do not matter in base64.
+            // Line breaks in a block scalar do not matter, because they are ignored in base64.
             if found.as_str().is_none_or(|text| text.replace(['\r', '\n'], "") != replacement.text) {
                 return false;
             }
@@ -218,7 +220,7 @@ impl<'a> SealedText<'a> {
 }
 
 impl SealedObject {
-    /// The scope that its values are sealed for.
+    /// The scope that the values of the SealedSecret are sealed for.
     pub fn scope(&self) -> Scope {
         self.manifest.body.get("metadata").and_then(Value::as_object).map(own_scope).unwrap_or_default()
     }
@@ -230,7 +232,7 @@ impl SealedObject {
         format!("SealedSecret {namespace}{}", id.name)
     }
 
-    /// Its annotations.
+    /// The annotations of the SealedSecret.
     pub fn annotations(&self) -> Option<&Value> {
         self.manifest.body.get("metadata")?.get("annotations")
     }
@@ -243,7 +245,8 @@ impl ValueInText {
     }
 }
 
-/// Whether a text that is not a valid manifest may have been meant as an object of a kind: a template, or broken YAML.
+/// Whether a text that is not a valid manifest (a template, or broken YAML) may have been meant as an object of this
+/// kind.
 pub fn names_kind(text: &str, kind: &str) -> bool {
     text.lines().any(|line| {
         let line = line.trim_start_matches([' ', '\t', '-', '{', '"', '\'', ',']);

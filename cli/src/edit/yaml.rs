@@ -1,4 +1,4 @@
-//! YAML documents: which parts of the source's layout and comments a SealedSecret keeps.
+//! Writes YAML documents, and decides which parts of the source's layout and comments a SealedSecret keeps.
 //!
 //! Comments before and after the object stay, and so do those of its `metadata`, which is copied line by line. Comments
 //! above and among the values are left out, because a value that was commented out is still a secret. The result is
@@ -28,7 +28,7 @@ pub(super) fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<W
     Ok(Written { text: write_framed(source, body)?, comments_left_out: 0 })
 }
 
-/// The body, after everything that precedes the first character of content in the source.
+/// The body, written after everything that precedes the first character of content in the source.
 pub(super) fn write_framed(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     let lf = source.replace("\r\n", "\n");
     let before: String = lf.split_inclusive('\n').take_while(|line| is_blank(line)).collect();
@@ -80,7 +80,7 @@ fn with_line_ends_of(source: &str, text: String) -> String {
     if source.contains("\r\n") { text.replace('\n', "\r\n") } else { text }
 }
 
-/// Markers, directives, comments and blank lines.
+/// Whether a line is a document marker, a directive, a comment or blank.
 fn is_blank(line: &str) -> bool {
     let line = line.trim_start_matches('\u{feff}').trim_end();
     let is_marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.trim_start().starts_with('#'));
@@ -105,7 +105,7 @@ impl<'a> Layout<'a> {
         Self { lines: source.split_inclusive('\n').collect(), outline }
     }
 
-    /// The document; `None` if the source cannot be kept in this way.
+    /// The whole document; `None` if the layout of the source cannot be kept in this way.
     fn write(&self, body: &Map<String, Value>, keeps: Keeps) -> anyhow::Result<Option<String>> {
         let (Some(first), Some(Value::Object(spec))) = (self.outline.keys.first(), body.get("spec")) else {
             return Ok(None);
@@ -136,7 +136,7 @@ impl<'a> Layout<'a> {
         Ok(Some(text))
     }
 
-    /// The lines of the object's own metadata, and those of the template, which are indented by six.
+    /// The lines of the object's own metadata, and those of the template's metadata, which are indented by six columns.
     fn metadata(&self, body: &Map<String, Value>, keeps: Keeps) -> anyhow::Result<Option<(String, String)>> {
         let Some(region) = self.region("metadata") else {
             return Ok(None);
@@ -216,7 +216,8 @@ impl<'a> Layout<'a> {
         self.above(line, |comment| comment.is_alone)
     }
 
-    /// Where a key begins, including unindented comments above it. All comments above values belong to the values.
+    /// Where a key begins, including unindented comments above it. Comments above `data` and `stringData` belong to
+    /// the values, however they are indented.
     fn start_of(&self, key: &Key) -> usize {
         if is_values(key) { self.with_comments_above(key.line) } else { self.margin_comments_above(key.line) }
     }

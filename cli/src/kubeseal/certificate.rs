@@ -41,7 +41,8 @@ async fn find(flags: &Flags, is_pinned: bool) -> anyhow::Result<Vec<u8>> {
             // kubeseal prints nothing, and scripts get the same output. Only a person at a terminal is warned.
             if downloaded.came_over_http && !is_pinned && std::io::stderr().is_terminal() {
                 warn(format_args!(
-                    "the certificate came over plain http:// and may be anybody's: use https://, or name its fingerprint \
+                    "the certificate came over plain http://, so anybody on the way may have replaced it: use \
+                    https://, or name its fingerprint \
                      in ${FINGERPRINT}"
                 ));
             }
@@ -58,7 +59,7 @@ async fn find(flags: &Flags, is_pinned: bool) -> anyhow::Result<Vec<u8>> {
 /// The key of the first certificate of a PEM text.
 ///
 /// # Errors
-/// There is none, or it has expired.
+/// There is no certificate, or it has expired.
 pub(super) fn key(pem: &[u8]) -> anyhow::Result<PublicKey> {
     let certificate = match Certificate::from_pem(pem) {
         Ok(certificate) => certificate,

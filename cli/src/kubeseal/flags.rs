@@ -39,7 +39,7 @@ impl Flags {
         for flag in FLAGS.iter().filter(|flag| !flag.is_for_logs) {
             let name = format!("SEALED_SECRETS_{}", flag.name.to_ascii_uppercase().replace('-', "_"));
             if let Some(value) = environment(&name) {
-                // As in kubeseal, a value that does not fit is ignored.
+                // As in kubeseal, a value in the environment that is not valid for its flag is ignored.
                 let _ = flags.set(flag, &value);
             }
         }
@@ -96,7 +96,7 @@ impl Flags {
         self.set(flag, &value)
     }
 
-    /// One or several letters. The last one may be followed by its value.
+    /// Reads one or several flags that are given by their letters. The last letter may be followed by its value.
     fn read_shorts(&mut self, shorts: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Stop> {
         let mut left = shorts;
         while let Some(letter) = left.chars().next() {
@@ -107,7 +107,7 @@ impl Flags {
                     _ => Stop::Wrong(format!("unknown shorthand flag: {letter:?} in -{left}")),
                 });
             };
-            // No flag with a letter is a switch, so each takes the text that follows.
+            // No flag that has a letter is a switch, so each takes the text that follows.
             let value = match after.strip_prefix('=').filter(|value| !value.is_empty()) {
                 Some(value) => value.to_owned(),
                 None if !after.is_empty() => after.to_owned(),

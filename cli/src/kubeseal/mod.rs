@@ -32,7 +32,7 @@ use crate::output::{Hint, is_broken_pipe, note, note_lines, one_line, print_raw,
 /// The name that makes `gitseal` behave as kubeseal.
 pub const NAME: &str = "kubeseal";
 
-/// The release of Sealed Secrets whose kubeseal this is compatible with. Scripts compare it.
+/// The release of Sealed Secrets whose kubeseal this is compatible with. Scripts compare this version.
 const VERSION: &str = "0.36.6";
 
 const API_VERSION: &str = "bitnami.com/v1alpha1";
@@ -68,7 +68,11 @@ pub async fn run(arguments: Vec<String>) -> ExitCode {
 impl KubesealArgs {
     /// Global flags before the subcommand would be lost, because kubeseal has its own flags.
     pub fn refuse() -> anyhow::Error {
-        Hint::error("flags cannot be given before kubeseal", "put them after it: gitseal kubeseal --context NAME …")
+        Hint::error(
+            "flags cannot be given before kubeseal",
+            "put them after the word kubeseal: gitseal kubeseal \
+            --context NAME …",
+        )
     }
 }
 
@@ -77,7 +81,7 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without colour, because scripts look for this prefix.
+            // The message has no colour, because scripts look for this prefix.
             note_lines(format_args!("error: {}", one_line(&error)));
             ExitCode::FAILURE
         }
@@ -211,7 +215,8 @@ impl<'f> Run<'f> {
             [file] => read::bytes(Some(file.split_once('=').map_or(file, |(_, file)| file)))?,
             _ => bail!("must provide only one --from-file when encrypting a single item with --raw"),
         };
-        // Its key is chosen later. This is possible only in a format that does not bind the key.
+        // The key of the value in the SealedSecret is chosen later. This is possible only because the format does not
+        // bind a value to its key.
         Ok(sealing::seal(key, scope.binding(&namespace, name, ""), &value)?)
     }
 

@@ -18,7 +18,7 @@ pub(super) enum Format {
 
 impl Format {
     /// # Errors
-    /// kubeseal knows no such format.
+    /// kubeseal has no such format.
     pub(super) fn of(name: &str) -> anyhow::Result<Self> {
         match name.to_lowercase().as_str() {
             "" | "json" => Ok(Self::Json),
@@ -44,7 +44,7 @@ impl Format {
     }
 }
 
-/// JSON text that goes to the end of a string, which may be one that is wiped.
+/// A writer that appends JSON text to a string. The string may be one that is wiped.
 struct Appended<'a>(&'a mut String);
 
 impl Write for Appended<'_> {

@@ -31,8 +31,8 @@ pub(super) fn bytes(file: Option<&str>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 /// The objects of a text, in order.
 ///
 /// # Errors
-/// There are none, or one of them cannot be read. kubeseal skips what it cannot read if there is something else; here
-/// it is an error.
+/// There are no objects, or one of them cannot be read. kubeseal skips an object that it cannot read if there is
+/// another one; for gitseal this is an error.
 pub(super) fn objects(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<Body>> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         bail!(NOTHING);

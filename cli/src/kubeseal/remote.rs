@@ -45,7 +45,7 @@ pub(super) async fn re_encrypt(flags: &Flags, input: &str, bytes: &[u8], format:
     Ok(text)
 }
 
-/// kubeseal does not check the kind; the controller does.
+/// The SealedSecrets of an input. As in kubeseal, the kind is not checked here, because the controller checks it.
 fn sealed_secrets(input: &str, bytes: &[u8]) -> anyhow::Result<Vec<Map<String, Value>>> {
     let objects = read::objects(input, bytes)?;
     objects.into_iter().map(|mut body| Ok(shape::sealed_secret(std::mem::take(&mut body.0))?)).collect()

@@ -62,7 +62,7 @@ impl Sealing<'_> {
         read::objects(input, bytes)?.into_iter().map(|body| self.seal(Plain::read(body)?)).collect()
     }
 
-    /// kubeseal does not check the kind: an object with values is a Secret.
+    /// Seals a Secret. As in kubeseal, the kind is not checked: an object with values counts as a Secret.
     fn seal(&self, secret: Plain) -> anyhow::Result<Map<String, Value>> {
         let Plain { mut body, data } = secret;
         if data.is_empty() && !self.allow_empty {
@@ -132,7 +132,7 @@ impl Plain {
             match shape::take(&mut body.0, field) {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(values)) => {
-                    // Wiped when it is dropped, also if a value is refused.
+                    // The values are wiped when they are dropped, also if a value is refused.
                     for (key, value) in &mut Body(values).0 {
                         let read = plaintext(field, key, value);
                         edit::wipe(value);
@@ -210,7 +210,7 @@ fn set(metadata: &mut Map<String, Value>, field: &str, value: &str) {
     metadata.insert(field.to_owned(), value.into());
 }
 
-/// Sets the annotations for this scope, and removes those for others.
+/// Sets the annotations for this scope, and removes those for other scopes.
 fn set_scope(metadata: &mut Map<String, Value>, scope: Scope) {
     let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
     if let Value::Object(annotations) = annotations {

@@ -1,8 +1,8 @@
 //! Styles for text that cannot be forged in names and messages.
 //!
 //! A styled text is combined with texts of others before it is printed. If a style were a terminal command from the
-//! start, it could not be distinguished from a command in such a text. So it is a mark with a random number for every
-//! process, and it is replaced by the command only after everything else was escaped.
+//! start, it could not be distinguished from a command in such a text. So a style is a mark with a random number that
+//! each process chooses. The mark is replaced by the command only after everything else was escaped.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
 use anstyle::AnsiColor;
 use manifests::in_lines;
 
-/// How a text looks: `{style}text{style:#}`, or [`styled`].
+/// How a text looks. It is used as `{style}text{style:#}`, or with [`styled`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Style {
     /// Like normal text.

@@ -31,7 +31,7 @@ fn a_kustomization_that_is_ignored_is_not_rendered() {
         fs::write(folder.path().join(ignore_file), format!("{rule}\n")).unwrap();
         let text = built(folder.path(), "app");
         assert!(text.contains("name: settings"), "{ignore_file}: {text}");
-        // The folder itself, as the current one.
+        // The same folder, given as the current folder.
         assert_eq!(built(&folder.path().join("app"), "."), text);
     }
 }

@@ -93,7 +93,7 @@ fn a_certificate_comes_from_the_controllers_address() {
     server.join().expect("a request");
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty() && stderr(&output).contains("is not the expected certificate"));
-    // Elsewhere, plain HTTP is refused as for --cert.
+    // At an address of another machine, plain HTTP is refused, as for --cert.
     let output = gitseal_in(folder.path(), &["cert", "--controller-url", "http://controller.example"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("is plain http://"), "{}", stderr(&output));

@@ -150,7 +150,7 @@ fn only_a_list_of_whole_sealing_keys_is_restored() {
         refused(&here, &["restore", "keys.age", "-i", "me.txt"], "keys.age holds no");
     }
     encrypt(&here, "keys.age", &recipient, &list(std::slice::from_ref(&good)));
-    // The same for a plain list, and for a list of objects without a kind, as some programs write it.
+    // The same holds for a plain list, and for a list of objects without a kind, as some programs write it.
     here.write("list.json", &list(std::slice::from_ref(&good)));
     let mut bare = good;
     bare.as_object_mut().unwrap().retain(|field, _| !["kind", "apiVersion"].contains(&field.as_str()));
@@ -178,7 +178,7 @@ fn a_backup_is_checked_without_a_cluster() {
     let row = shown.lines().nth(1).unwrap_or_default();
     assert!(row.starts_with("sealed-secrets-keyabcde  active  "), "{shown}");
     assert!(row.ends_with(&format!("  sha256:{}", &fingerprint[..16])), "{shown}");
-    assert!(said.contains("it is not known whether a key of the cluster is missing from it"), "{said}");
+    assert!(said.contains("it is not known whether a key of the cluster is missing from the backup"), "{said}");
     encrypt(&here, "bad.age", &recipient, &list(&[good, bad]));
     let output = check("bad.age");
     let said = stderr(&output);

@@ -69,7 +69,7 @@ fn everything_that_syncs_apply_is_checked() {
         stderr(&output)
     );
 
-    // A mistake in the base is told once, in the file of the base, although two overlays use it.
+    // A mistake in the base is reported once, in the file of the base, although two overlays use it.
     write(root, "apps/base/web.yaml", &DEPLOYMENT.replace("replicas", "replica"));
     let mistake = "apps/base/web.yaml:1 unknown-field spec.replica: the kind has no such field; did you mean replicas?";
     assert_eq!(problems(root, &[]), (Some(1), vec![mistake.to_owned()]));
@@ -88,7 +88,8 @@ fn everything_that_syncs_apply_is_checked() {
     assert_eq!(problems(root, &["clusters/staging"]), (Some(0), vec![]));
     fs::remove_file(root.join("charts/cache/templates/old.yaml")).unwrap();
 
-    // What the controller refuses; a Sync with a mistake; a folder that cannot be rendered.
+    // Three problems: an object that the controller refuses, a Sync with a mistake, and a folder that cannot be
+    // rendered.
     write(
         root,
         "apps/plain/secret.yaml",
@@ -135,7 +136,7 @@ fn each_version_has_its_own_kinds_and_templates() {
     assert_eq!((output.status.code(), String::from_utf8(output.stdout.clone()).unwrap()), (Some(1), expected));
     let older = gitseal_in(root, &["lint", "--kubernetes", "1.36"]);
     assert_eq!(older.status.code(), Some(0), "a warning is no error: {}", stderr(&older));
-    // Templates see the version.
+    // Templates see the version of Kubernetes that is checked.
     let template = "{{ if eq .Capabilities.KubeVersion.Minor \"36\" }}{{ fail \"not on 1.36\" }}{{ end }}\n";
     write(root, "charts/cache/templates/fail.yaml", template);
     let (_, found) = problems(root, &["--kubernetes", "1.35,1.36"]);
@@ -163,7 +164,7 @@ fn definitions_in_the_repository_check_their_kinds() {
     let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.org}\nspec: \
         {group: example.org, scope: Namespaced, names: {kind: Widget, plural: widgets}, versions: [{name: v1, served: true, storage: \
         true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}}}}}}}]}\n";
-    // Anywhere in the repository, also in a folder that no Sync applies.
+    // A definition may be anywhere in the repository, also in a folder that no Sync applies.
     write(root, "infrastructure/crds.yaml", definition);
     let wrong = "apps/plain/widget.yaml:1 wrong-value spec.size: the field must be a whole number, and is a text; write it without \
         quotes";
@@ -222,7 +223,7 @@ fn golden_files_show_what_a_change_does_to_each_sync() {
     assert!(text.contains("-  replicas: 1") && text.contains("+  replicas: 2"), "{text}");
     assert!(text.contains("staging/shop.web.yaml") && text.contains("production/shop.web.yaml"), "{text}");
     assert!(!text.contains("cache"), "{text}");
-    // A part of the repository.
+    // `gitseal test` can be run for a part of the repository.
     let part = gitseal_in(root, &["test", "clusters/staging", "--update"]);
     assert!(stderr(&part).contains("1 Sync in"), "{}", stderr(&part));
     assert!(golden("clusters/staging/shop.web.yaml").contains("replicas: 2"));

@@ -112,7 +112,7 @@ fn what_is_sealed_stays_as_it_is_and_needs_no_certificate() {
     let before = modified();
     let output = here.run(&["seal", "apps", "--cert", "missing.pem"]);
     assert_eq!(stdout(&output), "");
-    assert_eq!(stderr(&output), "nothing to seal (1 sealed before)\n");
+    assert_eq!(stderr(&output), "nothing to seal (1 SealedSecret found)\n");
     assert_eq!((here.read("apps/all.yaml"), modified()), (sealed, before));
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
         let why = ready.map(|ready| format!(": {}", ready.message)).unwrap_or_default();
         return Err(Hint::error(
             format!("Sync {namespace}/{} is not Ready{why}", sync.name_any()),
-            "finish when it is Ready; until then, `helm` still knows the release",
+            "run --finish again when the Sync is Ready; until then, `helm` still knows the release",
         ));
     }
     let release = release::deployed(&revisions, name)?;
@@ -47,7 +47,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     drop(release);
     for id in &left {
         output::warn(format_args!(
-            "Sync {namespace}/{} does not have {id}; if it is in the cluster, nobody manages it afterwards",
+            "Sync {namespace}/{} does not have {id}; if this object is in the cluster, nothing manages it afterwards",
             sync.name_any()
         ));
     }
@@ -56,7 +56,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
         return Ok(());
     }
     let api: Api<Secret> = Api::namespaced(client, &namespace);
-    // Oldest first: if this is interrupted, Helm still shows the newest one.
+    // The oldest revision is deleted first: after an interruption, Helm still shows the newest one.
     for revision in revisions.iter().rev() {
         let secret = revision.name_any();
         match api.delete(&secret, &DeleteParams::default()).await {

@@ -48,7 +48,7 @@ pub(super) struct HelmArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "finish")]
     repository: Option<String>,
 
-    /// File of the repository for the sealed values. It must not exist
+    /// File of the repository for the sealed values. The file must not exist yet
     #[arg(long, value_name = "FILE", conflicts_with = "finish")]
     seal: Option<PathBuf>,
 

@@ -25,7 +25,7 @@ pub(super) struct Release {
     pub(super) revision: u64,
     /// Name and version of the chart.
     pub(super) chart: String,
-    /// The values that were given when it was installed.
+    /// The values that were given when the release was installed.
     pub(super) values: Value,
     /// Its objects, without hooks.
     pub(super) objects: Vec<Manifest>,
@@ -61,13 +61,14 @@ struct ChartMetadata {
     version: String,
 }
 
-/// How large a release may be. Kubernetes limits its Secret to 1 MiB, compressed.
+/// How large an unpacked release may be. A compressed release is at most 1 MiB, because Kubernetes limits its Secret
+/// to this size.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The Secrets of all revisions of a release, newest first.
 ///
 /// # Errors
-/// They cannot be read, or there are none.
+/// The Secrets cannot be read, or there are none.
 pub(super) async fn revisions(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Vec<Secret>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let wanted = ListParams::default().labels(&format!("owner=helm,name={name}"));
@@ -91,18 +92,18 @@ fn number(secret: &Secret) -> u64 {
 /// The revision that is installed.
 ///
 /// # Errors
-/// No revision is, or it is not stored as Helm does.
+/// No revision is installed, or its Secret does not have the form that Helm writes.
 pub(super) fn deployed(revisions: &[Secret], name: &str) -> anyhow::Result<Release> {
     let status = |secret: &&Secret| secret.labels().get("status").map(String::as_str) == Some("deployed");
     let Some(secret) = revisions.iter().find(status) else {
         return Err(Hint::error(
             format!("no revision of the release {name} has the status deployed"),
-            "see `helm history`; finish or roll back what is pending, then try again",
+            "`helm history` shows the revisions; finish or roll back a pending one, and try again",
         ));
     };
     let stored = secret.data.as_ref().and_then(|data| data.get("release"));
     let stored = stored.with_context(|| format!("the Secret {} has no key release", secret.name_any()))?;
-    // An error of the parser could quote a value.
+    // The error of the parser is dropped, because it could quote a value.
     read(&stored.0).ok_or_else(|| anyhow!("the Secret {} is not a release as Helm stores it", secret.name_any()))
 }
 

@@ -76,7 +76,7 @@ impl Split {
         plain
     }
 
-    /// The value if it is plain.
+    /// The plain part of the value, if there is one. Secret parts are noted in `self`.
     fn value(&mut self, value: &Value, path: &str, name: &str, texts: &Texts<'_>, in_list: bool) -> Option<Value> {
         match value {
             Value::Object(fields) => {
@@ -135,12 +135,12 @@ impl Split {
     }
 }
 
-/// A name in a path for `helm --set`.
+/// A name, escaped for a path of `helm --set`.
 fn escaped(name: &str) -> String {
     name.replace('\\', "\\\\").replace('.', "\\.")
 }
 
-/// The shortest text that counts if it is only a part of a value of a Secret: shorter ones are there by chance.
+/// The shortest text that counts if it is only a part of a value of a Secret: a shorter text may be there by chance.
 const SHORTEST_PART: usize = 6;
 
 /// The texts of a release's objects.

@@ -83,7 +83,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     let rendered = folder::read_sharing(path, &sync, capabilities, Arc::new(folder::renderer()));
     let rendered = rendered.context("the Sync cannot render the chart")?.manifests;
     if let Err(error) = guard(&sync, &rendered) {
-        output::warn(format_args!("the controller refuses this: {}", in_one_line(&error.to_string())));
+        output::warn(format_args!("the controller refuses this Sync: {}", in_one_line(&error.to_string())));
     }
     compare(&sync, &release, &rendered);
     Ok(())
@@ -96,7 +96,7 @@ async fn only_repository(client: &Client, namespace: &str) -> anyhow::Result<Str
     match found.as_slice() {
         [only] => Ok(only.name_any()),
         all => Err(Hint::wrong_usage(
-            format!("the namespace {namespace} has {}", counted(all.len(), "Repository")),
+            format!("the namespace {namespace} has {} Repositories", all.len()),
             "name the Repository of the Sync with --repository",
         )),
     }
@@ -150,7 +150,7 @@ async fn seal(
     Ok((inside, keys))
 }
 
-/// Says how what the Sync applies differs from what the release has.
+/// Prints the differences between the objects that the Sync applies and those of the release.
 fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
     let is_hook = |object: &&Manifest| {
         object.body.get("metadata").is_some_and(|metadata| !metadata["annotations"]["helm.sh/hook"].is_null())

@@ -38,8 +38,8 @@ pub(super) struct ChartArgs {
     #[arg(long, value_name = "KEY=JSON")]
     set_json: Vec<String>,
 
-    /// Sealed value from a SealedSecret of the repository, for example `auth.password=secrets/db.yaml:password`. Without :KEY,
-    /// all its values are set below NAME
+    /// Sealed value from a SealedSecret of the repository, for example `auth.password=secrets/db.yaml:password`.
+    /// Without :KEY, all values of the SealedSecret are set below NAME
     #[arg(long, value_name = "NAME=FILE[:KEY]")]
     set_sealed: Vec<String>,
 
@@ -176,7 +176,7 @@ pub(super) fn is_chart(path: &Path) -> bool {
 pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
     let (root, inside) = match inside.as_str() {
-        // An archive outside of any repository.
+        // The chart is an archive outside of any repository.
         "" if root.is_file() => (
             root.parent().unwrap_or(&root).to_owned(),
             root.file_name().unwrap_or_default().to_string_lossy().into_owned(),

@@ -74,7 +74,7 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
     } else {
         (folder::read(&args.path)?.manifests, None)
     };
-    // The folder has no Sync here, so this reports only what is refused for every Sync.
+    // The folder is built without a Sync, so this reports only what is refused for every Sync.
     if let Err(error) = guard(&nobodys("default"), &manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }

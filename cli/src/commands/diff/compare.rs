@@ -28,31 +28,32 @@ use super::{
 /// What applying would do to an object.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It would be created, with these keys of secret or sealed values.
+    /// The object would be created, with these keys of secret or sealed values.
     Created { keys: Vec<String> },
-    /// Nothing.
+    /// Nothing would change.
     Unchanged,
     /// Some fields would change.
     Changed {
-        /// Unified difference of the two as YAML, without secret and sealed values; may be empty.
+        /// Unified difference of the live and the applied object as YAML, without secret and sealed values; may be
+        /// empty.
         diff: String,
         /// Keys of secret and sealed values that would change.
         keys: BTreeMap<String, KeyChange>,
     },
-    /// It would be written again from its SealedSecret. Only the cluster's keys can show whether its values would
-    /// change.
+    /// The Secret would be written again from its SealedSecret. Only the cluster's keys can show whether its values
+    /// would change.
     Unsealed,
-    /// It would be deleted and created again, because this part of it cannot be changed in place.
+    /// The object would be deleted and created again, because this part of it cannot be changed in place.
     Replaced(String),
-    /// It would be deleted.
+    /// The object would be deleted.
     Pruned,
-    /// It would be deleted after somebody confirms the large prune.
+    /// The object would be deleted after somebody confirms the large prune.
     Unconfirmed,
-    /// It would be handed over to this Sync.
+    /// The object would be handed over to this Sync.
     Moved(String),
-    /// It would not be applied and would keep its last version, for this reason.
+    /// The object would not be applied and would keep its last version, for this reason.
     Held(String),
-    /// It left the folder and stays in the cluster, for this reason.
+    /// The object left the folder and stays in the cluster, for this reason.
     Kept(String),
 }
 
@@ -129,7 +130,7 @@ pub async fn compare(
     object: InGit<'_>,
 ) -> anyhow::Result<Outcome> {
     if !found.is_served(object.resource) {
-        // Its CustomResourceDefinition is in the folder.
+        // The cluster does not serve the kind yet, because its CustomResourceDefinition is in the folder.
         return Ok(Outcome::Created { keys: Vec::new() });
     }
     let path = object.resource.path(object.id.namespace.as_deref(), None);
@@ -234,12 +235,12 @@ impl Requests<'_> {
     }
 
     async fn dry_run<T: DeserializeOwned>(&self, body: &Value) -> Result<T, kube::Error> {
-        // With the same field validation as the controller.
+        // The controller uses the same field validation.
         let parameters = PatchParams::apply(FIELD_MANAGER).force().dry_run().validation_strict();
         let request = Request::new(&self.path)
             .patch(&self.object.id.name, &parameters, &Patch::Apply(body))
             .map_err(kube::Error::BuildRequest)?
-            // The API server reads it as YAML.
+            // The API server reads the body as YAML.
             .map(|body| manifests::json_for_yaml(body.into()).to_vec());
         self.client.request(request).await
     }
@@ -254,7 +255,8 @@ impl Requests<'_> {
         self.client.request(request).await
     }
 
-    /// Whether the namespace of the object is in the folder. Then a dry run does not find it yet.
+    /// Whether the namespace of the object is in the folder. Then the namespace may not exist yet, so a dry run in it
+    /// fails.
     fn comes_with_namespace(&self, in_folder: &BTreeSet<ObjectId>) -> bool {
         self.object.id.namespace.as_ref().is_some_and(|namespace| {
             in_folder.contains(&ObjectId {

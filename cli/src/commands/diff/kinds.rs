@@ -44,7 +44,7 @@ pub async fn find(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Fou
 #[derive(Default)]
 pub struct Found {
     pub kinds: Kinds,
-    /// `None` for a kind that the cluster does not serve; a text if it did not say.
+    /// What the cluster said about each kind: `None` if it does not serve the kind. An error if it did not answer.
     answers: HashMap<GroupVersionKind, Result<Option<Arc<Resource>>, String>>,
 }
 
@@ -60,7 +60,8 @@ impl Found {
         self.answers.extend(answers);
     }
 
-    /// Finds the versions in which the cluster serves kinds that it does not serve as the manifests name them.
+    /// For kinds that the cluster does not serve in the version of the manifests, finds the versions in which it
+    /// serves them.
     async fn find_instead(&mut self, client: &Client, unknown: &[&Manifest]) -> anyhow::Result<()> {
         let groups = client.list_api_groups().await.context("cannot ask the cluster which kinds it serves")?;
         let served: Vec<_> = groups.groups.into_iter().flat_map(|group| group.versions).collect();
@@ -84,7 +85,7 @@ impl Found {
     /// How the cluster serves a kind that was requested before, if it does.
     ///
     /// # Errors
-    /// The cluster did not say.
+    /// The cluster did not answer when it was asked for the kind.
     pub fn served(&self, kind: &GroupVersionKind) -> anyhow::Result<Option<Arc<Resource>>> {
         match self.answers.get(kind) {
             Some(Ok(answer)) => Ok(answer.clone()),

@@ -40,12 +40,12 @@ pub struct Live {
 enum Seen {
     There(Box<ObjectMeta>),
     Gone,
-    /// Its metadata cannot be read.
+    /// The metadata of the object cannot be read.
     Unreadable,
 }
 
 impl Live {
-    /// Without any objects read yet.
+    /// The facts before any object was read.
     pub fn new(sync: &Sync, inventory: Inventory, syncs: &Syncs) -> Self {
         let key = ObjectKey::of(sync);
         let mut others: HashMap<ObjectId, Vec<ObjectKey>> = HashMap::new();
@@ -65,7 +65,7 @@ impl Live {
             let seen = match metadata(client, &resource, &id).await {
                 Ok(Some(meta)) => Seen::There(Box::new(meta)),
                 Ok(None) => Seen::Gone,
-                // The comparison of the object says why.
+                // The error is dropped here, because the comparison of the object reports it.
                 Err(_) => Seen::Unreadable,
             };
             (id, seen)
@@ -74,10 +74,10 @@ impl Live {
         self.seen.extend(seen);
     }
 
-    /// Decides which of the other Syncs have these objects, whose metadata were read. Inventories alone do not decide,
-    /// because anybody who may write the status of a Sync can name any object in it. The labels of an object decide. If
-    /// they name none of the Syncs, a Sync that may not write the object does not have it. If the cluster does not say
-    /// what a Sync may write, its inventory is believed.
+    /// Decides which of the other Syncs have these objects, whose metadata were read. Inventories alone do not
+    /// decide, because anybody who may write the status of a Sync can name any object in it. The labels of an object
+    /// decide. If they name none of the Syncs, a Sync that may not write the object does not have it. If the cluster
+    /// does not say what a Sync may write, the inventory of this Sync is believed.
     pub async fn weigh_claims(&mut self, client: &Client, syncs: &Syncs, objects: &[(ObjectId, Arc<Resource>)]) {
         let mut asked = Vec::new();
         for (id, resource) in objects {
@@ -110,7 +110,7 @@ impl Live {
         self.others.retain(|_, claims| !claims.is_empty());
     }
 
-    /// Treats the object as released by the other Sync, which will do so before the object is applied.
+    /// Treats the object as released by the other Sync, which will release it before the object is applied.
     pub fn let_go(&mut self, id: &ObjectId) {
         self.others.remove(id);
     }
@@ -219,7 +219,7 @@ pub struct Syncs {
 }
 
 impl Syncs {
-    /// The Syncs of the cluster; if the user may not list these, those of the namespace.
+    /// The Syncs of the cluster; if the user may not list them, only those of the namespace.
     pub async fn read(client: &Client, namespace: &str) -> anyhow::Result<Self> {
         match Api::<Sync>::all(client.clone()).list(&ListParams::default()).await {
             Ok(list) => return Ok(Self { all: list.items, are_all: true }),

@@ -90,7 +90,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (client, sync, folder) = if let Some(name) = &args.sync {
         let client = global.client().await?;
         let sync = find_sync(&client, global, name).await?;
-        // Other Syncs may render charts, too.
+        // Also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
         let folder = folder::read_for(&args.path, &sync, capabilities)?;
         (client, sync, folder)
@@ -129,7 +129,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         live.weigh_claims(&client, &syncs, &places).await;
         let wanted: Vec<_> = places.into_iter().map(|(id, _)| id).collect();
         for (id, from) in moves::arriving(&sync, &syncs, &folder, &live, &wanted) {
-            output::note(format_args!("{id} left the folder of Sync {from}, which would hand it over to this one"));
+            output::note(format_args!("{id} left the folder of Sync {from}, which would hand it over to this Sync"));
             live.let_go(&id);
         }
         let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder, None)?;
@@ -165,7 +165,6 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(exit_code(&entries))
 }
 
-/// What the templates of charts see of the cluster.
 /// What templates of charts see of the cluster.
 ///
 /// # Errors
@@ -203,14 +202,16 @@ async fn find_sync(client: &Client, global: &Global, name: &str) -> anyhow::Resu
     })
 }
 
-/// If this is not the Sync's own folder, all objects of that folder look as if they had left Git.
+/// Warns if the given folder is not the one that the Sync applies: then all objects of the Sync look as if they had
+/// left Git.
 fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
     if !folder.is_in_repository() || folder.inside == path_of(sync) {
         return;
     }
     let named = |path: &str| if path.is_empty() { "the top folder".to_owned() } else { format!("`{path}`") };
     output::warn(format_args!(
-        "Sync {} applies {} of its repository (spec.path), and you gave {}: this shows what would change if spec.path were that",
+        "Sync {} applies {} of its repository (spec.path), and you gave {}: the diff shows what would change if \
+        spec.path named the folder that you gave",
         ObjectKey::of(sync),
         named(path_of(sync)),
         named(&folder.inside),

@@ -46,7 +46,7 @@ pub fn folders_of_others<'s>(
     })
 }
 
-/// Which of `wanted` would be handed over by another Sync, because they left its folder, and by which one.
+/// The objects of `wanted` that another Sync would hand over, because they left its folder, each with that Sync.
 pub fn arriving(
     sync: &Sync,
     syncs: &Syncs,

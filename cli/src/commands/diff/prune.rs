@@ -21,9 +21,9 @@ use crate::{folder::Folder, output};
 
 /// What would happen to an object that left the folder, if no other Sync wants it.
 enum Look {
-    /// It stays, possibly because of its annotation.
+    /// The object stays. `by_wish` is true if its annotation says so.
     Stays { because: String, by_wish: bool },
-    /// It would be deleted.
+    /// The object would be deleted.
     Goes,
 }
 
@@ -78,8 +78,8 @@ impl Pruning<'_> {
         let applied = applied.map(|count| usize::try_from(count).unwrap_or(0));
         let looks = stream::iter(&plan.left).map(|id| async move { (id, self.look_at(id).await) });
         let mut looks: HashMap<_, _> = looks.buffer_unordered(CONCURRENCY).collect().await;
-        // Objects with the annotation that keeps them are released, and not deleted. Those that were never made need no
-        // confirmation.
+        // Objects with the annotation that keeps them are released, and not deleted. Objects that were never made
+        // need no confirmation.
         let was_applied = |id: &ObjectId| self.inventory.get(id).is_some_and(|known| known.manifest.is_some());
         let stays = |id: &ObjectId| match looks.get(id) {
             Some(Ok(Some(Look::Stays { by_wish, .. }))) => *by_wish,
@@ -103,7 +103,7 @@ impl Pruning<'_> {
                 Ok(Some(Look::Stays { because, .. })) => Ok(Outcome::Kept(because)),
                 Ok(Some(Look::Goes)) if too_many.is_some() => Ok(Outcome::Unconfirmed),
                 Ok(Some(Look::Goes)) => Ok(Outcome::Pruned),
-                Err(error) => Err(error.context("cannot tell whether it would be pruned")),
+                Err(error) => Err(error.context("cannot tell whether the object would be pruned")),
             };
             Some(Entry { id: id.clone(), origin: String::new(), outcome })
         });

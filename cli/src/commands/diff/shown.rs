@@ -68,7 +68,8 @@ impl Comparable for Plain {
         let Self(mut object) = self;
         let mut values = BTreeMap::new();
         if object.get("kind").and_then(Value::as_str) == Some("SealedSecret") {
-            // Sealing the same value twice gives different texts. So only the fact that they differ is shown.
+            // Sealing the same value twice gives different texts. So for sealed values, only the fact that they
+            // differ is shown.
             if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
                 for field in ["encryptedData", "data"] {
                     match spec.remove(field) {

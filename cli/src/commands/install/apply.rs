@@ -31,7 +31,7 @@ const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
 /// How many fields of an object are named.
 const NAMED: usize = 12;
 
-/// Whether there is such a namespace.
+/// Whether the namespace exists.
 pub async fn has_namespace(client: &Client, name: &str) -> anyhow::Result<bool> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     Ok(namespaces.get_opt(name).await.with_context(|| format!("cannot read the namespace {name}"))?.is_some())
@@ -82,8 +82,8 @@ pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
-    let asked =
-        output::confirm("Give them?", "--yes gives these rights without a question").context("nothing was applied")?;
+    let asked = output::confirm("Give these rights?", "--yes gives these rights without a question")
+        .context("nothing was applied")?;
     if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
 }
 
@@ -114,13 +114,13 @@ pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> an
     }))
 }
 
-/// Whether the step gives `edit` the right to create Syncs. This is the last step: before it, a Sync may still be
+/// Whether the step gives `edit` the right to create Syncs. Such a step comes last: before it, a Sync may still be
 /// written with the controller's own rights.
 pub fn widens(step: &Step, choices: &Choices) -> bool {
     step.object.id.name == EDIT_ROLE && step.object.id.kind == "ClusterRole" && choices.people_edit_syncs()
 }
 
-/// The same role without the label that makes it a part of `edit`.
+/// The role of the step, without the label that makes it a part of `edit`.
 fn narrowed(step: &Step) -> Manifest {
     let mut role = step.object.clone();
     if let Some(labels) = role.body.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
@@ -190,8 +190,7 @@ async fn apply_one(client: &Client, object: &Manifest, first: Option<&Value>) ->
     Ok(())
 }
 
-/// Warns if a second controller would unseal the same SealedSecrets. If this cannot be checked, the installation does
-/// not fail.
+/// Warns if a second controller would unseal the same SealedSecrets. It is no error if this cannot be checked.
 pub async fn warn_of_second_controller(client: &Client, choices: &Choices) {
     // In the Sealed Secrets project's manifests and in its Helm chart, the Deployment has the name of the Service.
     let (namespace, name) = (&choices.namespace, &choices.service);

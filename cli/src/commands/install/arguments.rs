@@ -15,22 +15,22 @@ pub fn merge(mut arguments: Vec<String>, ours: Vec<String>) -> Vec<String> {
     arguments
 }
 
-/// Replaces the arguments of the same names by `wanted`, or adds them at the end.
+/// Puts each of the `wanted` arguments in the place of the argument with the same name, or at the end.
 ///
 /// # Errors
-/// One of them is not a flag, or the controller would not start with it.
+/// One of the `wanted` arguments is not a flag, or the controller would not start with it.
 pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()> {
     for argument in wanted {
         if !name(argument).starts_with("--") || name(argument).len() < 3 {
             bail!(Hint::error(
                 format!("{argument:?} is not a flag of the controller"),
-                "write one as --name=value: gitseal install --apply -- --memory-budget=512Mi",
+                "write a flag as --name=value: gitseal install --apply -- --memory-budget=512Mi",
             ));
         }
         match arguments.iter().position(|known| name(known) == name(argument)) {
             Some(place) => {
                 let has_value = arguments[place].contains('=');
-                // The value may be a separate argument.
+                // The value of the replaced flag may be a separate argument.
                 let value = place + 1;
                 if !has_value && arguments.get(value).is_some_and(|value| !value.starts_with('-')) {
                     arguments.remove(value);
@@ -63,7 +63,7 @@ pub fn chosen(arguments: Vec<String>, usual: &[String], is_shared: bool) -> Vec<
             None => all.push(argument),
         }
     }
-    // Others cannot be given again, because `set` refuses them.
+    // Arguments that are not flags are left out, because `set` would refuse them.
     all.retain(|argument| name(argument).starts_with("--") && !usual.contains(argument));
     all.retain(|argument| !is_shared || argument != DEFAULT_ACCOUNT);
     all

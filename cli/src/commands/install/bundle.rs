@@ -1,7 +1,7 @@
 //! The manifests of `deploy/`, changed by the choices of an installation.
 //!
-//! They are changed as text, line by line, so that the printed text keeps the comments. Tests check that the manifests have
-//! the lines that are looked for.
+//! The manifests are changed as text, line by line, so that the printed text keeps the comments. Tests check that the
+//! manifests have the lines that are looked for.
 
 use anyhow::Context;
 use manifests::{Limits, parse};
@@ -146,10 +146,10 @@ fn fill_in(choices: &Choices, text: &str) -> String {
     filled
 }
 
-/// A text as YAML.
+/// A text as a YAML scalar, in quotes if YAML needs them.
 fn plain_or_quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/@+".contains(c);
-    // A colon that is not followed by a space has no meaning.
+    // In YAML, a colon that is not followed by a space has no meaning.
     let is_text =
         text.starts_with(|c: char| c == '-' || c.is_ascii_alphabetic()) && text.len() > 2 && !text.ends_with(':');
     if is_text && text.chars().all(|c| is_plain(c) || c == ':') {

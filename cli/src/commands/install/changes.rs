@@ -33,7 +33,7 @@ fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
         (Value::Array(before), Value::Array(after)) if are_named(before) && are_named(after) => {
             compare_maps(path, &by_name(before), &by_name(after), found);
         }
-        // Rules, subjects, arguments: the items that are removed or added.
+        // For lists without names (rules, subjects, arguments), the items are shown that are removed or added.
         (Value::Array(before), Value::Array(after)) => {
             let gone = before.iter().filter(|item| !after.contains(item)).map(|item| format!("−{}", shown(item)));
             let new = after.iter().filter(|item| !before.contains(item)).map(|item| format!("+{}", shown(item)));

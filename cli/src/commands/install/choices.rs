@@ -30,9 +30,9 @@ pub struct Choices {
 /// What the controller may apply with its own rights. Both fields are false if somebody gives it rights by hand.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tenancy {
-    /// Everything.
+    /// It may apply everything.
     pub cluster_admin: bool,
-    /// Nothing, but it may watch everything.
+    /// It may apply nothing, but may watch everything.
     pub watch: bool,
 }
 
@@ -62,9 +62,9 @@ impl Storage {
 /// How the controllers are replaced.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rollout {
-    /// The old one ends before the new one starts.
+    /// The old controller ends before the new one starts.
     Recreate,
-    /// One after another.
+    /// The controllers are replaced one after another.
     Rolling,
 }
 
@@ -78,7 +78,7 @@ impl Choices {
             None => live.tenancy.unwrap_or(Tenancy::SINGLE_OWNER),
         };
         let replicas = args.replicas.map(i32::from).or_else(|| live.replicas()).unwrap_or(1);
-        // Somebody may have chosen another way by hand for this number of controllers.
+        // Somebody may have chosen another rollout by hand for this number of controllers.
         let rollout = match live.rollout() {
             Some(rollout) if live.replicas() == Some(replicas) => rollout,
             _ if replicas > 1 => Rollout::Rolling,
@@ -146,8 +146,8 @@ impl Choices {
         Err(Hint::error(
             "no image was named, and the controller's image is in no public registry: nothing was applied",
             format!(
-                "build it (deploy/README.md, \"Image\"), push it to a registry that the nodes can pull from, and name it: --image \
-                 registry.example/{0}. If every node has it already: --image {0}",
+                "build the image (deploy/README.md, \"Image\"), push it to a registry that the nodes can pull from, \
+                and name it: --image registry.example/{0}. If every node has the image already, use --image {0}",
                 bundle::image()
             ),
         ))

@@ -22,7 +22,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// Reads this from the cluster, if a first Sync was requested. If the kinds are not served yet, there are no objects.
+    /// Reads from the cluster which of the objects exist, if a first Sync was requested. If the kinds are not served
+    /// yet, there are no objects.
     ///
     /// # Errors
     /// The cluster does not answer, or does not allow it.
@@ -81,7 +82,7 @@ pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
         "https" | "http" if rest.contains(['?', '#']) => {
             return Err(Hint::error(what("a query or fragment has no meaning to Git"), instead));
         }
-        // A controller may be started with --allow-file-urls.
+        // A file:// URL is accepted, because the controller may run with --allow-file-urls.
         "https" | "http" | "file" => {}
         "ssh" | "git+ssh" => return Err(Hint::error(what("Git over SSH is not supported yet"), instead)),
         "" if host.contains(':') => return Err(Hint::error(what("Git over SSH is not supported yet"), instead)),
@@ -100,7 +101,7 @@ pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
         if name.is_some_and(|name| !is_name(name)) {
             return Err(Hint::error(
                 format!("{flag} is not a name for a Kubernetes object: nothing was applied"),
-                "up to 63 lower-case letters, digits and dashes; a letter or digit at both ends",
+                "use up to 63 lower-case letters, digits and dashes, with a letter or digit at both ends",
             ));
         }
     }
@@ -108,7 +109,7 @@ pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
     if args.path.as_ref().is_some_and(leaves) {
         return Err(Hint::error(
             "--path cannot be used: it must name a folder inside of the repository: nothing was applied",
-            "write it relative to the repository's root, for example ./clusters/production",
+            "write the path relative to the repository's root, for example ./clusters/production",
         ));
     }
     Ok(())
@@ -171,7 +172,8 @@ pub fn documents(args: &InstallArgs, global: &Global, choices: &Choices, known: 
         objects.extend(account_with_rights(&namespace, account));
     }
     let mut sync = of("Sync", spec);
-    // When the Sync is deleted, for example by `kubectl delete -f` of the printed text, its objects stay.
+    // With this annotation, the objects stay when the Sync is deleted, for example by `kubectl delete -f` of the
+    // printed text.
     let is_kept = |sync: &Value| sync["metadata"]["annotations"].get(crds::names::PRUNE).cloned();
     if let Some(value) = known.sync.as_ref().map_or_else(|| Some("disabled".into()), is_kept) {
         sync["metadata"]["annotations"] = json!({crds::names::PRUNE: value});
@@ -200,7 +202,7 @@ fn account_with_rights(namespace: &str, name: &str) -> [Value; 4] {
     [
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name)}),
         binding(name, "ClusterRole", "admin"),
-        // The role `admin` does not have this right.
+        // The role `admin` does not include these rights.
         json!({"apiVersion": format!("{RBAC}/v1"), "kind": "Role", "metadata": metadata(&gitseal), "rules": [
             {"apiGroups": ["bitnami.com"], "resources": ["sealedsecrets"], "verbs": verbs},
             {"apiGroups": ["gitseal.dev"], "resources": ["repositories", "syncs"], "verbs": verbs},

@@ -17,7 +17,7 @@ static REFERENCE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&whole).expect("the grammar above is a regular expression")
 });
 
-/// Refuses what no container runtime can pull.
+/// Refuses a reference that no container runtime can pull.
 ///
 /// # Errors
 /// The text is not a valid image reference.

@@ -40,7 +40,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Nothing is installed.
+    /// The state of a cluster in which nothing is installed.
     pub fn nothing(global: &Global) -> Self {
         Self { namespace: global.controller_namespace().to_owned(), ..Self::default() }
     }
@@ -48,7 +48,7 @@ impl Live {
     /// Reads what is installed.
     ///
     /// # Errors
-    /// It cannot be read, or the cluster's controller is in another namespace than the chosen one.
+    /// The installation cannot be read, or the cluster's controller is in another namespace than the chosen one.
     pub async fn read(client: &Client, global: &Global) -> anyhow::Result<Self> {
         Self::find(client, global).await.map_err(|error| match error.downcast_ref::<Hint>() {
             Some(_) => error,
@@ -67,7 +67,7 @@ impl Live {
                         "gitseal is already installed in the namespace {other}, and a cluster can have only one: nothing was changed"
                     ),
                     format!(
-                        "upgrade it there (leave --controller-namespace {chosen} out), or `gitseal uninstall` it first"
+                        "upgrade it there (leave --controller-namespace {chosen} out), or run `gitseal uninstall` first"
                     ),
                 ));
             }
@@ -132,7 +132,7 @@ impl Live {
         self.deployment.is_some() && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
 
-    /// Whether people edit Syncs already, and no controller writes a Sync with its own rights.
+    /// Whether people may edit Syncs already, and no controller writes a Sync with its own rights.
     pub fn is_widened(&self) -> bool {
         self.people_edit_syncs && !self.is_open()
     }
@@ -201,7 +201,7 @@ fn names_the_controller(binding: &ClusterRoleBinding, namespace: &str) -> bool {
     })
 }
 
-/// Whether `gitseal install` made the object. Something of the same name may be somebody else's.
+/// Whether `gitseal install` made the object. An object of the same name may belong to somebody else.
 pub fn is_of_an_installation<K: ResourceExt>(object: &K) -> bool {
     object.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1)
 }
@@ -210,7 +210,8 @@ async fn deployment(client: &Client, namespace: &str) -> kube::Result<Option<Dep
     Api::namespaced(client.clone(), namespace).get_opt(DEPLOYMENT_NAME).await
 }
 
-/// The chosen Service is the one that everybody may reach through the API server's proxy.
+/// The name of the Service that was chosen when gitseal was installed: that in the Role by which everybody may reach
+/// the Service through the API server's proxy.
 fn service_of(role: &Role) -> Option<String> {
     let rules = role.rules.iter().flatten();
     let mut of_services = rules.filter(|rule| rule.resources.iter().flatten().any(|resource| resource == "services"));

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// The limit of the manifests, for a controller with the default arguments.
 pub const USUAL_LIMIT: &str = "1Gi";
-/// How much memory the controller may need in addition to that for its work on repositories.
+/// How much memory the controller may need in addition to the memory for its work on repositories.
 const ABOVE: u64 = 192 << 20;
 
 /// The memory limit that fits these arguments: never less than the usual one.

@@ -34,7 +34,7 @@ use crate::{
 
 /// Print what a cluster needs, or apply it
 ///
-/// With --apply it is applied to the current cluster, and the command waits until
+/// With --apply, the manifests are applied to the current cluster, and the command waits until
 /// the controller runs:
 ///
 ///     gitseal install --apply --image registry.example/gitseal-controller:0.1.0
@@ -70,7 +70,8 @@ pub struct InstallArgs {
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
 
-    /// Do not make the controller cluster-admin: each Sync has the rights of a service account. `=false` undoes it
+    /// Do not make the controller cluster-admin: each Sync has the rights of a service account. --multi-tenant=false
+    /// makes it cluster-admin again
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         hide_possible_values = true)]
     multi_tenant: Option<bool>,
@@ -255,7 +256,10 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
                 choices.service
             ));
         } else if args.image.is_none() {
-            output::warn(format_args!("the image {} is in no public registry: name yours with --image", choices.image));
+            output::warn(format_args!(
+                "the image {} is in no public registry: name the image that you built with --image",
+                choices.image
+            ));
         }
         memory::note(&choices.arguments).into_iter().for_each(output::note);
         output::note("install the kinds first: gitseal install --crds | kubectl apply --server-side -f -");
@@ -281,8 +285,10 @@ async fn what_is_there(args: &InstallArgs, global: &Global) -> anyhow::Result<(L
         Ok(Ok(found)) => return Ok(found),
         Ok(Err(error)) if error.downcast_ref::<output::Hint>().is_some() => return Err(error),
         Ok(Err(error)) => output::one_line(&error),
-        Err(_) => "it does not answer".to_owned(),
+        Err(_) => "the API server does not answer".to_owned(),
     };
-    output::warn(format_args!("the cluster did not say what is installed, so this is a new installation: {why}"));
+    output::warn(format_args!(
+        "the cluster did not say what is installed, so the manifests are those of a new installation: {why}"
+    ));
     Ok((Live::nothing(global), Known::default()))
 }

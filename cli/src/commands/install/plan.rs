@@ -28,7 +28,7 @@ const TRIED_IN: &str = "default";
 pub struct Step {
     pub object: Manifest,
     pub change: Change,
-    /// The object as it is, and as it would be.
+    /// The object as it is in the cluster, and as it would be after the apply.
     pub live: Option<Value>,
     pub after: Value,
     /// Fields that somebody edited and that stay as they are.
@@ -140,7 +140,7 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
     Ok(Step { object, change, live: Some(live), after, edited: set::names(&edited), first })
 }
 
-/// The parameters of the patch that comes first.
+/// The parameters of the merge patch that comes first.
 pub fn by_us() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
 }
@@ -172,7 +172,7 @@ fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
             edited = set::without(&edited, &fields.0);
         }
     }
-    // These are read and decided elsewhere: if they differ, a flag changed them.
+    // These fields are read from the cluster and decided in `choices`: if such a field differs, a flag changed it.
     for path in [
         &["f:spec", "f:replicas"][..],
         &["f:spec", "f:strategy"],
@@ -183,7 +183,7 @@ fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
     ] {
         set::remove(&mut edited, path);
     }
-    // Only fields that we would apply.
+    // Of the edited fields, only those count that our manifest sets.
     let mut rest = Value::Object(ours.clone());
     set::take_out(&mut rest, &edited);
     if rest == Value::Object(ours.clone()) { json!({}) } else { edited }
@@ -231,6 +231,6 @@ async fn may_create(client: &Client, object: &Manifest) -> anyhow::Result<()> {
     let allowed = answer
         .status
         .is_some_and(|status: k8s_openapi::api::authorization::v1::SubjectAccessReviewStatus| status.allowed);
-    anyhow::ensure!(allowed, "you may not create {resource} there");
+    anyhow::ensure!(allowed, "you do not have the right to create {resource}");
     Ok(())
 }

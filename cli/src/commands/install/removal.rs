@@ -51,7 +51,7 @@ impl Removal {
         found
     }
 
-    /// Deletes it. One that is gone already is fine.
+    /// Deletes the object. It is no error if the object is gone already.
     pub async fn carry_out(&self, client: &Client) -> anyhow::Result<()> {
         let params = DeleteParams::background();
         let all = client.clone();

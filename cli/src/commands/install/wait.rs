@@ -26,7 +26,8 @@ use crate::{
 
 /// Waits until the Deployment is rolled out.
 ///
-/// # Errors It takes too long. The error repeats what the Deployment and its Pods say about the cause.
+/// # Errors
+/// The rollout takes too long. The error repeats what the Deployment and its Pods say about the cause.
 pub async fn for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
     output::note(format_args!("waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"));
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
@@ -37,7 +38,8 @@ pub async fn for_controller(client: &Client, namespace: &str, timeout: SignedDur
         return Err(Hint::error(
             format!("the controller was not ready within {}{why}", time::short(timeout)),
             format!(
-                "fix that, and run the command again; for more: kubectl --namespace {namespace} describe pods -l {POD_LABELS}"
+                "fix the cause, and run the command again; for details: kubectl --namespace {namespace} describe \
+                pods -l {POD_LABELS}"
             ),
         ));
     };
@@ -67,7 +69,7 @@ pub async fn for_old_pods(client: &Client, namespace: &str, timeout: SignedDurat
     Ok(None)
 }
 
-/// Why the controller is not ready, as its Deployment and its Pods say it; `None` if they do not.
+/// Why the controller is not ready, as its Deployment and its Pods say it; `None` if they name no cause.
 async fn trouble(client: &Client, namespace: &str) -> Option<String> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let id = ObjectId {

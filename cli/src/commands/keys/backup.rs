@@ -74,7 +74,7 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
     for key in &keys {
         if let Err(error) = key.check(&args.key_prefix) {
             output::warn(format_args!(
-                "{}: {}; it is in the backup anyway",
+                "{}: {}; the key is in the backup anyway",
                 key.metadata.name,
                 output::one_line(&error)
             ));

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use crate::commands::seal::{read_file, stdin_is_terminal};
 use crate::output::Hint;
 
-/// The work of scrypt, as a power of two: the value that the program age uses, and the highest that it accepts. The
-/// library would choose it by the speed of this machine.
+/// The work of scrypt, as a power of two: the value that the program age uses, and the highest that it accepts.
+/// Without this value, the library would choose one by the speed of this machine.
 const WORK_FACTOR: u8 = 18;
 const MAX_WORK_FACTOR: u8 = 22;
 
@@ -152,7 +152,7 @@ impl Decryption {
     /// The plaintext of an age file, binary or text.
     ///
     /// # Errors
-    /// It is not an age file, it was altered, or none of the identities decrypts it.
+    /// The file is not an age file, it was altered, or none of the identities decrypts it.
     pub(super) fn decrypt(&self, name: &str, file: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let failed = |error: DecryptError| refused(name, error);
         let decryptor = Decryptor::new(ArmoredReader::new(file)).map_err(failed)?;
@@ -184,7 +184,7 @@ impl Decryption {
     }
 }
 
-/// Whether it is an age file, binary or text.
+/// Whether the file is an age file, binary or text.
 pub(in crate::commands) fn is_encrypted(file: &[u8]) -> bool {
     let starts = [&b"age-encryption.org/"[..], b"-----BEGIN AGE ENCRYPTED FILE-----"];
     starts.iter().any(|start| file.trim_ascii_start().starts_with(start))
@@ -193,8 +193,9 @@ pub(in crate::commands) fn is_encrypted(file: &[u8]) -> bool {
 fn recipient(text: &str) -> anyhow::Result<x25519::Recipient> {
     if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
         return Err(Hint::error(
-            "it is an identity, which is secret",
-            "the recipient is the line `# public key: age1…` above it; `age-keygen -y FILE` prints it",
+            "it is an identity, which is secret, and not a recipient",
+            "the recipient is in the line `# public key: age1…` above the identity; `age-keygen -y FILE` prints the \
+            recipient",
         ));
     }
     text.parse().map_err(|_| {
@@ -267,7 +268,7 @@ fn ask(question: &str, twice: bool) -> anyhow::Result<SecretString> {
     if passphrase.is_empty() {
         return Err(Hint::error(
             "the passphrase is empty",
-            "choose a long one: anybody who guesses it can read every secret",
+            "choose a long passphrase: anybody who guesses it can read every secret",
         ));
     }
     Ok(SecretString::from(passphrase))

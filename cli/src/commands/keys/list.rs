@@ -119,7 +119,7 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long ago; the text itself if it is not a time.
+/// How long ago `time` was; the text itself if it is not a time.
 fn age(time: &str, now: Timestamp) -> String {
     time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| time::short(now.duration_since(time)))
 }
@@ -165,7 +165,7 @@ fn print_values(report: &KeyReport, items: &[WhichItem], args: &ListArgs, global
     let names = names(report);
     let mut rows = Vec::new();
     for item in items {
-        // One line for each key that sealed something in it.
+        // One line for each key that sealed a value of the SealedSecret.
         let mut by_key: BTreeMap<Option<&str>, BTreeSet<String>> = BTreeMap::new();
         for (value, sealed_with) in &item.values {
             by_key.entry(sealed_with.as_deref()).or_default().insert(printable(value));

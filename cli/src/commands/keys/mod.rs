@@ -34,7 +34,7 @@ enum KeysCommand {
 }
 
 impl KeysArgs {
-    /// Whether it prints objects of the cluster, which have names.
+    /// Whether the command prints objects of the cluster, which have names.
     pub fn prints_names(&self) -> bool {
         matches!(self.command, KeysCommand::List(_))
     }

@@ -20,12 +20,12 @@ use crate::time;
 
 /// Restore the keys of a backup in the cluster
 ///
-/// Reads a file that `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. First it checks that everything in
-/// the file is a sealing key with its own certificate, and that no other key in the cluster has the same name; otherwise
-/// nothing is written. Then it shows which keys it will create, and which of them will seal new values, and asks for
-/// confirmation. Everybody who has that private key can read these values. It creates the missing keys in the controller's
-/// namespace, and waits until the controller uses them. Keys that the cluster has already stay as they are. The file is
-/// decrypted in memory.
+/// Reads a file that `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. First it checks that
+/// everything in the file is a sealing key with its own certificate, and that no other key in the cluster has the
+/// same name; otherwise nothing is written. Then it shows which keys it will create, and which of them will seal new
+/// values, and asks for confirmation. Everybody who has a private key that seals new values can read these values. It
+/// creates the missing keys in the controller's namespace, and waits until the controller uses them. Keys that the
+/// cluster has already stay as they are. The file is decrypted in memory.
 ///
 ///     gitseal keys restore keys.age --identity me.txt --dry-run
 ///     gitseal keys restore keys.age --passphrase
@@ -39,7 +39,7 @@ pub(super) struct RestoreArgs {
     #[command(flatten)]
     decryption: Decryption,
 
-    /// If another key in the cluster has the name of a key, restore it under a new name
+    /// Restore a key under a new name if another key in the cluster has its name
     #[arg(long)]
     rename: bool,
 
@@ -47,7 +47,7 @@ pub(super) struct RestoreArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 
@@ -71,9 +71,9 @@ pub(super) struct RestoreArgs {
 #[derive(Clone, Copy, PartialEq)]
 enum Plan {
     Create,
-    /// The cluster has it, with the same name and key.
+    /// The cluster has the same key under the same name.
     Unchanged,
-    /// Another key has its name.
+    /// Another key in the cluster has its name.
     Conflict,
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     for (mut secret, facts) in keys {
         let mut plan = plan(&store, &secret, &facts).await?;
         if plan == Plan::Conflict && args.rename {
-            // The same name every time, so that a second run finds the key that the first one restored.
+            // The new name is the same every time, so that a second run finds the key that the first run restored.
             secret.metadata.name = format!("{}{}", args.key_prefix, facts.name_letters);
             plan = self::plan(&store, &secret, &facts).await?;
         }
@@ -135,7 +135,7 @@ fn read(args: &RestoreArgs) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
     let is_stdin = args.file.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { args.file.display().to_string() };
     let bytes = if is_stdin { read_stdin()? } else { read_file(Path::new(&args.file))? };
-    // If the user says how it is decrypted, it must be encrypted.
+    // If the user says how the file is decrypted, it must be encrypted.
     let plaintext = if args.decryption.is_given() {
         args.decryption.decrypt(&name, &bytes)?
     } else {
@@ -174,8 +174,8 @@ async fn plan(store: &Store, secret: &KeySecret, facts: &KeyFacts) -> anyhow::Re
     let Some(live) = store.get(&secret.metadata.name).await? else {
         return Ok(Plan::Create);
     };
-    // If the Secret in the cluster cannot be read as a key, it is not known whether it is the same. So it is not
-    // changed.
+    // If the Secret in the cluster cannot be read as a key, it is not known whether it holds the same key. So the
+    // Secret is not changed.
     let same = live.check(&secret.metadata.name).is_ok_and(|live| live.fingerprint == facts.fingerprint);
     Ok(if same { Plan::Unchanged } else { Plan::Conflict })
 }
@@ -244,7 +244,7 @@ async fn show(new: &[&Entry], store: &Store, prefix: &str) -> anyhow::Result<()>
         }
         _ => output::note(match sealing {
             Some(sealing) => format!("new values are sealed with sha256:{}, as before", sealing.fingerprint),
-            None => "none of them is active: the controller makes a key to seal with".to_owned(),
+            None => "none of the restored keys is active: the controller makes a key to seal with".to_owned(),
         }),
     }
     Ok(())
@@ -257,7 +257,7 @@ async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow
         .filter(|entry| matches!(entry.facts.state.as_str(), "active" | "compromised"))
         .map(|entry| entry.facts.fingerprint.as_str())
         .collect();
-    let hint = "the Secrets are there; --no-wait does not ask the controller";
+    let hint = "the Secrets were created; with --no-wait, the command does not ask the controller";
     let controller = Controller::find(&args.address, global).await.map_err(|error| {
         error.context(Hint::new("the keys were restored, but the controller cannot be found", hint))
     })?;
@@ -269,7 +269,7 @@ async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow
     match listed.await {
         Ok(Some(sealing)) => {
             output::note(format_args!(
-                "the controller has them; {} seals",
+                "the controller has the keys; {} seals new values",
                 sealing.as_deref().unwrap_or("none of the keys")
             ));
             Ok(())

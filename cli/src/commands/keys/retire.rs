@@ -19,9 +19,9 @@ use crate::output::{self, Hint};
 
 /// Take a key out of use, if no value needs it
 ///
-/// Refuses if the controller counts values for it, if a SealedSecret under --path was sealed with it,
+/// Refuses if the controller counts values for the key, if a SealedSecret under --path was sealed with the key,
 /// or if it is the key that new values are sealed with. The Secret stays, with the label `retired`, so
-/// that you can undo it; the command says how.
+/// that you can undo this; the command says how.
 ///
 ///     gitseal keys retire sealed-secrets-keyq9dwl --path .
 ///
@@ -33,11 +33,11 @@ pub(super) struct RetireArgs {
     #[arg(value_name = "NAME", value_parser = store::name, add = completion::from_cluster(store::names))]
     name: String,
 
-    /// Refuse if a SealedSecret in this file or folder was sealed with it; can be given several times
+    /// Refuse if a SealedSecret in this file or folder was sealed with the key; can be given several times
     #[arg(long, value_name = "PATH")]
     path: Vec<PathBuf>,
 
-    /// Retire it even if values need it: they can no longer be unsealed
+    /// Retire the key even if values need it: these values can no longer be unsealed
     #[arg(long)]
     force: bool,
 
@@ -45,7 +45,7 @@ pub(super) struct RetireArgs {
     address: ControllerAddress,
 }
 
-/// How long the controller may take to notice.
+/// How long the controller may take to notice that the key was retired.
 const NOTICED: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()> {
@@ -91,13 +91,13 @@ async fn find<'r>(report: &'r KeyReport, name: &str, store: &Store) -> anyhow::R
                 format!("the controller does not use {name}: its label says {state}"),
                 format!("to delete it for good: kubectl delete secret -n {} {name}", store.namespace),
             ),
-            None => Hint::error(format!("there is no sealing key {name}"), "`gitseal keys list` shows them"),
+            None => Hint::error(format!("there is no sealing key {name}"), "`gitseal keys list` shows all keys"),
         });
     };
     if key.seals {
         return Err(Hint::error(
             format!("{name} is the key that seals: it cannot be retired"),
-            "make a new one first: `gitseal keys rotate`",
+            "make a new key first: `gitseal keys rotate`",
         ));
     }
     Ok(key)
@@ -113,7 +113,7 @@ async fn needs(
     let mut needs = Vec::new();
     if key.values > 0 {
         needs.push(format!(
-            "{} in {} of the cluster {} it",
+            "{} in {} of the cluster {} this key",
             output::counted(key.values, "value"),
             output::counted(key.sealed_secrets, "SealedSecret"),
             if key.values == 1 { "needs" } else { "need" },
@@ -178,7 +178,7 @@ async fn confirm(
             if lost == 1 { "needs" } else { "need" },
             args.name
         ),
-        "somebody still seals with an old certificate: give them the new one, `gitseal cert`",
+        "somebody still seals with an old certificate: give them the new one, which `gitseal cert` prints",
     ))
 }
 

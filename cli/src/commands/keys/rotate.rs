@@ -48,11 +48,11 @@ pub(super) struct RotateArgs {
     #[arg(long, value_name = "BITS", default_value_t = DEFAULT_KEY_BITS)]
     key_size: usize,
 
-    /// How long its certificate is valid
+    /// How long the new certificate is valid
     #[arg(long, value_name = "DURATION", default_value = "3650d", value_parser = time::parse_duration)]
     valid_for: SignedDuration,
 
-    /// Common name in its certificate
+    /// Common name in the new certificate
     #[arg(long, value_name = "NAME", default_value = "")]
     common_name: String,
 
@@ -74,11 +74,11 @@ pub(super) struct RotateArgs {
 
 pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()> {
     if args.backup.is_none() && args.encryption.is_given() {
-        return Err(Hint::wrong_usage("there is no file for the backup", "name it: --backup FILE"));
+        return Err(Hint::wrong_usage("there is no file for the backup", "name the file: --backup FILE"));
     }
     if args.backup.as_ref().is_some_and(|file| file.as_os_str() == "-") {
         return Err(Hint::wrong_usage(
-            "--backup needs a file here",
+            "`keys rotate --backup` needs a file",
             "`gitseal keys backup -` writes to standard output",
         ));
     }
@@ -128,7 +128,7 @@ fn generate(args: &RotateArgs, current: Option<&Certificate>) -> anyhow::Result<
     Ok((key, certificate))
 }
 
-/// The name that the controller would give. No other key ever has it.
+/// The name that the controller would give the key. No other key ever has this name.
 fn new_name(prefix: &str, certificate: &Certificate) -> String {
     format!("{prefix}{}", certificate.name_letters())
 }

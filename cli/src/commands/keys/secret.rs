@@ -61,7 +61,7 @@ enum Written {
 pub(super) struct KeyFacts {
     /// SHA-256 of the public key, as the controller names keys.
     pub(super) fingerprint: String,
-    /// The value of its label.
+    /// The value of the Secret's label.
     pub(super) state: String,
     /// The letters in the name of a key with this certificate: [`Certificate::name_letters`].
     pub(super) name_letters: String,
@@ -94,7 +94,7 @@ impl KeySecret {
     /// Takes the Secret out of a document, and wipes the document's values.
     ///
     /// # Errors
-    /// It is not a Secret, or its values are not base64.
+    /// The document is not a Secret, or its values are not base64.
     pub(super) fn take(mut document: Document) -> anyhow::Result<Self> {
         if !document.is_secret() {
             bail!("it is not a Secret");
@@ -113,12 +113,13 @@ impl KeySecret {
         Ok(Self { metadata, data })
     }
 
-    /// The value of the label. A Secret of the first releases has none.
+    /// The value of the label. A Secret of the first releases has no label.
     pub(super) fn state(&self) -> &str {
         self.metadata.labels.get(SEALING_KEY).map_or("active", String::as_str)
     }
 
-    /// Checks that it is a sealing key: the label (or the old name), a private key, and the certificate of this key.
+    /// Checks that the Secret is a sealing key: the label (or the old name), a private key, and the certificate of
+    /// this key.
     pub(super) fn check(&self, prefix: &str) -> anyhow::Result<KeyFacts> {
         let name = &self.metadata.name;
         if !self.metadata.labels.contains_key(SEALING_KEY) && name != prefix && name != PREFIX {

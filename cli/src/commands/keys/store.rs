@@ -71,7 +71,7 @@ impl Store {
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(false),
             Err(kube::Error::Api(status)) if status.code == 404 => Err(Hint::error(
                 format!("there is no namespace {}", self.namespace),
-                "make it first, or name the controller's with --controller-namespace",
+                "make the namespace first, or name that of the controller with --controller-namespace",
             )),
             Err(error) => Err(self.failed(&format!("create the Secret {}", secret.metadata.name), error)),
         }

@@ -60,7 +60,7 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
         report.add(Finding::error("invalid-sync", &manifest.origin, Some(&manifest.id), why.clone()));
     }
     for key in &fleet.elsewhere {
-        output::note(format_args!("Sync {key} is not checked: its Repository is another one"));
+        output::note(format_args!("Sync {key} is not checked: its Repository has another URL than this repository"));
     }
     for version in versions {
         let capabilities =

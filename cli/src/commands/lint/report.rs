@@ -19,7 +19,7 @@ pub(super) struct Finding {
     /// Name of the check, as docs/lint.md lists them.
     pub(super) check: &'static str,
     pub(super) object: Option<ObjectId>,
-    /// The field of the object. Empty if the problem is not about one.
+    /// The field of the object. Empty if the problem is not about a field.
     pub(super) field: String,
     pub(super) message: String,
     /// The version in which it is a problem. `None` if it is one in every version.
@@ -43,9 +43,9 @@ impl Finding {
 /// What more is known about a problem.
 #[derive(Default)]
 struct Known {
-    /// The first object that has it. Overlays make several objects of one manifest.
+    /// The first object that has the problem. Overlays make several objects of one manifest.
     object: Option<ObjectId>,
-    /// The versions in which it is one. None means all.
+    /// The versions in which it is a problem; empty for all versions.
     versions: Vec<KubernetesVersion>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Report {
     versions: Vec<KubernetesVersion>,
     pub(super) syncs: usize,
     pub(super) objects: usize,
-    /// The problems, each with the versions in which it is one.
+    /// The problems, and what more is known about each.
     found: BTreeMap<Finding, Known>,
     /// Kinds without a schema, with an object of each.
     unchecked: BTreeMap<String, Location>,
@@ -99,7 +99,7 @@ impl Report {
         output::print(lines.collect::<String>())?;
         for (kind, origin) in &self.unchecked {
             output::note(format_args!(
-                "{origin}: {kind} is not checked: no CustomResourceDefinition of it is in the repository"
+                "{origin}: {kind} is not checked: no CustomResourceDefinition of this kind is in the repository"
             ));
         }
         output::note(format_args!(

@@ -53,7 +53,8 @@ pub(super) async fn judge(
     Ok(verdicts)
 }
 
-/// The controller seals. So a certificate can only say which key the controller must have.
+/// Checks the certificate of --cert. Because the controller does the sealing, this certificate only says which key
+/// the controller must seal with.
 async fn check_certificate(args: &ResealArgs, which: &Which, global: &Global) -> anyhow::Result<()> {
     let Some(cert) = &args.cert else {
         return Ok(());
@@ -82,7 +83,9 @@ impl Resealer {
     async fn object(&mut self, object: &SealedObject, place: &Place, which: &WhichItem) -> Vec<Verdict> {
         let key_of = |index: usize| sealed_with(which, object.values[index].key.as_deref());
         let judged = |index: usize| match key_of(index) {
-            None => Verdict::Failed("no key of the controller unseals it for this namespace, name and scope".into()),
+            None => {
+                Verdict::Failed("no key of the controller unseals the value for this namespace, name and scope".into())
+            }
             Some(_) => Verdict::Newest,
         };
         let all = 0..object.values.len();
@@ -122,7 +125,7 @@ impl Resealer {
                     None => spec.get("data"),
                 };
                 let value = value.and_then(Value::as_str).filter(|value| is_sealed(value).is_ok());
-                value.map(str::to_owned).ok_or_else(|| "the controller's answer lacks its new value".to_owned())
+                value.map(str::to_owned).ok_or_else(|| "the controller's answer lacks the new value".to_owned())
             })
             .collect()
     }

@@ -26,10 +26,11 @@ use crate::output::{self, Hint};
 ///     gitseal reseal . --dry-run           prints what would change
 ///     gitseal reseal . --private-key keys.yaml --cert cluster.pem   offline
 ///
-/// With --private-key, values are unsealed with these keys and sealed with a certificate: that of --cert, else that of the
-/// rules in .gitseal.yaml, else the controller's. A certificate of .gitseal.yaml is used only if its private key is given as
-/// well. Also give the newest private key, so that the command can tell which values use it already. If no key unseals a
-/// value, the command names the value and leaves it as it is, and the exit code is 1.
+/// With --private-key, values are unsealed with these keys and sealed with a certificate: that of --cert, else that
+/// of the rules in .gitseal.yaml, else the controller's. A certificate of .gitseal.yaml is used only if its private
+/// key is given as well. Also give the newest private key, so that the command can tell which values use the newest
+/// key already. If no key unseals a value, the command names the value and leaves it as it is, and the exit code is
+/// 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ResealArgs {
@@ -61,11 +62,11 @@ pub struct ResealArgs {
 
 /// What is done with one value.
 enum Verdict {
-    /// It was sealed with the newest key.
+    /// The value was sealed with the newest key.
     Newest,
-    /// It is replaced by this.
+    /// The value is replaced by this one.
     Resealed(String),
-    /// It stays, for this reason.
+    /// The value stays, for this reason.
     Failed(String),
 }
 
@@ -159,7 +160,7 @@ fn finish(file: &File<'_>, verdicts: Vec<Vec<Verdict>>, args: &ResealArgs, repor
     for at in &refused {
         let Replacement { object, value, .. } = replacements[*at];
         let reason =
-            "it is written with an alias (*) or a merge (<<), or an alias refers to it: write the value itself";
+            "the value is written with an alias (*) or a merge (<<), or an alias refers to it: write the value itself";
         report.failed.push(Failure::of_value(file, object, value, reason.into()));
     }
     entry.failed += refused.len();

@@ -43,8 +43,9 @@ pub(super) async fn judge(
     }))
 }
 
-/// Anybody who can write to the repository chooses its certificates. They could choose their own certificate, to read the
-/// values that are sealed with it. If the user has the certificate's private key, it is the cluster's own.
+/// Anybody who can write to the repository chooses its certificates. They could choose their own certificate, to read
+/// the values that are sealed with it. If the user has the certificate's private key, the certificate is that of the
+/// cluster.
 fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &str) -> anyhow::Result<()> {
     let fingerprint = certificate.public_key().fingerprint();
     if keys.iter().any(|key| key.public_key().fingerprint() == fingerprint) {
@@ -55,7 +56,8 @@ fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &st
             "the certificate {place} (sha256:{}) was chosen by .gitseal.yaml, and none of the private keys belongs to it",
             certificate.fingerprint()
         ),
-        "the author of that file may have named their own certificate, to read the resealed values: add its private key, \
+        "the author of that file may have named their own certificate, to read the resealed values: give the \
+        certificate's private key as well, \
          or name the cluster's certificate yourself with --cert",
     ))
 }
@@ -120,11 +122,11 @@ impl<'k> Unsealer<'k> {
     fn reason(&self, error: UnsealError) -> String {
         match error {
             UnsealError::Refused | UnsealError::NoKeys if self.newest.is_none() => {
-                "none of the private keys unseals it; if it was sealed with the certificate, also give the \
+                "none of the private keys unseals the value; if it was sealed with the certificate, also give the \
                  certificate's private key"
                     .into()
             }
-            UnsealError::NoKeys => "none of the private keys unseals it".into(),
+            UnsealError::NoKeys => "none of the private keys unseals the value".into(),
             error => error.to_string(),
         }
     }

@@ -1,5 +1,5 @@
-//! Seals files. Many are read at the same time. Then it is decided for each, one after another, what is done with it.
-//! After that, many are sealed and written at the same time.
+//! Seals files. Many files are read at the same time. Then it is decided for one file after another what is done with
+//! it. After that, many files are sealed and written at the same time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ const WRITTEN_AT_ONCE: usize = 16;
 struct File<'t> {
     input: &'t Input,
     step: Step<'t>,
-    /// Objects in it that are or may be Secrets and could not be sealed.
+    /// Objects of the file that are or may be Secrets and could not be sealed.
     failed: Vec<String>,
     sealed_before: usize,
 }
 
 enum Step<'t> {
-    /// It is not sealed.
+    /// The file is not sealed, because of a mistake.
     Failed,
-    /// It has nothing to seal.
+    /// The file has nothing to seal.
     AsItIs(&'t str),
     ToSeal(Text<'t>, Arc<Certificate>, Option<Scope>),
     Sealed(String, Vec<Sealed>),
@@ -52,7 +52,7 @@ impl File<'_> {
     }
 }
 
-/// Seals files. In place, they are written; otherwise their texts are returned. Also returns what was done.
+/// Seals files. With `in_place`, the files are written; otherwise their texts are returned. Also returns what was done.
 ///
 /// # Errors
 /// The first mistake of a file that was named, or a certificate that cannot be fetched. The files before it are sealed,
@@ -118,7 +118,8 @@ impl<'t> File<'t> {
             if let Some(field) = edit::left_plain_by_sops(manifest) {
                 return self.fail(Hint::error(
                     format!("{}: {}: SOPS did not encrypt {}", manifest.origin, manifest.id, printable(&field)),
-                    "decrypt the file (`sops -d`), then seal it; what was pushed in plaintext has to be replaced",
+                    "decrypt the file (`sops -d`), then seal it; values that were pushed in plaintext have to be \
+                    replaced",
                 ));
             }
             output::warn(format_args!(

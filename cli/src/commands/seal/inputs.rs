@@ -13,7 +13,7 @@ use crate::output::Hint;
 pub struct Input {
     /// `None` is standard input.
     path: Option<PathBuf>,
-    /// Whether it was found in a folder and not named.
+    /// Whether the file was found in a folder, and not named by the user.
     pub(in crate::commands) was_found: bool,
 }
 
@@ -95,7 +95,7 @@ fn walk(folder: &Path, inputs: &mut Vec<Input>) -> anyhow::Result<()> {
     tree.walk(folder, &names)
 }
 
-/// The repository that a folder is in, or the folder itself.
+/// The top folder of the repository that a folder is in, or the folder itself if it is in none.
 fn tree_root(folder: &Path) -> PathBuf {
     folder
         .ancestors()

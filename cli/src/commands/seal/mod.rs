@@ -122,7 +122,7 @@ impl Settings {
         }
     }
 
-    /// A sealer with this certificate and the scope that the rules ask for, if there is no flag.
+    /// A sealer with this certificate and the scope that the rules ask for, if no flag sets it.
     fn sealer<'k>(&self, certificate: &'k Certificate, scope: Option<Scope>) -> Sealer<'k> {
         Sealer {
             key: certificate.public_key(),
@@ -163,7 +163,7 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     report(&Outcome { sealed: vec![entry], ..Outcome::default() }, false, global)
 }
 
-/// Named files are written to one place. Folders are always sealed in place.
+/// Checks where the result goes: named files are written to one place, folders are always sealed in place.
 fn check_target(args: &SealArgs, inputs: &[Input]) -> anyhow::Result<()> {
     let has_stdin = inputs.iter().any(|input| input.path().is_none());
     if args.in_place && has_stdin {
@@ -171,7 +171,7 @@ fn check_target(args: &SealArgs, inputs: &[Input]) -> anyhow::Result<()> {
     }
     if args.output_file.is_some() && inputs.iter().any(|input| input.was_found) {
         return Err(Hint::error(
-            "a folder is sealed in place; --output-file does not go with it",
+            "a folder is sealed in place, so --output-file cannot be used",
             "leave --output-file out, or name the files",
         ));
     }
@@ -244,7 +244,10 @@ fn report(outcome: &Outcome, is_in_place: bool, global: &Global) -> anyhow::Resu
         }))?);
     }
     if outcome.sealed.is_empty() {
-        output::note(format_args!("nothing to seal ({} sealed before)", outcome.sealed_before));
+        output::note(format_args!(
+            "nothing to seal ({} found)",
+            output::counted(outcome.sealed_before, "SealedSecret")
+        ));
     }
     Ok(())
 }

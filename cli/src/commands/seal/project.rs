@@ -91,10 +91,10 @@ impl<'g> Certificates<'g> {
         Ok(rules)
     }
 
-    /// The certificate of the rules.
+    /// The certificate that the rules choose.
     ///
     /// # Errors
-    /// It cannot be fetched, or it has expired.
+    /// The certificate cannot be fetched, or it has expired.
     pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<Arc<Certificate>> {
         if !self.fetched.contains_key(&rules.cert) {
             let WhichCert { place, fingerprint, .. } = rules.cert.clone();
@@ -103,7 +103,7 @@ impl<'g> Certificates<'g> {
             if certificate.is_expired(self.now) {
                 return Err(Hint::error(
                     format!("the sealing certificate expired at {}", certificate.not_after()),
-                    "fetch the cluster's newest: `gitseal cert`",
+                    "fetch the cluster's newest certificate: `gitseal cert`",
                 ));
             }
             self.fetched.insert(rules.cert.clone(), Arc::new(certificate));
@@ -214,8 +214,8 @@ impl Project {
         Ok(Self { root: root.to_owned(), clusters: file.clusters, rules })
     }
 
-    /// How a file is sealed: as the first rule says that matches its path. If there is no such rule, or it names no
-    /// cluster, the file is sealed for the only cluster in `.gitseal.yaml`, if there is just one.
+    /// How a file is sealed: as the first rule says that matches its path. If no rule matches, or the rule names no
+    /// cluster, the file is sealed for the cluster in `.gitseal.yaml`, if there is exactly one.
     fn rules(&self, file: Option<&Path>, needs_cert: bool) -> anyhow::Result<Rules> {
         let path = file.and_then(|file| self.path_in_tree(file));
         let target = path.and_then(|path| {
@@ -261,12 +261,12 @@ impl Project {
                 } else {
                     format!("the cluster {name} has only `recipients` in {FILE}, and age is not supported yet")
                 },
-                "fetch its certificate with `gitseal cert` and name the file as `cert`",
+                "fetch the cluster's certificate with `gitseal cert` and name the file as `cert`",
             )),
         }
     }
 
-    /// The file's path from the root, with `/`; `None` outside.
+    /// The file's path from the root, with `/`; `None` if the file is not below the root.
     fn path_in_tree(&self, file: &Path) -> Option<String> {
         let absolute = std::path::absolute(file).ok()?;
         // The file may not exist yet. If it is a link, the place of the link counts, not that of its target.

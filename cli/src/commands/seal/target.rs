@@ -35,7 +35,7 @@ impl Held {
         Self { id, fields }
     }
 
-    /// Whether the other object replaces it. A SealedSecret replaces its Secret.
+    /// Whether the other object replaces this one. A SealedSecret replaces its Secret.
     fn is_same(&self, other: &Self) -> bool {
         let sealed = |held: &Self| if held.id.is_secret() { held.id.sealed_secret() } else { held.id.clone() };
         let (a, b) = (sealed(self), sealed(other));
@@ -95,7 +95,7 @@ impl<'t> Text<'t> {
 }
 
 /// # Errors
-/// The file has something that `text` does not have, or that cannot be read, or it is a link to another file.
+/// The file has content that `text` does not have, or content that cannot be read; or it is a link to another file.
 pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
     // The file does not exist, or is a terminal or a pipe.
     if !fs::metadata(target).is_ok_and(|metadata| metadata.is_file()) {

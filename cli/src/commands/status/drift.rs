@@ -37,8 +37,8 @@ pub struct Drift {
 pub struct Drifts(HashMap<ObjectKey, Vec<Drift>>);
 
 impl Drifts {
-    /// Reads the events of the namespace, or of all. If the user may not read them, a note says that drift is not
-    /// shown.
+    /// Reads the events of the namespace, or of all namespaces. If the user may not read them, a note says that drift
+    /// is not shown.
     pub async fn read(client: &Client, namespace: Option<&str>) -> Option<Self> {
         match api::<Event>(client, namespace).list(&ListParams::default().fields(OF_SYNCS)).await {
             Ok(events) => Some(Self::of_events(events.items)),
@@ -67,7 +67,8 @@ impl Drifts {
         self.0.get(sync).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Adds `drift` to what is known of `sync`. Returns whether it, or a later one, was known already.
+    /// Adds `drift` to what is known of `sync`. Returns whether this drift, or a later one of the Sync, was known
+    /// already.
     pub fn note(&mut self, sync: ObjectKey, drift: &Drift) -> bool {
         let known = self.0.entry(sync).or_default();
         let is_known = known.first().is_some_and(|last| last.at >= drift.at);

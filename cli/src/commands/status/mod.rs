@@ -23,11 +23,11 @@ use row::{Row, Rows};
 
 /// Show the state of Repositories and Syncs
 ///
-/// REVISION of a Sync is the last commit that changed its folder. If a Sync or Repository is not Ready or is suspended, the
-/// reason is printed below its line. Below a Sync you also see which fields somebody changed in the cluster, who it was, and
-/// that the fields were put back. This comes from events, which the API server keeps for an hour by default. If you name an
-/// object, more is shown. If no controller has worked for some minutes, there is a warning, provided that you may read its
-/// lease.
+/// REVISION of a Sync is the last commit that changed its folder. If a Sync or Repository is not Ready or is
+/// suspended, the reason is printed below its line. Below a Sync you also see which fields somebody changed in the
+/// cluster, who it was, and that the fields were put back. This information comes from events, which the API server
+/// keeps for an hour by default. If you name an object, more is shown. If no controller has worked for some minutes,
+/// there is a warning, provided that you may read its lease.
 #[derive(clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]

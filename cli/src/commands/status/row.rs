@@ -52,7 +52,7 @@ impl Row {
             },
             State::Working { message } => (first_line(&message), None),
             State::Failed { reason, message, stalled } => {
-                let next = if stalled { "waits until somebody corrects it" } else { "is tried again" };
+                let next = if stalled { "waits until somebody corrects the cause" } else { "is tried again" };
                 (format!("{reason}, {next}"), Some((reason, message)))
             }
         };
@@ -228,7 +228,8 @@ sync/web          False  -              -                ApplyFailed, is tried a
         let text = Rows::new(true, []).line(&row, now);
         assert_eq!(
             plain(&text),
-            "team  sync/web  False  -  -  PathNotFound, waits until somebody corrects it\n    PathNotFound: no folder ./web\n"
+            "team  sync/web  False  -  -  PathNotFound, waits until somebody corrects the cause\n    PathNotFound: \
+            no folder ./web\n"
         );
     }
 

@@ -89,7 +89,7 @@ impl Watched {
         let drifts = Drifts::read(&client, namespace.as_deref()).await;
         let drifted = match &drifts {
             Some(_) => drift::follow(&client, namespace.as_deref()).left_stream(),
-            // The user may not read events; `read` has said so.
+            // The user may not read events; `Drifts::read` has printed a warning.
             None => stream::empty().right_stream(),
         };
         let drifted = drifted.map_ok(|(sync, drift)| Change::Drifted(sync, drift));

@@ -87,7 +87,8 @@ fn settled(object: &impl Managed, token: &str, line: &Line) -> Option<anyhow::Re
     }
 }
 
-/// A deleted object never becomes Ready. If nobody waits for it, nothing happens.
+/// Reports that an object was deleted, because it never becomes Ready. Does nothing if the command does not wait for
+/// the object.
 fn deleted<K: Managed>(waiting: &mut BTreeMap<String, Line>, name: &str) -> bool {
     match waiting.remove(name) {
         Some(line) => {

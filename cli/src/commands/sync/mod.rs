@@ -1,4 +1,4 @@
-//! `gitseal sync`: now, and wait until it is done.
+//! `gitseal sync`: fetches and applies now, and waits until this is done.
 
 mod confirm;
 mod follow;
@@ -33,7 +33,7 @@ use progress::Progress;
 /// How many requests are sent at the same time.
 const CONCURRENCY: usize = 16;
 
-/// Fetch and apply now, and wait until it is done
+/// Fetch and apply now, and wait until this is done
 ///
 /// For a Sync, its Repository is fetched first. For a Repository, all its Syncs are applied. If a folder has not changed,
 /// there is nothing to apply, and the command ends quickly. If a Sync or Repository does not become Ready, the command
@@ -56,7 +56,7 @@ pub struct SyncArgs {
     #[arg(long, value_name = "REVISION", conflicts_with = "all")]
     confirm_prune: Option<String>,
 
-    /// Do not wait
+    /// Do not wait until the work is done
     #[arg(long)]
     no_wait: bool,
 
@@ -163,7 +163,7 @@ impl Session {
     fn timed_out(&self, timeout: SignedDuration) -> anyhow::Error {
         self.progress.abandon();
         Hint::error(
-            format!("not done within {}", time::short(timeout)),
+            format!("the work was not done within {}", time::short(timeout)),
             "the work continues in the cluster: `gitseal status --watch` shows it, and --timeout waits longer; if nothing changes, \
              is the controller running?",
         )

@@ -61,7 +61,7 @@ impl Planner<'_> {
             for repository in self.found.repositories.iter().filter(|repository| !repository.spec.suspend) {
                 self.add_repository(repository, &mut wanted);
             }
-            // Syncs of other Repositories, also of one that does not exist, because that must be reported.
+            // Then the Syncs whose Repository is in another namespace, or does not exist: the latter must be reported.
             let elsewhere = |sync: &&Sync| {
                 let repository = self.repository_of(sync);
                 repository.namespace != self.namespace || self.found.repository(&repository.name).is_none()
@@ -105,7 +105,7 @@ impl Planner<'_> {
         ObjectKey { namespace: namespace.to_owned(), name: repository.name.clone() }
     }
 
-    /// Adds a Sync that was named. If it cannot be synced, this is reported before anything is done.
+    /// Adds a Sync that was named. If the Sync cannot be synced, this is reported before anything is done.
     fn add_named(&self, sync: &Sync, wanted: &mut BTreeMap<ObjectKey, BTreeSet<ObjectKey>>) -> anyhow::Result<()> {
         refuse_suspended(sync)?;
         let repository = self.repository_of(sync);

@@ -99,7 +99,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         return Err(error);
     }
     let mut stored = stored(&golden)?;
-    // Golden files without a Sync are left over, but only if all Syncs were looked at.
+    // If only a part of the repository was read, a golden file without a Sync may belong to a Sync elsewhere.
     if args.path.canonicalize().is_ok_and(|path| path != fleet.root) {
         stored.retain(|file, _| wanted.contains_key(file));
     }

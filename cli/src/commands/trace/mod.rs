@@ -40,7 +40,7 @@ pub struct TraceArgs {
     #[arg(value_name = "KIND/NAME", add = completion::from_cluster(object::names))]
     object: String,
 
-    /// Its name, where the first word is its kind alone
+    /// Name of the object, if the first word is only its kind
     #[arg(value_name = "NAME", hide = true)]
     name: Option<String>,
 }
@@ -74,7 +74,7 @@ fn named<'w>(object: &'w str, name: Option<&'w str>) -> anyhow::Result<(&'w str,
 struct Owner {
     sync: Sync,
     repository: Option<Repository>,
-    /// The digest of the fields that it applied.
+    /// The digest of the fields that the Sync applied.
     applied: pipeline::inventory::Tracked,
 }
 
@@ -118,7 +118,7 @@ impl Owner {
 #[serde(rename_all = "camelCase")]
 struct Trace {
     object: Named,
-    /// The objects that made it, one after another, up to the object that is in Git.
+    /// The objects that made the object, one after another, up to the one that is in Git.
     made_by: Vec<Named>,
     health: Condition,
     last_writer: Option<Writer>,
@@ -235,7 +235,7 @@ impl Trace {
             name = "";
         }
         let Some(sync) = &self.sync else {
-            lines.push(("Sync", styled(WARN, "none: it is not from Git, or no longer belongs to a Sync")));
+            lines.push(("Sync", styled(WARN, "none: the object is not from Git, or no longer belongs to a Sync")));
             return lines_text(&lines);
         };
         lines.push(("Sync", format!("{}/{}", sync.namespace, sync.name)));

@@ -30,19 +30,20 @@ impl Kinds {
     /// Asks the cluster.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The cluster does not answer.
     pub async fn read(client: &Client) -> anyhow::Result<Self> {
         let lists = futures::try_join!(client.list_core_api_versions_aggregated(), client.list_api_groups_aggregated());
         let (core, groups) = lists.context("cannot ask the cluster which kinds it serves")?;
         Ok(Self(kinds(core).chain(kinds(groups)).collect()))
     }
 
-    /// `deployment`, `deploy`, `deployments.apps`, `deployments.v1.apps`, `Deployment`.
+    /// Finds a kind by a name such as `deployment`, `deploy`, `deployments.apps`, `deployments.v1.apps` or
+    /// `Deployment`.
     fn by_name(&self, name: &str) -> anyhow::Result<&Kind> {
         let name = name.to_ascii_lowercase();
         let (plain, group) = name.split_once('.').map_or((name.as_str(), None), |(kind, group)| (kind, Some(group)));
         let fits = |kind: &&Kind| {
-            // As in kubectl, with or without the version before the group.
+            // As in kubectl, the version may stand before the group.
             let is_of = |group: &str| {
                 let of = &kind.resource;
                 group == of.group
@@ -65,7 +66,7 @@ impl Kinds {
 /// Completions: `KIND/` if no `/` is typed yet, otherwise `KIND/NAME` for the objects of this kind in the namespace.
 ///
 /// # Errors
-/// The cluster does not say, or has no such kind.
+/// The cluster does not answer, or has no such kind.
 pub async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Result<Vec<String>> {
     let kinds = Kinds::read(client).await?;
     let Some((typed, _)) = typed.split_once('/') else {
@@ -78,7 +79,7 @@ pub async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Res
 }
 
 impl Kind {
-    /// Its objects in a namespace, or in all.
+    /// The API for objects of this kind in a namespace, or in all namespaces.
     fn api(&self, client: &Client, namespace: Option<&str>) -> Api<DynamicObject> {
         match namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &self.resource),
@@ -145,13 +146,13 @@ impl Object {
     /// The object that owns this one, if it exists.
     ///
     /// # Errors
-    /// The user may not read it.
+    /// The user may not read the owner.
     pub async fn owner(&self, client: &Client, kinds: &Kinds) -> anyhow::Result<Option<Self>> {
         let controller = self.owners.iter().find(|owner| owner.controller == Some(true));
         let Some(owner) = controller.or(self.owners.first()) else { return Ok(None) };
         let Some(kind) = kinds.by_reference(owner) else { return Ok(None) };
         let namespace = kind.namespaced.then_some(self.id.namespace.as_deref()).flatten();
-        let what = || format!("cannot read {} {}, which made it", owner.kind, owner.name);
+        let what = || format!("cannot read {} {}, which made the object", owner.kind, owner.name);
         Self::get(client, kind, namespace, &owner.name).await.with_context(what)
     }
 
@@ -163,7 +164,7 @@ impl Object {
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
         };
-        // The values of a Secret are not needed.
+        // Of a Secret, only the metadata is read, because its values are not needed.
         let (metadata, data) = if id.is_secret() {
             let Some(found) = api.get_metadata_opt(name).await? else { return Ok(None) };
             (found.metadata, Value::Null)

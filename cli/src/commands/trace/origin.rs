@@ -14,7 +14,7 @@ use super::place::{self, Unknown};
 pub struct Origin {
     /// The revision; several, if it may be any of them.
     pub revisions: Vec<String>,
-    /// Its place there.
+    /// The place of the object in that revision.
     pub place: Option<Result<Location, Unknown>>,
 }
 
@@ -58,7 +58,7 @@ fn possible(sync: &Sync) -> Vec<&str> {
         |entry: &&crds::HistoryEntry| Some(entry.revision.as_str()) != applied && entry.outcome != "Applied";
     let failed: Vec<_> = status.history.iter().take_while(is_failure).collect();
     if failed.iter().all(|entry| entry.revision != attempted) {
-        // It is being applied.
+        // The revision that was attempted last is being applied.
         possible.push(attempted);
     }
     // If nothing of a revision was applied, no object can be from it.

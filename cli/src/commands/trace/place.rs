@@ -17,12 +17,15 @@ use pipeline::{namespace_for, path_of, plan::digest_as_applied};
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unknown {
     /// There is no clone, or it does not have the commit.
-    #[error("only known inside a clone of the repository that has the commit: change to one, or `git fetch` there")]
+    #[error(
+        "only known inside a clone of the repository that has the commit: run this command in such a clone, if necessary \
+        after `git fetch`"
+    )]
     NoClone,
     /// The object is not in the files.
     #[error("no file of that commit contains it")]
     NotThere,
-    /// It is in the files of several commits, and in none of them as it was applied.
+    /// The object is in the files of several commits, and in none of them as it was applied.
     #[error("none of the commits that the Sync tried lately contains it in the form that was applied")]
     NotAsApplied,
 }
@@ -59,7 +62,7 @@ pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result
 /// The commit of a revision such as `main@sha1:1234…`.
 pub fn commit_of(revision: &str) -> Option<&str> {
     let commit = revision.rsplit_once(':').map_or(revision, |(_, commit)| commit);
-    // It becomes an argument of git, so it must be a commit and nothing else.
+    // The text becomes an argument of git, so it must be the hash of a commit and nothing else.
     let is_hash = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hash.then_some(commit)
 }
@@ -98,7 +101,7 @@ impl Clone<'_> {
         for (entry, bytes) in wanted.into_iter().zip(contents) {
             if is_ignore_file(&entry.path) {
                 let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-                // With such a rule, nothing would have been applied.
+                // If a rule cannot be read, the controller has applied nothing of this commit.
                 rules.add(folder, &String::from_utf8_lossy(&bytes)).ok()?;
             } else {
                 files.push((entry.path.clone(), bytes));
@@ -200,7 +203,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "team"}, "spec": {"repository": {"name": "fleet"}, "path": "./web"},
         }))
         .unwrap();
-        // It also works in a subfolder.
+        // `find` also works in a subfolder.
         let found =
             |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|found| found.place.to_string());
         assert_eq!(found("one"), Ok("web/a.yaml:1".into()));

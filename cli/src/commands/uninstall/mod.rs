@@ -35,8 +35,8 @@ use crate::{
 ///     --prune   everything that the Syncs applied
 ///     --crds    the kinds, and with them all Syncs, Repositories and SealedSecrets
 ///
-/// If a step fails, for example because others keep changing an object, the command goes
-/// on with the rest. At the end it lists what was not done.
+/// If a step fails, for example because others keep changing an object, the command goes on with the other steps. At
+/// the end it lists what was not done.
 ///
 /// The sealing keys always stay. Back them up before you delete them by hand:
 /// `gitseal keys backup`.
@@ -112,8 +112,8 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     remove::controller(&client, &live, args.timeout).await?;
     let mut undone = Undone::default();
     for sync in all::<Sync>(&client).await? {
-        // A Sync that was created or resumed while the controller still ran. If a Sync was applied by another Sync,
-        // that one may have undone the suspension.
+        // Syncs that are not suspended now were created or resumed while the controller still ran, or another Sync,
+        // which applies them, has undone the suspension.
         undone.note(release::suspend(&client, &sync).await);
         undone.note(release::let_go(&client, &sync).await);
     }
@@ -137,7 +137,7 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     left.show((!args.crds || !undone.is_empty()) && found.has_kinds);
     undone.report("the controller is removed", "when the causes are mended, run the command again for the rest")?;
     if !args.crds {
-        output::note(format_args!("to install it again: {back}, then gitseal resume for each Sync"));
+        output::note(format_args!("to install gitseal again: {back}, then gitseal resume for each Sync"));
     }
     Ok(())
 }

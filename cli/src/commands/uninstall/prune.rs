@@ -69,7 +69,7 @@ pub fn show(syncs: &[Sync]) {
 /// suspended first, so that none of them creates again what is deleted.
 ///
 /// # Errors
-/// Some Syncs have not deleted everything in time. All others have.
+/// Some Syncs have not deleted everything in time. The other Syncs have.
 pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> anyhow::Result<()> {
     let mut undone = Undone::default();
     for sync in syncs.iter().filter(|sync| !goes(sync)) {
@@ -85,7 +85,7 @@ pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> an
         }
     }
     output::note(format_args!("waiting for {} to delete what they applied …", counted(going.len(), "Sync")));
-    // At the same time, so that one that takes long does not delay the others.
+    // All are waited for at the same time, so that a Sync that takes long does not delay the others.
     for pruned in join_all(going.iter().map(|sync| wait_until_pruned(client, sync, timeout))).await {
         undone.note(pruned);
     }

@@ -49,7 +49,7 @@ impl std::fmt::Display for Part {
 }
 
 impl Part {
-    /// Deletes it. It is no error if it does not exist.
+    /// Deletes the object. It is no error if the object does not exist.
     pub async fn remove(&self) -> anyhow::Result<()> {
         or_gone(self.api.delete(&self.name, &DeleteParams::background()).await)
             .with_context(|| format!("cannot delete {self}"))
@@ -82,7 +82,7 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
             parts.push(Part { api, name: object.id.name.clone(), shown: object.id.to_string() });
         }
     }
-    // Services with earlier names, and the lease, which the controller creates.
+    // Also Services with earlier names, and the lease, which the controller created.
     let (services, label) = (namespaced::<Service>(client, live), format!("{}={}", LABEL.0, LABEL.1));
     let services = services.list(&ListParams::default().labels(&label)).await?.items.into_iter();
     let earlier = services.map(|service| service.name_any()).filter(|name| *name != choices.service);
@@ -133,8 +133,8 @@ pub async fn has_definitions(client: &Client) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Deletes the kinds, with all their objects, and waits until they are gone. If one is not gone in time, `undone` says
-/// which of its objects have finalizers, and how to remove those.
+/// Deletes the kinds, with all their objects, and waits until they are gone. If a kind is not gone in time, `undone`
+/// says which of its objects have finalizers, and how to remove those.
 pub async fn definitions(client: &Client, timeout: SignedDuration, undone: &mut Undone) -> anyhow::Result<()> {
     let all: Api<CustomResourceDefinition> = Api::all(client.clone());
     let definitions = crds::custom_resource_definitions();
@@ -165,7 +165,7 @@ async fn held_up_by(client: &Client, definition: &CustomResourceDefinition, undo
     let Some(version) = definition.spec.versions.iter().find(|version| version.storage) else { return };
     let version = GroupVersionKind::gvk(group, &version.name, kind);
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&version, plural));
-    // If they cannot be listed, the failure that is noted already says what to look at.
+    // If the objects cannot be listed, the failure that was noted before says what to look at.
     let Ok(objects) = api.list_metadata(&ListParams::default()).await else { return };
     for object in objects.items.iter().filter(|object| !object.finalizers().is_empty()) {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());

@@ -27,7 +27,7 @@ impl Undone {
         self.0.is_empty()
     }
 
-    /// Lists what was not done, if there is something. `next` says how to do it.
+    /// Lists what was not done, if there is something. `next` says how to do the rest.
     ///
     /// # Errors
     /// Something was not done.

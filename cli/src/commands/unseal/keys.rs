@@ -29,7 +29,7 @@ pub(in crate::commands) fn read(files: &[PathBuf], decryption: &Decryption) -> a
 /// The private keys in a file's bytes: all keys of a PEM text, or those of key Secrets in YAML or JSON.
 ///
 /// # Errors
-/// There is none, or one of them cannot be used.
+/// There is no private key, or one of them cannot be used.
 pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let name = file.display().to_string();
     if is_encrypted(bytes) {
@@ -42,11 +42,11 @@ pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(no_keys(&name, "it is not text"));
     };
-    // In YAML and JSON, this is never at the beginning of a line.
+    // In a YAML or JSON text, the first line of a PEM block is never at the beginning of a line.
     let is_pem = text.lines().any(|line| line.starts_with(BEGIN));
     let keys = if is_pem { of_pem(&name, text)? } else { of_secrets(&name, text.as_bytes())? };
     if keys.is_empty() {
-        return Err(no_keys(&name, "no private key in it"));
+        return Err(no_keys(&name, "it has neither PEM text of a private key nor a Secret with tls.key"));
     }
     Ok(keys)
 }

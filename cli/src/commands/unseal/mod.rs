@@ -78,7 +78,7 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
     output::all("some values from being unsealed", failures).map_or(Ok(()), Err)
 }
 
-/// The Secret with the values that can be unsealed; `None` if there are none.
+/// The Secret with the values that can be unsealed; `None` if none can be unsealed.
 fn what_opens(
     mut manifest: Manifest,
     keys: &[PrivateKey],
@@ -175,7 +175,7 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     Ok(sealed)
 }
 
-/// Whether it has this value, or is of the deprecated form, whose keys are sealed, too.
+/// Whether the SealedSecret has this value, or is of the deprecated form, in which also the keys are sealed.
 fn may_have(manifest: &Manifest, key: &str) -> bool {
     let Some(spec) = manifest.body.get("spec") else { return false };
     let names = |pointer| spec.pointer(pointer).is_some_and(|values| values.get(key).is_some());
@@ -207,7 +207,7 @@ impl<'g> SealedSecret<'g> {
         Ok(Self { place, sealed, global })
     }
 
-    /// The Secret that the controller makes from it.
+    /// The Secret that the controller makes from this SealedSecret.
     fn secret(&self, keys: &[PrivateKey]) -> anyhow::Result<UnsealedSecret> {
         let texts = self.texts()?;
         let values =
@@ -228,7 +228,7 @@ impl<'g> SealedSecret<'g> {
         })
     }
 
-    /// One value of it.
+    /// One value of the SealedSecret.
     fn value(&self, key: &str, keys: &[PrivateKey]) -> anyhow::Result<Option<SecretBytes>> {
         let template = self.input().spec.template.as_ref().and_then(|template| template.data.as_ref());
         let texts = self.texts()?;
@@ -267,7 +267,7 @@ struct Place {
 }
 
 impl Place {
-    /// Says which key is not a string. The parser of the whole object does not say this.
+    /// Checks that the values are strings. The parser of the whole object does not say which one is not.
     fn check_texts(&self, body: &Map<String, Value>) -> anyhow::Result<()> {
         let Some(spec) = body.get("spec") else { return Ok(()) };
         for (field, pointer) in [("encryptedData", "/encryptedData"), ("spec.template.data", "/template/data")] {

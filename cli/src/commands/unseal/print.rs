@@ -19,7 +19,7 @@ pub(super) fn yaml(secrets: &[UnsealedSecret]) -> anyhow::Result<Zeroizing<Strin
         }
         text.push_str(if secret.values().is_empty() { "data: {}\n" } else { "data:\n" });
         for (key, value) in secret.values() {
-            // Written as the only key of a mapping, so that it is quoted if necessary.
+            // The key is written as the only key of a mapping, so that it is quoted if necessary.
             let key = yaml_of(&Map::from_iter([(key.clone(), Value::from(0))]))?;
             text.push_str("  ");
             text.push_str(key.trim_end().strip_suffix('0').context("a key as YAML")?);
@@ -58,7 +58,7 @@ pub(super) fn json(secrets: &[UnsealedSecret]) -> anyhow::Result<Zeroizing<Strin
     Ok(text)
 }
 
-/// Large enough for everything, so that it does not grow and leave copies behind.
+/// A buffer that is large enough for everything, so that it does not grow and leave copies behind.
 fn buffer(secrets: &[UnsealedSecret]) -> Zeroizing<String> {
     let values = secrets.iter().flat_map(UnsealedSecret::values);
     let values: usize = values.map(|(key, value)| 2 * key.len() + value.expose().len() * 4 / 3 + 16).sum();
@@ -104,7 +104,7 @@ fn yaml_of(map: &Map<String, Value>) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Quoted, because some base64 would be read as a number.
+/// Appends a value in base64, in quotes because some base64 would be read as a number.
 fn push_quoted_base64(text: &mut String, bytes: &[u8]) {
     let encoded = Zeroizing::new(STANDARD.encode(bytes));
     text.push('"');

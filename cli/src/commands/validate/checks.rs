@@ -121,7 +121,8 @@ impl<'c> Checks<'c> {
         match sealing::SealedValue::parse(&value.value) {
             Err(error) => found.error_at("value", value.line, format!("{field}: {error}")),
             Ok(sealed) if sealed.format() == Format::Age => {
-                let message = format!("{field}: age sealed values are not supported yet: seal it with the certificate");
+                let message =
+                    format!("{field}: age sealed values are not supported yet: seal the value with the certificate");
                 found.error_at("value", value.line, message);
             }
             Ok(sealed) => sealed.rsa_bits().into_iter().for_each(|bits| self.key_size(value, bits, found)),

@@ -33,7 +33,7 @@ pub(super) async fn check(
                 for value in &object.values {
                     if sealed_with(&item, value.key.as_deref()).is_none() {
                         let message = format!(
-                            "{}: no key of the controller unseals it for this name, namespace and scope",
+                            "{}: no key of the controller unseals the value for this name, namespace and scope",
                             value.field()
                         );
                         add(report, file, object, value.line, message);
@@ -57,7 +57,7 @@ pub(super) async fn check(
     }
 }
 
-/// If it is not a sealed value at all, it was reported already.
+/// Adds the problem, unless another problem of the same value was reported already.
 fn add(report: &mut Report, file: &File<'_>, object: &SealedObject, line: u32, message: String) {
     let is_known =
         report.problems.iter().any(|known| known.is("value") && known.file == file.name && known.line == line);

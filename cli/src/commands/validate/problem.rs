@@ -44,7 +44,7 @@ impl Problem {
         Self { severity: Severity::Warning, ..Self::error(check, file, line, message) }
     }
 
-    /// The object it is about.
+    /// Sets the object that the problem is about.
     pub(super) fn of(self, object: &ObjectId) -> Self {
         let namespace = object.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         Self { object: Some(format!("{} {namespace}{}", object.kind, object.name)), ..self }

@@ -27,12 +27,12 @@ pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
     match spec.get("data") {
         None | Some(Value::Null) => {
             if is_empty(encrypted) && is_empty(plain) {
-                found.warning("no-values", &["spec"], "there is no value in it");
+                found.warning("no-values", &["spec"], "the SealedSecret has no values");
             }
         }
         Some(Value::String(_)) if is_empty(encrypted) => {
-            let message =
-                "spec.data is the deprecated first form; `gitseal reseal` keeps it, sealing again replaces it";
+            let message = "spec.data is the deprecated first form; `gitseal reseal` keeps this form, sealing the Secret again \
+                replaces it";
             found.warning("deprecated", &["spec", "data"], message);
         }
         Some(Value::String(_)) => {
@@ -116,19 +116,19 @@ fn required_keys(type_: &str, has: impl Fn(&str) -> bool, found: &mut Found<'_>)
         "kubernetes.io/dockercfg" => &[".dockercfg"],
         "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
-            return found.error("type", &path, "a Secret of this type has a value username or password");
+            return found.error("type", &path, "a Secret of this type needs a value username or password");
         }
         _ => &[],
     };
     for key in needs.iter().filter(|key| !has(key)) {
-        found.error("type", &path, format!("a Secret of the type {type_} has a value {key}"));
+        found.error("type", &path, format!("a Secret of the type {type_} needs a value {key}"));
     }
 }
 
 fn unknown_fields(map: &Map<String, Value>, known: &[&str], path: &[&str], found: &mut Found<'_>) {
     for field in map.keys().filter(|field| !known.contains(&field.as_str())) {
         let path = [path, &[field]].concat();
-        // The name may be a value in the wrong place.
+        // What looks like a field may be a value in the wrong place, which a message must not show.
         let name = if is_field_name(field) { path.join(".") } else { "a field".to_owned() };
         let meant = nearest(field, known).map(|meant| format!("; {meant} is probably meant")).unwrap_or_default();
         let message = format!("{name} is not a known field, and no Sync applies it (strict field validation){meant}");

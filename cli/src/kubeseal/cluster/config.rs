@@ -14,7 +14,7 @@ use crate::kubeseal::flags::Flags;
 const NO_CONFIG: &str =
     "invalid configuration: no configuration has been provided, try setting KUBERNETES_MASTER environment variable";
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// How long connecting may take if the flags do not say; as in kubectl.
+/// How long connecting may take if no flag says it, as in kubectl.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Name of the only context, cluster and user after all flags are applied.
 const CHOSEN: &str = "chosen";
@@ -32,7 +32,7 @@ impl<'f> ClusterFlags<'f> {
     /// The namespace to work in, and whether a flag named it.
     ///
     /// # Errors
-    /// There is neither a flag nor a usable kubeconfig, and this is no pod.
+    /// There is neither a flag nor a usable kubeconfig, and the program does not run in a Pod.
     pub(in crate::kubeseal) fn namespace(&self) -> anyhow::Result<(String, bool)> {
         if let Some(namespace) = self.flags.filled("namespace") {
             return Ok((namespace.to_owned(), true));
@@ -246,7 +246,7 @@ fn namespace_of_pod() -> String {
     own.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())
 }
 
-/// Seconds, or numbers with units such as `1m30s`. Zero means for ever.
+/// Reads a number of seconds, or numbers with units such as `1m30s`. Zero means that there is no timeout.
 fn timeout(text: &str) -> anyhow::Result<Option<Duration>> {
     let seconds = text.parse().ok().map(Duration::from_secs);
     let duration = seconds.or_else(|| {

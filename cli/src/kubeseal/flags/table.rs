@@ -173,7 +173,8 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("context", Kind::Text, "Context of the kubeconfig"),
     flag("controller-name", Kind::Text, "Name of the controller's Service").default("sealed-secrets-controller"),
     flag("controller-namespace", Kind::Text, "Namespace of the controller's Service").default("kube-system"),
-    flag("disable-compression", Kind::Switch, "Ask for answers without compression (they never have one here)"),
+    flag("disable-compression", Kind::Switch, "Ask for answers without compression (answers are never compressed \
+        anyway)"),
     flag("fetch-cert", Kind::Switch, "Print the certificate to seal with, for later use with --cert"),
     flag("format", Kind::Text, "Format of the output, json or yaml").short('o').default("json"),
     flag("from-file", Kind::List, "With --raw: the file whose content is sealed, FILE or KEY=FILE, instead of standard input"),

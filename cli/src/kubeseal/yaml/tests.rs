@@ -82,7 +82,8 @@ fn long_keys_stand_alone() {
 proptest! {
     #[test]
     fn any_text_reads_back(text in r"(?s)([ \n:#'a0-]|\PC){0,20}", key in r"[ :#'a0-]{0,5}|\PC{0,5}") {
-        // go-yaml writes it without quotes, and then it is no key but merges another mapping into this one.
+        // go-yaml writes the key `<<` without quotes. Then it is not read as a key, but merges another mapping into
+        // this one.
         prop_assume!(key != "<<");
         let value = json!({ key.as_str(): text });
         let written = yaml(&value);

@@ -45,7 +45,7 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
         Ok(missing) => missing,
         Err(error) => {
             output::warn(format_args!(
-                "it is not known whether a key of the cluster is missing from it: {}",
+                "it is not known whether a key of the cluster is missing from the backup: {}",
                 output::one_line(error)
             ));
             return Ok(());
