@@ -1,13 +1,14 @@
 //! Marks. A mark is a text in the status of a SealedSecret that records what the Secret was made from. Because of its
 //! mark, an unchanged Secret costs nothing after a restart: no key is tried, and nothing is written.
 //!
-//! A mark is `[merged-]WHOSE.OF[.KEY]`, three digests made with the cluster's key for digests:
+//! A mark is `[merged-]WHOSE.OF.[KEY].AS`, four digests made with the cluster's key for digests:
 //!
 //! | part | digest of | shows |
 //! | --- | --- | --- |
 //! | `WHOSE` | the Secret's UID, when we last wrote it, and whether values were merged into it | the controller wrote this Secret last, and how |
 //! | `OF` | the sealed input, and the fields that we owned after our last write, with its time | the Secret is still as it was made from this input |
-//! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out if several were needed |
+//! | `KEY` | the sealed input and the sealing key | which key unsealed all values; empty if several were needed |
+//! | `AS` | the sealed input, and the Secret's UID and resource version | nobody has written the Secret since, not even in the same second |
 //!
 //! Nobody else can make a mark, and a copied mark says nothing about another Secret, another input or another key.
 //! Anybody who may write the status can remove the mark, or replace it by an older mark of the same Secret, which has
@@ -38,6 +39,8 @@ pub(crate) struct Mark {
     of: String,
     /// The digest that identifies the sealing key.
     pub(crate) key: Option<String>,
+    /// Marks of older versions do not have it.
+    written_as: Option<String>,
 }
 
 impl Mark {
@@ -45,15 +48,21 @@ impl Mark {
     /// from before the last write of the Secret.
     fn read(keyring: &Keyring, text: &str, secret: &LiveObject) -> Option<Self> {
         let (made, rest) = Made::read(text);
-        let mut parts = rest.splitn(3, '.');
-        let (told, of, key) = (parts.next()?, parts.next()?, parts.next());
+        let mut parts = rest.splitn(4, '.');
+        let (told, of, key, written_as) = (parts.next()?, parts.next()?, parts.next(), parts.next());
         let is_ours = told == whose(keyring, &secret.uid, secret.secret.as_deref(), made);
-        is_ours.then(|| Self { made, of: of.to_owned(), key: key.map(str::to_owned) })
+        let key = key.filter(|key| !key.is_empty()).map(str::to_owned);
+        is_ours.then(|| Self { made, of: of.to_owned(), key, written_as: written_as.map(str::to_owned) })
     }
 
     /// Whether the Secret is unchanged since it was made from the input with this digest.
     pub(super) fn is_of(&self, keyring: &Keyring, digest: &str, live: &LiveObject) -> bool {
         self.of == of(keyring, digest, &live.uid, live.fields, live.secret.as_deref())
+    }
+
+    /// Whether the Secret has the version that was written from the input with this digest.
+    fn is_exactly_of(&self, keyring: &Keyring, digest: &str, live: &LiveObject) -> bool {
+        self.written_as.as_ref() == Some(&written_as(keyring, digest, &live.uid, live.version))
     }
 }
 
@@ -77,6 +86,10 @@ fn of(keyring: &Keyring, digest: &str, uid: &str, fields: Option<FieldsDigest>, 
     keyring.digest("made from", parts)
 }
 
+fn written_as(keyring: &Keyring, digest: &str, uid: &str, version: u64) -> String {
+    keyring.digest("written as", [digest.as_bytes(), uid.as_bytes(), &version.to_be_bytes()[..]])
+}
+
 /// Marks that may not be in the statuses yet, and Secrets that are to be made once more.
 #[derive(Default)]
 pub(crate) struct Marks(Mutex<Inner>);
@@ -92,6 +105,8 @@ struct Inner {
 struct Known {
     mark: Arc<str>,
     is_told: bool,
+    /// Whether it was in a status, so another process may have made it.
+    is_seen: bool,
 }
 
 impl Marks {
@@ -106,15 +121,15 @@ impl Marks {
     ) {
         let whose = whose(keyring, &written.uid, written.secret.as_deref(), made);
         let of = of(keyring, digest, &written.uid, written.fields, written.secret.as_deref());
-        let sealing_key = sealing_key.map(|key| format!(".{key}")).unwrap_or_default();
-        let text = format!("{}{whose}.{of}{sealing_key}", made.prefix());
-        self.lock().known.insert(key, Known { mark: text.into(), is_told: false });
+        let written_as = written_as(keyring, digest, &written.uid, written.resource_version);
+        let text = format!("{}{whose}.{of}.{}.{written_as}", made.prefix(), sealing_key.unwrap_or_default());
+        self.lock().known.insert(key, Known { mark: text.into(), is_told: false, is_seen: false });
     }
 
     /// Remembers the mark `before`, which the status of `key` had until somebody else changed it. If this process has
     /// written the Secret itself, its own mark is kept instead.
     pub(crate) fn was_told(&self, key: ObjectKey, before: &str) {
-        self.lock().known.entry(key).or_insert_with(|| Known { mark: before.into(), is_told: true });
+        self.lock().known.entry(key).or_insert_with(|| Known { mark: before.into(), is_told: true, is_seen: true });
     }
 
     /// The mark that the status of `key` should have; `now` is the mark that it has. A mark is written once, and again
@@ -158,6 +173,15 @@ pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, secret: &LiveObject) -> 
         return Some(mark);
     }
     read(ctx.sealed_secrets.get(&key.to_ref())?.status.as_ref()?.made_from.as_deref()?)
+}
+
+/// Whether this Secret certainly has the values of the input with this digest. The times of writes have only seconds. So if this
+/// process did not write the Secret, its version must be the one that was written: after a crash, the Secret may have been written
+/// twice in one second, and the second mark may be lost.
+pub(super) fn is_certainly_of(ctx: &Context, key: &ObjectKey, secret: &LiveObject, digest: &str) -> bool {
+    let is_known = ctx.marks.lock().known.get(key).is_some_and(|known| !known.is_seen);
+    let is_certain = |mark: Mark| is_known || mark.is_exactly_of(&ctx.keyring, digest, secret);
+    of_secret(ctx, key, secret).is_some_and(|mark| mark.is_of(&ctx.keyring, digest, secret) && is_certain(mark))
 }
 
 /// Whether there is any mark for this SealedSecret, valid or not.
