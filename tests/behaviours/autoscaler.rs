@@ -34,7 +34,7 @@ async fn autoscale(scene: &Scene, replicas: u32) -> Result<()> {
     Ok(())
 }
 
-/// The number stays although the Sync compares all objects, and the Sync is Ready.
+/// Checks that the number of replicas stays although the Sync compares all objects, and that the Sync is Ready.
 async fn stays(scene: &Scene, replicas: u32) -> Result<()> {
     handled(scene, "app").await?;
     scene.is_ready("app").await?;
@@ -43,7 +43,7 @@ async fn stays(scene: &Scene, replicas: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether gitseal owns the number.
+/// Whether gitseal owns the number of replicas.
 async fn is_owned(scene: &Scene) -> Result<bool> {
     let web = scene.api::<Deployment>().get("web").await?;
     let ours = web.metadata.managed_fields.into_iter().flatten();
@@ -73,7 +73,7 @@ async fn the_steps_of_the_page_hand_the_replicas_to_an_autoscaler() -> Result<()
     event(&scene, "app", "Drifted", &["Deployment", "spec.replicas by kube-controller-manager"]).await?;
     scene.has("apps/v1", "Deployment", "web", json!({"spec": {"replicas": 2}})).await?;
 
-    // First, the entry in the Sync.
+    // First, the entry is added to the Sync.
     let ignored = json!({"wait": false, "ignoreDifferences": of_the_page()?});
     scene.sync("app", "./app", ignored).await?;
     stays(&scene, 2).await?;

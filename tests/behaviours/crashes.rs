@@ -289,7 +289,7 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
     nothing_is_orphaned(&scene).await
 }
 
-/// Syncs whose first pass is interrupted. Each is named after what happens to it then.
+/// Syncs whose first pass is interrupted. Each is named after what happens to it after the interruption.
 const SYNCS: [&str; 3] = ["changes", "is-deleted", "is-forged"];
 
 #[tokio::test]

@@ -62,7 +62,7 @@ async fn syncs_that_wait_for_each_other_say_so_until_one_is_taken_out() -> Resul
     let ns = &scene.namespace;
     ensure!(message.contains(&format!("{ns}/one waits for {ns}/two waits for {ns}/one")), "{message}");
     scene.is_not_ready("two", "DependencyCycle").await?;
-    // The Sync that still waits begins as soon as the other is Ready. It does not wait for its next retry.
+    // The Sync that still waits begins as soon as the other Sync is Ready. It does not wait for its next retry.
     scene
         .api::<Sync>()
         .patch("two", &PatchParams::default(), &Patch::Merge(json!({"spec": {"dependsOn": null}})))

@@ -33,7 +33,7 @@ fn database(replicas: u32) -> Value {
         "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "c", "image": "example.invalid/c"}]}}}})
 }
 
-/// Waits until the Sync says that it waits for this.
+/// Waits until the Sync says, with these texts, that it waits.
 async fn waits(scene: &Scene, sync: &str, parts: &[&str]) -> Result<()> {
     scene
         .sync_when(sync, &format!("it to wait for {parts:?}"), |_, ready| {
@@ -61,7 +61,7 @@ async fn a_sync_waits_for_an_object_and_reads_it_only_when_it_changes() -> Resul
     waits(&scene, "app", &[&named, "does not exist; create it"]).await?;
     gitseal(&scene, &["status", "app"]).await?.is(0, &["ConfigMap settings, Deployment db", "does not exist"])?;
     assert_eq!(reads(&scene, "db").await?, 1);
-    // The next tries do not read it, because a watch shows that there is still nothing.
+    // The next tries do not read the Deployment, because a watch shows that it still does not exist.
     let token = scene.request::<Sync>("app").await?;
     scene
         .sync_when("app", "another try", |sync, _| {
@@ -79,7 +79,7 @@ async fn a_sync_waits_for_an_object_and_reads_it_only_when_it_changes() -> Resul
     deployments.patch("db", &PatchParams::default(), &Patch::Merge(&none)).await?;
     scene.is_applied("app", &revision).await?;
 
-    // What is applied does not wait again; the next revision does.
+    // A revision that is applied does not wait again; the next revision does.
     deployments.delete("db", &DeleteParams::default()).await?;
     let before = reads(&scene, "db").await?;
     scene.tree.write("app/a.yaml", config_map("app", "2"))?;

@@ -261,7 +261,7 @@ async fn what_somebody_touched_and_what_is_left_to_others_is_foretold() -> Resul
     // From now on, the Sync ignores this value. While it is suspended, it still owns the field.
     let ignored = json!([{"target": {"name": "left"}, "paths": ["/data/value"]}]);
     scene.sync("app", "./app", json!({"suspend": true, "ignoreDifferences": ignored.clone()})).await?;
-    // Before that, the controller might not have seen the suspension, and would put everything back.
+    // Without this wait, the controller might not have seen the suspension, and would put everything back.
     handled(&scene, "app").await?;
     let maps = scene.api::<ConfigMap>();
     let by_hand = |data: Value| Patch::Merge(json!({"data": data}));

@@ -158,7 +158,7 @@ async fn the_field_and_its_manager_are_told() -> Result<()> {
     ] {
         let note = drifted(&scene, "app", kind, name).await?;
         ensure!(note.contains(told), "{note}");
-        // `gitseal status` says this, too, below the line of the Sync.
+        // `gitseal status` has this message, too, below the line of the Sync.
         let status = gitseal(&scene, &["status"]).await?.is(0, &[])?;
         let below = status.out.lines().skip_while(|line| !line.starts_with("sync/app")).skip(1);
         let line = below.take_while(|line| line.starts_with("    ")).find(|line| line.contains(&format!("/{name} ")));
@@ -198,7 +198,8 @@ async fn a_secret_and_its_sealed_secret_are_put_back() -> Result<()> {
     ensure!(first != uid(&scene, "Secret", "deleted").await?);
     drifted(&scene, "app", "SealedSecret", "unsealed").await?;
     let sealed = scene.api::<crds::SealedSecret>().get("unsealed").await?;
-    // The garbage collector deletes the Secret of the deleted SealedSecret. The new SealedSecret gets its own.
+    // The garbage collector deletes the Secret of the deleted SealedSecret. The new SealedSecret gets a Secret of its
+    // own.
     let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "unsealed", "controller": true, "uid": sealed.uid()}]);
     harness::eventually("the new SealedSecret to own its Secret", || async {
         let secret = scene.get("v1", "Secret", "unsealed").await?.context("none")?;
@@ -249,7 +250,7 @@ async fn what_others_add_is_no_drift() -> Result<()> {
         json!({"metadata": {"annotations": {"note": "theirs"}}, "data": {"more": "theirs", "value": "from-git"}});
     scene.has("v1", "ConfigMap", "quiet", theirs).await?;
 
-    // The next commit does not undo it, either.
+    // The next commit does not undo these changes, either.
     let path = "app/quiet-map.yaml";
     scene.tree.write(path, config_map("quiet", "second"))?;
     let second = scene.publish("second").await?;

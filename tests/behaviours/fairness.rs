@@ -49,7 +49,7 @@ async fn a_neighbours_secret_does_not_wait_for_thousands_of_values() -> Result<(
     kubernetes::apply(&neighbour.client, &neighbour.namespace, few).await?;
     neighbour.has("v1", "Secret", "few", json!({"data": {"a": STANDARD.encode("little")}})).await?;
     let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();
-    // With one common queue, the small one would be unsealed after all large ones.
+    // With one common queue, the small SealedSecret would be unsealed after all large ones.
     assert!(done + 3 < LARGE, "it was there when the last of the large ones were: {done}");
     eventually("the large ones", || async {
         let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();

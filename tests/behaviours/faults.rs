@@ -43,8 +43,8 @@ pub(super) const SOON: Duration = Duration::from_secs(15);
 /// to 60 s.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
-/// A scene with its own controller, which serves only the scene's namespace. It reaches the API server through a proxy that
-/// can make requests fail. All these scenes share one control plane.
+/// A scene with its own controller, which serves only the scene's namespace. The controller reaches the API server
+/// through a proxy that can make requests fail. All these scenes share one control plane.
 pub(super) struct Faulty {
     pub(super) scene: Scene,
     pub(super) proxy: FaultProxy,

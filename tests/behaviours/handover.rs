@@ -49,7 +49,7 @@ impl Replica {
         Ok(Self { name: name.into(), controller })
     }
 
-    /// Waits until it has ended, and returns the exit code.
+    /// Waits until the controller has ended, and returns the exit code.
     async fn ends(&mut self) -> Result<i32> {
         eventually("the replica to end", || {
             let (code, log) = (self.controller.process().try_wait(), self.controller.log());
@@ -186,7 +186,8 @@ async fn two_leaders_are_killed_while_500_sealed_secrets_arrive() -> Result<()> 
     let seen = Seen::default();
     let watching = tokio::spawn(seen.clone().follow(client.clone(), scene.namespace.clone()));
 
-    // The first leader is killed while it works on the first 200. The next 150 are created while nobody leads.
+    // The first leader is killed while it works on the first 200 SealedSecrets. The next 150 are created while nobody
+    // leads.
     let first = leader(&client, None).await?;
     let arriving = async {
         seen.at_least(40).await?;
@@ -194,11 +195,11 @@ async fn two_leaders_are_killed_while_500_sealed_secrets_arrive() -> Result<()> 
     };
     tokio::try_join!(sealer.put_all(0..200, "first"), arriving)?;
     sealer.put_all(200..350, "first").await?;
-    // Change some that no controller has seen yet, and some that the first leader has unsealed already.
+    // Change some SealedSecrets that no controller has seen yet, and some that the first leader has unsealed already.
     sealer.put_all(0..20, "second").await?;
     sealer.put_all(300..320, "second").await?;
 
-    // The second leader is killed while it works on these changes and on the last 150.
+    // The second leader is killed while it works on these changes and on the last 150 SealedSecrets.
     let second = leader(&client, Some(&first)).await?;
     let arriving = async {
         seen.at_least(240).await?;

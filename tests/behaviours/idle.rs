@@ -116,7 +116,7 @@ async fn a_commit_elsewhere_touches_neither_a_sync_nor_its_objects() -> Result<(
         scene.is_applied(sync, &first).await?;
     }
     let plane = Plane::shared().await?;
-    // The Sync and its ConfigMap have this name. From here on, nobody else writes to them.
+    // From here on, nobody but the controller writes to the Sync `untouched` and its ConfigMap.
     let writes = || -> Result<Vec<AuditEvent>> {
         let mut requests = plane.cluster.requests()?;
         let reads = ["get", "list", "watch"];

@@ -15,7 +15,7 @@ use crate::{objects::config_map, traces::handled};
 
 const REFUSED: &str = "the interval must be at least 10s";
 
-/// Tries to make a Sync with this interval. Returns why it is refused, if it is.
+/// Tries to make a Sync with this interval. Returns the API server's message if the Sync is refused.
 async fn tried(scene: &Scene, interval: &str) -> Result<Option<String>> {
     let sync: Sync = serde_json::from_value(json!({
         "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "tried"},
@@ -28,7 +28,7 @@ async fn tried(scene: &Scene, interval: &str) -> Result<Option<String>> {
     }
 }
 
-/// The kind as older versions defined it: without this rule.
+/// The CustomResourceDefinition of older versions, which has no rule for the interval.
 fn of_older_versions() -> Result<CustomResourceDefinition> {
     let all = crds::custom_resource_definitions();
     let syncs = all.iter().find(|kind| kind.spec.names.kind == "Sync").context("the kind Sync")?;
@@ -48,7 +48,7 @@ async fn a_sync_has_an_interval_of_ten_seconds_and_what_is_stored_with_less_stil
         ensure!(why.is_some() == is_refused && why.is_none_or(|why| why.contains(REFUSED)), "{interval}");
     }
 
-    // An older version accepted a shorter one.
+    // An older version accepted a shorter interval.
     let kinds = Api::<CustomResourceDefinition>::all(scene.client.clone());
     let by = PatchParams::apply("kubectl").force();
     kinds.patch("syncs.gitseal.dev", &by, &Patch::Apply(of_older_versions()?)).await?;

@@ -472,7 +472,7 @@ async fn keys_that_are_restored_before_the_controller_starts_stay_alone() -> Res
     let controller = ours(&desk.plane, Ipv4Addr::LOCALHOST).await?;
     ensure!(desk.keys().await? == before, "{before:?} and now {:?}", desk.keys().await?);
     drop(controller);
-    // A key that was made after the backup is missing in it.
+    // A key that was made after the backup is missing in the backup.
     desk.run(&["keys", "rotate", "--key-size=2048", "--no-wait"])?;
     let said = desk.fails(&["keys", "backup", "--check", "keys.age", "-i", "me.txt"], 1)?;
     ensure!(said.contains("keys.age lacks keys of the cluster: "), "{said}");

@@ -110,7 +110,7 @@ async fn with_sealed_secrets(shop: &Shop) -> Result<SealedSecretsController> {
     first_generation(shop).await?;
     let older = theirs.certificate().to_owned();
     theirs.stop()?;
-    // The order of the two keys is known only by the second in which each was made.
+    // The order of the two keys shows only in the time at which each was made, which is in whole seconds.
     let made = sealing::Certificate::from_pem(older.as_bytes())?.not_before();
     eventually("the second to pass", || async {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
@@ -192,8 +192,8 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
         shop.taken_over_by_ours().await?;
         let settled = writes_when_settled(&shop).await?;
         same(&shop.state().await?, &before);
-        // At most four writes for each: one to take over the fields, one apply, one more apply if a change was seen too
-        // late, and one status.
+        // At most four writes for each SealedSecret: one to take over the fields, one apply, one more apply if a change
+        // was seen too late, and one status.
         let all = shop.names().await?.len();
         assert!(settled - start <= 4 * all, "{} writes for {all} SealedSecrets", settled - start);
 
@@ -219,8 +219,8 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
     })
 }
 
-/// A Service and a Deployment as in the manifests of the Sealed Secrets project, or as in its Helm chart for a release with
-/// this name. The two differ in the labels, and the port may have no name.
+/// A Service and a Deployment as in the manifests of the Sealed Secrets project, or as in its Helm chart for a release
+/// with this name. These two sources differ in the labels, and the port may have no name.
 fn sealed_secrets_objects(name: &str, labels: &Value, port: &Value) -> [Value; 2] {
     let metadata = json!({"name": name, "namespace": "kube-system"});
     let container = json!({"name": "controller", "image": "sealed-secrets", "ports": [{"containerPort": 8080}]});

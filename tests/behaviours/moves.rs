@@ -27,7 +27,7 @@ fn mapping(name: &str) -> String {
     format!("---\n{}", config_map(name, "1"))
 }
 
-/// The name of the Sync in the object's labels. For a Secret, that of its SealedSecret.
+/// The name of the Sync in the object's labels; for a Secret, in the labels of its SealedSecret.
 async fn owner(scene: &Scene, kind: &str, name: &str) -> Result<String> {
     let kind = if kind == "Secret" { "SealedSecret" } else { kind };
     let object = scene.get(version(kind), kind, name).await?.with_context(|| format!("{kind} {name} is gone"))?;
@@ -61,7 +61,7 @@ async fn both_applied(scene: &Scene, revision: &str, counts: [(&str, usize); 2])
 async fn what_moves_between_two_folders_in_one_commit_keeps_its_uid() -> Result<()> {
     let scene = Scene::new("moves").await?;
     let value = scene.seal("db", b"moves-along").await?;
-    // Moves the object there and back, so that each Sync is once the one that gives it up.
+    // Moves the object there and back, so that each of the two Syncs gives it up once.
     for (file, stays) in [("one/stays.yaml", "stays-one"), ("two/stays.yaml", "stays-two")] {
         scene.tree.write(file, mapping(stays) + &mapping(&format!("{stays}-b")))?;
     }

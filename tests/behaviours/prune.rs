@@ -190,7 +190,8 @@ async fn the_limit_is_the_syncs_to_set() -> Result<()> {
     Ok(())
 }
 
-/// This can happen after an upgrade from a version that applied hidden files, or when a file is moved.
+/// An applied object can be in a hidden file after an upgrade from a version that applied such files, or after the file
+/// was moved.
 #[tokio::test]
 async fn what_stands_in_a_hidden_file_stays_until_git_says_that_it_goes() -> Result<()> {
     let scene = Scene::new("in-hidden").await?;

@@ -80,7 +80,7 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
         Ok(())
     })
     .await?;
-    // The history shows this, too, until the object is healthy.
+    // `gitseal history` shows this failure, too, until the object is healthy.
     let told = gitseal(&scene, &["history", "app"]).await?.is(0, &["HealthCheckTimedOut", "1 created"])?;
     ensure!(!told.out.contains("Applied"), "{}", told.out);
     let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
@@ -213,7 +213,8 @@ async fn who_waits_for_another_is_no_warning_and_a_failure_is_logged_once() -> R
     };
     let (repository, sealed) =
         (format!("repository={}/repo", scene.namespace), format!("sealed_secret={}/bad", scene.namespace));
-    // One warning each. Before the first push, the Repository may also have failed for another reason.
+    // There is one warning for each of the two objects. Before the first push, the Repository may also have failed for
+    // another reason.
     assert_eq!((warnings(&repository, "nowhere"), warnings(&sealed, "")), (1, 1), "{log}");
     Ok(())
 }

@@ -61,7 +61,7 @@ async fn a_renamed_object_is_there_under_its_new_name_only() -> Result<()> {
         scene.is_gone(api_version, kind, name).await?;
     }
     assert_eq!(inventory(sync), expected);
-    // A Secret has no label of the Sync. Only its SealedSecret has.
+    // A Secret has no label of the Sync. Only its SealedSecret has this label.
     let secret = ids(&scene, &[("database", "", "Secret")]);
     assert_eq!(labelled(&scene, "app").await?, &expected - &secret);
     let secret = scene.has("v1", "Secret", "database", json!({})).await?;

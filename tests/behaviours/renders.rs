@@ -73,7 +73,7 @@ async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
 
-    // Anybody who creates a Sync can choose its labels. It is suspended, so it has no finalizer.
+    // Anybody who creates a Sync can choose its labels. This Sync is suspended, so it has no finalizer.
     let labels = json!({crds::names::SYNC_NAMESPACE: scene.namespace, crds::names::SYNC_NAME: "app"});
     let stray = json!({
         "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "stray", "labels": labels},
@@ -82,7 +82,7 @@ async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one
     kubernetes::apply(&scene.client, &scene.namespace, stray).await?;
     scene.api::<Sync>().delete("stray", &DeleteParams::default()).await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "stray").await?;
-    // The same watch shows this Sync later, so the controller has seen the other one before.
+    // The watch shows the Sync `after` later. So when `after` is applied, the controller has seen the other Sync, too.
     scene.sync("after", "./after", json!({})).await?;
     scene.is_applied("after", &revision).await?;
     assert_eq!(rendered(&controller, "git").await?, 2, "each folder once");

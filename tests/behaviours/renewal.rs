@@ -126,7 +126,7 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
     assert_eq!(controller.post("/v1/verify", &rotated).await?.0, 200);
     drop(controller);
 
-    // After a restart, no renewal is skipped, and none is made twice.
+    // After a restart, no renewal is skipped, and no renewal is made twice.
     let controller = keys.controller(&settings).await?;
     assert_eq!(certificate(&controller).await?, second);
     drop(controller);
@@ -219,7 +219,7 @@ async fn values_whose_key_is_gone_are_told_while_their_secret_is_there() -> Resu
     let api = Api::<Secret>::namespaced(keys.client.clone(), NAMESPACE);
     api.delete(&backup.name_any(), &DeleteParams::default()).await?;
 
-    // The controller reports this by itself.
+    // The controller reports such values by itself.
     let told = eventually("an event about the SealedSecret", || async {
         let all = Api::<k8s_openapi::api::core::v1::Event>::namespaced(keys.client.clone(), "default");
         let all = all.list(&ListParams::default()).await?.items;

@@ -107,7 +107,7 @@ async fn no_sync_applies_over_the_controllers_own_secrets_or_prunes_them() -> Re
     let own = Api::<Secret>::namespaced(scene.client.clone(), OWN);
     let all = own.list(&ListParams::default().labels(SEALING_KEY)).await?.items;
     let key = all.first().and_then(|key| key.metadata.name.clone()).context("a sealing key")?;
-    // A Secret with the label of a retired sealing key. Its name is not special, and it contains no key.
+    // This Secret has the label of a retired sealing key, but its name is not special, and it contains no key.
     let labelled = format!("labelled-{}", scene.namespace);
     let retired = json!({"apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": labelled, "labels": {"gitseal.dev/sealing-key": "retired"}}});
@@ -183,7 +183,7 @@ async fn a_key_that_a_sealed_secret_owns_is_not_read() -> Result<()> {
     drop(controller);
     let sealed = Api::<SealedSecret>::namespaced(scene.client.clone(), OWN);
     sealed.delete(&name, &DeleteParams::default()).await?;
-    // The garbage collector may already have deleted it together with its owner.
+    // The garbage collector may already have deleted the Secret together with its owner.
     own.delete(&name, &DeleteParams::default()).await.map(drop).or_else(|error| match error {
         kube::Error::Api(status) if status.code == 404 => Ok(()),
         error => Err(error.into()),

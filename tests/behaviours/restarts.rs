@@ -72,7 +72,7 @@ async fn a_workload_is_restarted_once_for_each_change_of_its_values() -> Result<
     ensure!(seen.len() == 3 && seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2], "{seen:?}");
     ensure!(applies(&scene, "asks").await? == 3, "{} applies", applies(&scene, "asks").await?);
 
-    // A change elsewhere in the folder does nothing to it, and neither does a comparison of everything.
+    // A change elsewhere in the folder does not restart the workload, and neither does a comparison of all objects.
     let before = stamp(&scene, "asks").await?;
     scene.tree.write("app/other.yaml", config_map("other", "1"))?;
     publish(&scene, "something else").await?;
@@ -130,7 +130,8 @@ async fn a_value_that_is_only_sealed_again_restarts_nothing() -> Result<()> {
         Ok(())
     })
     .await?;
-    // A new process does not know what the last one knew, and a change of something else makes it plan everything again.
+    // A new process knows nothing of what the old one had in memory. A change elsewhere makes it plan all objects
+    // again.
     plane.controller.lock().await.take().context("a controller")?.kill()?;
     let folder = plane.folder();
     let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
@@ -139,7 +140,7 @@ async fn a_value_that_is_only_sealed_again_restarts_nothing() -> Result<()> {
     scene.tree.write("app/other.yaml", config_map("other", "1"))?;
     publish(&scene, "something else").await?;
     ensure!(stamp(&scene, "web").await? == before, "after a restart");
-    // Sealed again, with a change of the workload itself.
+    // Now the same value is sealed again, and the workload itself is changed, too.
     scene.tree.write("app/db.yaml", seal("value-sealed-again")?)?;
     scene
         .tree
@@ -147,7 +148,7 @@ async fn a_value_that_is_only_sealed_again_restarts_nothing() -> Result<()> {
     publish(&scene, "another image").await?;
     let (generation, digest) = stamp(&scene, "web").await?;
     ensure!(generation == before.0 + 1 && digest == before.1, "{generation} {digest:?} {before:?}");
-    // The Secret that was put back is the same one, too.
+    // A Secret that is put back has the same value, so the workload is not restarted.
     let by_hand = json!({"stringData": {"password": "value-by-hand"}});
     let secrets = scene.api::<k8s_openapi::api::core::v1::Secret>();
     let changed = secrets.patch("db", &PatchParams::default(), &Patch::Merge(&by_hand)).await?;
@@ -159,7 +160,7 @@ async fn a_value_that_is_only_sealed_again_restarts_nothing() -> Result<()> {
     .await?;
     handled(&scene, "app").await?;
     ensure!(stamp(&scene, "web").await? == (generation, digest), "after drift");
-    // Another value is still seen.
+    // Another value still restarts the workload.
     scene.tree.write("app/db.yaml", seal("value-quite-another")?)?;
     publish(&scene, "another value").await?;
     ensure!(stamp(&scene, "web").await?.1 != before.1);

@@ -247,7 +247,7 @@ async fn events_about(scene: &Scene, reason: &str) -> Result<Value> {
 
 #[tokio::test]
 async fn what_is_needed_is_applied_before_what_needs_it() -> Result<()> {
-    /// More than are written at the same time, so that the order cannot be right by chance.
+    /// More workloads than are written at the same time, so that the order cannot be right by chance.
     const WORKLOADS: usize = 20;
     let scene = Scene::new("waves").await?;
     let image = "image: example.invalid/c";

@@ -92,7 +92,7 @@ async fn a_cluster_that_is_not_there_is_an_error_and_no_hang() -> Result<()> {
     Ok(())
 }
 
-/// Runs the controller without a cluster, until it fails because of that.
+/// Runs the controller without a cluster, until it fails because there is none.
 async fn without_a_cluster(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(String, String)> {
     let folder = tempfile::tempdir()?;
     let mut command = tokio::process::Command::new(programs::folder()?.join("gitseal-controller"));

@@ -52,7 +52,7 @@ async fn what_was_damaged_is_fetched_again_and_applied() -> Result<()> {
     scene.has("v1", "ConfigMap", "settings", json!({})).await.map(drop)
 }
 
-/// A file system of one megabyte. It is removed when this is dropped.
+/// A file system of one megabyte. It is removed when its `SmallDisk` is dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {

@@ -170,7 +170,8 @@ async fn what_is_a_controllers_stays() -> Result<()> {
     let by = PatchParams { field_manager: Some("kube-controller-manager".into()), ..PatchParams::default() };
     scene.api::<Deployment>().patch_scale("autoscaled", &by, &Patch::Merge(scale)).await?;
 
-    // One claim that the control plane has bound, and one that somebody exported and applied again.
+    // There are two volume claims: one that the control plane has bound, and one that somebody exported and applied
+    // again.
     let volume = |name: &str| {
         json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("{}-{name}", scene.namespace)},
                "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"},

@@ -133,7 +133,7 @@ async fn a_namespace_that_goes_and_one_that_is_gone_are_told_apart() -> Result<(
     let held = delete_held(&scene, &inner).await?;
     let goes = format!("namespace {inner} is being deleted");
     is_not_ready(&scene, "NamespaceTerminating", &["app/a.yaml:1: ConfigMap", &goes]).await?;
-    // Nothing can be created in this namespace, and no Secret, either.
+    // Nothing can be created in this namespace, not even a Secret.
     scene.tree.write("app/b.yaml", sealed_secret("b", "AgBn"))?;
     scene.publish("a SealedSecret").await?;
     is_not_ready(&scene, "NamespaceTerminating", &["app/b.yaml:1: SealedSecret", &goes]).await?;

@@ -24,7 +24,7 @@ fn uninstall(plane: &Plane, arguments: &[&str]) -> Result<Said> {
     Ok(command.arg("uninstall").args(arguments).output()?.into())
 }
 
-/// The same at a terminal. The question that ends with `question` gets `answer`.
+/// Runs `gitseal uninstall` at a terminal. The question that ends with `question` gets `answer`.
 fn at_terminal(plane: &Plane, arguments: &[&str], question: &str, answer: &str) -> Result<(Option<i32>, String)> {
     let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
     command.arg("uninstall").args(arguments);
@@ -93,7 +93,7 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
     let released = scene.get("v1", "Secret", "db").await?.context("the Secret is gone")?;
     ensure!(released["metadata"].get("ownerReferences").is_none(), "{released:#}");
-    // The control plane deletes a claim that no Pod uses a moment later.
+    // A moment later, the control plane deletes the claim, because no Pod uses it.
     let mut left = upgrade::installed(&scene.client).await?;
     left.remove("PersistentVolumeClaim kube-system/gitseal-controller");
     ensure!(left.is_empty(), "{:?}", left.keys());
@@ -256,7 +256,8 @@ async fn what_others_prevent_is_listed_and_the_rest_is_done() -> Result<()> {
     );
     uid(&scene, "Secret", "db").await?;
 
-    // Now they are deleted, except the one with an object that has a finalizer of somebody else.
+    // Now the CustomResourceDefinitions are deleted, except the one of a kind with an object that has a finalizer of
+    // somebody else.
     drop(faults);
     let (code, said) = with_kinds().await?;
     ensure!(code == Some(1) && said.contains("is not deleted before its finalizers are removed"), "{code:?} {said}");

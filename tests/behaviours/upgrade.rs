@@ -221,7 +221,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     with(&["--ephemeral-storage=false"])?.is(0, &["change Deployment"])?;
     let volumes = deployment(&client).await?["spec"]["template"]["spec"]["volumes"].to_string();
     ensure!(volumes.contains("persistentVolumeClaim"), "{volumes}");
-    // A strategy that was set by hand is kept. A persistent volume cannot be used with it.
+    // A strategy that was set by hand is kept. A persistent volume cannot be used with this strategy.
     with(&["--ephemeral-storage"])?.is(0, &["Deployment"])?;
     edit(&client, DEPLOYMENT, CONTROLLER, json!({"spec": {"strategy": {"type": "RollingUpdate"}}})).await?;
     with(&["--replicas", "1"])?.is(0, &["nothing changes"])?;
@@ -262,14 +262,15 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     let always = ["--apply", "--no-wait"];
     let with = |more: &[&str]| install(&plane, &[&always, more].concat());
 
-    // Installed by kubectl for several teams, and then changed back. kubectl owns the field of the label.
+    // gitseal is installed by kubectl for several teams, and then changed to a single owner. kubectl owns the field of
+    // the label.
     kubectl_apply(&plane, &["--image", "a:1", "--multi-tenant"])?;
     ensure!(aggregated_to_edit(&client).await? == "true");
     with(&["--multi-tenant=false", "--yes"])?.is(0, &[])?;
     ensure!(aggregated_to_edit(&client).await? == "false");
 
-    // Change to several teams. The label must not be set before a controller with a default account runs. In this cluster,
-    // nothing reports that it runs.
+    // Change to several teams. The label must not be set before a controller with a default account runs. In this
+    // cluster, nothing reports that a controller runs.
     with(&["--multi-tenant"])?.is(0, &["not a part of `edit` yet"])?;
     ensure!(aggregated_to_edit(&client).await? == "false");
     // Report that the controller runs.
@@ -291,7 +292,7 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     }
     with(&["--yes"])?.is(0, &[])?;
 
-    // Without the flag, as in a cluster that was set up by hand, and with an empty flag.
+    // The label is also removed if the flag is empty, or was never set, as in a cluster that was set up by hand.
     for (argument, said) in [("--default-service-account=", 0), ("--default-service-account=default", 1)] {
         with(&["--", argument])?.is(said, &[])?;
         ensure!(aggregated_to_edit(&client).await? == "false", "{argument}");
@@ -318,7 +319,7 @@ async fn cluster_admin_is_asked_for_again_where_somebody_took_it_away() -> Resul
             .is(1, &["cluster-admin: it may do everything", "nothing was applied"])?;
         ensure!(installed(&client).await? == before);
     }
-    // The same with the rights for several teams.
+    // The same holds with the rights for several teams.
     install(&plane, &["--apply", "--no-wait", "--multi-tenant", "--yes"])?.is(0, &[])?;
     let nobody = Patch::Merge(json!({"subjects": null}));
     bindings.patch("gitseal-controller-watch", &PatchParams::default(), &nobody).await?;

@@ -212,7 +212,7 @@ async fn what_a_pass_applied_in_part_is_traced_to_its_own_commit() -> Result<()>
         let traced = json_of(&scene, &["trace", object, "-o", "json"]).await?;
         ensure!(harness::scene::contains(&traced, &expected), "{object}: {traced:#}\nnot {expected:#}");
     }
-    // Without a local clone, it is not known which of the two commits it is.
+    // Without a local clone, it is not known which of the two commits the object is from.
     let mut command = programs::gitseal(Plane::shared().await?.cluster.kubeconfig())?;
     let outside = tempfile::tempdir()?;
     command.current_dir(outside.path()).args(["--namespace", &scene.namespace, "trace", "cm/other"]);

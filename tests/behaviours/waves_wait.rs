@@ -222,7 +222,8 @@ async fn drift_is_healed_while_waves_wait() -> Result<()> {
     scene.tree.write("app/job.yaml", awaited(-1, "migrate", ""))?;
     let second = scene.publish("second").await?;
     waits(&scene, "app", "migrate").await?;
-    // An object of a wave that is applied is as in the new revision, one of a wave that waits as it was last applied.
+    // An object of an applied wave is as in the new revision, and an object of a wave that waits is as it was last
+    // applied.
     for name in ["early", "last", "usual"] {
         edit(&scene, name).await?;
     }

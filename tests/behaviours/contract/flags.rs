@@ -55,7 +55,8 @@ async fn a_label_selector_selects() -> Result<()> {
 #[tokio::test]
 async fn skip_recreate_lists_no_secrets() -> Result<()> {
     let plane = own::plane().await?;
-    // This uses another namespace than that of the controller, because there the controller watches its sealing keys.
+    // The test uses another namespace than that of the controller, because the controller watches its sealing keys in
+    // its own namespace.
     let there = Scene::on(plane, "skip-there", ServerOptions::default()).await?;
     let additional = format!("--additional-namespaces={}", there.namespace);
     let own = Own::start("skip", &["--skip-recreate", &additional]).await?;

@@ -155,9 +155,9 @@ async fn a_mark_of_somebody_else_is_worth_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Makes a Secret as an older version of the controller did: with an annotation on the Secret, and no mark in the status of
-/// the SealedSecret. It has the Sync's `labels` if it came from a Sync. Returns the Secret, and the digest in its
-/// annotation.
+/// Makes a Secret as an older version of the controller did: with an annotation on the Secret, and no mark in the
+/// status of the SealedSecret. The Secret has the Sync's `labels` if it came from a Sync. Returns the Secret, and the
+/// digest in its annotation.
 async fn make_old(side: &Side, name: &str, labels: Value) -> Result<(Secret, String)> {
     let object = sealed(side, name).await?;
     let spec: SealedSecretSpec = serde_json::from_value(object["spec"].clone())?;
@@ -224,7 +224,7 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
     let own = Own::start("marks-withdrawn", &OWN_NAMESPACE).await?;
     let side = &own.side;
     let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
-    // All its values equal those of the SealedSecret, but the Secret belongs to somebody else.
+    // All values of this Secret equal those of the SealedSecret, but the Secret belongs to somebody else.
     side.create_secret(
         "merged",
         json!({"metadata": {"annotations": {MAY_MERGE: "true"}}, "stringData": {"a": "theirs"}}),
@@ -266,8 +266,8 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
     Ok(())
 }
 
-/// In older versions, the Secret of a Sync's SealedSecret had the Sync's labels, too. It is made again in the Sync's next
-/// full pass.
+/// In older versions, the Secret of a Sync's SealedSecret had the Sync's labels, too. Such a Secret is made again in
+/// the Sync's next full pass.
 #[tokio::test]
 async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()> {
     let own = Own::start("marks-sync", &OWN_NAMESPACE).await?;
@@ -289,7 +289,7 @@ async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()>
                 "team": "a", crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace,
             });
             let (secret, digest) = make_old(side, "db", labels).await?;
-            // Its inventory has the Secret in its old form.
+            // The Sync's inventory has the Secret in its old form.
             let mut status = scene.api::<Sync>().get("app").await?.status.context("a status")?;
             let of_secret = status.inventory.iter_mut().find(|entry| entry.id.ends_with("__Secret"));
             let entry = of_secret.context("the Secret is in the inventory")?;

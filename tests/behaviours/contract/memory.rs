@@ -20,7 +20,7 @@ async fn secrets_are_watched_by_their_metadata_only() -> Result<()> {
         async move { side.create_secret(&format!("big-{n}"), json!({"stringData": {"value": "x".repeat(SIZE)}})).await }
     };
     stream::iter(0..SECRETS).map(create).buffer_unordered(4).try_collect::<Vec<_>>().await?;
-    // At most half of the size of all values.
+    // The memory may grow by at most half of the size of all values.
     let allowed = f64::from(u32::try_from(SECRETS * SIZE / 2)?);
     one_more_is_served(&own.side, "second").await?;
     let grown = resident(&own).await? - before;

@@ -131,7 +131,7 @@ async fn names_labels_and_values_are_theirs() -> Result<()> {
     })
     .await?;
     let (our, their) = (Scrape::parse(&our_text().await?)?, Scrape::parse(&their_controller.metrics().await?)?);
-    // Metrics that only a Go program has.
+    // These are metrics that only a Go program has.
     let of_go = |name: &str| name.starts_with("go_") || name.starts_with("promhttp_");
     let mut compared = Vec::new();
     for (name, type_) in their.types.iter().filter(|(name, _)| !of_go(name)) {

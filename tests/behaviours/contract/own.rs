@@ -24,8 +24,8 @@ pub(super) struct Own {
     kubeconfig: PathBuf,
 }
 
-/// A shared control plane without a controller. Each test starts its own, which must not serve the namespaces of other
-/// tests.
+/// A shared control plane without a controller. Each test starts a controller of its own, which must not serve the
+/// namespaces of other tests.
 pub(super) async fn plane() -> Result<&'static Plane> {
     static SHARED: OnceCell<Plane> = OnceCell::const_new();
     let options = ClusterOptions { controller_manager: false, audit: true, ..ClusterOptions::default() };

@@ -45,8 +45,8 @@ async fn a_secret_without_owner_is_made_again() -> Result<()> {
     same_status(&sides, "db", "True").await?;
     same_event(&sides, "db", "Unsealed").await?;
 
-    // The same without `managed`. There, the Sealed Secrets controller makes the same Secret, and then reports that the
-    // Secret is not its own.
+    // The same is done without `managed`. In this case, the Sealed Secrets controller makes the same Secret, and then
+    // reports that the Secret is not its own.
     for side in &sides {
         let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
         side.put("free", &[("a", "one")], skip).await?;
@@ -88,7 +88,7 @@ async fn a_key_that_somebody_added_is_taken_out() -> Result<()> {
         side.has("db", &[("a", "one")]).await?;
         side.synced("db", "True").await?;
     }
-    // Our Secret is again as it was before, and as the other controller's Secret, which nobody changed.
+    // Our Secret is again the same as before, and the same as the other controller's Secret, which nobody changed.
     assert_eq!(same_secret(&sides, "db").await?, first);
     same_status(&sides, "db", "True").await?;
     side.event("db", "Drifted").await?;

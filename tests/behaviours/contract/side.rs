@@ -21,7 +21,7 @@ pub(super) struct Theirs {
 }
 
 impl Theirs {
-    /// The one that all tests of this process share.
+    /// The controller that all tests of this process share.
     pub(super) async fn shared() -> Result<&'static Self> {
         static SHARED: OnceCell<Theirs> = OnceCell::const_new();
         SHARED.get_or_try_init(Self::start).await
@@ -209,8 +209,8 @@ pub(super) fn data(values: &[(&str, &str)]) -> Value {
     Value::Object(encoded.collect())
 }
 
-/// Creates another SealedSecret, and waits until it is unsealed. Tests that expect that nothing happens use this to know
-/// that the controller had time for it.
+/// Creates another SealedSecret, and waits until it is unsealed. Tests in which nothing may happen call this first, so
+/// that the controller had time to do something.
 pub(super) async fn one_more_is_served(side: &Side, name: &str) -> Result<()> {
     side.put(name, &[("a", "later")], json!({})).await?;
     side.has(name, &[("a", "later")]).await?;

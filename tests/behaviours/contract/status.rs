@@ -72,7 +72,7 @@ async fn the_columns_are_theirs() -> Result<()> {
         put_good_and_bad(side).await?;
         let (names, rows) = table(side).await?;
         assert_eq!(names, ["Name", "Status", "Synced", "Age"]);
-        // Each row without its age.
+        // The rows are compared without their age.
         let row = |name: &str| {
             let row = rows.iter().find(|row| row[0] == name).with_context(|| format!("{rows:?}"))?;
             Ok::<_, anyhow::Error>([0, 1, 2].map(|cell| row[cell].clone()))

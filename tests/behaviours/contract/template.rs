@@ -26,7 +26,7 @@ async fn what_is_no_string_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Sets the finalizers of a Secret; an empty list is none.
+/// Sets the finalizers of a Secret; an empty list removes the field.
 fn set_finalizers(secret: &mut Value, finalizers: &Value) {
     let metadata = secret["metadata"].as_object_mut().unwrap();
     metadata.remove("finalizers");

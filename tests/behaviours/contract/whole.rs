@@ -94,7 +94,7 @@ pub(super) async fn same_status(sides: &[Side; 2], name: &str, synced: &str) -> 
     same("SealedSecret", name, [ours, theirs])
 }
 
-/// Like [`same_status`], but `Synced` may have another status in each. `synced` gives both, ours first.
+/// Like [`same_status`], but the status of `Synced` may differ. `synced` has both statuses, ours first.
 pub(super) async fn same_but_synced(sides: &[Side; 2], name: &str, synced: [&str; 2]) -> Result<[String; 2]> {
     let mut found = status(sides, name, synced).await?;
     for (sealed, _) in &mut found {
@@ -106,7 +106,7 @@ pub(super) async fn same_but_synced(sides: &[Side; 2], name: &str, synced: [&str
     same("SealedSecret", name, found)
 }
 
-/// Like [`same_status`], but our SealedSecret comes from the Sync `app`. This may only show in its labels.
+/// Like [`same_status`], but our SealedSecret comes from the Sync `app`. Only its labels may show this.
 pub(super) async fn same_status_of_a_sync(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
     let [(mut our, message), theirs] = status(sides, name, [synced; 2]).await?;
     let labels = our["metadata"].as_object_mut().and_then(|metadata| metadata.remove("labels"));

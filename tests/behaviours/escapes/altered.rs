@@ -1,5 +1,5 @@
-//! A SealedSecret that differs in the cluster from that in Git. The rights were checked only for the one in Git, so the
-//! other must not be unsealed.
+//! A SealedSecret in the cluster that differs from the one in Git. The rights were checked only for the one in Git, so
+//! the one in the cluster must not be unsealed.
 
 use anyhow::{Context, Result, ensure};
 use harness::kubernetes;

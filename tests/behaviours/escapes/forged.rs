@@ -135,7 +135,7 @@ async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Resu
     case.victim_goes_on().await?;
     case.victim.has("v1", "ConfigMap", "next", json!({"data": {"value": "victims"}})).await?;
     case.victim.has("v1", "Secret", "sealed-next", json!({"data": {"a": "dmljdGltcy12YWx1ZQ=="}})).await?;
-    // The same for a Sync that did not exist when the inventories named its objects.
+    // The same holds for a Sync that did not exist when the inventories named its objects.
     case.victim.tree.write("late/late.yaml", config_map("late", "victims"))?;
     let revision = case.victim.publish("late").await?;
     case.victim.sync("late", "./late", json!({"serviceAccountName": "deployer"})).await?;

@@ -227,7 +227,7 @@ async fn everything_in_its_namespace(scene: &Scene, name: &str) -> Result<()> {
     scene.account(name, rules).await
 }
 
-/// Waits until the SealedSecret's status is Synced. It is written after the Sync's pass.
+/// Waits until the SealedSecret's status is Synced. The status is written after the Sync's pass.
 async fn is_synced(scene: &Scene, name: &str) -> Result<()> {
     eventually(&format!("SealedSecret {name} to be Synced"), || async {
         let sealed = scene.get(SEALED, "SealedSecret", name).await?.context("it is gone")?;
@@ -247,7 +247,7 @@ fn seal(certificate: &str, namespace: &str, name: &str, value: &str) -> Result<S
     )?)
 }
 
-/// The text of a SealedSecret. `metadata` is added to its name.
+/// The text of a SealedSecret. Its metadata are the name and `metadata`.
 fn sealed_secret(name: &str, metadata: &Value, encrypted: &Value, template: &Value) -> String {
     let mut object = json!({
         "apiVersion": SEALED, "kind": "SealedSecret", "metadata": metadata,

@@ -38,7 +38,7 @@ async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result
         let is_told = log.lines().any(|line| line.contains(text) && line.contains(&name) && line.contains("apply"));
         ensure!(is_told, "no {text:?} of {name} in {log}");
     }
-    // Other Syncs do not wait for it, and its own objects were not given up.
+    // Other Syncs do not wait for this Sync, and it has not given up its own objects.
     scene.tree.write("other/other.yaml", config_map("other", "2"))?;
     let other = scene.publish("of the other folder").await?;
     scene.is_applied("other", &other).await?;

@@ -38,7 +38,7 @@ impl Replica {
         Ok(Self { proxy, controller })
     }
 
-    /// Waits until it has ended, and returns the exit code.
+    /// Waits until the controller has ended, and returns the exit code.
     async fn ends(&mut self) -> Result<i32> {
         eventually("the replica to end", || {
             let (code, log) = (self.controller.process().try_wait(), self.controller.log());

@@ -16,9 +16,9 @@ use serde_json::json;
 use super::{Faulty, SOON};
 use crate::traces::events;
 
-/// With names as long as names can be, more than an inventory has room for.
+/// If all names are as long as possible, an inventory has no room for so many objects.
 const OBJECTS: usize = 5_000;
-/// Passes over the whole folder that end in the same way.
+/// How many passes over the whole folder must end in the same way.
 const PASSES: u64 = 3;
 
 /// How many passes ended because the inventory has no room.

@@ -74,7 +74,7 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     is_value(&scene, "blue-map", "warn").await?;
     assert_eq!(renders(&controller, "helm").await?, 2);
 
-    // Elsewhere, then in the values of one of them, then in the chart.
+    // The commits change a file elsewhere, then the values of one Sync, then the chart.
     scene.tree.write("docs/other.yaml", "x: 1\n")?;
     scene.publish("elsewhere").await?;
     scene.tree.write("values/one.yaml", "level: trace\n")?;
@@ -105,7 +105,7 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     is_value(&scene, "blue-config", "warn").await?;
     assert_eq!((renders(&controller, "helm").await?, renders(&controller, "disk").await?), (0, 1));
 
-    // An edit of the values in the Sync is as good as a commit.
+    // An edit of the values in the Sync has the same effect as a commit.
     scene.sync("two", "./charts/web", json!({"helm": {"values": {"level": "error"}}})).await?;
     is_value(&scene, "two-config", "error").await?;
     scene.is_gone("v1", "ConfigMap", "blue-config").await
@@ -271,7 +271,7 @@ async fn a_chart_that_cannot_be_applied_says_why() -> Result<()> {
         let message = scene.is_not_ready(name, reason).await.with_context(|| name.to_owned())?;
         ensure!(message.contains(part), "{name}: '{part}' is not in: {message}");
     }
-    // `helm: {}` is enough to apply it.
+    // `helm: {}` is enough to apply the chart.
     scene.sync("as-a-folder", "./charts/web", helm).await?;
     is_value(&scene, "as-a-folder-map", "info").await
 }
@@ -360,7 +360,7 @@ async fn a_hook_runs_before_the_other_objects_and_again_when_it_changes() -> Res
     for left_out in ["test", "bye"] {
         assert!(scene.get("batch/v1", "Job", left_out).await?.is_none(), "{left_out}");
     }
-    // The values of other objects do not run it again; its own do.
+    // Values that only other objects use do not run the Job again; its own values do.
     scene.sync("app", "./charts/web", json!({"helm": {"values": {"tag": "1", "level": "warn"}}})).await?;
     is_value(&scene, "app-map", "warn").await?;
     let uid = |job: Option<serde_json::Value>| job.map(|job| job["metadata"]["uid"].clone());

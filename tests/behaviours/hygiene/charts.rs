@@ -52,7 +52,7 @@ fn memory(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
         let mut words = line.split_whitespace();
         let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
-        // What it can only read is its program.
+        // Memory that the process can only read is its program file.
         if !rights.starts_with("rw") {
             continue;
         }
@@ -100,7 +100,7 @@ async fn a_sealed_value_is_neither_in_the_process_that_renders_nor_in_what_it_re
         scene.tree.write("secrets/db.yaml", file.to_string())?;
         let revision = scene.publish("a sealed value of a chart").await?;
         scene.is_applied("app", &revision).await?;
-        // The controller has unsealed it, so the value was in its own memory.
+        // The controller has unsealed the value, so the value was in the controller's own memory.
         let basic = format!("Basic {}", STANDARD.encode(format!("me:{value}")));
         let wanted = json!({"data": {"password": STANDARD.encode(value), "basic": STANDARD.encode(basic)}});
         scene.has("v1", "Secret", "db", wanted).await?;

@@ -23,7 +23,7 @@ type Request = (String, String, Option<String>, Value);
 #[derive(Clone)]
 struct Server {
     requests: Arc<Mutex<Vec<Request>>>,
-    /// The answers to requests through the service proxy. The last one is repeated.
+    /// The answers to requests through the service proxy. The last answer is repeated.
     answers: Arc<Mutex<Vec<(u16, String)>>>,
     certificate: String,
 }

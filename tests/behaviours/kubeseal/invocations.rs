@@ -51,7 +51,8 @@ clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]
 users: [{name: alice, user: {token: t}}]
 ";
 
-/// The private key in the form in which `kubectl get secret -o json` prints key Secrets. It is the second in the list.
+/// The private key in the form in which `kubectl get secret -o json` prints key Secrets. The key is the second in the
+/// list.
 pub(super) fn key_list() -> Result<String> {
     let other = sealing::PrivateKey::generate(2048)?.to_pem()?;
     let items: Vec<_> = [other.as_str(), &key_pem()?].iter().enumerate().map(|(at, pem)| key_secret(at, pem)).collect();

@@ -23,7 +23,7 @@ async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
     Ok(rendered.unwrap_or(0))
 }
 
-/// A base with a ConfigMap, and an overlay for each of `overlays`, which prefixes its name.
+/// A base with a ConfigMap, and an overlay for each of `overlays`, which adds a prefix to the ConfigMap's name.
 fn write_overlays(scene: &Scene, overlays: &[&str]) -> Result<()> {
     scene.tree.write("base/kustomization.yaml", "resources: [map.yaml]\n")?;
     scene.tree.write("base/map.yaml", config_map("map", "base"))?;
@@ -75,7 +75,7 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
         Ok(())
     })
     .await?;
-    // A change in one of the overlays.
+    // The next commit changes one of the overlays.
     scene
         .tree
         .write("overlays/one/kustomization.yaml", "resources: [../../base]\nnamePrefix: one-\nnameSuffix: -x\n")?;
@@ -200,7 +200,7 @@ async fn a_folder_may_have_manifests_and_kustomizations() -> Result<()> {
     scene.is_applied("app", &third).await?;
     is_value(&scene, "plain", "newer").await?;
 
-    // The same folder as plain YAML.
+    // Next, the same folder is read as plain YAML.
     scene.tree.write("app/.gitsealignore", "kustomization.yaml\n")?;
     let fourth = scene.publish("without Kustomize").await?;
     scene.is_applied("app", &fourth).await?;

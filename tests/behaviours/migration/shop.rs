@@ -32,7 +32,7 @@ pub(super) const NAMESPACE: &str = "shop";
 pub(super) struct Shop {
     pub(super) plane: Plane,
     pub(super) client: Client,
-    /// More arguments for our controller. The next field has the groups of its user.
+    /// More arguments for our controller. The next field has the groups of the user that it runs as.
     arguments: &'static [&'static str],
     groups: &'static [&'static str],
 }

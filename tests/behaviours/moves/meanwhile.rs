@@ -1,4 +1,5 @@
-//! Another Sync acts, or another commit arrives, while a pass runs. The proxy holds a request of the pass until then.
+//! Another Sync acts, or another commit arrives, while a pass runs. The proxy holds a request of the pass until this
+//! has happened.
 
 use anyhow::{Result, ensure};
 use crds::Sync;
@@ -14,9 +15,9 @@ use crate::{
     traces::{events, handled},
 };
 
-/// The Sync `one` has the ConfigMap `moves` and does nothing while the Sync `gate` is not Ready. The suspended Sync `third`
-/// has an account of its own. So a pass that gives `third` an object asks the API server for its rights. Returns the UID of
-/// the ConfigMap, too.
+/// The Sync `one` has the ConfigMap `moves` and does nothing while the Sync `gate` is not Ready. The suspended Sync
+/// `third` has an account of its own. So a pass that gives `third` an object asks the API server for the rights of this
+/// account. Returns the UID of the ConfigMap, too.
 async fn with_a_gate(name: &str) -> Result<(Faulty, String)> {
     let faulty = Faulty::without_work(name).await?;
     let scene = &faulty.scene;
@@ -51,7 +52,7 @@ fn move_from(scene: &Scene, from: &str, to: &str, object: &str) -> Result<()> {
     scene.tree.write(&format!("{to}/{object}.yaml"), mapping(object))
 }
 
-/// Holds the questions about rights, and waits until a pass asks one.
+/// Waits until a pass has asked for the rights of an account. The proxy holds this question.
 async fn asks(held: &Injected) -> Result<()> {
     eventually("a pass to ask for the rights of an account", || async {
         ensure!(held.hits() > 0);

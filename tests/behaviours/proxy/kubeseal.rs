@@ -30,8 +30,8 @@ impl<'p, C> Both<'p, C> {
         Ok(Self { proxied, programs: [real, ours] })
     }
 
-    /// Runs both, and checks that they print the same except for sealed values. Returns both outputs, that of the real
-    /// kubeseal first.
+    /// Runs both programs, and checks that they print the same except for sealed values. Returns both outputs, that of
+    /// the real kubeseal first.
     fn say(&self, arguments: &[&str], input: &str) -> Result<[Said; 2]> {
         let [real, ours] = self.ask(arguments, input)?;
         let seen = |said: &Said| (said.code, masked(&said.out), masked(&said.err));
@@ -39,8 +39,8 @@ impl<'p, C> Both<'p, C> {
         Ok([real, ours])
     }
 
-    /// Runs both, and checks that both fail because of an error of the API server. Their messages may differ after
-    /// `beginning`.
+    /// Runs both programs, and checks that both fail because of an error of the API server. Their messages may differ
+    /// after `beginning`.
     fn fail(&self, arguments: &[&str], input: &str, beginning: &str) -> Result<()> {
         for said in self.ask(arguments, input)? {
             ensure!(said.err.starts_with(beginning), "{}", said.err);
@@ -122,7 +122,7 @@ fn certificates<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// In every scope and format, both seal the same.
+/// In every scope and format, both programs seal the same.
 fn sealing<C>(both: &Both<'_, C>) -> Result<()> {
     for plain in &secrets() {
         for scope in ["strict", "namespace-wide", "cluster-wide"] {
@@ -140,7 +140,7 @@ fn sealing<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// Each validates and re-encrypts the values that the other sealed.
+/// Each program validates and re-encrypts the values that the other one sealed.
 fn again<C>(both: &Both<'_, C>) -> Result<()> {
     let [typed, ..] = secrets();
     let sealed = both.print(&["--format=yaml"], &typed)?;
@@ -185,7 +185,7 @@ fn files<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// The SealedSecrets of both are unsealed to the original Secrets.
+/// The SealedSecrets of both programs are unsealed to the original Secrets.
 async fn unsealed<C>(both: &Both<'_, C>) -> Result<()> {
     for (name, index) in [("by-theirs", 0), ("by-ours", 1)] {
         let plain = secret(name, &[("password", "sealed, and unsealed again")]).to_string();

@@ -62,7 +62,7 @@ fn nobody_invents_clients() -> Result<()> {
         ensure!(least(&proxied, Ipv4Addr::LOCALHOST).await? < BURST, "every request was somebody else's");
         ensure!(least(&proxied, network::POD).await? == BURST, "what the API server says does not count");
 
-        // The same through the real API server, which appends the address of its client to the header.
+        // Then requests go through the real API server, which appends the address of its client to the header.
         let path = format!(
             "/api/v1/namespaces/{}/services/http:{}:http/proxy/v1/keys",
             harness::service::NAMESPACE,

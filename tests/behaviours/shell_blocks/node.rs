@@ -43,7 +43,7 @@ impl Program {
 
 /// The name of the node.
 const NODE: &str = "machine";
-/// How often the node renews its lease. Kubernetes takes it for lost after 40 seconds.
+/// How often the node renews its lease. Kubernetes takes a node for lost after 40 seconds without a renewal.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Runs the cluster's Pods. When the future is dropped, all their processes end.
