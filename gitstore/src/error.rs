@@ -54,7 +54,7 @@ pub enum FetchError {
     InvalidUrl {
         /// Without user and password.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong with the URL.
         why: String,
     },
     /// This release does not support the transport.
@@ -116,7 +116,7 @@ pub enum FetchError {
     InvalidReference {
         /// For example `branch "a..b"`.
         reference: String,
-        /// What is wrong with it.
+        /// What is wrong with the reference.
         why: String,
     },
     /// The repository has no such branch or tag.
@@ -187,7 +187,7 @@ pub enum FetchError {
         detail: String,
     },
     /// There was no free memory to unpack the commit.
-    #[error("there was no memory to unpack the commit for {seconds} s, because others use it (--memory-budget)")]
+    #[error("there was no memory to unpack the commit for {seconds} s, because other work uses it (--memory-budget)")]
     MemoryBusy {
         /// How long the fetch waited.
         seconds: u64,
@@ -369,7 +369,7 @@ pub enum SnapshotError {
     IgnoreFile {
         /// The ignore file.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         detail: String,
     },
     /// The revision is not (or no longer) on disk.

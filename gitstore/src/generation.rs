@@ -52,8 +52,8 @@ impl Generations {
         Arc::new(Self { object_bytes, damaged, reading, read, in_use })
     }
 
-    /// Forgets the last good revision in `folder` and deletes all generations that are not in use. Those in use are
-    /// deleted when they are retired and their last reader has finished.
+    /// Forgets the last good revision in `folder` and deletes all generations that are not in use. Generations in use
+    /// are deleted when they are retired and their last reader has finished.
     pub(super) fn clear(&self, folder: &Path) {
         let _ = fs::remove_file(folder.join(CURRENT));
         let _ = fs::remove_dir_all(folder.join(RENDERS));
@@ -232,7 +232,7 @@ impl Drop for Generation {
         if self.retired.load(Ordering::Relaxed) {
             let _ = fs::remove_dir_all(&self.path);
             // Something may have been rendered after the repository was forgotten. Without a last good revision, nobody
-            // needs it.
+            // needs such results.
             if let Some(folder) = self.path.parent()
                 && !folder.join(CURRENT).exists()
                 && on_disk(folder).next().is_none()

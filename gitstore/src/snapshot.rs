@@ -97,7 +97,7 @@ impl Names {
         })
     }
 
-    /// Its size in memory, in bytes.
+    /// The size of the list in memory, in bytes.
     fn size(&self) -> usize {
         self.entries.len() + size_of_val(self.starts.as_slice())
     }
@@ -174,7 +174,7 @@ impl Snapshot {
         self.contents.tree
     }
 
-    /// The same commit under another name.
+    /// This snapshot, with another name for the same commit.
     pub(super) fn renamed(&self, revision: Revision) -> Self {
         Self { revision, contents: self.contents.clone() }
     }
@@ -278,7 +278,7 @@ impl Snapshot {
     /// A stored object cannot be read: it is damaged or too large.
     fn unreadable(&self, path: &str, error: &gix::Error) -> SnapshotError {
         if error.is_resource_exhausted() || causes(error).contains("too large to fit in memory") {
-            return too_large(path, "the object that it is a delta of is too large to be read".into());
+            return too_large(path, "it is stored as a delta of an object that is too large to be read".into());
         }
         self.damaged(error)
     }

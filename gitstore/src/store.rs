@@ -20,8 +20,8 @@ use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotErro
 /// Limits and permissions of a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Whether `file://` URLs are allowed. Then anybody who may create a Repository can read every Git repository that the
-    /// controller's process can read.
+    /// Whether `file://` URLs are allowed. If they are, anybody who may create a Repository can read every Git
+    /// repository that the controller's process can read.
     pub allow_file_urls: bool,
     /// The most bytes that one transfer may take.
     pub transfer_bytes: u64,

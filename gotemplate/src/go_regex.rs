@@ -265,7 +265,7 @@ impl Translator<'_> {
         if char == '\\' { self.class_escape() } else { Ok(Escape::Char(char)) }
     }
 
-    /// `[:alpha:]` after its first bracket, if it is one.
+    /// Reads a class such as `[:alpha:]` after its first bracket; `None` if the text there is no such class.
     fn posix(&mut self) -> Result<Option<String>, Failure> {
         let ahead: String = self.rest.clone().skip(1).collect();
         let Some(end) = ahead.find(":]") else { return Ok(None) };

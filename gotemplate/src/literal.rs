@@ -52,7 +52,7 @@ pub(crate) fn unquote(quoted: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A character between single quotes, as the number that it is.
+/// A character between single quotes, as its number.
 pub(crate) fn char(quoted: &str) -> Option<Number> {
     let inner = quoted.get(1..quoted.len().checked_sub(1)?)?;
     let (unit, length) = unit(inner, '\'')?;

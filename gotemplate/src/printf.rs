@@ -445,7 +445,7 @@ impl Printer<'_> {
         self.format.get(self.at).copied()
     }
 
-    /// Digits. As in Go, too many of them consume the rest of the format.
+    /// Reads a number. As in Go, a number with too many digits consumes the rest of the format.
     fn number(&mut self) -> Option<usize> {
         let digits = self.format[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let text = format::ascii(&self.format[self.at..self.at + digits]);
@@ -460,7 +460,7 @@ impl Printer<'_> {
         number
     }
 
-    /// `[3]`: the number of the next argument. Returns whether there was one.
+    /// Reads `[3]`, the number of the next argument. Returns whether there was such a number.
     fn index(&mut self) -> bool {
         if self.peek() != Some(b'[') {
             return false;

@@ -13,7 +13,7 @@ use crate::{
 /// The result of a function or a pipeline. It has no Debug, because values are secrets.
 #[derive(Clone)]
 pub(crate) enum Value {
-    /// No value: the key does not exist. Its fields are missing, too.
+    /// No value: the key does not exist. The fields of a missing value are missing, too.
     Missing,
     /// `nil` as an `interface {}`. To read a field of it is an error.
     Nil,

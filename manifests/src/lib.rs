@@ -1,8 +1,9 @@
 //! From bytes to Kubernetes objects: multi-document YAML and JSON, bounded, with file and line.
 //!
-//! The controller reads what tenants wrote, so every text is taken for hostile: [`parse`] is bounded in size, depth, nodes,
-//! documents and alias expansion ([`Limits`]), and never panics. It reads a document as `kubectl` does, so that the API
-//! server sees the same types whichever of the two applied it; the few deliberate differences are listed at [`parse`].
+//! The controller reads what tenants wrote, so every text is taken for hostile: [`parse`] is bounded in size, depth,
+//! nodes, documents and alias expansion ([`Limits`]), and never panics. It reads a document as `kubectl` does, so that
+//! the API server sees the same types whether gitseal or `kubectl` applied it; the few deliberate differences are
+//! listed at [`parse`].
 //!
 //! A document can hold plaintext secrets. [`ParseError`] therefore names places (file, line, key path) and never quotes
 //! values, and [`Manifest`] has no `Debug` of its body.

@@ -112,7 +112,7 @@ impl<'b> Builder<'b> {
                 Some(Frame { anchor, node: Node::Sequence(items) }) => self.value(Value::Array(items), anchor),
                 None => Ok(()),
             },
-            // This cannot happen for a text that was split. But the same text must never be read in two ways.
+            // No second document can start in a text that was split. But the same text must never be read in two ways.
             Event::DocumentStart(..) if self.root.is_some() => {
                 Err(ErrorKind::Syntax("a document starts without a line of its own".to_owned()))
             }

@@ -218,7 +218,7 @@ pub struct Renderer {
     idle: Mutex<Vec<Process>>,
 }
 
-/// The longest path that is looked up, in bytes. A longer path counts as one where nothing is.
+/// The longest path that is looked up, in bytes. A longer path counts as a path where nothing is.
 const PATH_BYTES: usize = 4096;
 
 /// The longest message about a failure that is read, in bytes.

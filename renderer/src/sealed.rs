@@ -194,8 +194,8 @@ impl Placeholders {
         Ok(values)
     }
 
-    /// Makes a SealedSecret of a Secret with placeholders, and returns the YAML of it. Fails if another object contains a
-    /// placeholder. `namespace` is where the object is applied.
+    /// Makes a SealedSecret of a Secret with placeholders, and returns the YAML of the SealedSecret. Fails if another
+    /// object contains a placeholder. `namespace` is where the object is applied.
     pub(crate) fn resolve(
         &self,
         manifest: &mut Manifest,

@@ -124,7 +124,7 @@ fn values_of(from: &ValuesFrom) -> ReleaseValues {
 /// them. The weight of a hook is added to this number.
 const BEFORE: i64 = -500;
 const AFTER: i64 = 500;
-/// How far the weight of a hook can move it.
+/// How much the weight of a hook can change the number of its wave.
 const MOST_WEIGHT: i64 = 499;
 
 impl BuiltRelease {

@@ -170,7 +170,8 @@ fn memory_ends_at_its_limit() {
     assert!(matches!(error, RendererError::Files(_)), "{error}");
 }
 
-/// Runs the worker's own tests. They also check that it cannot open a file, use the network, or start a program.
+/// Runs the worker's own tests. They also check that the worker cannot open a file, use the network, or start a
+/// program.
 #[test]
 fn the_workers_own_tests_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");

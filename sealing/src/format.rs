@@ -20,7 +20,7 @@ pub enum Format {
     Age,
 }
 
-/// Why a text is not a sealed value. This is visible in the text itself, so it may be told to everybody.
+/// Why a text is not a sealed value. The reason is visible in the text itself, so it may be told to everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {

@@ -9,7 +9,7 @@ use crate::{
 pub trait Identity {
     /// Tries to unseal `value` for `binding`.
     ///
-    /// `None` means that the value is not for this identity, and that another one may unseal it. An error ends the
+    /// `None` means that the value is not for this identity, and that another identity may unseal it. An error ends the
     /// search: the value is for this identity but broken, or unsealing is not possible at all. If only the private key
     /// can tell a broken value from a value for another identity, both give `None`, because the difference would tell
     /// strangers something about the key.

@@ -49,7 +49,7 @@ fn sealed(sealer: &Sealer, name: &str, version: &str) -> Result<String> {
     Ok(format!("---\n{}", sealed_secret(name, &sealer.seal(name, &sealed_value(version))?)))
 }
 
-/// The objects of the Sync `prefix` before the interrupted commit. [`after`] has those after it.
+/// The objects of the Sync `prefix` before the interrupted commit. [`after`] has its objects after that commit.
 fn before(sealer: &Sealer, prefix: &str) -> Result<String> {
     Ok(map(&format!("{prefix}-goes"), "1")
         + &map(&format!("{prefix}-changes"), "1")

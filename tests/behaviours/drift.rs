@@ -361,8 +361,8 @@ async fn a_request_that_cannot_be_answered_ends_a_pause_only_once() -> Result<()
     Ok(())
 }
 
-/// Requests a reconcile of the Sync `app`, and adds this number of bytes to its spec. Returns whether the API server could
-/// store it.
+/// Requests a reconcile of the Sync `app`, and adds this number of bytes to its spec. Returns whether the API server
+/// could store the Sync.
 async fn fill(syncs: &Api<crds::Sync>, bytes: usize) -> Result<bool> {
     let difference = json!({"target": {"kind": "ConfigMap", "namespace": "x".repeat(bytes)}, "paths": ["/data/other"]});
     let patch = Patch::Merge(json!({

@@ -164,7 +164,7 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     assert!(message.contains("app/db.yaml:1: ") && message.contains("Invalid (422)"), "{message}");
     commit("db", "Opaque", "password", VALUES[1])?;
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
-    // This is sealed without the CLI, because `gitseal seal` would refuse it.
+    // This Secret is sealed without the CLI, because `gitseal seal` would refuse it.
     let of_registry = |name: &str, sealed_for: &str, value: &str| -> Result<serde_json::Value> {
         let binding = sealing::Scope::Strict.binding(&scene.namespace, sealed_for, ".dockerconfigjson");
         let sealed = sealing::seal(&certificate, binding, harness::hunt::known(value.as_bytes()))?;

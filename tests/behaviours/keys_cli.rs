@@ -300,7 +300,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     ensure!(rows.contains(&vec!["default", "other", "none", "unseals", "it", "password"]), "{table}");
     ensure!(rows.contains(&vec!["default", "db", &new, "password"]), "{table}");
 
-    // Follow the command that the message named to undo it.
+    // Run the command that the message names to undo the change.
     ensure!(
         retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"),
         "{retired:#}"

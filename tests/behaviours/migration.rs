@@ -118,7 +118,7 @@ async fn with_sealed_secrets(shop: &Shop) -> Result<SealedSecretsController> {
         Ok(())
     })
     .await?;
-    // All existing keys are older than this date, so the controller makes a new one.
+    // All existing keys are older than this date, so the controller makes a new key.
     let theirs = shop.theirs(&["--key-cutoff-time=Fri, 01 Jan 2100 00:00:00 +0000"]).await?;
     assert_ne!(theirs.certificate(), older);
     second_generation(shop).await?;
@@ -174,7 +174,7 @@ async fn writes_when_settled(shop: &Shop) -> Result<usize> {
             last.set((requests.len(), Instant::now()));
         }
         let written: Vec<_> = requests.iter().rev().take(20).map(|r| (&r.user, &r.verb, &r.name, r.code)).collect();
-        // This is longer than our controller delays the heal of a Secret that was changed once or twice.
+        // `QUIET` is longer than the delay of a heal after a Secret was changed once or twice.
         ensure!(requests.len() == count && since.elapsed() > QUIET, "{written:#?}");
         Ok(count)
     })

@@ -19,7 +19,7 @@ use crate::{
     objects::{config_map, deployment, sealed_secret},
 };
 
-/// A hook of a chart that no controller of Jobs runs.
+/// A chart's hook: a Job that no controller runs.
 fn hook(name: &str, annotations: &str, container: &str) -> String {
     format!(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\nspec:\n  managedBy: \
@@ -72,7 +72,7 @@ async fn a_chart_goes_on_after_the_controller_was_killed_in_an_upgrade() -> Resu
     completes(&scene, "migrate").await?;
     scene.has("v1", "ConfigMap", "app", json!({"data": {"value": "2"}})).await?;
 
-    // The next upgrade replaces one that never ends.
+    // The next upgrade replaces an upgrade that never ends.
     write_chart(&scene, &[("map", &config_map("app", "3")), ("migrate", &migrate("3"))])?;
     scene.publish("an upgrade that hangs").await?;
     has_image("3").await?;
@@ -98,12 +98,12 @@ async fn a_dependency_counts_in_every_upgrade_and_not_only_in_the_first() -> Res
     };
     write(0, "1")?;
     let first = scene.publish("both").await?;
-    // The dependent Sync exists first.
+    // The dependent Sync is created first.
     scene.sync("app", "./app", json!({"dependsOn": [{"name": "base"}]})).await?;
     scene.sync("base", "./base", json!({"timeout": "1h"})).await?;
     scene.is_applied("app", &first).await?;
 
-    // One commit changes both, and the base does not become healthy.
+    // One commit changes both folders, and the base does not become healthy.
     write(1, "2")?;
     scene.publish("both again").await?;
     scene.sync_when("base", "it to wait", |_, ready| ready.reason == "WaitingForHealth").await?;
@@ -117,7 +117,7 @@ async fn a_dependency_counts_in_every_upgrade_and_not_only_in_the_first() -> Res
 }
 
 /// argoproj/argo-cd 10077: a hook that runs before the other objects could not use a Secret of the same revision.
-/// argoproj/argo-cd 15146: a SealedSecret that is a hook itself was waited for without end.
+/// argoproj/argo-cd 15146: a Sync waited without end for a SealedSecret that is a hook itself.
 #[tokio::test]
 async fn a_hook_has_its_secret_and_a_sealed_secret_may_be_a_hook() -> Result<()> {
     let scene = Scene::new("hook-secrets").await?;
@@ -172,7 +172,7 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     let first = scene.publish("first").await?;
     let image = json!([{"target": {"kind": "Deployment"}, "paths": ["/spec/template/spec/containers/0/image"]}]);
     scene.sync("app", "./app", json!({"ignoreDifferences": image})).await?;
-    // A Deployment cannot be made without an image, so it is made with that of Git.
+    // A Deployment cannot be made without an image, so it is made with the image of Git.
     scene.is_applied("app", &first).await?;
 
     let by = |manager: &str| PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
@@ -200,7 +200,8 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     assert_eq!(hook.pointer("/webhooks/0/clientConfig/caBundle"), Some(&json!("Y2E=")));
     assert_eq!(hook.pointer("/webhooks/0/clientConfig/service/path"), Some(&json!("/two")));
 
-    // Whoever deletes the object gets that of Git, and a rule that is added later keeps what is there.
+    // A deleted object is made again with the image of Git. A rule that is added later keeps the image that is in the
+    // cluster.
     scene.api::<Deployment>().delete("web", &DeleteParams::default()).await?;
     eventually("the Deployment of Git", || async {
         let web = scene.get("apps/v1", "Deployment", "web").await?.context("no Deployment")?;

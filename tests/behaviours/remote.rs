@@ -74,7 +74,7 @@ async fn the_loop_goes_on_while_git_is_away() -> Result<()> {
 
 #[tokio::test]
 async fn a_server_that_asks_for_a_pause_is_left_alone_that_long() -> Result<()> {
-    // This is longer than the pause after a first failure.
+    // `PAUSE` is longer than the pause after a first failure.
     const PAUSE: u64 = 8;
     let scene = Scene::new("busy").await?;
     scene.tree.write("app/a.yaml", config_map("settings", "1"))?;

@@ -76,7 +76,7 @@ fn fingerprint(certificate: &Certificate) -> String {
     certificate.public_key().fingerprint()
 }
 
-/// Now, as `date -R` writes it and `--key-cutoff-time` reads it.
+/// The current time, as `date -R` writes it and `--key-cutoff-time` reads it.
 fn rfc_1123() -> Result<String> {
     Ok(programs::run(Command::new("date").env("LC_ALL", "C").arg("-R"))?.trim().to_owned())
 }
@@ -164,8 +164,8 @@ async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
     programs::run(Command::new("kill").args(["-USR1", &pid]))?;
     let second = keys.another(&controller, &first).await?;
 
-    // The newest key is backed up, and its Secret is deleted. The key before it is too old, so the controller must make a
-    // new one.
+    // The newest key is backed up, and its Secret is deleted. The key before it is too old, so the controller must make
+    // a new key.
     let is_second = |secret: &Secret| -> bool {
         let stored = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
         stored.and_then(|pem| Certificate::from_pem(&pem.0).ok()).is_some_and(|stored| stored == second)

@@ -1,4 +1,5 @@
-//! A workload is restarted when a value that it uses changes, if it asks for that.
+//! A workload with the annotation `gitseal.dev/restart-on-secret-change` is restarted when a value that it uses
+//! changes.
 
 use anyhow::{Context, Result, ensure};
 use harness::{

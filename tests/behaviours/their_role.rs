@@ -158,7 +158,7 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     let all = requests(&plane)?;
     let writes = |resource: &str, verb: &str| {
         // A conflict (409) does not count as a write: the controller may send another status before the watch has shown
-        // it the first one.
+        // the first status to it.
         let is_written = |request: &&AuditEvent| {
             (request.resource.as_str(), request.verb.as_str()) == (resource, verb)
                 && request.name == "once"

@@ -202,7 +202,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     ensure!(single.contains_key(admin) && !single.contains_key("ClusterRole /gitseal-controller-watch"));
     ensure!(!single.values().any(|object| object.to_string().contains("--default-service-account")));
 
-    // Changes to three replicas and back to one. This also changes the strategy of the Deployment and back.
+    // Changes to three replicas and back to one. Each of these changes also sets the strategy of the Deployment.
     let strategy = async || -> Result<Value> { Ok(deployment(&client).await?["spec"]["strategy"].clone()) };
     with(&["--replicas", "3"])?.is(0, &["spec.replicas: 1 → 3", "create PodDisruptionBudget"])?;
     ensure!(strategy().await?["type"] == "RollingUpdate");

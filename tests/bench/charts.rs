@@ -120,7 +120,7 @@ data:
 {{- end }}
 "#;
 
-/// A chart with 60 ConfigMaps from 6 templates and a few helpers, as generated charts have them.
+/// A chart with 60 ConfigMaps from 6 templates, and with a few helpers as in generated charts.
 fn write_chart(tree: &WorkTree, note: &str) -> Result<()> {
     tree.write(&format!("{CHART}/Chart.yaml"), "apiVersion: v2\nname: shop\nversion: 1.0.0\n")?;
     tree.write(&format!("{CHART}/values.yaml"), "size: 0\nlabels: {team: shop, tier: web}\n")?;

@@ -138,7 +138,8 @@ async fn one_commit(
     Ok((took, process::cpu(pid)?.saturating_sub(before)))
 }
 
-/// Scales Deployments by hand, one after the other. Returns the median time until the controller has healed one.
+/// Scales Deployments by hand, one after the other. Returns the median time until the controller has healed a
+/// Deployment.
 async fn drift(client: &Client, count: usize) -> Result<Duration> {
     let api = Api::<Deployment>::namespaced(client.clone(), "default");
     let mut times = Vec::new();

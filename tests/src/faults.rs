@@ -311,7 +311,7 @@ async fn half(
     Ok(Response::from_parts(parts, Body::from_stream(chunks)))
 }
 
-/// The events of a watch, as long as there is no fault for it.
+/// The events of a watch, as long as there is no fault for this watch.
 fn told(body: Body, rules: Rules, about: About) -> impl Stream<Item = Result<Bytes, Broken>> + Send {
     let changes = rules.0.subscribe();
     let state = (body.into_data_stream(), rules, about, changes);

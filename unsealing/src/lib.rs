@@ -314,7 +314,7 @@ impl UnsealedSecret {
         self.type_.as_deref().filter(|type_| !type_.is_empty())
     }
 
-    /// Whether it is immutable, if the template says so.
+    /// Whether the Secret is immutable, if the template says so.
     pub fn immutable(&self) -> Option<bool> {
         self.immutable
     }

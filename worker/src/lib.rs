@@ -14,8 +14,8 @@
 //! - If the whole group of processes has no memory left, the kernel kills the worker first, not the parent.
 //!
 //! # Caveats
-//! Linux only. [`Worker::run`] blocks. A worker has all the rights of its user. Nothing but the task's own code, which is
-//! part of this project, keeps it from using them.
+//! Linux only. [`Worker::run`] blocks. A worker has all the rights of its user. Nothing but the task's own code, which
+//! is part of this project, keeps the worker from using these rights.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cancel;

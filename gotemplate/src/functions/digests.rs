@@ -48,7 +48,7 @@ fn hash(memory: &mut Memory, password: &[u8]) -> Result<Zeroizing<String>, Failu
     const STEPS: usize = 100_000;
     memory.budget.step(STEPS)?;
     if password.len() > LONGEST {
-        // As in sprig, this is a text and not an error.
+        // As in sprig, the result is this text and not an error.
         let text = "failed to encrypt string with bcrypt: bcrypt: password length exceeds 72 bytes";
         return Ok(Zeroizing::new(text.to_owned()));
     }

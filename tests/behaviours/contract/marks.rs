@@ -233,7 +233,7 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
     side.put("merged", &[("a", "one")], skip.clone()).await?;
     side.has("merged", &[("a", "one")]).await?;
     mark(side, "merged").await?;
-    // At first, the whole Secret is made from the SealedSecret. Later, values are only merged into it.
+    // At first, the whole Secret is made from the SealedSecret. Later, values are only merged into the Secret.
     side.put("whole-once", &[("a", "one")], skip.clone()).await?;
     side.synced("whole-once", "True").await?;
     let old = mark(side, "whole-once").await?;

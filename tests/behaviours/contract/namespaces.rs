@@ -21,8 +21,8 @@ async fn scene(name: &str) -> Result<Scene> {
     Scene::on(own::plane().await?, name, ServerOptions::default()).await
 }
 
-/// Checks that the controller does nothing for a SealedSecret in a namespace that it does not serve, although it could
-/// unseal it.
+/// Checks that the controller does nothing for a SealedSecret in a namespace that it does not serve, although it has
+/// the key for the value.
 async fn is_not_served(own: &Own, elsewhere: Scene) -> Result<()> {
     let side = own.beside(elsewhere).await?;
     side.put("db", &[("a", "one")], json!({})).await?;

@@ -39,7 +39,7 @@ async fn a_secret_without_owner_is_made_again() -> Result<()> {
     let [ours, theirs] = &sides;
     ours.delete_secret("db").await?;
     ours.has("db", &[("a", "one")]).await?;
-    // Only our Secret was deleted: the Sealed Secrets controller would not make its own again.
+    // Only our Secret was deleted, because the Sealed Secrets controller would not make its Secret again.
     let secret = same_secret(&sides, "db").await?;
     ensure!(secret["metadata"]["ownerReferences"].is_null(), "{secret:#}");
     same_status(&sides, "db", "True").await?;

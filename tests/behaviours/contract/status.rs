@@ -194,7 +194,7 @@ async fn a_message_is_about_the_generation_that_was_observed() -> Result<()> {
             Ok(status["conditions"][0]["message"].as_str().unwrap_or_default().to_owned())
         })
         .await?;
-        // This checks every message of a generation, also the first.
+        // Every message of a generation is checked, also the first one.
         ensure!(message.contains(&key), "observed generation of {key}, and: {message}");
     }
     Ok(())

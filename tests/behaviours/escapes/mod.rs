@@ -180,8 +180,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Starts a control plane for one test, so that the metrics count only what this test does. The controller logs everything,
-/// and Syncs without a service account use a default one.
+/// Starts a control plane for one test, so that the metrics count only what this test does. The controller logs
+/// everything, and Syncs without a service account use a default account.
 async fn plane_of_its_own() -> Result<(Plane, String)> {
     let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
     let folder = plane.folder();

@@ -28,7 +28,7 @@ async fn a_token_is_not_unsealed_for_who_may_not_write_secrets() -> Result<()> {
     ensure!(ended.reason == "Forbidden" && ended.message.contains("secrets"), "{}: {}", ended.reason, ended.message);
     ensure!(case.tenant.get("v1", "Secret", "token").await?.is_none(), "a token was made");
     ensure!(unseal_requests(&plane).await? == before, "a private key was used for who may write no Secrets");
-    // The SealedSecret belongs to the Sync, so no other part of the controller unseals it, either.
+    // The SealedSecret belongs to the Sync, so no other part of the controller unseals the SealedSecret, either.
     case.tenant.has("v1", "ConfigMap", "beside", json!({})).await?;
     ensure!(case.tenant.get("v1", "Secret", "token").await?.is_none(), "a token was made");
     case.victim_goes_on().await

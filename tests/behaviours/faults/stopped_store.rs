@@ -61,7 +61,7 @@ async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_i
 
     plane.cluster.start_again(Program::Etcd)?;
     let maps = scene.api::<ConfigMap>();
-    // This succeeds as soon as etcd is back.
+    // The deletion succeeds as soon as etcd is back.
     eventually("somebody to delete it", || async { Ok(maps.delete("goes", &DeleteParams::default()).await?) }).await?;
     let is_back = async {
         scene.is_applied("app", &second).await?;

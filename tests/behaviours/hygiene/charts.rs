@@ -25,7 +25,7 @@ use serde_json::json;
 /// The value, and its update.
 const VALUES: [&str; 2] = ["Trillian-first-4721-plaintext", "Trillian-second-4722-plaintext"];
 
-/// A plain value of the chart. The search finds it where it may be, so it would also find a sealed value there.
+/// A plain value of the chart. The search finds this value where it may be, so it would also find a sealed value there.
 const PLAIN: &str = "Trillian-plain-4723-of-the-chart";
 
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData:\n  \

@@ -63,7 +63,7 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     assert_eq!(rendered(&controller, "kustomize").await?, 2);
 
     // Changes elsewhere in the repository, and in a file that the overlay does not read, cause no render. Only the new
-    // name `deeper` in the folder of the overlay causes one.
+    // name `deeper` in the folder of the overlay causes a render.
     scene.tree.write("docs/other.yaml", "x: 1\n")?;
     scene.tree.write("overlays/one/deeper/README.md", "read me\n")?;
     scene.publish("elsewhere, and a name more").await?;

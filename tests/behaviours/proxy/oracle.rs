@@ -63,8 +63,8 @@ fn a_template_is_no_oracle_in_ours_and_is_one_in_theirs() -> Result<()> {
     })
 }
 
-/// Copies of the victim's SealedSecret that claim a wider scope than it was sealed for, in every field where a program might
-/// read one.
+/// Copies of the victim's SealedSecret that claim a wider scope than it was sealed for, in every field where a program
+/// might read a scope.
 fn widened(victim: &Value) -> Vec<Value> {
     let annotations = ["cluster-wide", "namespace-wide"].map(|scope| format!("sealedsecrets.bitnami.com/{scope}"));
     let wider = annotations.map(|annotation| json!({annotation: "true"}));

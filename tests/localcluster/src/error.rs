@@ -57,7 +57,7 @@ pub enum Error {
     Exited {
         /// The program.
         program: String,
-        /// Its exit code, or 128 + the signal that ended it.
+        /// The exit code of the program, or 128 + the signal that ended it.
         code: i32,
         /// The program's log. The log is deleted with the cluster if the cluster did not start.
         log: PathBuf,

@@ -22,7 +22,7 @@ pub enum Output {
     Null,
     /// Standard output and standard error, in order, to the end of this file.
     Log(PathBuf),
-    /// To [`ChildGuard::take_stdout`] and [`ChildGuard::take_stderr`]. The caller must read both.
+    /// To [`ChildGuard::take_stdout`] and [`ChildGuard::take_stderr`]. The caller must read both streams.
     Piped,
 }
 

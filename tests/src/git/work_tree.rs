@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// A clone of a [`GitServer`](super::GitServer)'s repository, on the branch `main`. It pushes to the bare repository
-/// directly, so this also works while the server is stopped. Its folder is deleted when this is dropped.
+/// directly, so this also works while the server is stopped. Its folder is deleted when the `WorkTree` is dropped.
 pub struct WorkTree {
     folder: tempfile::TempDir,
     bare: PathBuf,
