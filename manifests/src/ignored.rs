@@ -82,7 +82,7 @@ pub enum Fate {
 pub struct IgnoreRules {
     /// Below this folder, hidden names are ignored unless a rule says otherwise.
     hidden_below: Option<String>,
-    /// By folder; the root folder of the tree is `""`.
+    /// The rules of each folder that has an ignore file. The root folder of the tree is `""`.
     folders: BTreeMap<String, Gitignore>,
 }
 

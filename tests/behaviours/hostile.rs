@@ -16,7 +16,7 @@ struct Estate {
     scene: Scene,
     /// The last good revision of the tenant.
     good: String,
-    /// The object in that revision.
+    /// The tenant's object in the last good revision.
     kept: Value,
 }
 

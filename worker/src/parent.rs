@@ -64,7 +64,7 @@ pub enum WorkerError {
 }
 
 impl Default for Worker {
-    /// This program, even if its file was replaced in the meantime.
+    /// Starts this program as the worker, even if the program's file was replaced in the meantime.
     fn default() -> Self {
         Self { program: PathBuf::from("/proc/self/exe") }
     }
@@ -163,7 +163,8 @@ impl Running {
         }
     }
 
-    /// Reads the worker's standard output and standard error. Each arrives on its channel when it is complete.
+    /// Reads the worker's standard output and standard error. Each of the two outputs arrives on its channel when it is
+    /// complete.
     fn listen(&mut self, answer: u64) -> (mpsc::Receiver<Vec<u8>>, mpsc::Receiver<Vec<u8>>) {
         (read_all(self.0.stdout.take(), answer + 1), read_all(self.0.stderr.take(), WORDS))
     }

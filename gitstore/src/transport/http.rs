@@ -60,7 +60,7 @@ pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
     Ok(config.new_agent())
 }
 
-/// Why a request failed, for a condition.
+/// Why a request failed. The condition of the Repository says this.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// The status is not a success.
@@ -168,7 +168,7 @@ impl Session {
     }
 
     /// Follows redirects as Git does: only for the first request, and only if the end of the path stays the same, so
-    /// that the new base URL is known. The status of the last answer is a success.
+    /// that the new base URL is known. The answer that is returned has a status of success.
     fn discover(
         &mut self,
         url: &str,

@@ -1,4 +1,4 @@
-//! sprig: dictionaries. Where the order of keys is random in Go, they are sorted here.
+//! sprig: dictionaries. Where the order of keys is random in Go, the keys are sorted here.
 
 use super::{
     Any, Dict, Failure, Function, Map, Memory, Outcome, Text, Value, defaults::entries, dict, function, text, variadic,

@@ -30,7 +30,7 @@ fn base64_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let given = text(arguments, 0);
     let plain = without_line_ends(given);
     let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(plain.len())]);
-    // Go accepts unused bits at the end.
+    // Go accepts any unused bits at the end, not only zeros.
     let engine = base64::engine::GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),

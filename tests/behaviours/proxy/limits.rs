@@ -15,7 +15,7 @@ use tokio::{
 
 use super::Proxied;
 
-/// The limit is one request per second, and this many more at once.
+/// The limit is one request per second, and this many additional requests at once.
 const BURST: u32 = 1000;
 /// So many requests that at least two of them come within one second on any machine.
 const MANY: usize = 50;
