@@ -10,7 +10,6 @@ use std::{
 use anyhow::Context as _;
 use crds::{ObjectKey, Repository, Sync};
 use manifests::{Limits, Location, Manifest, parse};
-use pipeline::path_of;
 use renderer::{Capabilities, Renderer};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -36,7 +35,9 @@ pub struct Fleet {
     pub definitions: Vec<Manifest>,
     /// Syncs and Repositories that are not valid, with the reason.
     pub wrong: Vec<(Manifest, String)>,
-    repositories: Vec<(ObjectKey, Repository)>,
+    /// The Repositories in all files, as they were read.
+    pub repositories: Vec<Manifest>,
+    known_repositories: Vec<(ObjectKey, Repository)>,
     remotes: BTreeSet<String>,
 }
 
@@ -91,10 +92,15 @@ impl Fleet {
             definitions: Vec::new(),
             wrong: Vec::new(),
             repositories: Vec::new(),
+            known_repositories: Vec::new(),
         };
         let mut syncs = Vec::new();
         for input in inputs::collect(std::slice::from_ref(&root))? {
             let Some(file) = input.path() else { continue };
+            let size = fs::metadata(file).map(|metadata| metadata.len());
+            if size.is_ok_and(|size| size > Limits::default().file_bytes as u64) {
+                continue;
+            }
             let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             let name = file.strip_prefix(&root).unwrap_or(file).display().to_string();
             // A file that cannot be read is skipped: many files are templates, values or patches.
@@ -116,7 +122,10 @@ impl Fleet {
 
     fn add_repository(&mut self, manifest: Manifest) {
         match self.read::<Repository>(&manifest) {
-            Ok(repository) => self.repositories.push((ObjectKey::of(&repository), repository)),
+            Ok(repository) => {
+                self.known_repositories.push((ObjectKey::of(&repository), repository));
+                self.repositories.push(manifest);
+            }
             Err(why) => self.wrong.push((manifest, why)),
         }
     }
@@ -144,8 +153,8 @@ impl Fleet {
             let is_it = namespace == Some(&key.namespace) && reference.name == key.name;
             is_it.then(|| same_place(&repository.spec.url))
         };
-        let urls: Vec<_> = self.repositories.iter().filter_map(url).collect();
-        let is_known = self.repositories.iter().any(|(_, one)| self.remotes.contains(&same_place(&one.spec.url)));
+        let urls: Vec<_> = self.known_repositories.iter().filter_map(url).collect();
+        let is_known = self.known_repositories.iter().any(|(_, one)| self.remotes.contains(&same_place(&one.spec.url)));
         // If no Repository has the URL of a remote, this clone was made from a mirror, and no Sync is left out.
         is_known && !urls.is_empty() && !urls.iter().any(|url| self.remotes.contains(url))
     }
@@ -184,7 +193,7 @@ impl Fleet {
     }
 
     fn objects(&self, sync: &Sync, capabilities: &Capabilities) -> anyhow::Result<Vec<Manifest>> {
-        let path = self.root.join(path_of(sync));
+        let path = folder::of_sync(&self.root, sync)?;
         let read = folder::read_sharing(&path, sync, capabilities.clone(), self.renderer.clone());
         let mut objects = read?.manifests;
         for object in &mut objects {

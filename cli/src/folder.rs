@@ -14,7 +14,7 @@ use manifests::{
     is_kustomization, is_manifest_file, is_of_another_program,
 };
 use pipeline::{
-    Render as _, Room,
+    Render as _, Room, path_of,
     plan::possible_ids,
     render::{Files, Kustomize, RenderError, each_object},
 };
@@ -279,6 +279,23 @@ impl Room for Unlimited {
     fn is_most(&self) -> bool {
         true
     }
+}
+
+/// The folder with the path that `sync` names, in the repository with the top folder `root`.
+///
+/// # Errors
+/// The folder does not exist, or the path leads out of the repository, perhaps through a symbolic link.
+pub fn of_sync(root: &Path, sync: &Sync) -> anyhow::Result<PathBuf> {
+    let path = root.join(path_of(sync));
+    let real = fs::canonicalize(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let real_root = fs::canonicalize(root).with_context(|| format!("cannot read {}", root.display()))?;
+    if !real.starts_with(&real_root) {
+        return Err(Hint::error(
+            format!("spec.path {} leads out of the repository", in_one_line(&sync.spec.path)),
+            "name a folder of the repository",
+        ));
+    }
+    Ok(path)
 }
 
 /// The top folder of the repository that `path` is in, and the path of `path` in it, with `/`. If `path` is in no

@@ -261,3 +261,49 @@ fn a_folder_that_would_be_refused_has_no_golden_file() {
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(gitseal_in(empty.path(), &["test"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_hostile_repository_leads_to_no_file_outside_of_it() {
+    let outside = tempfile::tempdir().unwrap();
+    write(outside.path(), "secret/map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: outside}\n");
+    let folder = fleet();
+    let root = folder.path();
+    let up = format!("../{}/secret", outside.path().file_name().unwrap().to_str().unwrap());
+    for (link, path) in [(None, up.as_str()), (Some("apps/link"), "apps/link")] {
+        if let Some(link) = link {
+            std::os::unix::fs::symlink(outside.path().join("secret"), root.join(link)).unwrap();
+        }
+        write(root, "clusters/staging/evil.yaml", &sync("evil", path, ""));
+        let (code, found) = problems(root, &["clusters/staging"]);
+        assert_eq!(code, Some(1), "{path}");
+        assert!(found.iter().any(|line| line.contains("leads out of the repository")), "{found:?}");
+        let built = gitseal_in(root, &["build", "--sync", "clusters/staging/evil.yaml"]);
+        assert!(!built.status.success() && built.stdout.is_empty(), "{path}");
+        assert_eq!(gitseal_in(root, &["test", "--update"]).status.code(), Some(2));
+    }
+    fs::remove_file(root.join("clusters/staging/evil.yaml")).unwrap();
+    fs::remove_file(root.join("apps/link")).unwrap();
+    let precious = outside.path().join("precious.yaml");
+    for link in
+        [".gitseal", ".gitseal/golden", ".gitseal/golden/clusters", ".gitseal/golden/clusters/staging/shop.web.yaml"]
+    {
+        let _ = fs::remove_dir_all(root.join(".gitseal"));
+        fs::create_dir_all(root.join(link).parent().unwrap()).unwrap();
+        let target = if link.ends_with("shop.web.yaml") { precious.clone() } else { outside.path().to_owned() };
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        let refused = gitseal_in(root, &["test", "--update"]);
+        assert_eq!(refused.status.code(), Some(2), "{link}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains("is a symbolic link"), "{link}: {}", stderr(&refused));
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious", "{link}");
+        fs::remove_file(root.join(link)).unwrap();
+    }
+    // Repositories are checked, too.
+    write(
+        root,
+        "clusters/fleet.yaml",
+        "apiVersion: gitseal.dev/v1alpha1\nkind: Repository\nmetadata: {name: fleet, namespace: shop}\nspec: {url: 'https://example.org/a', branch: main}\n",
+    );
+    let (_, found) = problems(root, &[]);
+    assert_eq!(found, ["clusters/fleet.yaml:1 unknown-field spec.branch: the kind has no such field"]);
+}

@@ -192,7 +192,9 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
     for hook in hooks {
         output::note(format_args!("{}: the hook {} runs again when the Sync is applied", hook.origin, hook.id));
     }
-    for id in replaced {
+    // The command is copied into a shell.
+    let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
+    for id in { replaced }.into_iter().filter(|id| is_plain(&id.name) && id.namespace.as_deref().is_none_or(is_plain)) {
         let namespace = id.namespace.as_deref().unwrap_or_default();
         output::note(format_args!(
             "let the sealed values replace {id}: kubectl annotate secret -n {namespace} {} sealedsecrets.bitnami.com/managed=true",

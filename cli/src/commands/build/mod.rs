@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use crds::Sync;
 use manifests::{Limits, Manifest, in_one_line};
-use pipeline::{guard, path_of};
+use pipeline::guard;
 use renderer::Built;
 use serde_json::{Value, json};
 use worker::Cancel;
@@ -89,7 +89,7 @@ fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()>
     let sync = read_sync(file, global)?;
     args.chart.refuse_values_beside_sync()?;
     let (root, _) = folder::place(file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
-    let folder = folder::read_for(&root.join(path_of(&sync)), &sync, args.chart.capabilities())?;
+    let folder = folder::read_for(&folder::of_sync(&root, &sync)?, &sync, args.chart.capabilities())?;
     if let Err(error) = guard(&sync, &folder.manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }

@@ -80,8 +80,8 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
         report.objects = rendered.iter().flat_map(|one| &one.objects).map(Vec::len).sum();
         let all = rendered.iter().flat_map(|one| &one.objects).flatten();
         let mut schemas = schemas(version, &fleet, all, &mut report);
-        for found in &fleet.syncs {
-            check(&mut schemas, &found.manifest, &mut report);
+        for manifest in fleet.syncs.iter().map(|found| &found.manifest).chain(&fleet.repositories) {
+            check(&mut schemas, manifest, &mut report);
         }
         for Rendered { sync, objects } in &rendered {
             let found = &fleet.syncs[*sync];

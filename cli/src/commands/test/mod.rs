@@ -98,6 +98,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
     if let Some(error) = output::all("the Syncs from being compared", failed) {
         return Err(error);
     }
+    refuse_links(&fleet.root, &golden)?;
     let mut stored = stored(&golden)?;
     // If only a part of the repository was read, a golden file without a Sync may belong to a Sync elsewhere.
     if args.path.canonicalize().is_ok_and(|path| path != fleet.root) {
@@ -115,6 +116,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         match (new, args.update) {
             (Some(new), true) => {
                 let folder = place.parent().unwrap_or(&golden);
+                refuse_links(&golden, &place)?;
                 fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
                 edit::create(&place, new.as_bytes())?;
             }
@@ -154,6 +156,7 @@ fn stored(golden: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
         };
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+            refuse_links(&folder, &path)?;
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "yaml") {
@@ -180,4 +183,17 @@ fn difference(file: &Path, old: Option<&String>, new: Option<&String>) -> String
         _ => line.to_owned(),
     });
     format!("{} {file}\n{}\n", styled(BAD, "different"), lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// A symbolic link in a repository that you do not trust could lead to another file of yours, which would be printed or replaced.
+/// Checks what `path` has below `root`.
+fn refuse_links(root: &Path, path: &Path) -> anyhow::Result<()> {
+    let below = path.ancestors().take_while(|part| *part != root && part.starts_with(root));
+    match { below }.find(|part| part.is_symlink()) {
+        None => Ok(()),
+        Some(link) => Err(Hint::error(
+            format!("{} is a symbolic link", link.display()),
+            "golden files and their folders must not be links; remove it",
+        )),
+    }
 }
