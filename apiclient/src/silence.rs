@@ -40,7 +40,7 @@ pub struct Silence {
     pub in_trouble: Duration,
 }
 
-/// The body of a watch. It ends if it is silent for too long.
+/// The body of a watch. It ends if the watch is silent for too long.
 pub struct Lively<B> {
     body: B,
     trouble: Trouble,

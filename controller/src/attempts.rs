@@ -16,7 +16,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// Folder of the notes. It is beside the folders of namespaces, and no namespace can have this name.
+/// Folder of the notes. This folder is beside the folders of the namespaces, and no namespace can have this name.
 const FOLDER: &str = ".attempts";
 /// First word of a note: the work is in progress.
 const RUNNING: &str = "running";

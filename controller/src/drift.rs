@@ -130,8 +130,8 @@ impl Drift {
         state.history.get_mut(id).map_or(Duration::ZERO, |heals| heals.due(now).saturating_duration_since(now))
     }
 
-    /// The objects of `sync` that must be healed now, and the time at which the next object must be healed. Returned
-    /// objects are no longer noted as waiting.
+    /// The objects of `sync` that must be healed now, and the time at which the next object must be healed. The
+    /// returned objects no longer count as waiting.
     pub fn take(&self, sync: &ObjectKey, now: Instant) -> (BTreeSet<ObjectId>, Option<Instant>) {
         let mut state = self.lock();
         let Some(waiting) = state.waiting.remove(sync) else { return Default::default() };

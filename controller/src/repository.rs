@@ -106,8 +106,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if repository.spec.suspend {
         return;
     }
-    // This fetch replaces the one that is due later in the queue, so that one is removed: the server may ask for a
-    // longer pause after this fetch.
+    // This fetch replaces the fetch that is due later. So the later time is removed from the queue, because the server
+    // may ask for a longer pause after this fetch.
     ctx.queues.repositories.forget(&key);
     let result = {
         let mut fetching = std::pin::pin!(fetch(&ctx, &key, &repository, &running));

@@ -109,7 +109,7 @@ pub struct Verification {
     /// yet: a Repository with it is refused.
     #[serde(default)]
     pub mode: VerificationMode,
-    /// A Secret with the trusted keys (SSH or OpenPGP). It is required for `mode: Head`, and not used yet.
+    /// A Secret with the trusted keys (SSH or OpenPGP). This field is required for `mode: Head`, and not used yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
 }
@@ -140,8 +140,8 @@ pub struct RepositoryStatus {
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// `Ready`. Also `Reconciling` during the first fetch and while a failed fetch is tried again, and `Stalled` until
-    /// somebody changes something, if only that can help.
+    /// `Ready`. During the first fetch and while a failed fetch is tried again, also `Reconciling`. While only a change
+    /// by somebody can help, also `Stalled`.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -79,7 +79,7 @@ pub struct SyncSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_account_name: Option<String>,
-    /// Not supported yet, and refused: applies the folder to another cluster.
+    /// Applies the folder to another cluster. This is not supported yet: a Sync with this field is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kube_config: Option<KubeConfig>,
     /// If true, the Sync is Ready only when all its objects are healthy and its Jobs are complete.
@@ -208,8 +208,8 @@ pub struct SyncStatus {
     /// The last revisions, newest first. At most 10.
     #[serde(default)]
     pub history: Vec<HistoryEntry>,
-    /// `Ready`. Also `Reconciling` while the controller works or tries again, and `Stalled` until somebody changes
-    /// something, if only that can help.
+    /// `Ready`. While the controller works or tries again, also `Reconciling`. While only a change by somebody can
+    /// help, also `Stalled`.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

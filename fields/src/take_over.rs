@@ -127,8 +127,8 @@ fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_ot
     fields
 }
 
-/// Removes entries that say only that a map exists, if `all` has more fields in this map. Those fields are left to
-/// others, so the map is, too.
+/// Removes entries that say only that a map exists, if `all` has more fields in this map. These fields are left to
+/// others, and so is the map itself.
 fn without_shells(fields: &mut Value, all: &Value) {
     let (Some(map), Some(all)) = (fields.as_object_mut(), all.as_object()) else { return };
     map.retain(|key, child| {

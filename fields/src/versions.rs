@@ -23,7 +23,7 @@ pub fn with_version(entries: &[ManagedFieldsEntry], api_version: &str) -> Option
         if is_old(&entry) {
             entry.api_version = Some(api_version.to_owned());
         }
-        // A manager may have written in both versions. Then its two entries become one.
+        // A manager may have written in both versions. The two entries of such a manager become one.
         let key =
             |entry: &ManagedFieldsEntry| (entry.manager.clone(), entry.operation.clone(), entry.subresource.clone());
         let same =

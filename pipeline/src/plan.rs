@@ -593,7 +593,8 @@ fn with_secret(id: ObjectId) -> Vec<ObjectId> {
     std::iter::once(id).chain(secret).collect()
 }
 
-/// Namespace and name of a Secret or SealedSecret. A Secret and the SealedSecret that it is made from have the same.
+/// Namespace and name of a Secret or SealedSecret. A Secret has the same namespace and name as the SealedSecret that it
+/// is made from.
 pub fn secret_place(id: &ObjectId) -> (String, String) {
     (id.namespace.clone().unwrap_or_default(), id.name.clone())
 }

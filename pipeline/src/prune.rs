@@ -102,7 +102,7 @@ pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
     let hidden = names.find(|name| name.starts_with('.')).unwrap_or(inside);
     let slash = if names.next().is_some() { "/" } else { "" };
     format!(
-        "it is in {at}, and hidden files are left out by default. To apply it, list !{}{slash} in .gitsealignore; to \
+        "it is in {at}, and hidden files are left out by default: to apply the object, list !{}{slash} in .gitsealignore; to \
          have it pruned, delete it from Git",
         in_one_line(hidden)
     )

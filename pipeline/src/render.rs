@@ -139,7 +139,7 @@ impl NotManifests {
         Self { shown: vec![Mistake::Parse(error)], more: 0 }
     }
 
-    /// The reason of the condition: that of the first mistake.
+    /// The reason of the condition, which is the reason of the first mistake.
     pub fn reason(&self) -> &'static str {
         match self.shown.first() {
             Some(Mistake::Refused { reason, .. }) => reason,
@@ -458,7 +458,7 @@ mod tests {
         let told = render(&many).unwrap_err();
         let mut expected = String::new();
         for number in 0..20 {
-            let _ = write!(expected, "{number:02}.yaml:1: apiVersion is missing; "); // writing to a String cannot fail
+            let _ = write!(expected, "{number:02}.yaml:1: apiVersion is missing; "); // writing to a `String` cannot fail
         }
         assert_eq!(told, format!("{expected}and 5 more; list files that are not manifests in .gitsealignore"));
     }

@@ -32,7 +32,7 @@ pub fn may_replace(id: &ObjectId, body: &Map<String, Value>, what: &str) -> Resu
     Ok(())
 }
 
-/// The longest name that is used for a dry run, because some kinds allow no longer names.
+/// The longest name that is used for a dry run, because some kinds do not allow longer names.
 const NAME: usize = 50;
 
 /// The object under an unused name, for a dry run, without the fields whose values only one object can have at a time.

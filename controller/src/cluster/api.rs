@@ -71,7 +71,7 @@ impl Api {
         let user = format!("system:serviceaccount:{}:{}", escape_segment(namespace), escape_segment(service_account));
         let mut api = self.clone();
         api.replaces_secrets = false;
-        api.acting_as = Some(HeaderValue::from_str(&user).expect("what is escaped is ASCII"));
+        api.acting_as = Some(HeaderValue::from_str(&user).expect("an escaped name is ASCII"));
         api
     }
 

@@ -36,7 +36,7 @@ struct State<K> {
 /// reason: the API server's store may have been restored from a backup, and resource versions that we have seen may not
 /// exist yet in the restored store. A watch from such a version would wait without any event.
 ///
-/// `first` is the configuration of the first list, `again` that of all later ones.
+/// `first` is the configuration of the first list, `again` the configuration of all later lists.
 pub(crate) fn follow<K>(
     api: Api<K>,
     first: watcher::Config,

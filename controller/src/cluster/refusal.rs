@@ -1,9 +1,9 @@
 //! Decides which parts of the message of a refusal may be repeated in our messages. The API server, an admission policy
 //! or a webhook wrote this message.
 //!
-//! The refusal of a Secret may quote old and new values of the Secret, whatever the verb of the request. So its text is
-//! never repeated. Our message is made only of known words: the reason, the fields and what is wrong with them, the
-//! policy or webhook that refused, and the right that an account does not have.
+//! The refusal of a Secret may quote old and new values of the Secret, whatever the verb of the request. So the text of
+//! this refusal is never repeated. Our message is made only of known words: the reason, the fields and what is wrong
+//! with them, the policy or webhook that refused, and the right that an account does not have.
 
 use std::collections::{BTreeMap, BTreeSet};
 

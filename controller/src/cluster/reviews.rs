@@ -1,5 +1,5 @@
-//! The rights of identities. They are asked for with SelfSubjectAccessReviews, and the API server's answers are used
-//! for a short time.
+//! The rights of identities. The controller asks the API server for them with SelfSubjectAccessReviews, and uses the
+//! answers for a short time.
 
 use std::{
     collections::HashMap,

@@ -2,9 +2,9 @@
 //!
 //! # Guarantees
 //! [`Events::publish`] never waits and never fails. One request at a time is sent to the API server. If there are more
-//! events than it can take, events are dropped and counted. If the same event happens to an object again within ten
-//! minutes, the count of the first event is increased. Normal events wait while there is more work than workers,
-//! because each of them is a write that nobody waits for. They wait for [`LATEST`] at most.
+//! events than the API server can take, events are dropped and counted. If the same event happens to an object again
+//! within ten minutes, the count of the first event is increased. Normal events wait while there is more work than
+//! workers, because each of them is a write that nobody waits for. A normal event waits for [`LATEST`] at most.
 //!
 //! Events about SealedSecrets have the form that the Sealed Secrets controller gives them: core events whose `source`
 //! is `sealed-secrets`. So people find these events by the same fields, and the roles of the Sealed Secrets controller
@@ -129,7 +129,7 @@ impl Events {
     }
 
     /// Reports that `reason` (CamelCase, at most 128 characters) happened to the object. `note` is a text for people.
-    /// In the event, it is one line without characters that control a terminal.
+    /// In the event, the note is one line without characters that control a terminal.
     pub fn publish(&self, regarding: &ObjectReference, type_: EventType, reason: &str, note: impl Into<String>) {
         let occurrence =
             Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: readable(&note.into()) };
@@ -209,7 +209,7 @@ impl Writer {
         let outcome = match self.series.step(&occurrence, now) {
             Step::CountOnly => Ok("aggregated"),
             Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await {
-                // The API server deletes events after an hour, so the event may be gone. Then a new one is created.
+                // The API server deletes events after an hour. If the event is gone, a new one is created.
                 Err(error) if error.is_not_found() => self.create(&occurrence, now).await.map(|()| "written"),
                 other => other.map(|()| "aggregated"),
             },

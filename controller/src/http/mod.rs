@@ -7,7 +7,7 @@
 //!
 //! No endpoint needs to know who asks, because answers contain only public keys, sealed values and numbers. The number
 //! of all connections, the number of connections of one peer, and the time of each connection are limited. If there are
-//! too many, a new connection takes the place of an idle one ([`places`]), so that a client that neither sends nor
+//! too many connections, a new one takes the place of an idle one ([`places`]), so that a client that neither sends nor
 //! reads cannot block others.
 
 mod clients;

@@ -115,8 +115,8 @@ async fn connection(
     }
 }
 
-/// The limit for a timeout. Zero means no limit, as in Go; it becomes one day, which is long enough for any normal
-/// client.
+/// The limit for a timeout. Zero means no limit, as in Go. In this case, the limit is one day, which is long enough for
+/// any normal client.
 fn limit(timeout: Duration) -> Duration {
     if timeout.is_zero() { DAY } else { timeout }
 }

@@ -20,7 +20,7 @@ impl DigestKey {
 
     pub(super) fn random_bytes() -> Zeroizing<[u8; Self::LENGTH]> {
         let mut bytes = Zeroizing::new([0; Self::LENGTH]);
-        rand::fill(&mut *bytes).expect("the system's random numbers are there from the start");
+        rand::fill(&mut *bytes).expect("the operating system has random numbers");
         bytes
     }
 

@@ -169,7 +169,7 @@ impl Keyring {
             self.find_out(&scan, &no_marks, AT_ONCE).await;
             let known = self.0.usage.known();
             // If a key is not known, the keys changed in the meantime, or another scan removed values that it did not
-            // see. Then this scan is done again.
+            // see. In both cases, the scan is done again.
             let is_whole = scan.occurrences.iter().all(|value| known.keys.contains_key(&value.id));
             if is_whole && known.generation == scan.generation && self.generation() == scan.generation {
                 return report(&scan.keys, &known, &scan.occurrences);

@@ -118,7 +118,7 @@ pub(crate) enum RenderError {
         most: u64,
     },
     /// There is no free memory now, or no free process that renders.
-    #[error("the memory of --memory-budget, or every process that renders, is in use now; it is tried again")]
+    #[error("the memory of --memory-budget, or every process that renders, is in use now; the controller tries again")]
     NoMemoryNow,
     /// The controller's process died while it read this folder.
     #[error(
@@ -323,9 +323,9 @@ impl Renderer {
         match written.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "what was rendered could not be stored; a restart renders it again");
+                tracing::warn!(%error, "the rendered objects could not be stored; after a restart, the folder is rendered again");
             }
-            Err(error) => tracing::warn!(%error, "what was rendered could not be stored"),
+            Err(error) => tracing::warn!(%error, "the rendered objects could not be stored"),
         }
     }
 

@@ -251,8 +251,8 @@ impl<'a> Applier<'a> {
         let place = self.place().await;
         let known = self.before.get(&step.id).and_then(|known| known.manifest.as_ref());
         let turn = if known.is_none() { Turn::First } else { Turn::Later };
-        // This marks a write in progress, so that the watch does not take it for a change by others that we give up
-        // fields.
+        // This marks a write in progress while we give up fields. Otherwise, the watch would take this for a change by
+        // others.
         let _releasing = self.live().begin(&step.id);
         let first = step.first.as_ref().filter(|_| !step.id.is_sealed_secret());
         let mut made = false;

@@ -167,7 +167,7 @@ pub(crate) fn is_waiting(reason: &str) -> bool {
 
 impl Pass<'_> {
     /// Checks whether all Syncs that the Sync depends on are Ready, and all objects healthy. `is_new` says whether the
-    /// Sync is about to apply something that it has not applied before. If not, the objects are not read.
+    /// Sync is about to apply something that it has not applied before. Otherwise, objects are not read.
     pub(super) async fn check_dependencies(&self, record: &mut Record, is_new: bool) -> Result<(), DependencyError> {
         check(self.ctx, self.sync)?;
         if is_new {

@@ -88,7 +88,9 @@ impl Wanted {
         let waits = |_: &&String| since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR;
         let unsaid = self.unsaid.as_ref().filter(waits);
         let message = match (&self.unasked, unsaid) {
-            (Some(unasked), _) => format!("nothing is pruned yet: {unasked}; it is tried again until that is known"),
+            (Some(unasked), _) => {
+                format!("nothing is pruned yet: {unasked}; the controller tries again until it knows")
+            }
             (None, Some(unsaid)) => {
                 format!(
                     "nothing is pruned yet: {unsaid}; after {} s the prune no longer waits for this",
@@ -108,7 +110,7 @@ enum LetsGo {
     Everything,
     /// All objects except those in the Sync's folder.
     AllBut(Arc<BTreeSet<ObjectId>>),
-    /// No object, as far as is known.
+    /// No object is known to be released.
     Nothing,
     /// Not known, because the controller cannot read its folder now.
     Unknown,

@@ -219,8 +219,8 @@ impl Pass<'_> {
         created.is_some_and(|created| jiff::Timestamp::now().duration_since(created.0).abs() < IS_NEW_FOR)
     }
 
-    /// Puts the Sync into the queue for the time `next`. This is needed even if `next` did not change, because the
-    /// queue forgets a key's time when it gives out the key.
+    /// Puts the Sync into the queue for the time `next`. This is needed even if `next` did not change: when the time of
+    /// a Sync has come, the queue forgets it, even if the work is put off then.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());

@@ -46,9 +46,9 @@ pub(super) enum Seen<'a, K> {
 }
 
 /// Watches a kind for ever, with one watch for all namespaces together or one for each namespace. A change is first
-/// written into the store. Then `seen` is called, if this replica leads. When the replica begins to lead, everything is
-/// listed again, but not from the cache of an API server, because the cache may not have the last writes of the
-/// previous leader yet.
+/// written into the store. After that, `seen` is called, if this replica leads. When the replica begins to lead,
+/// everything is listed again, but not from the cache of an API server, because the cache may not have the last writes
+/// of the previous leader yet.
 ///
 /// The store is ready, and `listed` is set, when every watch has listed or was refused. So a namespace in which the
 /// controller lacks rights does not delay the others. If the API server does not answer, the store is not ready,

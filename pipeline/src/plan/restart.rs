@@ -49,7 +49,7 @@ impl Stamp {
 /// The JSON pointer to a stamp in a workload.
 const POINTER: &str = "/spec/template/metadata/annotations/gitseal.dev~1values-digest";
 
-/// Whether a stamp is in one of these fields, which a Sync leaves to others. Then the Sync must not write the stamp.
+/// Whether a stamp is in one of these fields, which a Sync leaves to others. If so, the Sync must not write the stamp.
 pub(super) fn is_left_to_others(pointers: &[String]) -> bool {
     pointers.iter().any(|pointer| {
         POINTER.strip_prefix(pointer.as_str()).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))

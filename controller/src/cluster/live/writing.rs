@@ -5,8 +5,8 @@ use manifests::ObjectId;
 use super::{Change, Live, LiveObject, objects::End};
 use crate::cluster::Written;
 
-/// A write in progress; see [`Live::begin`]. If it is dropped without [`Writing::applied`], the write failed, and
-/// others did what the watch showed in the meantime.
+/// A write in progress; see [`Live::begin`]. If this value is dropped without [`Writing::applied`], the write failed,
+/// and others did what the watch showed in the meantime.
 pub struct Writing<'a> {
     live: &'a Live,
     id: ObjectId,

@@ -55,7 +55,7 @@ pub(crate) enum Because {
     NotAllowed(String),
     /// The object is one of the controller's own Secrets, for example a sealing key. No write was sent.
     #[error(
-        "it is one of the controller's own Secrets (a sealing key, or a name or label that makes it one), which no \
+        "it is one of the controller's own Secrets (a sealing key, or a Secret with the name or label of one), which no \
          Sync writes or prunes: remove it from Git, or give it another name or namespace"
     )]
     ControllersOwn,
