@@ -79,8 +79,8 @@ pub struct Step {
     pub stamp: Option<Stamp>,
     /// JSON pointers of the fields that the Sync leaves to others. `content` does not have these fields.
     pub left_to_others: Vec<String>,
-    /// The object with the fields that are left to others, if they are in Git. It is made like this if it does not exist, because
-    /// it may need these fields.
+    /// The object with the fields that are left to others, if they are in Git. If the object does not exist, it is made
+    /// with these fields, because it may need them.
     pub first: Option<Box<Map<String, Value>>>,
     /// Names of the Secrets of this plan that the object uses, all in the object's own namespace. If one of them cannot
     /// be made, the object is held back.
@@ -350,8 +350,7 @@ impl Held {
     /// Says that `owner` has the object, and that it is not known yet whether `owner` will release it.
     pub fn may_be_handed_over(&mut self, owner: &ObjectKey) {
         self.because = format!(
-            "Sync {owner} has it, and there is no memory now to find out whether it left that Sync's folder; it is \
-             tried again"
+            "Sync {owner} has it, and there is no memory now to find out whether it left that Sync's folder; the controller tries again"
         );
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }

@@ -78,8 +78,8 @@ fn path_of(pointer: &str, fields: &Value, whole: &Value) -> Vec<String> {
     path
 }
 
-/// Whether a key of `managedFields` means this item of a list: `k:{…}` with some of its fields, or `v:…` with its value. A field of a
-/// key that the item does not have is a default.
+/// Whether a key of `managedFields` means this item of a list. The key is `k:{…}` with some fields of the item, or
+/// `v:…` with its value. If the item does not have a field of the key, the field has its default value.
 fn is_key_of(key: &str, item: &Value) -> bool {
     if let Some(value) = key.strip_prefix("v:") {
         return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);

@@ -258,7 +258,7 @@ impl Keyring {
                     Some(Ok(_)) => due = due.or_else(|| Some(Instant::now() + GATHER)),
                     Some(Err(error)) => {
                         let why = apiclient::words::of_watch(&error);
-                        warn!(error = why, "watching the sealing keys failed; it is tried again");
+                        warn!(error = why, "watching the sealing keys failed; the controller tries again");
                     }
                     None => return,
                 },
@@ -269,7 +269,7 @@ impl Keyring {
                             None
                         }
                         Err(error) => {
-                            warn!(%error, "the sealing keys could not be read again, so those in memory are still used; it is tried again");
+                            warn!(%error, "the sealing keys could not be read again, so those in memory are still used; the controller tries again");
                             failures += 1;
                             Some(Instant::now() + retry_delay(failures))
                         }

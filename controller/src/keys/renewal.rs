@@ -146,7 +146,7 @@ impl Keyring {
                     }
                     Err(error) => {
                         failures += 1;
-                        warn!(%error, "making a new sealing key failed; it is tried again");
+                        warn!(%error, "making a new sealing key failed; the controller tries again");
                     }
                 }
             } else if asked {

@@ -196,7 +196,7 @@ impl Candidate {
                 // Another replica was faster, as the next read will show.
                 Err(Refused::Conflict) => {}
                 Err(Refused::Failed(error)) => {
-                    tracing::warn!(lease = %self.path(), error, "the lease cannot be taken; it is tried again");
+                    tracing::warn!(lease = %self.path(), error, "the lease cannot be taken; this replica tries again");
                     sleep(RETRY).await;
                 }
             }
@@ -285,7 +285,7 @@ impl Candidate {
                     Err(Refused::Conflict) => {}
                 },
                 Ok(Err(Refused::Failed(error) | Refused::Forbidden(error))) => {
-                    tracing::warn!(lease = %self.path(), error, "the lease could not be renewed; it is tried again");
+                    tracing::warn!(lease = %self.path(), error, "the lease could not be renewed; this replica tries again");
                     last_error = error;
                 }
                 Err(_) => {}

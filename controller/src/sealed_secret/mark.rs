@@ -39,7 +39,7 @@ pub(crate) struct Mark {
     of: String,
     /// The digest that identifies the sealing key.
     pub(crate) key: Option<String>,
-    /// Marks of older versions do not have it.
+    /// The digest `AS`; `None` in marks of older versions.
     written_as: Option<String>,
 }
 
@@ -105,7 +105,7 @@ struct Inner {
 struct Known {
     mark: Arc<str>,
     is_told: bool,
-    /// Whether it was in a status, so another process may have made it.
+    /// Whether the mark was in a status, so that another process may have made it.
     is_seen: bool,
 }
 
@@ -175,9 +175,10 @@ pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, secret: &LiveObject) -> 
     read(ctx.sealed_secrets.get(&key.to_ref())?.status.as_ref()?.made_from.as_deref()?)
 }
 
-/// Whether this Secret certainly has the values of the input with this digest. The times of writes have only seconds. So if this
-/// process did not write the Secret, its version must be the one that was written: after a crash, the Secret may have been written
-/// twice in one second, and the second mark may be lost.
+/// Whether this Secret certainly has the values of the input with this digest. If this process did not write the
+/// Secret, the Secret must still have the version for which the mark was made. Its time of write is not enough: it is
+/// in whole seconds, and before a crash the Secret may have been written twice in one second, with the second mark
+/// lost.
 pub(super) fn is_certainly_of(ctx: &Context, key: &ObjectKey, secret: &LiveObject, digest: &str) -> bool {
     let is_known = ctx.marks.lock().known.get(key).is_some_and(|known| !known.is_seen);
     let is_certain = |mark: Mark| is_known || mark.is_exactly_of(&ctx.keyring, digest, secret);

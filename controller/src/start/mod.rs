@@ -262,7 +262,7 @@ impl Replica {
                 // If the process ended here, Kubernetes would restart it again and again, with longer and longer
                 // pauses. So the controller waits instead.
                 Err(KeyError::Read { source, .. } | KeyError::Write { source, .. }) if source.is_transient() => {
-                    tracing::warn!(error = %source, "the sealing keys cannot be read or made; it is tried again");
+                    tracing::warn!(error = %source, "the sealing keys cannot be read or made; the controller tries again");
                     tokio::time::sleep(RETRY).await;
                 }
                 keyring => break keyring?,

@@ -81,7 +81,7 @@ async fn is_served<K: Resource<DynamicType = ()>>(api: &Api, discovery: &Discove
         if !source.is_transient() {
             return Err(StartError::Api { what: format!("the kinds of {group}"), source });
         }
-        tracing::warn!(error = %source, "the API server cannot be asked for its kinds; it is tried again");
+        tracing::warn!(error = %source, "the API server cannot be asked for its kinds; the controller tries again");
         tokio::time::sleep(RETRY).await;
     }
     // The group may be served without the version, by a CustomResourceDefinition that is not gitseal's.

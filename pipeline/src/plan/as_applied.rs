@@ -33,8 +33,8 @@ pub(super) fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> 
     whole(key, manifest)
 }
 
-/// Adds the labels that every object of a Sync has. Fields that the Sync leaves to others stay: they are for an object that does
-/// not exist yet.
+/// Adds the labels that every object of a Sync has. Fields that the Sync leaves to others stay, because an object that
+/// does not exist yet is made with them.
 pub(super) fn whole(key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     manifest.body.remove("status");
     manifests::leave_to_control_plane(&manifest.id, &mut manifest.body);
@@ -55,7 +55,8 @@ pub(super) fn whole(key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     manifest
 }
 
-/// Removes empty labels and annotations. Whoever adds one later would take the empty map from us, which is no drift.
+/// Removes empty labels and annotations. Otherwise, whoever adds the first label or annotation would take the empty map
+/// from us, and this would count as drift.
 fn drop_empty_maps(body: &mut Map<String, Value>) {
     let template = body.get_mut("spec").and_then(|spec| spec.pointer_mut("/template/metadata"));
     for metadata in template.into_iter().filter_map(Value::as_object_mut) {

@@ -118,7 +118,7 @@ impl<'m> Values<'m> {
     }
 
     /// A text that changes with the values of the ConfigMap or Secret `id`; `None` if the folder does not have this
-    /// object. It is made once for all workloads.
+    /// object. The text is made only once for all workloads.
     fn text(&self, id: &ObjectId, current: &Inventory) -> Option<String> {
         let mut texts = self.texts.borrow_mut();
         texts.entry(id.clone()).or_insert_with(|| self.new_text(id, current)).clone()
