@@ -106,7 +106,7 @@ impl Change<'_> {
         if self.says {
             let said = match (was_suspended, to_be) {
                 (false, true) => "suspended",
-                (true, true) => "was suspended already; this is the reason now",
+                (true, true) => "was suspended already; the reason was replaced",
                 (true, false) => "resumed",
                 (false, false) => "was not suspended",
             };

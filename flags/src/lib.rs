@@ -47,7 +47,7 @@ pub struct Config {
     #[arg(long, default_value = "/var/lib/gitseal", value_name = "DIR")]
     pub storage: PathBuf,
     /// Memory for the contents of Git repositories while they are unpacked, read and applied. The memory limit of the
-    /// Pod must be at least 192Mi larger.
+    /// Pod must be at least this budget, twice --renderer-memory and 192Mi.
     #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = budget)]
     pub memory_budget: u64,
     /// Memory for each of the two processes that render Kustomize. The processes are started when they are needed.
@@ -91,7 +91,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Flags that were probably not meant as given, and what to do about them.
+    /// Warnings about flags that are deprecated, have no effect, or do not fit together, with what to do about them.
     pub fn warnings(&self) -> Vec<&'static str> {
         let rotate_period = "--rotate-period is deprecated: use --key-renew-period";
         let old_gc_behavior = "--old-gc-behavior has no effect: the garbage collector of Kubernetes deletes Secrets whose SealedSecret is gone";

@@ -109,10 +109,18 @@ impl std::fmt::Display for Validity {
         match self.state {
             State::Valid => write!(f, "{GOOD}valid{GOOD:#} until {} (for another {left})", self.not_after),
             State::Expiring => {
-                write!(f, "{WARN}expires soon{WARN:#}: {} (in {left}); fetch the newest: gitseal cert", self.not_after)
+                write!(
+                    f,
+                    "{WARN}expires soon{WARN:#}: {} (in {left}); fetch the newest certificate: gitseal cert",
+                    self.not_after
+                )
             }
             State::Expired => {
-                write!(f, "{BAD}expired{BAD:#} since {} ({left} ago); fetch the newest: gitseal cert", self.not_after)
+                write!(
+                    f,
+                    "{BAD}expired{BAD:#} since {} ({left} ago); fetch the newest certificate: gitseal cert",
+                    self.not_after
+                )
             }
             State::NotYetValid => write!(f, "{BAD}not valid{BAD:#} before {}", self.not_before),
         }

@@ -8,7 +8,7 @@ use crate::{
 /// Continue suspended Repositories and Syncs
 ///
 /// Changes in Git are fetched and applied at once, and changes in the cluster
-/// are put back. The command does not wait until this is done; `gitseal sync` does.
+/// are put back. The command does not wait until this is done; `gitseal sync` waits.
 #[derive(clap::Args)]
 pub struct ResumeArgs {
     #[command(flatten)]

@@ -90,7 +90,7 @@ impl Outline {
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 frames.pop()?;
-                // For a block collection, the end is where the next thing starts.
+                // For a block collection, the end is where the next node starts.
                 if !span.is_empty() {
                     self.extend_to(span);
                 }
@@ -101,7 +101,7 @@ impl Outline {
         Some(())
     }
 
-    /// A node is complete in the innermost collection.
+    /// Notes that a node of the innermost collection is complete.
     fn node(&mut self, text: Option<&str>, line: usize, column: usize, frames: &mut [Frame]) {
         let Some(frame) = frames.last_mut() else {
             return;

@@ -206,7 +206,7 @@ fn a_dry_run_and_a_folder_that_is_ignored_change_nothing() {
     assert_eq!(stdout(&output), "");
     let said = stderr(&output);
     assert!(
-        said.ends_with("2 files with SealedSecrets: would reseal 2 values, 0 already newest, 0 failed\n"),
+        said.ends_with("2 files with SealedSecrets: would reseal 2 values, 0 with the newest key already, 0 failed\n"),
         "{said}"
     );
     assert!(said.contains("apps/charts/a.yaml: would reseal 1 value\n"), "{said}");

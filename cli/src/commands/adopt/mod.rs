@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::{certificate::CertificateTrust, global::Global};
 
-/// Hand what another tool installed over to a Sync
+/// Hand over to a Sync what another tool installed
 #[derive(clap::Args)]
 pub struct AdoptArgs {
     #[command(subcommand)]
@@ -23,11 +23,11 @@ enum What {
 
 /// Hand a Helm release over to a Sync
 ///
-/// Prints a Sync that renders the chart in --path with the values of the release, and says which objects would differ from
-/// those of the release. Values that are in Secrets of the release are sealed into the file of --seal, and are not printed.
-/// Nothing is changed in the cluster. Commit the files and apply the Sync: it takes the objects over, and none is made again.
-/// When the Sync is Ready, run the command with --finish. It removes what Helm stores about the release, so that `helm
-/// uninstall` can no longer delete the objects.
+/// Prints a Sync that renders the chart in --path with the values of the release, and says which objects would differ
+/// from those of the release. Values that are in Secrets of the release are sealed into the file of --seal, and are
+/// not printed. Nothing is changed in the cluster. Commit the files and apply the Sync: it takes the objects over,
+/// and makes none of them again. When the Sync is Ready, run the command with --finish. It removes what Helm stores
+/// about the release, so that `helm uninstall` can no longer delete the objects.
 ///
 ///     gitseal adopt helm shop -n shop --path charts/shop --seal secrets/shop.yaml > clusters/shop.yaml
 ///     gitseal adopt helm shop -n shop --finish

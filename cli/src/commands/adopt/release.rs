@@ -1,7 +1,8 @@
 //! Releases as Helm stores them.
 //!
-//! Helm keeps each revision of a release in a Secret of the type `helm.sh/release.v1`, with the labels `owner=helm`, `name`, `status`
-//! and `version`. Its key `release` is base64 of the gzip of JSON, as the storage driver of Helm 3 and 4 writes it.
+//! Helm keeps each revision of a release in a Secret of the type `helm.sh/release.v1`, with the labels `owner=helm`,
+//! `name`, `status` and `version`. The value of the Secret's key `release` is base64 of the gzip of JSON, as the
+//! storage driver of Helm 3 and 4 writes it.
 
 use std::io::Read as _;
 

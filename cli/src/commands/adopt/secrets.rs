@@ -1,4 +1,5 @@
-//! Which values of a release are secret: those that its Secrets contain, and its other objects do not.
+//! Which values of a release are secret: those that the release's Secrets contain, and its other objects do not
+//! contain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +13,9 @@ use crate::edit::decode_base64;
 /// The values of a release.
 #[derive(Default)]
 pub(super) struct Split {
-    /// Those that may be in Git in plaintext.
+    /// Values that may be in Git in plaintext.
     pub(super) plain: Map<String, Value>,
-    /// The secret ones.
+    /// Values that are secret.
     pub(super) secret: Vec<SecretValue>,
     /// Values that are in a Secret and in an object that is not a Secret, with this object. They count as plain.
     pub(super) in_both: Vec<(String, ObjectId)>,

@@ -112,7 +112,8 @@ pub struct InGit<'a> {
     pub body: &'a Map<String, Value>,
     /// JSON pointers to the fields that are left to others.
     pub left_to_others: &'a [String],
-    /// The object with these fields, if they are in Git. It is made like this if it does not exist.
+    /// The object as it is created if it does not exist: with the values that Git has for the fields in
+    /// `left_to_others`. `None` if Git has no such fields.
     pub first: Option<&'a Map<String, Value>>,
 }
 

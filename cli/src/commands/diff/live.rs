@@ -76,8 +76,8 @@ impl Live {
 
     /// Decides which of the other Syncs have these objects, whose metadata were read. Inventories alone do not
     /// decide, because anybody who may write the status of a Sync can name any object in it. The labels of an object
-    /// decide. If they name none of the Syncs, a Sync that may not write the object does not have it. If the cluster
-    /// does not say what a Sync may write, the inventory of this Sync is believed.
+    /// decide. If the labels name none of the Syncs, a Sync that may not write the object does not have it. If the
+    /// cluster does not say what a Sync may write, the inventory of this Sync is believed.
     pub async fn weigh_claims(&mut self, client: &Client, syncs: &Syncs, objects: &[(ObjectId, Arc<Resource>)]) {
         let mut asked = Vec::new();
         for (id, resource) in objects {

@@ -61,7 +61,8 @@ const CONCURRENCY: usize = 8;
 /// If another tool made an object and a Sync applies it for the first time, the diff includes the fields of that tool that
 /// will be removed because they are not in the folder.
 ///
-/// The exit code is 0 if nothing would change, 1 if something would, and 2 after an error or if something is held back.
+/// The exit code is 0 if nothing would change, 1 if something would change, and 2 after an error or if something is
+/// held back.
 #[derive(clap::Args)]
 pub struct DiffArgs {
     /// Folder or file with manifests
@@ -186,7 +187,7 @@ fn as_chart(error: anyhow::Error, path: &Path) -> anyhow::Error {
     }
     Hint::error(
         format!("{} is a chart, and how it is rendered depends on the Sync", path.display()),
-        "name the Sync that applies it with --sync; `gitseal build` prints the objects without a cluster",
+        "name the Sync that applies the chart with --sync; `gitseal build` prints the objects without a cluster",
     )
 }
 

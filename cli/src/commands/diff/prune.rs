@@ -113,7 +113,7 @@ impl Pruning<'_> {
     /// Whether the object would stay; `None` if it does not exist. Only its metadata is read.
     async fn look_at(&self, id: &ObjectId) -> anyhow::Result<Option<Look>> {
         let Some(resource) = self.found.served(&kind_of(id, self.inventory))? else {
-            return Ok(Some(Look::Stays { because: "the cluster does not serve its kind now".into(), by_wish: false }));
+            return Ok(Some(Look::Stays { because: "the cluster does not serve its kind".into(), by_wish: false }));
         };
         let Some(meta) = metadata(self.client, &resource, id).await? else { return Ok(None) };
         let sealed = match made_by(id, &meta) {

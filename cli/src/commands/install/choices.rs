@@ -27,12 +27,13 @@ pub struct Choices {
     pub rollout: Rollout,
 }
 
-/// What the controller may apply with its own rights. Both fields are false if somebody gives it rights by hand.
+/// What the controller may apply with its own rights. Both fields are false if somebody gives the controller other
+/// rights by hand.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tenancy {
-    /// It may apply everything.
+    /// The controller may apply everything.
     pub cluster_admin: bool,
-    /// It may apply nothing, but may watch everything.
+    /// The controller may apply nothing, but may watch everything.
     pub watch: bool,
 }
 
@@ -153,7 +154,7 @@ impl Choices {
         ))
     }
 
-    /// The warning if the image stays although this is another version.
+    /// The warning if the image stays although this `gitseal` has another version.
     pub fn stale_image(&self, args: &InstallArgs, live: &Live) -> Option<String> {
         let version = live.version().filter(|version| *version != env!("CARGO_PKG_VERSION"))?;
         (args.image.is_none() && live.image() == Some(&self.image)).then(|| {

@@ -40,9 +40,9 @@ use crate::{
 ///     gitseal install --apply --image registry.example/gitseal-controller:0.1.0
 ///
 /// If gitseal is installed already, the same command upgrades it. It keeps what was chosen before: image, replicas,
-/// arguments, rights, storage, the Service's name, and fields that somebody edited. Only a flag changes these. If the
-/// image's tag is the old version, it becomes the new one. The command lists what will change, and asks before the
-/// controller gets more rights. If the API server would refuse a part, nothing is applied.
+/// arguments, rights, storage, the Service's name, and fields that somebody edited. Only a flag changes these
+/// settings. If the image's tag is the old version, it becomes the new one. The command lists what will change, and
+/// asks before the controller gets more rights. If the API server would refuse a part, nothing is applied.
 ///
 /// With --git-url it also creates a first Repository and Sync. From then on, the controller applies that Git repository.
 ///

@@ -162,7 +162,10 @@ async fn confirm(
         Ok(report.keys.iter().all(|key| key.name != args.name).then_some(report))
     });
     let Ok(Some(after)) = after.await else {
-        output::warn("the controller has not confirmed yet that it no longer uses the key: `gitseal keys list`");
+        output::warn(
+            "the controller has not confirmed yet that it no longer uses the key; `gitseal keys list` shows \
+            whether it does",
+        );
         return Ok(());
     };
     if after.undecryptable <= before.undecryptable || args.force {

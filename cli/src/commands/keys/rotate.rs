@@ -141,8 +141,10 @@ async fn create(store: &Store, secret: &KeySecret, has_backup: bool) -> anyhow::
         Err(error) => error,
     };
     Err(if has_backup {
-        failed
-            .context("no key was added; the backup holds one more key than the cluster, which nothing was sealed with")
+        failed.context(
+            "no key was added; the backup holds a key that the cluster does not have, and nothing was \
+                sealed with this key",
+        )
     } else {
         failed
     })

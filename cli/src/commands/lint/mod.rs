@@ -103,7 +103,8 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if report.errors() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What the version accepts, with the CustomResourceDefinitions of gitseal, of the files, and of the rendered objects.
+/// What this version of Kubernetes accepts, with the CustomResourceDefinitions of gitseal, of the files, and of the
+/// rendered objects.
 fn schemas<'m>(
     version: KubernetesVersion,
     fleet: &'m Fleet,

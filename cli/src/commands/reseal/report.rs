@@ -93,7 +93,7 @@ impl Report {
         let count = self.files.len();
         let files = if count == 1 { "file" } else { "files" };
         output::note(format_args!(
-            "{count} {files} with SealedSecrets: {verb} {}, {newest} already newest, {} failed",
+            "{count} {files} with SealedSecrets: {verb} {}, {newest} with the newest key already, {} failed",
             values(resealed),
             self.failed.len()
         ));

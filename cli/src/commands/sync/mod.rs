@@ -94,7 +94,8 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
 /// One run of the command.
 struct Session {
     client: Client,
-    /// The value of the annotation. The controller copies it to the status when it has handled the request.
+    /// The value of the annotation that requests a reconcile. The controller copies it to the status when it has
+    /// handled the request.
     token: String,
     progress: Progress,
 }

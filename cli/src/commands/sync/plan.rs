@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Eq, PartialEq)]
 pub struct Group {
     pub repository: ObjectKey,
-    /// To be applied after the Repository was fetched.
+    /// The Syncs that are applied after the Repository was fetched.
     pub syncs: Vec<ObjectKey>,
 }
 
@@ -35,7 +35,7 @@ impl Plan {
     }
 }
 
-/// The controller does nothing for a suspended object, so waiting for it would be pointless.
+/// Fails if the object is suspended: the controller does nothing for it, so waiting would be pointless.
 pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
     if !object.is_suspended() {
         return Ok(());

@@ -231,7 +231,7 @@ impl Trace {
         }
         for writer in &self.undated_writers {
             let or = if name.is_empty() { "or " } else { "" };
-            lines.push((name, format!("{or}{}: Kubernetes did not record when", writer.shown())));
+            lines.push((name, format!("{or}{}: Kubernetes did not record the time", writer.shown())));
             name = "";
         }
         let Some(sync) = &self.sync else {
@@ -257,7 +257,7 @@ impl Trace {
                 several => styled(
                     WARN,
                     format!(
-                        "{}: which one is not certain, because at least one of them was applied only in part",
+                        "{}: it is not known which one, because at least one of them was applied only in part",
                         several.join(" or ")
                     ),
                 ),

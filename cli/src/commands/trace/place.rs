@@ -154,7 +154,7 @@ impl Clone<'_> {
         // programs.
         git.current_dir(self.folder).args(["-c", "safe.bareRepository=explicit"]).args(arguments);
         git.stdout(Stdio::piped()).stderr(Stdio::null());
-        // A partial clone must not fetch missing files now, with any settings and any version of git.
+        // A partial clone must not fetch missing files, whatever the settings and the version of git.
         git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "none");
         git
     }
