@@ -1,6 +1,7 @@
 //! The part of an object that is compared and shown.
 //!
-//! The values of a Secret are read into memory that is wiped, compared, and dropped. They are never shown.
+//! The values of a Secret are compared, and are never shown. They are read into memory that is wiped when it is
+//! dropped.
 
 use std::collections::BTreeMap;
 

@@ -57,7 +57,7 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
         Ok(Outcome::Replaced(what)) => {
             heading(WARN, &format!("would be deleted and made again, because {what} cannot be changed in place:"))
         }
-        Ok(Outcome::Unconfirmed) => heading(WARN, "would be pruned once that is confirmed:"),
+        Ok(Outcome::Unconfirmed) => heading(WARN, "would be pruned after somebody confirms it:"),
         Ok(Outcome::Moved(to)) => heading(WARN, &format!("would be handed over to Sync {to}:")),
         Ok(Outcome::Held(why)) => heading(BAD, &format!("held back, because {}:", in_one_line(why))),
         Ok(Outcome::Kept(why)) => heading(FAINT, &format!("kept, because {why}:")),

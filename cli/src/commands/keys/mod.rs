@@ -50,7 +50,8 @@ pub async fn run(args: KeysArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// Prefix of the name of a key's Secret. It is also the whole name of the only key of the first releases.
+/// Prefix of the name of a key's Secret. It is also the whole name of the only key in the first releases of Sealed
+/// Secrets.
 const PREFIX: &str = "sealed-secrets-key";
 
 /// The beginning of a fingerprint, as tables show it. It is enough to distinguish keys. `-o json` has the whole

@@ -38,7 +38,7 @@ impl Input {
             None => read_stdin()?,
         };
         if bytes.len() > Limits::default().file_bytes {
-            anyhow::bail!("{} is larger than any manifest", self.name());
+            anyhow::bail!("{} is larger than a manifest may be", self.name());
         }
         String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
             drop(Zeroizing::new(error.into_bytes()));

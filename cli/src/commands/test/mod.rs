@@ -31,8 +31,8 @@ use crate::{
 ///     gitseal test --update
 ///     gitseal test
 ///
-/// The exit code is 0 if all are equal, 1 if a Sync applies something else than its golden file has, and 2 if something could not be
-/// rendered.
+/// The exit code is 0 if all Syncs apply what their golden files have, 1 if a Sync applies something else than its
+/// golden file has, and 2 if something could not be rendered.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct TestArgs {

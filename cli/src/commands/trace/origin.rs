@@ -19,7 +19,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The revision of `sync` that has `id` as it was `applied`, as far as the clone around `folder` knows.
+    /// Finds the revision of `sync` that has the object `id` in the form that was `applied`, if the clone around
+    /// `folder` shows it.
     pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, applied: &Tracked) -> Self {
         let possible = possible(sync);
         let history = sync.status.iter().flat_map(|status| &status.history).map(|entry| entry.revision.as_str());

@@ -209,7 +209,7 @@ fn typed(word: &str, what: &str) -> anyhow::Result<()> {
     if output::type_word(&question, word, &instead)? {
         return Ok(());
     }
-    bail!("nothing was changed: the word was not {word}")
+    bail!("nothing was changed: the typed word was not {word}")
 }
 
 /// All objects of a kind; none if the cluster does not serve it.

@@ -70,7 +70,7 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
     };
     let text = bundle::documents(&choices).join("---\n");
     let mut objects =
-        parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read what was made")?;
+        parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read the generated manifests")?;
     objects.reverse();
     let mut parts = Vec::new();
     for object in objects {

@@ -69,7 +69,7 @@ fn buffer(secrets: &[UnsealedSecret]) -> Zeroizing<String> {
 /// Everything except the values.
 fn head(secret: &UnsealedSecret) -> Map<String, Value> {
     let mut metadata = Map::from_iter([("name".to_owned(), Value::from(secret.name()))]);
-    // A SealedSecret that can be unsealed in every namespace may name none.
+    // A SealedSecret that can be unsealed in every namespace may have no namespace.
     if !secret.namespace().is_empty() {
         metadata.insert("namespace".to_owned(), secret.namespace().into());
     }

@@ -102,7 +102,10 @@ impl<'c> Checks<'c> {
         let template = manifest.body.get("spec").and_then(|spec| spec.pointer("/template/metadata")?.as_object());
         if let Some(other) = template.map(own_scope).filter(|other| *other != Scope::Strict && *other != scope) {
             let path = ["spec", "template", "metadata", "annotations"];
-            let message = format!("the template says {other}, which is ignored: the values are {scope}");
+            let message = format!(
+                "the template has the scope {other}, which is ignored: the scope of the values is \
+                {scope}"
+            );
             found.warning("scope", &path, message);
         }
         if scope != Scope::ClusterWide && manifest.id.namespace.is_none() && self.namespace.is_none() {
