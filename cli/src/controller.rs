@@ -114,7 +114,7 @@ impl Controller {
         }
     }
 
-    /// What to tell the user about a refusal of `path`.
+    /// The error for the user if a request to `path` failed.
     pub fn error(&self, path: &str, refused: Refused) -> anyhow::Error {
         let what = format!("cannot ask the controller ({}) for {path}", self.name);
         match refused {

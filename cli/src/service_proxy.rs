@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long an answer may take: trying all keys on thousands of values takes a while.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// How long a request is sent again.
+/// How often, or for how long, a request is sent again.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
     /// This many times, as in kubeseal's client library.

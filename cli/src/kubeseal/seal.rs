@@ -230,7 +230,11 @@ pub(super) fn merge(
 ) -> anyhow::Result<String> {
     let (mut original, count) = read::sealed_secret(file.0, file.1)?;
     if count > 1 {
-        bail!("{} holds {count} objects, and values can be merged into only one: put it into a separate file", file.0);
+        bail!(
+            "{} holds {count} objects, and values can be merged into only one: put that SealedSecret into a file \
+            of its own",
+            file.0
+        );
     }
     let own = |field: &str| original["metadata"][field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     (sealing.name, sealing.namespace) = (own("name"), own("namespace"));

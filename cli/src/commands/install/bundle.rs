@@ -168,10 +168,8 @@ fn volume_source(source: &Value, indent: &str) -> String {
 
 /// The documents of `text` as a Kubernetes List.
 pub fn list(text: &str) -> anyhow::Result<Value> {
-    let objects = parse("gitseal install", text.as_bytes(), &Limits::default()).context(
-        "cannot read the generated \
-        manifests",
-    )?;
+    let objects =
+        parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read the generated manifests")?;
     let items: Vec<Value> = objects.into_iter().map(|object| Value::Object(object.body)).collect();
     Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
 }

@@ -51,10 +51,8 @@ pub enum Change {
 /// # Errors
 /// The API server would refuse a part.
 pub async fn plan(client: &Client, text: &str) -> anyhow::Result<Vec<Step>> {
-    let objects = parse("gitseal install", text.as_bytes(), &Limits::default()).context(
-        "cannot read the generated \
-        manifests",
-    )?;
+    let objects =
+        parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read the generated manifests")?;
     let made = |object: &Manifest| (object.id.kind == "Namespace").then(|| object.id.name.clone());
     let namespaces: BTreeSet<String> = objects.iter().filter_map(made).collect();
     let mut steps = Vec::with_capacity(objects.len());

@@ -16,7 +16,7 @@ use crate::edit::{LAST_APPLIED, decode_base64};
 
 const TYPE: &str = "kubernetes.io/tls";
 
-/// A Secret with a sealing key, with the fields that are worth keeping.
+/// A Secret with a sealing key, with the fields that a backup keeps.
 #[derive(Deserialize)]
 pub(super) struct KeySecret {
     pub(super) metadata: KeyMetadata,
@@ -196,7 +196,7 @@ pub(super) fn list(secrets: &[KeySecret], namespace: &str) -> anyhow::Result<Zer
         let head = serde_saphyr::to_string(&secret.head(namespace, Written::ForBackup)).context("cannot write YAML")?;
         heads.push(head.trim_end().replace('\n', "\n  "));
     }
-    // Large enough for everything, because a growing buffer would leave copies behind.
+    // The buffer is large enough for everything, because a growing buffer would leave copies behind.
     let values: usize = secrets.iter().map(KeySecret::values_len).sum();
     let room = values + heads.iter().map(|head| head.len() + 64).sum::<usize>() + 64;
     let mut text = Zeroizing::new(String::with_capacity(room));

@@ -79,7 +79,10 @@ fn template(manifest: &Manifest, template: &Map<String, Value>, found: &mut Foun
     texts(metadata, "annotations", &path, found);
     for label in KEY_LABELS {
         if labels.is_some_and(|labels| labels.contains_key(label)) {
-            let message = format!("the label {label} would make the Secret a sealing key: it is refused");
+            let message = format!(
+                "the label {label} would make the Secret a sealing key: such a SealedSecret is \
+                refused"
+            );
             found.error("structure", &["spec", "template", "metadata", "labels", label], message);
         }
     }
