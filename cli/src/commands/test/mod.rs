@@ -185,15 +185,15 @@ fn difference(file: &Path, old: Option<&String>, new: Option<&String>) -> String
     format!("{} {file}\n{}\n", styled(BAD, "different"), lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// A symbolic link in a repository that you do not trust could lead to another file of yours, which would be printed or replaced.
-/// Checks what `path` has below `root`.
+/// Fails if a part of `path` below `root` is a symbolic link. In a repository that you do not trust, a link could
+/// lead to another file of yours, which would then be printed or replaced.
 fn refuse_links(root: &Path, path: &Path) -> anyhow::Result<()> {
     let below = path.ancestors().take_while(|part| *part != root && part.starts_with(root));
     match { below }.find(|part| part.is_symlink()) {
         None => Ok(()),
         Some(link) => Err(Hint::error(
             format!("{} is a symbolic link", link.display()),
-            "golden files and their folders must not be links; remove it",
+            "remove the link: golden files and their folders must not be links",
         )),
     }
 }
