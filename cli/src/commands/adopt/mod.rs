@@ -29,7 +29,8 @@ enum What {
 /// and makes none of them again. When the Sync is Ready, run the command with --finish. It removes what Helm stores
 /// about the release, so that `helm uninstall` can no longer delete the objects.
 ///
-///     gitseal adopt helm shop -n shop --path charts/shop --seal secrets/shop.yaml > clusters/shop.yaml
+///     gitseal adopt helm shop -n shop --path charts/shop \
+///       --seal secrets/shop.yaml > clusters/shop.yaml
 ///     gitseal adopt helm shop -n shop --finish
 ///
 /// Nobody should run `helm upgrade` for the release in the meantime.
