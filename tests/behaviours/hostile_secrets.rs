@@ -91,7 +91,7 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
         let object = sealed("x", json!({}), json!({"encryptedData": {"a": value}}));
         refused(&scene, "x", object, &[text]).await.with_context(|| what.to_owned())?;
     }
-    // The value is right, but the scope is wrong, or it is only in the template, where it has no effect.
+    // The value is right, but the scope is wrong, or the right scope is only in the template, where it has no effect.
     let wide = "sealedsecrets.bitnami.com/cluster-wide";
     let object = sealed("x", json!({wide: "true"}), json!({"encryptedData": {"a": good}}));
     refused(&scene, "x", object, &["no key could decrypt secret"]).await?;

@@ -1,4 +1,4 @@
-//! Watches that send nothing any more, although their connections stay open.
+//! Watches that stop sending anything, although their connections stay open.
 
 use std::time::Duration;
 
