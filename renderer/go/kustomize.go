@@ -39,6 +39,7 @@ func (k kustomization) build(files *repository) ([]object, error) {
 	options.Reorder = krusty.ReorderOptionLegacy
 	options.LoadRestrictions = types.LoadRestrictionsNone
 	options.PluginConfig = types.DisabledPluginConfig()
+	defer forgetOwnSchema()
 	made, err := withOwnSchema(func() (resmap.ResMap, error) { return krusty.MakeKustomizer(options).Run(files, folder) })
 	if files.broken != nil {
 		return nil, files.broken
@@ -82,14 +83,9 @@ var defaultSchema = openapi.GetSchemaVersion()
 var schemaIsUsed bool
 
 // withOwnSchema runs `run` as if it were the first render of this process. Kustomize keeps schemas in memory: it would
-// use the schema of a kustomization with `openapi` for later kustomizations without `openapi`, too, and would add it to
-// the schemas that earlier renders had read. And an earlier render may be that of another tenant. The default schema is
-// kept, because it takes long to read.
+// add the schema of a kustomization with `openapi` to the schemas that earlier renders had read. And an earlier render may be
+// that of another tenant. The default schema is kept, because it takes long to read.
 func withOwnSchema(run func() (resmap.ResMap, error)) (resmap.ResMap, error) {
-	if openapi.GetSchemaVersion() != defaultSchema {
-		openapi.ResetOpenAPI()
-		schemaIsUsed = false
-	}
 	wasUsed := schemaIsUsed
 	schemaIsUsed = true
 	made, err := run()
@@ -98,6 +94,15 @@ func withOwnSchema(run func() (resmap.ResMap, error)) (resmap.ResMap, error) {
 	}
 	openapi.ResetOpenAPI()
 	return run()
+}
+
+// forgetOwnSchema drops the schema of a kustomization with `openapi`, so that later renders neither use it nor lack the memory
+// that it takes.
+func forgetOwnSchema() {
+	if openapi.GetSchemaVersion() != defaultSchema {
+		openapi.ResetOpenAPI()
+		schemaIsUsed = false
+	}
 }
 
 // withOrigins adds originAnnotations to a kustomization, and returns whether the kustomization had that option already. A

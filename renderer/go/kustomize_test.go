@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/kustomize/kyaml/openapi"
 )
 
 // served answers requests for the folders `paths` in one process after the other, from `files`. It returns the text of each
@@ -82,8 +84,8 @@ func TestASchemaIsThatOfOneRender(t *testing.T) {
 	for _, folder := range []string{"plain", "own", "broken"} {
 		files[folder+"/d.yaml"], files[folder+"/p.yaml"] = twoContainers, onePatch
 	}
-	answers, err := served(t, files, "plain", "own", "plain", "base", "plain")
-	if err != nil || len(answers) != 5 {
+	answers, err := served(t, files, "plain", "own", "plain", "base", "plain", "own")
+	if err != nil || len(answers) != 6 {
 		t.Fatalf("%v %q", err, answers)
 	}
 	if !strings.Contains(answers[0], "guard") || strings.Contains(answers[1], "guard") {
@@ -91,6 +93,9 @@ func TestASchemaIsThatOfOneRender(t *testing.T) {
 	}
 	if answers[2] != answers[0] || answers[4] != answers[0] {
 		t.Errorf("what was rendered before makes a difference: %q", answers)
+	}
+	if openapi.GetSchemaVersion() != defaultSchema {
+		t.Error("a schema stays in memory after its render")
 	}
 	answers, err = served(t, files, "plain", "broken", "plain")
 	if len(answers) > 2 && answers[2] != answers[0] {

@@ -294,8 +294,9 @@ impl Renderer {
         let idle = self.idle().pop();
         if let Some(idle) = idle {
             match self.render_in(idle, request, repository, cancel) {
-                // The idle process may have ended earlier. Then this render starts a new one.
-                Err(Unrendered::Renderer(RendererError::Died(_))) => {}
+                // The idle process may have ended earlier, or an earlier render may have left too little memory. Then this
+                // render starts a new one.
+                Err(Unrendered::Renderer(RendererError::Died(_) | RendererError::Memory(_))) => {}
                 end => return end,
             }
         }

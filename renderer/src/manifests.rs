@@ -339,6 +339,9 @@ impl Source {
     }
 }
 
+/// The most kinds of one template whose lines are remembered. Each takes more memory than its line.
+const KINDS: usize = 1000;
+
 /// For each kind in a template, the line at which its first object starts.
 fn lines_of_kinds(template: &str) -> HashMap<String, u32> {
     let (mut kinds, mut start) = (HashMap::new(), None);
@@ -351,6 +354,9 @@ fn lines_of_kinds(template: &str) -> HashMap<String, u32> {
         }
         if let (Some(start), Some(kind)) = (start, text.strip_prefix("kind:")) {
             kinds.entry(kind.trim().to_owned()).or_insert(start);
+        }
+        if kinds.len() == KINDS {
+            break;
         }
     }
     kinds

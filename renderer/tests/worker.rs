@@ -134,6 +134,18 @@ fn one_process_renders_again_and_again_and_another_follows_it() {
 }
 
 #[test]
+fn what_an_earlier_render_left_in_memory_fails_no_other_render() {
+    // It answers the first request, which has 33 bytes with its head, and has no memory for the second one.
+    let script = "head -c 33 >/dev/null; printf '\\000\\000\\000\\017M{\"objects\":[]}'\n\
+        head -c 33 >/dev/null; echo 'fatal error: out of memory' >&2; exit 2";
+    let script = Script::new(script);
+    let renderer = script.renderer(Limits::default());
+    for _ in 0..3 {
+        assert_eq!(render(&renderer, &one_map()).unwrap().len(), 0);
+    }
+}
+
+#[test]
 fn what_is_read_is_known_to_who_is_asked() {
     let base = "resources: [a.yaml]\n";
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
