@@ -68,6 +68,9 @@ pub enum ApiError {
     /// Other programs write to the object so often that each try of our write was a conflict.
     #[error("other programs keep changing the object; the write is tried again")]
     Busy,
+    /// The API server has just started, and does not list all of its kinds yet.
+    #[error("the API server is not ready yet")]
+    NotReady,
     /// A write was not sent, because this replica is not the leader.
     #[error("this replica does not lead, so it writes nothing")]
     NotLeading,
@@ -78,7 +81,7 @@ impl ApiError {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::Transport(_) | Self::Answer(_) | Self::Busy | Self::NotLeading => None,
+            Self::Transport(_) | Self::Answer(_) | Self::Busy | Self::NotReady | Self::NotLeading => None,
         }
     }
 

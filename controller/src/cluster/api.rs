@@ -354,10 +354,23 @@ impl Api {
     /// # Errors
     /// The API server did not answer.
     pub(crate) async fn is_healthy(&self) -> Result<bool, ApiError> {
+        self.succeeds("/livez").await
+    }
+
+    /// Asks the API server whether it is ready. For a moment after its start, it answers requests and is not ready: then
+    /// its lists of kinds may lack those of CustomResourceDefinitions.
+    ///
+    /// # Errors
+    /// The API server did not answer.
+    pub(super) async fn is_ready(&self) -> Result<bool, ApiError> {
+        self.succeeds("/readyz").await
+    }
+
+    async fn succeeds(&self, path: &str) -> Result<bool, ApiError> {
         self.metrics.api_request(Method::GET.as_str());
-        let request = Request::get("/livez").body(Body::empty());
+        let request = Request::get(path).body(Body::empty());
         let request = request.map_err(|error| ApiError::Transport(error.to_string()))?;
-        // Every answer that is no server error counts as healthy: the controller may have no right to ask, or a proxy
+        // Every answer that is no server error counts as success: the controller may have no right to ask, or a proxy
         // in front of the API server may have answered.
         Ok(!self.answer(request).await?.0.is_server_error())
     }

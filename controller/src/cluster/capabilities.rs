@@ -38,11 +38,15 @@ impl Served {
     /// What the API server serves. Callers that ask at the same time wait for the same answer.
     ///
     /// # Errors
-    /// The API server did not answer.
+    /// The API server did not answer, or it is not ready. In a list without some kinds, objects of these kinds would
+    /// seem to have left the charts, and would be pruned.
     pub async fn get(&self) -> Result<Arc<Capabilities>, ApiError> {
         let mut known = self.known.lock().await;
         if let Some(answer) = known.as_ref().filter(|answer| answer.asked.elapsed() < IS_BELIEVED) {
             return Ok(answer.capabilities.clone());
+        }
+        if !self.api.is_ready().await? {
+            return Err(ApiError::NotReady);
         }
         let version: Info = self.api.read("/version").await?;
         let core: ServedKinds = self.api.discover("/api").await?;
@@ -61,7 +65,7 @@ mod tests {
     use crate::sync::fake_server::FakeServer;
 
     #[tokio::test]
-    async fn groups_versions_and_kinds_are_listed_with_three_requests() {
+    async fn groups_versions_and_kinds_are_listed_with_four_requests() {
         let (server, client) = FakeServer::start().await;
         let kind = |kind: &str| json!({"resource": "x", "responseKind": {"group": "", "version": "", "kind": kind}});
         let group = |name: &str, version: &str, kinds: &[&str]| {
@@ -92,7 +96,16 @@ mod tests {
             assert_eq!(found.kube_version.as_deref(), Some("v1.36.1"));
             assert_eq!(found.api_versions, ["apps/v1", "apps/v1/Deployment", "example.com/v1beta1", "v1", "v1/Pod"]);
         }
-        assert_eq!(server.requests().len(), 3, "{:?}", server.requests());
+        assert_eq!(server.requests().len(), 4, "{:?}", server.requests());
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_has_just_started_is_not_asked_for_its_kinds() {
+        let (server, client) = FakeServer::start().await;
+        server.answer("GET /readyz", 500, json!("[-]poststarthook/crd-informer-synced failed"));
+        let served = Served::new(client.api);
+        assert!(matches!(served.get().await, Err(ApiError::NotReady)));
+        assert_eq!(server.requests(), ["GET /readyz"]);
     }
 
     #[tokio::test]
