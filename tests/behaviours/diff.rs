@@ -327,7 +327,7 @@ async fn what_moves_in_the_working_copy_is_no_conflict() -> Result<()> {
     // An object that left the other folder is handed over.
     scene.tree.write("base/all.yaml", config_map("stays", "1"))?;
     let said = gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &[])?;
-    let note = format!("left the folder of Sync {}/base, which would hand it over to this one", scene.namespace);
+    let note = format!("left the folder of Sync {}/base, which would hand it over to this Sync", scene.namespace);
     ensure!(said.err.contains(&note) && !said.out.contains("held back"), "{}\n{}", said.err, said.out);
     let second = scene.publish("moved").await?;
     for name in ["base", "app"] {

@@ -34,7 +34,7 @@ async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result
     })
     .await?;
     let log = faulty.controller.log();
-    for text in ["the pass takes long", "the pass makes no progress; it is stopped and begins again"] {
+    for text in ["the pass takes long", "the pass makes no progress, so it is stopped and begins again"] {
         let is_told = log.lines().any(|line| line.contains(text) && line.contains(&name) && line.contains("apply"));
         ensure!(is_told, "no {text:?} of {name} in {log}");
     }

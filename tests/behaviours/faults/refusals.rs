@@ -139,7 +139,7 @@ async fn when_the_chart_of_another_sync_cannot_be_rendered_the_prune_waits() -> 
     let revision = faulty.publish("second").await?;
     let waits = |_: &Sync, ready: &Condition| {
         let message = &ready.message;
-        let is_told = message.contains("refused on purpose with 503") && message.contains("until that is known");
+        let is_told = message.contains("refused on purpose with 503") && message.contains("tries again until it knows");
         ready.reason == "PruneWaitsForSync" && is_told
     };
     scene.sync_when("app", "the prune to wait", waits).await?;

@@ -368,7 +368,7 @@ async fn without_a_renderer_nothing_is_pruned_that_an_overlay_may_have_taken() -
     let message = scene.is_not_ready("overlay", "RendererMissing").await?;
     ensure!(message.contains("could not be started"), "{message}");
     let waits =
-        |ready: &crds::Condition| ready.reason == "PruneWaitsForSync" && ready.message.contains("tried again until");
+        |ready: &crds::Condition| ready.reason == "PruneWaitsForSync" && ready.message.contains("tries again until");
     scene.sync_when("plain", "its prune to wait", |_, ready| waits(ready)).await?;
     assert_eq!(maps.get("moves").await?.uid(), uid);
 

@@ -294,6 +294,6 @@ mod tests {
         let going = |count: usize| Because::Going((0..count).map(|number| format!("f/{number}")).collect()).to_string();
         assert!(going(3).ends_with(" its finalizers f/0, f/1, f/2"), "{}", going(3));
         assert!(going(40).ends_with(" its finalizers f/0, f/1, f/2 and 37 more"), "{}", going(40));
-        assert!(going(0).ends_with(" what depends on it"), "{}", going(0));
+        assert!(going(0).ends_with(" the objects that depend on it"), "{}", going(0));
     }
 }
