@@ -19,6 +19,7 @@ use crate::{
     cluster::{Api, Cluster, Namespaces},
     drift::Drift,
     events::Events,
+    expressions::Expressions,
     fair::Places,
     fetches::Fetches,
     keys::Keyring,
@@ -111,6 +112,8 @@ pub struct Context {
     /// Places for reads of whole objects, which the health checks need. Their number is limited, because such an object
     /// may take many times its size in memory.
     pub(crate) health_reads: Places,
+    /// Evaluates expressions.
+    pub(crate) expressions: Expressions,
     /// Called when a stage begins.
     pub observer: Arc<dyn StageObserver>,
 }

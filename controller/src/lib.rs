@@ -14,6 +14,7 @@ mod cluster;
 mod context;
 mod drift;
 mod events;
+mod expressions;
 mod fair;
 mod fetches;
 mod http;
@@ -43,7 +44,7 @@ pub use start::{StartError, run};
 /// If this process was started as a worker, does the work and returns the exit code. `main` must call this function
 /// before anything else.
 pub fn work_apart() -> Option<std::process::ExitCode> {
-    worker::entry(&[gitstore::INDEX_TASK])
+    worker::entry(&[gitstore::INDEX_TASK, pipeline::health::apart::TASK])
 }
 
 /// Version of this build.

@@ -25,15 +25,21 @@ pub struct Dependency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
+    /// A CEL expression that is true when this Sync may be applied. `dep` is the object, `self` is this Sync. It counts instead
+    /// of the object's health.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub ready_expr: Option<String>,
 }
 
 impl Dependency {
     /// The API version and kind, if the dependency is an object and not a Sync. A Sync may also be given with its
-    /// `apiVersion` and `kind`; the result is `None` for it, too.
+    /// `apiVersion` and `kind`; the result is `None` for it, too, unless there is a
+    /// [`Dependency::ready_expr`].
     pub fn kind(&self) -> Option<(&str, &str)> {
-        let (api_version, kind) = (self.api_version.as_deref()?, self.kind.as_deref()?);
-        let is_sync = kind == "Sync" && api_version == "gitseal.dev/v1alpha1";
-        (!is_sync).then_some((api_version, kind))
+        const SYNC: (&str, &str) = ("gitseal.dev/v1alpha1", "Sync");
+        let named = self.api_version.as_deref().zip(self.kind.as_deref()).unwrap_or(SYNC);
+        (named != SYNC || self.ready_expr.is_some()).then_some(named)
     }
 }
 
@@ -47,6 +53,8 @@ mod tests {
         assert_eq!(named(serde_json::json!({"name": "a"})).kind(), None);
         let sync = serde_json::json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "name": "a"});
         assert_eq!(named(sync).kind(), None);
+        let asked = serde_json::json!({"name": "a", "readyExpr": "true"});
+        assert_eq!(named(asked).kind(), Some(("gitseal.dev/v1alpha1", "Sync")));
         let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "a"});
         assert_eq!(named(map).kind(), Some(("v1", "ConfigMap")));
     }

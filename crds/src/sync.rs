@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Dependency, Helm, LocalReference, ObjectReference};
+use crate::{Condition, Dependency, HealthCheck, Helm, LocalReference, ObjectReference};
 
 /// Which folder of which Repository to apply, and how.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -95,6 +95,10 @@ pub struct SyncSpec {
     #[serde(default = "default_timeout")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub timeout: String,
+    /// How to tell whether objects of some kinds are healthy. They count instead of the built-in rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub health_checks: Vec<HealthCheck>,
     /// Fields in the manifests that gitseal does not apply, because others set them in the cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]

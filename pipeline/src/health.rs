@@ -8,15 +8,20 @@
 //!   is True. A PodDisruptionBudget and objects of gitseal's own kinds are healthy only when their controller has seen
 //!   them; the library counts them as healthy earlier.
 
+pub mod apart;
+mod expressions;
+mod library;
 pub mod pods;
 
+use crds::Sync;
 use manifests::{Location, ObjectId};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Stage, StageError};
 
 /// Health of one object.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Health {
     /// The object is healthy (kstatus calls this "current").
     Current,
@@ -103,6 +108,11 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
     }
 }
 
+/// Whether objects of the kind are healthy for `sync` as soon as they exist.
+pub fn is_healthy_at_once(sync: &Sync, id: &ObjectId) -> bool {
+    is_born_healthy(id) && apart::own_check(sync, id).is_none()
+}
+
 /// The reason for an object whose controller has not written a status yet.
 const UNSEEN: &str = "its controller has not seen it yet";
 
@@ -118,19 +128,27 @@ pub fn as_made(id: &ObjectId) -> Option<Health> {
     is_waiting.then(|| waiting(UNSEEN))
 }
 
-/// Health of `object`, which is of the kind of `id`.
-pub fn assess(id: &ObjectId, object: &Value) -> Health {
+/// The health of `object`, if it is known before the rule for its kind is applied.
+pub fn before_its_rule(id: &ObjectId, object: &Value) -> Option<Health> {
     if text(object, "/metadata/deletionTimestamp").is_some() {
-        return waiting("it is being deleted");
+        return Some(waiting("it is being deleted"));
     }
-    let is_ours = id.group == "gitseal.dev";
-    if is_ours && flag(object, "/spec/suspend") {
-        return Health::Current;
+    if id.group == OURS && flag(object, "/spec/suspend") {
+        return Some(Health::Current);
     }
     let generation = number(object, "/metadata/generation");
     let observed = number(object, "/status/observedGeneration");
-    if generation.is_some() && observed.is_some() && generation != observed {
-        return waiting("its controller has not seen the last change yet");
+    let is_seen = generation.is_none() || observed.is_none() || generation == observed;
+    (!is_seen).then(|| waiting("its controller has not seen the last change yet"))
+}
+
+/// The group of gitseal's own kinds.
+const OURS: &str = "gitseal.dev";
+
+/// Health of `object`, which is of the kind of `id`.
+pub fn assess(id: &ObjectId, object: &Value) -> Health {
+    if let Some(health) = before_its_rule(id, object) {
+        return health;
     }
     if let Some(said) = by_standard_conditions(object) {
         return said;
@@ -147,11 +165,11 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
         ("policy", "PodDisruptionBudget") => seen(object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(object),
         ("apiregistration.k8s.io", "APIService") => by_condition(object, "Available"),
-        _ if is_ours => match seen(object) {
+        (OURS, _) => match seen(object) {
             Health::Current => by_condition(object, "Ready"),
             unseen => unseen,
         },
-        _ => by_condition(object, "Ready"),
+        _ => library::health(id, object).unwrap_or_else(|| by_condition(object, "Ready")),
     }
 }
 
@@ -403,6 +421,40 @@ fn by_condition(object: &Value, kind: &str) -> Health {
         Some(("False" | "Unknown", reason, message)) => waiting(said(reason, message)),
         _ => Health::Current,
     }
+}
+
+/// What the status of an object says about its state, if it says something in one of the usual ways.
+fn description(object: &Value) -> Option<String> {
+    /// Conditions that are True if something is wrong, and those that are True if all is well.
+    const BAD: [&str; 2] = ["NotReady", "InvalidSpec"];
+    const GOOD: [&str; 11] = [
+        "Ready",
+        "Synced",
+        "Available",
+        "Healthy",
+        "Installed",
+        "Accepted",
+        "Programmed",
+        "Reconciled",
+        "ReconcileSuccess",
+        "AllReplicasReady",
+        "Succeeded",
+    ];
+    let first = |pointers: &[&str]| {
+        let texts = pointers.iter().filter_map(|pointer| text(object, pointer));
+        texts.filter(|text| !text.is_empty()).map(pods::shortened).next()
+    };
+    let phase = first(&["/status/phase", "/status/state", "/status/updateStatus", "/status/PostgresClusterStatus"]);
+    let message = first(&["/status/message", "/status/phaseReason", "/status/failureMessage", "/status/error/message"]);
+    let message = message.or_else(|| first(&["/status/reason"]));
+    if let (Some(phase), Some(message)) = (&phase, &message) {
+        return Some(format!("it is {phase}: {message}"));
+    }
+    let said_of = |kind: &&str, wrong: fn(&str) -> bool| condition(object, kind).filter(|(status, ..)| wrong(status));
+    let bad = BAD.iter().find_map(|kind| said_of(kind, |status| status == "True"));
+    let told = bad.or_else(|| GOOD.iter().find_map(|kind| said_of(kind, |status| status != "True")));
+    let told = told.map(|(_, reason, message)| pods::shortened(&said(reason, message)));
+    told.or(message).or_else(|| Some(format!("it is {}", phase?)))
 }
 
 /// `reason: message`; if one of the two is empty, only the other.

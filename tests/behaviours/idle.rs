@@ -1,7 +1,7 @@
 //! Without work, the controller makes no requests.
 
 use anyhow::{Result, ensure};
-use crds::Repository;
+use crds::{Repository, Sync, names::FIRST_INVENTORY};
 use harness::{
     Plane, Scene, eventually,
     git::ServerOptions,
@@ -114,6 +114,9 @@ async fn a_commit_elsewhere_touches_neither_a_sync_nor_its_objects() -> Result<(
     for sync in ["touched", "untouched"] {
         scene.sync(sync, sync, json!({})).await?;
         scene.is_applied(sync, &first).await?;
+        // The annotation is dropped in the reconcile after the one that stored the status.
+        let has_first = |sync: &Sync| sync.metadata.annotations.iter().any(|all| all.contains_key(FIRST_INVENTORY));
+        scene.sync_when(sync, "its first inventory to be dropped", |sync, _| !has_first(sync)).await?;
     }
     let plane = Plane::shared().await?;
     // From here on, nobody but the controller writes to the Sync `untouched` and its ConfigMap.

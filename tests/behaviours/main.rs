@@ -24,6 +24,7 @@ mod fairness;
 mod faults;
 mod fetches;
 mod handover;
+mod health_checks;
 mod helm;
 mod hostile;
 mod hostile_secrets;

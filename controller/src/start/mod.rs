@@ -45,6 +45,7 @@ use crate::{
     context::{Context, Queues},
     drift::Drift,
     events::Events,
+    expressions::Expressions,
     fair::Places,
     fetches::Fetches,
     http::{self, HttpState, Inquiries, Listen, ListenError, Proxies, Readiness, Timeouts},
@@ -323,6 +324,7 @@ impl Replica {
             queues,
             writes: Places::new(config.concurrent_writes.into()),
             health_reads: Places::new(HEALTH_READS),
+            expressions: Expressions::new(),
             observer: self.observer.clone(),
         };
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })

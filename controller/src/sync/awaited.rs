@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::Sync;
 use manifests::ObjectId;
 use pipeline::{Plan, health, plan::Barrier};
 
@@ -21,11 +22,11 @@ impl Awaited {
     /// Finds the objects whose health is awaited: those that change now, or all if their health is not known. If the
     /// Sync does not `wait`, these are only objects that later waves wait for. Also leaves the waves that have to wait
     /// out of `plan`.
-    pub(super) fn of(record: &mut Record, plan: &mut Plan, wait: bool) -> Self {
+    pub(super) fn of(record: &mut Record, plan: &mut Plan, sync: &Sync) -> Self {
         let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
         let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);
-        let objects = plan.kinds.iter().filter(|(id, _)| !health::is_born_healthy(id) && is_unknown(id));
-        let objects = objects.filter(|(id, _)| wait || plan.has_to_be_healthy(id)).map(|(id, resource)| {
+        let objects = plan.kinds.iter().filter(|(id, _)| !health::is_healthy_at_once(sync, id) && is_unknown(id));
+        let objects = objects.filter(|(id, _)| sync.spec.wait || plan.has_to_be_healthy(id)).map(|(id, resource)| {
             let origin = plan.origins.get(id).cloned();
             (id.clone(), Pending { resource: resource.clone(), origin })
         });

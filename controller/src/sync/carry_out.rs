@@ -137,7 +137,7 @@ impl Pass<'_> {
         let stays = |id: &ObjectId| live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id);
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
         outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &goes);
-        let awaited = Awaited::of(record, &mut plan, self.sync.spec.wait);
+        let awaited = Awaited::of(record, &mut plan, self.sync);
 
         let timer = self.begin(Stage::Allow);
         let allowed = allow(&self.ctx.cluster, &self.ctx.keyring, api, self.key, plan, &before).await;

@@ -20,6 +20,7 @@ use unsealing::UnsealError;
 use super::{
     allow::AllowError,
     apply::{ApplyError, Because, Refused},
+    assess::ExpressionError,
     carry_out::{WidenError, held_failure},
     dependencies::DependencyError,
     finalize::GoesWithError,
@@ -129,6 +130,10 @@ fn what_is_tried_again_is_never_stalled() {
         DependencyError::Failed { .. } => DependencyError::Failed { id: Box::new(id()), why: "a".into() }, false;
         DependencyError::Forbidden { .. } => DependencyError::Forbidden { id: Box::new(id()), source: Box::new(ApiError::Busy) }, false;
         DependencyError::NotRead { .. } => DependencyError::NotRead { id: Box::new(id()), source: Box::new(ApiError::Busy) }, false;
+    });
+    all.extend(table! {
+        ExpressionError::Wrong(_) => ExpressionError::Wrong("a".into()), true;
+        ExpressionError::NotChecked(_) => ExpressionError::NotChecked("a".into()), false;
     });
     all.extend(table! {
         RenderError::Files(SnapshotError::NotStored(_)) => RenderError::Files(SnapshotError::NotStored("a".into())), false;

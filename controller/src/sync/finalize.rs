@@ -311,6 +311,7 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.drift.forget(key);
     ctx.cluster.live.stop_waiting(key);
     ctx.cluster.live.stop_looking_out(key);
+    ctx.expressions.forget(key);
     ctx.wants.forget(key);
     ctx.retries.take(key);
     ctx.records.take_doubt(key);

@@ -13,6 +13,7 @@
 mod account;
 mod allow;
 mod apply;
+mod assess;
 mod awaited;
 mod carry_out;
 pub mod changes;
@@ -322,6 +323,9 @@ impl Pass<'_> {
         outcome.applied.inventory = record.inventory.clone();
         let is_edited = record.seen_generation != self.sync.metadata.generation;
         let is_new = is_edited || record.content.as_ref() != Some(&sourced.content);
+        if is_edited && self.checks_anew(record) {
+            record.others_are_healthy = false;
+        }
         if scope == Scope::Folder {
             record.seen_generation = self.sync.metadata.generation;
             record.compared_at = Some(Instant::now());
@@ -451,6 +455,7 @@ impl Pass<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         if scope == Scope::Folder {
+            self.check_expressions(record).await?;
             self.check_dependencies(record, is_new).await?;
         }
         self.read_what_was_put_off().await;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use pipeline::{
     Failure, Stage, escape_segment,
-    health::{self, Health, HealthError, pods},
+    health::{self, Health, HealthError, apart::own_check, pods},
 };
 
 use super::{Pass, Record, carry_out::Outcome, record::SeenPods, report::WAITING_FOR_HEALTH};
@@ -21,7 +21,7 @@ use crate::{cluster::Api, fair::Asker, status::Progress};
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
 /// The time after which an object that could not be read is read again.
-const READS_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const READS_AGAIN: Duration = Duration::from_secs(5);
 
 /// For how long after an object was created the watch is relied on to show that nobody has written to the object.
 const UNREAD: Duration = Duration::from_secs(30);
@@ -66,18 +66,26 @@ impl Pass<'_> {
                 let api = &api;
                 async move {
                     if is_new
+                        && own_check(sync, &id).is_none()
                         && ctx.cluster.live.is_as_made(&id)
                         && let Some(health) = health::as_made(&id)
                     {
                         return (id, health, None);
                     }
-                    let _place = ctx.health_reads.take(Asker::Namespace(&key.namespace)).await;
+                    let turn = match self.turn_for(&id).await {
+                        Ok(turn) => turn,
+                        Err(health) => return (id, health, None),
+                    };
+                    let place = ctx.health_reads.take(Asker::Namespace(&key.namespace)).await;
                     let mut pods = None;
                     let seen = ctx.cluster.live.version(&id);
-                    let health = match api.get_since(&resource, id.namespace.as_deref(), &id.name, seen).await {
+                    let read = api.get_since(&resource, id.namespace.as_deref(), &id.name, seen).await;
+                    let health = match read {
                         Ok(object) => {
                             pods = pods::selector(&id, &object);
-                            health::assess(&id, &object)
+                            // An expression is evaluated elsewhere, and must not keep others from reading.
+                            let _place = if turn.is_none() { Some(place) } else { None };
+                            self.assess(&id, object, &turn).await
                         }
                         // The Job ended, because otherwise it would still exist. Whether it succeeded can no longer be
                         // found out.

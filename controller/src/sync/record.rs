@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crds::{ObjectKey, Sync, SyncStatus, conditions, find_condition};
+use crds::{HealthCheck, ObjectKey, Sync, SyncStatus, conditions, find_condition};
 use manifests::{Location, ObjectId};
 use pipeline::{Inventory, Resource, plan::Barrier};
 use tokio::time::Instant;
@@ -71,6 +71,10 @@ pub struct Record {
     pub done: Counts,
     /// When the wait for health began.
     pub pending_since: Option<Instant>,
+    /// The generation of the Sync whose expressions are known to be correct.
+    pub checked_generation: Option<i64>,
+    /// The `healthChecks` by which the health of its objects is known.
+    pub health_checks: Vec<HealthCheck>,
     /// The last answer about an object of `spec.dependsOn` that the Sync waits for.
     pub last_read: Option<LastRead>,
     /// The last known problem of the Pods of an object that is not healthy.
@@ -123,6 +127,12 @@ impl Record {
             content,
             others_are_healthy: is_ready && sync.spec.wait,
             seen_generation,
+            // After an edit that nobody has seen, the health of all objects is asked for again.
+            health_checks: if seen_generation == sync.metadata.generation {
+                sync.spec.health_checks.clone()
+            } else {
+                Vec::new()
+            },
             ..Self::default()
         })
     }

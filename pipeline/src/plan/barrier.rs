@@ -9,7 +9,7 @@ use crds::{Sync, Waves};
 use manifests::{Manifest, ObjectId};
 
 use super::{Plan, Step, Tier, Wave, Why, asks_to_wait};
-use crate::{Inventory, health::is_born_healthy};
+use crate::{Inventory, health::is_healthy_at_once};
 
 /// The end of the waves with one number. The waves with later numbers begin only when the awaited objects are healthy.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,7 +45,7 @@ impl Plan {
     /// exists. If all objects have the same wave number, there is no later wave that could wait.
     pub(super) fn is_awaited(&self, sync: &Sync, manifest: &Manifest, id: &ObjectId) -> bool {
         let is_asked = sync.spec.waves == Waves::Healthy || asks_to_wait(manifest).unwrap_or_default();
-        is_asked && !self.numbers.is_empty() && !is_born_healthy(id)
+        is_asked && !self.numbers.is_empty() && !is_healthy_at_once(sync, id)
     }
 
     /// Whether later waves wait until the object is healthy.

@@ -7,10 +7,7 @@ use std::time::{Duration, Instant};
 
 use crds::Dependency;
 use manifests::ObjectId;
-use pipeline::{
-    Resource,
-    health::{self, Health},
-};
+use pipeline::{Resource, health::Health};
 
 use super::DependencyError;
 use crate::{
@@ -76,6 +73,10 @@ impl Pass<'_> {
         }
         let namespace = namespace_of(&resource, dependency, &self.key.namespace);
         let Some(id) = id_of(dependency, namespace.as_deref()) else { return Ok(()) };
+        let turn = match self.turn_for_dependency(dependency, &id).await {
+            Ok(turn) => turn,
+            Err(health) => return waits_for(id, health),
+        };
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
         let read = self.identity().get(&resource, namespace.as_deref(), &dependency.name).await;
         drop(place);
@@ -102,13 +103,11 @@ impl Pass<'_> {
         };
         let version = object.pointer("/metadata/resourceVersion").and_then(serde_json::Value::as_str);
         let read = Sight::At(version.and_then(|version| version.parse().ok()).unwrap_or_default());
-        let result = match health::assess(&id, &object) {
-            Health::Current => return Ok(()),
-            Health::InProgress(why) => DependencyError::Unhealthy { id: Box::new(id), why },
-            Health::Failed(why) => DependencyError::Failed { id: Box::new(id), why },
-        };
-        live.look_out(self.key, named, read);
-        Err(result)
+        let result = waits_for(id.clone(), self.assess_dependency(dependency, &id, object, &turn).await);
+        if result.is_err() {
+            live.look_out(self.key, named, read);
+        }
+        result
     }
 
     fn no_such_kind(&self, dependency: &Dependency, group: &str) -> DependencyError {
@@ -119,6 +118,16 @@ impl Pass<'_> {
             self.ctx.queues.syncs.add_after(self.key.clone(), APART);
         }
         DependencyError::NoKind(Box::new(dependency.clone()))
+    }
+}
+
+/// Whether an object with this health is waited for.
+fn waits_for(id: ObjectId, health: Health) -> Result<(), DependencyError> {
+    let id = Box::new(id);
+    match health {
+        Health::Current => Ok(()),
+        Health::InProgress(why) => Err(DependencyError::Unhealthy { id, why }),
+        Health::Failed(why) => Err(DependencyError::Failed { id, why }),
     }
 }
 
