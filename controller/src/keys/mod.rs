@@ -97,7 +97,8 @@ pub struct KeyOptions {
     pub cutoff: Option<Timestamp>,
     /// The clock for ages.
     pub clock: Clock,
-    /// How long another replica that is making a key is waited for. The time begins when its claim is first seen.
+    /// How long this replica waits for another one that has claimed to make a key. The time begins when this replica first
+    /// sees the claim.
     pub claim_respected: Duration,
 }
 

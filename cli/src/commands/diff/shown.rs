@@ -115,7 +115,8 @@ impl Comparable for Secret {
     }
 }
 
-/// Removes fields that only the API server writes, and the labels of the Sync.
+/// Removes what nobody wants to see in a diff: fields that only the API server writes, the labels with the name of the Sync, and
+/// kubectl's copy of the object.
 fn without_noise(mut object: Map<String, Value>) -> Value {
     object.remove("status");
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {

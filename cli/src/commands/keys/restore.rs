@@ -51,7 +51,7 @@ pub(super) struct RestoreArgs {
     #[arg(long)]
     yes: bool,
 
-    /// Start of the names of key Secrets, if the controller has another --key-prefix
+    /// Prefix of the names of the key Secrets. It must be that of the controller's flag --key-prefix
     #[arg(long, value_name = "PREFIX", default_value = PREFIX)]
     key_prefix: String,
 
