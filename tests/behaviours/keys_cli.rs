@@ -230,7 +230,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let said = desk.fails(&["keys", "retire", &new], 1)?;
     ensure!(said.contains("is the key that seals"), "{said}");
     let said = desk.fails(&["keys", "retire", old], 1)?;
-    ensure!(said.contains("1 value in 1 SealedSecret of the cluster needs it"), "{said}");
+    ensure!(said.contains("1 value in 1 SealedSecret of the cluster needs this key"), "{said}");
 
     // Only the value changes. Values that are already sealed for the new key stay.
     let written = fs::read_to_string(desk.path("repo/db.yaml"))?;
