@@ -148,7 +148,7 @@ impl State {
     }
 }
 
-/// Shortens a revision: `main@sha1:4f1c2d3a…` becomes `main@4f1c2d3a`.
+/// Shortens a revision: `main@sha1:4f1c2d3a…` becomes `main@4f1c2d3a`, and `6.5.0@sha256:4f1c2d3a…` becomes `6.5.0@4f1c2d3a`.
 pub fn short_revision(revision: &str) -> String {
     let (reference, commit) = revision.rsplit_once('@').map_or(("", revision), |(r, c)| (r, c));
     let hash = commit.rsplit_once(':').map_or(commit, |(_, hash)| hash);
@@ -161,8 +161,10 @@ pub fn with_short_revisions(text: &str) -> String {
     let words = text.split_inclusive(char::is_whitespace).map(|word| {
         let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
         let (revision, rest) = word.split_at(end);
-        match revision.rsplit_once("@sha1:") {
-            Some((_, hash)) if hash.len() == 40 => short_revision(revision) + rest,
+        let id = revision.rsplit_once('@').and_then(|(_, id)| id.split_once(':'));
+        match id {
+            Some(("sha1", hash)) if hash.len() == 40 => short_revision(revision) + rest,
+            Some(("sha256", hash)) if hash.len() == 64 => short_revision(revision) + rest,
             _ => word.to_owned(),
         }
     });
@@ -239,6 +241,8 @@ mod tests {
             with_short_revisions("applied main@sha1:0123456789abcdef0123456789abcdef01234567: 2 objects\n"),
             "applied main@01234567: 2 objects\n"
         );
+        let of_chart = format!("fetched 6.5.0@sha256:{}", "0123456789abcdef".repeat(4));
+        assert_eq!(with_short_revisions(&of_chart), "fetched 6.5.0@01234567");
         assert_eq!(with_short_revisions("me@sha1:x is no revision"), "me@sha1:x is no revision");
     }
 }

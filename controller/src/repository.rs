@@ -240,7 +240,7 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
             (name, kept)
         })
         .collect();
-    Ok(Credentials::from_secret(|name| data.get(name).map(|bytes| bytes.as_slice()))?)
+    Ok(Credentials::from_secret(&repository.spec.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
 /// Loads the last good revision from the disk after a start, so that drift is healed even if the Git server does not
@@ -388,6 +388,10 @@ fn git_reference(reference: Option<&GitReference>) -> Reference {
     let Some(reference) = reference.cloned() else {
         return Reference::Head;
     };
+    if let Some(digest) = reference.digest {
+        let digest = digest.strip_prefix("sha256:").unwrap_or_default().to_owned();
+        return Reference::Digest { tag: reference.tag.unwrap_or_default(), digest };
+    }
     match (reference.branch, reference.tag, reference.semver, reference.commit) {
         (_, _, _, Some(commit)) => Reference::Commit(commit),
         (_, _, Some(range), _) => Reference::Semver(range),

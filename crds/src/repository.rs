@@ -1,4 +1,4 @@
-//! `Repository`: where manifests come from.
+//! `Repository`: where manifests and charts come from.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Condition, LocalReference};
 
-/// Which Git repository to fetch, and which branch, tag or commit of it.
+/// Which Git repository to fetch, and which branch, tag or commit of it; or which chart or other artifact of an OCI registry, and
+/// which version of it.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "gitseal.dev",
@@ -18,7 +19,7 @@ use crate::{Condition, LocalReference};
     namespaced,
     status = "RepositoryStatus",
     derive = "PartialEq",
-    doc = "A Git repository whose manifests gitseal applies.",
+    doc = "A Git repository, or a chart or other artifact of an OCI registry, whose manifests gitseal applies.",
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"),
@@ -33,17 +34,25 @@ use crate::{Condition, LocalReference};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.url.startsWith('http://') || !has(self.secretRef)")
     .message("credentials are not sent over plain http: use https, or remove secretRef"))]
+#[x_kube(validation = Rule::new("!self.url.startsWith('oci://') || has(self.ref) && !has(self.ref.branch) && !has(self.ref.commit)")
+    .message("a registry has tags only: set ref.tag, ref.semver or ref.digest"))]
+#[x_kube(validation = Rule::new("self.url.startsWith('oci://') || !has(self.ref) || !has(self.ref.digest)")
+    .message("ref.digest is only for oci:// URLs; a Git repository has ref.commit"))]
 pub struct RepositorySpec {
-    /// URL of the repository: `https://…`, or `http://…` if there is no `secretRef`. `file:///…` is allowed only if the
-    /// controller runs with `--allow-file-urls`. `ssh://…` and `git@host:path` are not supported yet.
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^(https?://|ssh://|file:///|[^@/\s]+@[^:/\s]+:)\S+$"))]
+    /// URL of a Git repository: `https://…`, or `http://…` if there is no `secretRef`. `file:///…` is allowed only if the
+    /// controller runs with `--allow-file-urls`. `ssh://…` and `git@host:path` are not supported yet. Or `oci://host/name`: a
+    /// chart or another artifact of an OCI registry.
+    #[schemars(
+        length(min = 1, max = 2048),
+        regex(pattern = r"^(https?://|oci://|ssh://|file:///|[^@/\s]+@[^:/\s]+:)\S+$")
+    )]
     #[x_kube(validation = Rule::new("!self.matches('^[a-z]+://[^/@]*:[^/@]*@')")
         .message("a password in the URL would be stored in plain sight: use secretRef"))]
     pub url: String,
-    /// The branch, tag, version or commit to apply. Default: the default branch of the server.
+    /// The branch, tag, version or commit to apply. Default: the default branch of the Git server. A registry has no default.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<GitReference>,
-    /// How often the Git server is asked for a new commit, for example `1m`. At least `1s`.
+    /// How often the server is asked for a new commit or archive, for example `1m`. At least `1s`.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("the interval must be at least 1s"))]
@@ -54,15 +63,14 @@ pub struct RepositorySpec {
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')")
         .message("the timeout must be between 1s and 10m: a fetch that hangs keeps others waiting"))]
     pub timeout: String,
-    /// A Secret in the same namespace with the credentials for the Git server: `username` and `password`, or
-    /// `bearerToken`. It may also have `ca.crt`: certificate authorities to trust besides those of the system.
+    /// A Secret in the same namespace with the credentials for the server: `username` and `password`, or `bearerToken`; for a
+    /// registry also `.dockerconfigjson`. It may also have `ca.crt`: certificate authorities to trust besides those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
     /// Which commits may be applied. Only `mode: None` is supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
-    /// If true, no new commit is fetched. Applied objects stay, and changes that others make to them are still put
-    /// back.
+    /// If true, nothing new is fetched. Applied objects stay, and changes that others make to them are still put back.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -75,11 +83,11 @@ fn default_timeout() -> String {
     "60s".into()
 }
 
-/// The branch, tag, version or commit to apply. Exactly one field must be set.
+/// The branch, tag, version or commit to apply. Exactly one field must be set, and with `tag` also `digest`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.branch), has(self.tag), has(self.semver), has(self.commit)].filter(x, x).size() == 1")
-    .message("set exactly one of branch, tag, semver and commit"))]
+#[x_kube(validation = Rule::new("[has(self.branch), has(self.tag), has(self.semver), has(self.commit), has(self.digest) && !has(self.tag)].filter(x, x).size() == 1")
+    .message("set exactly one of branch, tag, semver, commit and digest; digest may also stand beside tag"))]
 pub struct GitReference {
     /// Name of a branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +105,11 @@ pub struct GitReference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{40}$"))]
     pub commit: Option<String>,
+    /// The digest of a manifest in a registry, as `helm push` prints it: `sha256:` and 64 hexadecimal digits. If the tag leads to
+    /// another one, it is not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub digest: Option<String>,
 }
 
 /// Which commits may be applied.
@@ -131,7 +144,8 @@ pub struct RepositoryStatus {
     /// The `metadata.generation` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The last fetched commit, as `reference@sha1:hash`, for example `main@sha1:4f1c…`.
+    /// The last fetched commit, as `reference@sha1:hash`, for example `main@sha1:4f1c…`; or the last fetched archive, as
+    /// `version@sha256:digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// When `revision` was first fetched (RFC 3339).

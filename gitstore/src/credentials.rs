@@ -1,5 +1,7 @@
 //! Credentials with which the controller reads from a server.
 
+mod docker;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -7,6 +9,7 @@ use ureq::http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::FetchError;
+use super::url::is_of_registry;
 
 /// Credentials for one Repository. They are sent only to the host of the Repository's URL, and only over TLS.
 ///
@@ -53,13 +56,14 @@ impl Credentials {
     }
 
     /// Reads credentials from the keys of a Secret that `spec.secretRef` names: `username` and `password`, or
-    /// `bearerToken`; optionally `ca.crt`.
+    /// `bearerToken`; optionally `ca.crt`. If `url` (`spec.url`) leads to a registry, also from `.dockerconfigjson`.
     ///
     /// # Errors
     /// [`FetchError::InvalidCredentials`] if the Secret has no usable combination of keys; the message says what is
     /// missing.
-    pub fn from_secret<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
+    pub fn from_secret<'a>(url: &str, value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
         let invalid = |text: &str| Err(FetchError::InvalidCredentials(text.into()));
+        let docker = || value(docker::KEY).filter(|_| is_of_registry(url));
         let secret = |bytes: &[u8]| Zeroizing::new(trim_line_end(bytes).to_vec());
         let credentials = match (value("bearerToken"), value("username"), value("password")) {
             (Some(token), None, None) => Self::bearer(secret(token)),
@@ -72,6 +76,10 @@ impl Credentials {
             },
             (None, Some(_), None) => return invalid("the Secret has a username but no password"),
             (None, None, Some(_)) => return invalid("the Secret has a password but no username"),
+            (None, None, None) if docker().is_some() => match docker::login(docker().unwrap_or_default(), url) {
+                Ok(docker::Login { username, password }) => Self::basic(username, password),
+                Err(why) => return invalid(&why),
+            },
             (None, None, None) if value("ca.crt").is_some() => Self::none(),
             (None, None, None) if value("identity").is_some() => {
                 return invalid(
@@ -87,6 +95,11 @@ impl Credentials {
 
     pub(super) fn is_anonymous(&self) -> bool {
         matches!(self.authentication, Authentication::None)
+    }
+
+    /// Whether this is a token, which is sent as it is.
+    pub(super) fn is_token(&self) -> bool {
+        matches!(self.authentication, Authentication::Bearer(_))
     }
 
     pub(super) fn certificate_authorities(&self) -> &[u8] {
@@ -143,7 +156,7 @@ mod tests {
     fn from(pairs: &[(&str, &str)]) -> Result<Credentials, FetchError> {
         let pairs: std::collections::BTreeMap<String, Vec<u8>> =
             pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
-        Credentials::from_secret(|key| pairs.get(key).map(Vec::as_slice))
+        Credentials::from_secret("https://git.example.com/a", |key| pairs.get(key).map(Vec::as_slice))
     }
 
     fn header(credentials: &Credentials) -> Option<String> {
@@ -166,6 +179,7 @@ mod tests {
             &[("password", "x")],
             &[("bearerToken", "x"), ("password", "x")],
             &[("identity", "key"), ("known_hosts", "host")],
+            &[(".dockerconfigjson", r#"{"auths": {"git.example.com": {"auth": "bWU6aHVudGVyMg=="}}}"#)],
         ] {
             let error = from(pairs).err().expect("refused");
             assert_eq!(error.reason(), "InvalidCredentials", "{error}");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::index::is_full;
+use crate::url::Serves;
 
 /// The folder of the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +134,58 @@ pub enum FetchError {
         /// For example `branch "main"`.
         reference: String,
     },
+    /// A version has another digest than the one that was asked for.
+    #[error(
+        "{version:?} has the digest sha256:{found} now, and spec.ref.digest asks for sha256:{pinned}: correct the digest if you \
+         trust the new content; otherwise ask who changed it"
+    )]
+    OtherDigest {
+        /// The tag or version.
+        version: String,
+        /// The digest that was asked for.
+        pinned: String,
+        /// That of the server.
+        found: String,
+    },
+    /// What was received does not have the digest by which it was asked for.
+    #[error(
+        "{host} sent other bytes than it names: {what} should have the digest sha256:{expected}, and has sha256:{found}; they are \
+         not used"
+    )]
+    WrongBytes {
+        /// The host of the server.
+        host: String,
+        /// For example `the archive of 6.5.0`.
+        what: String,
+        /// The digest by which it was asked for.
+        expected: String,
+        /// That of the bytes.
+        found: String,
+    },
+    /// A manifest names an archive that does not exist.
+    #[error("{host} has no archive sha256:{digest}, although {reference} names it: push it again")]
+    ArchiveNotFound {
+        /// The host of the server.
+        host: String,
+        /// SHA-256 of the archive.
+        digest: String,
+        /// The revision that names it.
+        reference: String,
+    },
+    /// A tag leads to something that has no usable archive.
+    #[error(
+        "{reference} has no archive that can be unpacked: {detail}; push a chart with `helm push`, or an artifact with one layer \
+         that is a gzipped tar"
+    )]
+    ArtifactNotSupported {
+        /// The tag or digest.
+        reference: String,
+        /// What it is.
+        detail: String,
+    },
+    /// An archive is broken, or has something that is not unpacked.
+    #[error("the archive cannot be used: {0}")]
+    InvalidArchive(String),
     /// The repository has no commit at all.
     #[error("the repository is empty: push a first commit")]
     EmptyRepository,
@@ -166,11 +219,13 @@ pub enum FetchError {
         /// The innermost cause that is known.
         detail: String,
     },
-    /// The server does not speak Git's smart HTTP protocol with shallow fetches.
-    #[error("{url} does not serve Git as needed: {detail}")]
-    NotAGitServer {
+    /// The server does not speak the expected protocol: for a Git repository, smart HTTP with shallow fetches.
+    #[error("{url} {serves}: {detail}")]
+    WrongServer {
         /// Without user and password.
         url: String,
+        /// What was expected.
+        serves: Serves,
         /// What is missing.
         detail: String,
     },
@@ -223,12 +278,16 @@ impl FetchError {
             Self::ObjectFormat { .. } => "ObjectFormatNotSupported",
             Self::InvalidReference { .. } => "InvalidReference",
             Self::ReferenceNotFound { .. } | Self::ReferenceAppeared { .. } => "ReferenceNotFound",
+            Self::OtherDigest { .. } | Self::WrongBytes { .. } => "DigestMismatch",
+            Self::ArchiveNotFound { .. } => "ArchiveNotFound",
+            Self::ArtifactNotSupported { .. } => "ArtifactNotSupported",
+            Self::InvalidArchive(_) => "InvalidArchive",
             Self::EmptyRepository => "EmptyRepository",
             Self::CommitNotFound { .. } => "CommitNotFound",
             Self::Timeout { .. } => "Timeout",
             Self::Cancelled => "FetchCancelled",
             Self::Network { .. } | Self::Refused { .. } => "NetworkError",
-            Self::NotAGitServer { .. } => "NotAGitServer",
+            Self::WrongServer { serves, .. } => serves.denial(),
             Self::TooLarge(_) => "TooLarge",
             Self::Transfer { .. } => "TransferFailed",
             Self::MemoryBusy { .. } => "MemoryBusy",

@@ -4,6 +4,7 @@
 //! <root>/<namespace>/<name>/<digest of the URL>/
 //!     current         which revision is good, and in which generation: JSON, replaced atomically
 //!     generation-3/   a bare Git repository with the objects of the last revisions
+//!         archives/   for each archive that was unpacked, the commit that was made from it
 //!     renders/        what was rendered from them, written by whoever renders
 //! ```
 //! A generation only grows. When it holds too many packs, the next commit is fetched into a new generation, and the old
@@ -21,7 +22,7 @@ use gix::ThreadSafeRepository;
 use serde::{Deserialize, Serialize};
 
 use super::transport::store_error;
-use super::{Damaged, FetchError, RepositoryKey, Revision};
+use super::{Damaged, FetchError, RepositoryKey, Revision, RevisionId};
 
 /// The largest object that is unpacked in this process, including objects that are unpacked on the way to another one.
 /// Unpacking uses about three times as much memory.
@@ -31,6 +32,7 @@ const READERS: usize = 2;
 const PREFIX: &str = "generation-";
 const CURRENT: &str = "current";
 const INCOMING: &str = "incoming";
+const ARCHIVES: &str = "archives";
 /// What was rendered from a repository.
 pub(super) const RENDERS: &str = "renders";
 
@@ -172,6 +174,21 @@ impl Generation {
         &self.path
     }
 
+    /// Notes which commit was made from an archive.
+    pub(super) fn note_archive(&self, digest: &str, commit: &str) -> Result<(), FetchError> {
+        let folder = self.path.join(ARCHIVES);
+        let path = folder.join(digest);
+        fs::create_dir_all(&folder).and_then(|()| fs::write(&path, commit)).map_err(store_error("write", &path))
+    }
+
+    /// The commit of a revision, if it was stored here.
+    pub(super) fn commit_of(&self, id: &RevisionId) -> Option<String> {
+        match id {
+            RevisionId::Commit(commit) => Some(commit.clone()),
+            RevisionId::Archive(digest) => fs::read_to_string(self.path.join(ARCHIVES).join(digest)).ok(),
+        }
+    }
+
     /// An empty folder for data that arrives. The data counts only after it was moved to the other objects.
     pub(super) fn incoming(&self) -> Result<Incoming, FetchError> {
         let path = self.path.join(INCOMING);
@@ -256,26 +273,34 @@ struct Current {
     generation: u64,
     commit: String,
     reference: String,
+    /// If the commit was made from an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive: Option<String>,
 }
 
-/// The last good revision, and the generation with its objects. Everything else in `folder` was left by a crash, and is
-/// deleted.
-pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation, Revision)> {
+/// The last good revision, its commit, and the generation with its objects. Everything else in `folder` was left by a crash,
+/// and is deleted.
+pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation, Revision, String)> {
     let record: Option<Current> =
         fs::read(folder.join(CURRENT)).ok().and_then(|record| serde_json::from_slice(&record).ok());
     all.remove_all_but(folder, record.as_ref().map(|record| record.generation));
-    let record = record?;
-    let revision = Revision { reference: record.reference, commit: record.commit };
-    Some((Generation::open(all, folder, record.generation)?, revision))
+    let Current { generation, commit, reference, archive } = record?;
+    let id = archive.map_or_else(|| RevisionId::Commit(commit.clone()), RevisionId::Archive);
+    Some((Generation::open(all, folder, generation)?, Revision { reference, id }, commit))
 }
 
 /// Makes `revision` the good one, in one step.
-pub(super) fn record(folder: &Path, generation: &Generation, revision: &Revision) -> Result<(), FetchError> {
-    let record = Current {
-        generation: generation.number,
-        commit: revision.commit.clone(),
-        reference: revision.reference.clone(),
+pub(super) fn record(
+    folder: &Path,
+    generation: &Generation,
+    revision: &Revision,
+    commit: String,
+) -> Result<(), FetchError> {
+    let archive = match &revision.id {
+        RevisionId::Commit(_) => None,
+        RevisionId::Archive(digest) => Some(digest.clone()),
     };
+    let record = Current { generation: generation.number, commit, reference: revision.reference.clone(), archive };
     let bytes = serde_json::to_vec(&record).expect("strings and a number");
     let (path, temporary) = (folder.join(CURRENT), folder.join("current.new"));
     File::create(&temporary)

@@ -1,4 +1,4 @@
-//! Indexes a pack, so that its objects can be read, and checks that none is missing.
+//! Indexes a pack, so that its objects can be read, and checks that none is missing. An archive becomes a pack first.
 //!
 //! The author of a pack decides how large its objects are: resolving 130 KB of deltas can take gigabytes. So packs are
 //! indexed in a process of their own ([`INDEX_TASK`]) with a memory limit, except in tests, and where the caller chooses
@@ -16,8 +16,9 @@ use gix::odb::pack;
 use serde::{Deserialize, Serialize};
 use worker::{Cancel, Limits, Task, Worker, WorkerError};
 
+use crate::archive::{self, Flaw, Layout};
 use crate::generation::{open_options, sync_folder};
-use crate::integrity::{self, Flaw};
+use crate::integrity;
 use crate::transport::causes;
 use crate::{FetchError, RepositoryKey, StoreError};
 
@@ -70,22 +71,44 @@ impl std::fmt::Debug for Indexing {
 pub(crate) struct Request {
     /// The bare repository that receives the pack.
     pub(crate) repository: PathBuf,
-    /// The pack as it came, in a folder of its own.
-    pub(crate) pack: PathBuf,
+    /// What came, in a folder of its own.
+    pub(crate) arrived: Arrived,
     /// The largest single object.
     pub(crate) object_bytes: u64,
-    /// The requested commit or tag.
-    pub(crate) wanted: String,
     /// A tree that is known to be stored completely.
     pub(crate) known: Option<String>,
+}
+
+/// What a server sent.
+#[derive(Deserialize, Serialize)]
+pub(crate) enum Arrived {
+    /// A pack.
+    Pack {
+        /// The file.
+        pack: PathBuf,
+        /// The requested commit or tag.
+        wanted: String,
+    },
+    /// An archive.
+    Archive {
+        /// The file.
+        archive: PathBuf,
+        /// What is in it.
+        layout: Layout,
+    },
 }
 
 #[derive(Deserialize, Serialize)]
 enum Answer {
     /// This commit is stored with all its objects.
     Commit(String),
-    NotACommit(String),
+    NotACommit {
+        wanted: String,
+        kind: String,
+    },
     Unusable(String),
+    /// An archive that is broken or hostile.
+    Refused(String),
     TooLarge(String),
     DiskFull,
     TimedOut,
@@ -97,6 +120,8 @@ pub(crate) enum Refusal {
     TooLarge(String),
     /// The process died, and may do so again.
     Died(String),
+    /// The same archive would be refused again.
+    Archive(String),
     /// Anything else.
     Other(FetchError),
 }
@@ -125,7 +150,7 @@ pub(crate) fn index(
                     Refusal::Died(format!("the answer of the unpacking process cannot be read: {error}"))
                 })?,
                 Err(error @ (WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_))) => {
-                    return Err(Refusal::TooLarge(format!("its commit cannot be unpacked: {error}")));
+                    return Err(Refusal::TooLarge(format!("it cannot be unpacked: {error}")));
                 }
                 Err(WorkerError::Cancelled) => return Err(Refusal::Other(FetchError::Cancelled)),
                 Err(error) => return Err(Refusal::Died(error.to_string())),
@@ -137,15 +162,14 @@ pub(crate) fn index(
         Answer::TooLarge(detail) => Err(Refusal::TooLarge(match indexing {
             Indexing::Here => detail,
             Indexing::Apart { memory, .. } => {
-                format!("its commit cannot be unpacked within {} MiB of memory: {detail}", memory >> 20)
+                format!("it cannot be unpacked within {} MiB of memory: {detail}", memory >> 20)
             }
         })),
-        Answer::TimedOut => {
-            Err(Refusal::TooLarge(format!("its commit cannot be unpacked within {} s", TIME.as_secs())))
-        }
+        Answer::TimedOut => Err(Refusal::TooLarge(format!("it cannot be unpacked within {} s", TIME.as_secs()))),
         Answer::Unusable(detail) => Err(Refusal::Other(unusable(detail))),
-        Answer::NotACommit(kind) => Err(Refusal::Other(FetchError::InvalidReference {
-            reference: request.wanted.clone(),
+        Answer::Refused(detail) => Err(Refusal::Archive(detail)),
+        Answer::NotACommit { wanted, kind } => Err(Refusal::Other(FetchError::InvalidReference {
+            reference: wanted,
             why: format!("it stands for a {kind}, not for a commit"),
         })),
         Answer::DiskFull => {
@@ -162,7 +186,23 @@ fn serve(request: &[u8]) -> Result<Vec<u8>, String> {
 
 fn take_in(request: &Request) -> Answer {
     let deadline = Instant::now() + TIME;
-    match write(request).and_then(|()| complete(request, deadline)) {
+    let done = (|| {
+        let (pack, wanted) = match &request.arrived {
+            Arrived::Pack { pack, wanted } => (pack.clone(), wanted.clone()),
+            Arrived::Archive { archive, layout } => {
+                let pack = archive.with_extension("pack");
+                let commit = archive::to_pack(archive, *layout, &pack).map_err(|flaw| match flaw {
+                    Flaw::Refused(detail) => Answer::Refused(detail),
+                    Flaw::TooLarge(detail) => Answer::TooLarge(detail),
+                    Flaw::Disk(error) => disk(&error),
+                })?;
+                (pack, commit.to_string())
+            }
+        };
+        write(request, &pack)?;
+        complete(request, wanted, deadline)
+    })();
+    match done {
         Ok(commit) => Answer::Commit(commit),
         Err(answer) => answer,
     }
@@ -170,10 +210,10 @@ fn take_in(request: &Request) -> Answer {
 
 /// Writes the index of the pack in the pack's folder. When both files are complete and on disk, moves them to the
 /// repository's other objects.
-fn write(request: &Request) -> Result<(), Answer> {
+fn write(request: &Request, pack: &Path) -> Result<(), Answer> {
     let repository = open(request)?;
-    let folder = request.pack.parent().unwrap_or(Path::new("."));
-    let pack = File::open(&request.pack).map_err(|error| disk(&error))?;
+    let folder = pack.parent().unwrap_or(Path::new("."));
+    let pack = File::open(pack).map_err(|error| disk(&error))?;
     let options = pack::bundle::write::Options {
         thread_limit: Some(2),
         iteration_mode: pack::data::input::Mode::Verify,
@@ -204,17 +244,17 @@ fn write(request: &Request) -> Result<(), Answer> {
 }
 
 /// Checks that the commit is stored with all its objects.
-fn complete(request: &Request, deadline: Instant) -> Result<String, Answer> {
+fn complete(request: &Request, wanted: String, deadline: Instant) -> Result<String, Answer> {
     let repository = open(request)?;
-    let id = |hex: &String| ObjectId::from_hex(hex.as_bytes()).map_err(|error| Answer::Unusable(error.to_string()));
-    let known = request.known.as_ref().map(id).transpose()?;
-    let checked = integrity::commit_of(&repository, id(&request.wanted)?).and_then(|commit| {
+    let id = |hex: &str| ObjectId::from_hex(hex.as_bytes()).map_err(|error| Answer::Unusable(error.to_string()));
+    let known = request.known.as_deref().map(id).transpose()?;
+    let checked = integrity::commit_of(&repository, id(&wanted)?).and_then(|commit| {
         integrity::check_complete(&repository, commit, known, deadline).map(|()| commit.to_string())
     });
     checked.map_err(|flaw| match flaw {
-        Flaw::TimedOut => Answer::TimedOut,
-        Flaw::Unusable(detail) => Answer::Unusable(detail),
-        Flaw::NotACommit(kind) => Answer::NotACommit(kind.to_string()),
+        integrity::Flaw::TimedOut => Answer::TimedOut,
+        integrity::Flaw::Unusable(detail) => Answer::Unusable(detail),
+        integrity::Flaw::NotACommit(kind) => Answer::NotACommit { wanted, kind: kind.to_string() },
     })
 }
 
@@ -263,9 +303,8 @@ mod tests {
         let key = RepositoryKey { namespace: "team".into(), name: "app".into() };
         let request = Request {
             repository: PathBuf::new(),
-            pack: PathBuf::new(),
+            arrived: Arrived::Pack { pack: PathBuf::new(), wanted: String::new() },
             object_bytes: 0,
-            wanted: String::new(),
             known: None,
         };
         let cancel = Cancel::new();

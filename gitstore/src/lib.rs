@@ -3,13 +3,15 @@
 //!
 //! # Flow
 //! [`GitStore::fetch`] asks the remote which commit a [`Reference`] stands for. If that commit is new, it is transferred without
-//! its history and without objects that are stored already. [`GitStore::snapshot`] opens a revision. [`Snapshot::content_ids`]
+//! its history and without objects that are stored already. A remote may also be an OCI registry: then the reference stands for an
+//! archive, which is unpacked to a commit. [`GitStore::snapshot`] opens a revision. [`Snapshot::content_ids`]
 //! says which folders changed, without reading a file. [`Snapshot::folder`] reads the manifests of one folder, one at a time.
 //!
 //! # Guarantees
 //! - A revision is recorded only when all its objects are on disk. If the process is killed at any moment, the last good
 //!   revision stays usable ([`GitStore::last`]), also without network.
 //! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log.
+//! - An archive is used only if its bytes have the digest by which the registry names them.
 //! - A pack is indexed (unpacked) in a process of its own, with a memory limit ([`Indexing`]). If that fails, the same commit is
 //!   not tried again at once.
 //! - A fetch ends when its timeout is over, or soon after it was cancelled. Packs are written to disk as they arrive. The size of
@@ -24,6 +26,7 @@
 //! supported yet.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod archive;
 mod credentials;
 mod error;
 mod files;
@@ -32,6 +35,8 @@ mod index;
 mod integrity;
 mod paths;
 mod range;
+mod registry;
+mod remote;
 mod revision;
 mod snapshot;
 mod store;
@@ -46,8 +51,8 @@ pub use error::{FetchError, Refusal, SnapshotError, StoreError};
 pub use files::{Folder, Limits};
 pub use index::{Admission, INDEX_TASK, Indexing};
 pub use paths::{At, Paths};
-pub use revision::{InvalidRevision, Reference, Revision};
+pub use revision::{InvalidRevision, Reference, Revision, RevisionId};
 pub use snapshot::{ContentId, Snapshot};
 pub use store::{Damaged, FetchRequest, GitStore, RepositoryKey, StoreOptions};
-pub use url::host_of;
+pub use url::{Serves, host_of};
 pub use worker::Cancel;

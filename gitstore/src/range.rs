@@ -1,5 +1,7 @@
 //! Ranges of versions, as Go's `Masterminds/semver` reads them, which Flux and Helm use.
 
+use std::cmp::Reverse;
+
 use semver::{BuildMetadata, Prerelease, Version};
 
 use crate::FetchError;
@@ -79,6 +81,15 @@ impl Range {
             (version.pre.is_empty() || takes_pre_releases) && all.iter().all(|comparator| comparator.fits(version))
         })
     }
+}
+
+/// Versions (with or without a leading `v`) from the highest to the lowest, and then everything else.
+pub(crate) fn newest_first(mut versions: Vec<String>) -> Vec<String> {
+    versions.sort_by_cached_key(|text| {
+        let version = Version::parse(text.strip_prefix('v').unwrap_or(text)).ok();
+        (Reverse(version), text.clone())
+    });
+    versions
 }
 
 impl Comparator {
@@ -245,6 +256,13 @@ mod tests {
         for range in ["", "abc", ">=", "1.2 ||"] {
             assert!(matches!(Range::parse(range), Err(FetchError::InvalidReference { .. })), "{range:?}");
         }
+    }
+
+    #[test]
+    fn the_newest_versions_come_first() {
+        let versions = ["1.9.0", "latest", "v1.10.0", "2.0.0-rc.1", "edge", "1.9.0+b"];
+        let sorted = newest_first(versions.map(str::to_owned).into());
+        assert_eq!(sorted, ["2.0.0-rc.1", "v1.10.0", "1.9.0+b", "1.9.0", "edge", "latest"]);
     }
 
     /// The table has the results of the Go library. The program in `tests/ranges` wrote this table.

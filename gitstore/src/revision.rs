@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What to follow in a repository.
+///
+/// Archives of a registry or chart repository have tags, which are their versions. Git repositories have no digests.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Reference {
     /// The remote's default branch.
@@ -17,6 +19,13 @@ pub enum Reference {
     Semver(String),
     /// One commit by its 40 hex digits.
     Commit(String),
+    /// One archive by its digest.
+    Digest {
+        /// The tag that must lead to it; empty if it is asked for by its digest only.
+        tag: String,
+        /// 64 lowercase hex digits, of SHA-256.
+        digest: String,
+    },
 }
 
 impl fmt::Display for Reference {
@@ -27,19 +36,49 @@ impl fmt::Display for Reference {
             Self::Tag(name) => write!(f, "tag {name:?}"),
             Self::Semver(range) => write!(f, "a tag within {range:?}"),
             Self::Commit(id) => write!(f, "commit {id}"),
+            Self::Digest { tag, digest } if tag.is_empty() => write!(f, "digest sha256:{digest}"),
+            Self::Digest { tag, digest } => write!(f, "tag {tag:?} with the digest sha256:{digest}"),
         }
     }
 }
 
-/// A commit and the name under which it was found.
+/// A commit or an archive, and the name under which it was found.
 ///
-/// Written as `main@sha1:<40 hex digits>`; `sha1:<40 hex digits>` when it was asked for by its hash.
+/// Written as `main@sha1:<40 hex digits>` or `6.5.0@sha256:<64 hex digits>`; without the name and the `@` when it was asked for
+/// by its hash.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Revision {
-    /// Short name of the branch or tag; empty for a commit that was asked for by its hash.
+    /// Short name of the branch or tag; empty for a commit or archive that was asked for by its hash.
     pub reference: String,
-    /// 40 lowercase hex digits.
-    pub commit: String,
+    /// Which content it is.
+    pub id: RevisionId,
+}
+
+/// Identifies the content of a revision.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum RevisionId {
+    /// A commit of Git: 40 lowercase hex digits.
+    Commit(String),
+    /// An archive: the SHA-256 digest by which a registry or chart repository names it, 64 lowercase hex digits.
+    Archive(String),
+}
+
+impl RevisionId {
+    /// The hex digits.
+    pub fn hash(&self) -> &str {
+        match self {
+            Self::Commit(hash) | Self::Archive(hash) => hash,
+        }
+    }
+}
+
+impl fmt::Display for RevisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Commit(hash) => write!(f, "sha1:{hash}"),
+            Self::Archive(hash) => write!(f, "sha256:{hash}"),
+        }
+    }
 }
 
 impl fmt::Display for Revision {
@@ -47,13 +86,13 @@ impl fmt::Display for Revision {
         if !self.reference.is_empty() {
             write!(f, "{}@", self.reference)?;
         }
-        write!(f, "sha1:{}", self.commit)
+        self.id.fmt(f)
     }
 }
 
 /// The text is not a revision.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a revision such as main@sha1:<40 hex digits>")]
+#[error("{0:?} is not a revision such as main@sha1:<40 hex digits> or 6.5.0@sha256:<64 hex digits>")]
 pub struct InvalidRevision(String);
 
 impl FromStr for Revision {
@@ -61,20 +100,31 @@ impl FromStr for Revision {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidRevision(text.to_owned());
-        let (reference, commit) = match text.rsplit_once("@sha1:") {
+        let (reference, id) = match text.rsplit_once('@') {
             Some(("", _)) => return Err(invalid()),
             Some(parts) => parts,
-            None => ("", text.strip_prefix("sha1:").ok_or_else(invalid)?),
+            None => ("", text),
         };
-        if !is_commit_id(commit) {
-            return Err(invalid());
-        }
-        Ok(Self { reference: reference.to_owned(), commit: commit.to_owned() })
+        let id = match id.split_once(':') {
+            Some(("sha1", hash)) if is_commit_id(hash) => RevisionId::Commit(hash.to_owned()),
+            Some(("sha256", hash)) if is_digest(hash) => RevisionId::Archive(hash.to_owned()),
+            _ => return Err(invalid()),
+        };
+        Ok(Self { reference: reference.to_owned(), id })
     }
 }
 
 pub(super) fn is_commit_id(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == 40 && is_hex(text)
+}
+
+/// Whether these are the hex digits of SHA-256.
+pub(super) fn is_digest(text: &str) -> bool {
+    text.len() == 64 && is_hex(text)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -83,13 +133,27 @@ mod tests {
 
     #[test]
     fn a_revision_is_written_and_read_back() {
-        let commit = "4f1c".repeat(10);
-        for text in [format!("main@sha1:{commit}"), format!("a@b@sha1:{commit}"), format!("sha1:{commit}")] {
+        let (commit, digest) = ("4f1c".repeat(10), "4f1c".repeat(16));
+        for text in [
+            format!("main@sha1:{commit}"),
+            format!("a@b@sha1:{commit}"),
+            format!("sha1:{commit}"),
+            format!("6.5.0@sha256:{digest}"),
+            format!("sha256:{digest}"),
+        ] {
             assert_eq!(text.parse::<Revision>().unwrap().to_string(), text);
         }
-        for text in
-            ["", "main", "main@sha1:", "@sha1:", &format!("@sha1:{commit}"), &format!("main@sha1:{}", "X".repeat(40))]
-        {
+        for text in [
+            "",
+            "main",
+            "main@sha1:",
+            "@sha1:",
+            &format!("@sha1:{commit}"),
+            &format!("main@sha1:{}", "X".repeat(40)),
+            &format!("main@sha1:{digest}"),
+            &format!("main@sha256:{commit}"),
+            &format!("main@{commit}"),
+        ] {
             assert!(text.parse::<Revision>().is_err(), "{text:?}");
         }
     }

@@ -59,6 +59,7 @@ pub struct Snapshot {
 struct Contents {
     generation: Arc<Generation>,
     repository: gix::ThreadSafeRepository,
+    commit: ObjectId,
     tree: ObjectId,
 }
 
@@ -123,16 +124,17 @@ impl Recent {
 }
 
 impl Snapshot {
-    pub(super) fn open(generation: Arc<Generation>, revision: Revision) -> Result<Self, SnapshotError> {
+    /// `commit` is that of the revision.
+    pub(super) fn open(generation: Arc<Generation>, revision: Revision, commit: &str) -> Result<Self, SnapshotError> {
         let not_stored = || SnapshotError::NotStored(revision.to_string());
         let repository = generation.repository();
-        let id = ObjectId::from_hex(revision.commit.as_bytes()).map_err(|_| not_stored())?;
+        let commit = ObjectId::from_hex(commit.as_bytes()).map_err(|_| not_stored())?;
         let local = repository.to_thread_local();
-        let tree = local.find_commit(id).and_then(|commit| commit.tree_id()).map_err(|_| not_stored())?.detach();
+        let tree = local.find_commit(commit).and_then(|commit| commit.tree_id()).map_err(|_| not_stored())?.detach();
         if !local.has_object(tree) {
             return Err(not_stored());
         }
-        let contents = Contents { generation, repository, tree };
+        let contents = Contents { generation, repository, commit, tree };
         Ok(Self { revision, contents: Arc::new(contents) })
     }
 
@@ -168,6 +170,10 @@ impl Snapshot {
 
     pub(super) fn generation(&self) -> &Arc<Generation> {
         &self.contents.generation
+    }
+
+    pub(super) fn commit(&self) -> ObjectId {
+        self.contents.commit
     }
 
     pub(super) fn tree(&self) -> ObjectId {

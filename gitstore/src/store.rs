@@ -11,11 +11,13 @@ use worker::{Cancel, OnCancel};
 
 use super::generation::{self, Generation, Generations};
 use super::index::{self, Indexing, Refusal};
-use super::revision::is_commit_id;
-use super::transport::http::{self, FaultSlot, Session};
-use super::transport::{Arrival, Found, Remote, presentable};
-use super::url::RemoteUrl;
-use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotError, StoreError};
+use super::registry::Registry;
+use super::remote::{Found, Remote};
+use super::revision::{is_commit_id, is_digest};
+use super::transport::http::{self, Session};
+use super::transport::{self, FaultSlot, Requests, Server, SmartHttp, presentable};
+use super::url::{RemoteUrl, Serves};
+use super::{Credentials, FetchError, Reference, Revision, RevisionId, Snapshot, SnapshotError, StoreError};
 
 /// Limits and permissions of a store.
 #[derive(Clone, Debug)]
@@ -120,8 +122,8 @@ struct Entry {
     folder: PathBuf,
     /// Held during a fetch.
     fetching: Mutex<()>,
-    /// The last commit that could not be stored, why, and when.
-    refused: Mutex<Option<(String, Refused, Instant)>>,
+    /// The last commit or archive that could not be stored, why, and when.
+    refused: Mutex<Option<(RevisionId, Refused, Instant)>>,
     state: RwLock<State>,
 }
 
@@ -130,6 +132,7 @@ struct Entry {
 enum Refused {
     TooLarge(String),
     Died(String),
+    Archive(String),
 }
 
 /// How long a commit that could not be stored is not tried again. Another commit is tried at once.
@@ -161,8 +164,8 @@ impl GitStore {
 
     /// Brings the stored repository up to date and returns the revision that the reference stands for now.
     ///
-    /// The store asks the remote first, and transfers nothing if the remote has nothing new. A commit that was named by
-    /// its hash and is stored is not asked for again. Fetches of the same Repository wait for each other. If the
+    /// The store asks the remote first, and transfers nothing if the remote has nothing new. A commit or archive that was
+    /// named by its hash and is stored is not asked for again. Fetches of the same Repository wait for each other. If the
     /// transferred objects do not fit the stored ones, or stored objects are damaged, everything is fetched again
     /// within the same call.
     pub fn fetch(&self, request: &FetchRequest) -> Result<Revision, FetchError> {
@@ -170,19 +173,26 @@ impl GitStore {
         if url.is_plain_http() && !request.credentials.is_anonymous() {
             return Err(FetchError::CredentialsOverHttp);
         }
-        if let Reference::Commit(commit) = &request.reference
-            && !is_commit_id(commit)
-        {
-            let why = "a commit is written as 40 lowercase hex digits".to_owned();
-            return Err(FetchError::InvalidReference { reference: request.reference.to_string(), why });
+        let wrong = match &request.reference {
+            Reference::Commit(commit) if !is_commit_id(commit) => {
+                Some("a commit is written as 40 lowercase hex digits")
+            }
+            Reference::Digest { digest, .. } if !is_digest(digest) => {
+                Some("a digest is written as sha256: and 64 lowercase hex digits")
+            }
+            _ => None,
+        };
+        if let Some(why) = wrong {
+            let (reference, why) = (request.reference.to_string(), why.to_owned());
+            return Err(FetchError::InvalidReference { reference, why });
         }
         let entry = self.entry(&request.key, &url)?;
         let _one_at_a_time = lock(&entry.fetching);
         let client = if url.is_file() { None } else { Some(self.client(&request.credentials)?) };
-        let remote = remote(request, &url, client.as_ref(), self.options.transfer_bytes)?;
+        let mut remote = remote(request, &url, client.as_ref(), self.options.transfer_bytes)?;
         let result = {
             let _stop = client.clone().map(|client| shut_down_with(&request.cancel, client));
-            self.update(&entry, &remote, request)
+            self.update(&entry, &mut remote, request)
         };
         if request.cancel.is_cancelled() {
             return Err(FetchError::Cancelled);
@@ -211,8 +221,9 @@ impl GitStore {
         if current.revision() == revision {
             return Ok(current);
         }
-        Snapshot::open(current.generation().clone(), revision.clone())
-            .map_err(|_| SnapshotError::NotStored(revision.to_string()))
+        let not_stored = || SnapshotError::NotStored(revision.to_string());
+        let commit = current.generation().commit_of(&revision.id).ok_or_else(not_stored)?;
+        Snapshot::open(current.generation().clone(), revision.clone(), &commit).map_err(|_| not_stored())
     }
 
     /// Forgets a Repository that was deleted. If a fetch of it is running, waits for its end. Files that a snapshot
@@ -235,20 +246,18 @@ impl GitStore {
         let _ = folder.parent().map(fs::remove_dir);
     }
 
-    fn update(&self, entry: &Entry, remote: &Remote<'_>, request: &FetchRequest) -> Result<Revision, FetchError> {
+    fn update(&self, entry: &Entry, remote: &mut Remote<'_>, request: &FetchRequest) -> Result<Revision, FetchError> {
         let reference = &request.reference;
         let current = entry.current(&self.generations).filter(|snapshot| !snapshot.generation().is_damaged());
         let Some(current) = current else {
             return self.start_over(entry, remote, request);
         };
-        if let Reference::Commit(commit) = reference
-            && *commit == current.revision().commit
-        {
-            return entry.accept(current, Revision { reference: String::new(), commit: commit.clone() });
+        if let Some(revision) = stored(reference, current.revision()) {
+            return entry.accept(current, revision);
         }
-        let found = remote.find(reference)?;
-        if found.revision.commit == current.revision().commit {
-            let revision = found.revision;
+        let found = remote.find(reference, Some(current.revision()))?;
+        if found.revision().id == current.revision().id {
+            let revision = found.revision().clone();
             return entry.accept(current, revision);
         }
         if current.generation().packs() >= self.options.packs {
@@ -266,9 +275,14 @@ impl GitStore {
     }
 
     /// Fetches everything into a new generation. The old one is deleted when its last reader has finished.
-    fn start_over(&self, entry: &Entry, remote: &Remote<'_>, request: &FetchRequest) -> Result<Revision, FetchError> {
+    fn start_over(
+        &self,
+        entry: &Entry,
+        remote: &mut Remote<'_>,
+        request: &FetchRequest,
+    ) -> Result<Revision, FetchError> {
         let new = Arc::new(Generation::create(&self.generations, &entry.folder)?);
-        let found = remote.find(&request.reference);
+        let found = remote.find(&request.reference, None);
         let result = found.and_then(|found| self.transfer(entry, remote, request, found, &new, None));
         match result {
             Ok(snapshot) => entry.publish(snapshot),
@@ -279,38 +293,44 @@ impl GitStore {
         }
     }
 
-    /// Receives the commit that was found, indexes and checks it, and opens it.
+    /// Receives what was found, indexes and checks it, and opens it.
     fn transfer(
         &self,
         entry: &Entry,
-        remote: &Remote<'_>,
+        remote: &mut Remote<'_>,
         request: &FetchRequest,
         found: Found,
         into: &Arc<Generation>,
         known: Option<&Snapshot>,
     ) -> Result<Snapshot, FetchError> {
-        let (id, revision) = (found.id, found.revision.clone());
-        entry.is_left_alone(&revision.commit)?;
+        let revision = found.revision().clone();
+        entry.is_left_alone(&revision.id)?;
         let incoming = into.incoming()?;
-        let pack = incoming.path().join("received");
-        let have = known.and_then(|known| gix::ObjectId::from_hex(known.revision().commit.as_bytes()).ok());
-        remote.receive(found, &Arrival { pack: &pack, shallow_file: into.path().join("shallow"), have })?;
+        let have = known.map(Snapshot::commit);
+        let arrived = remote.receive(found, incoming.path(), into.path(), have)?;
         let what = index::Request {
             repository: into.path().to_owned(),
-            pack,
+            arrived,
             object_bytes: self.options.object_bytes,
-            wanted: id.to_string(),
             known: known.map(|known| known.tree().to_string()),
         };
         // A thin pack gets larger when it is completed with objects that are stored already.
         let file_bytes = self.options.transfer_bytes.saturating_mul(2);
-        let unusable = |detail| remote.unusable(detail);
+        let server = remote.server();
+        let unusable = |detail| server.unusable(detail);
         let indexed = index::index(&self.options.indexing, &request.key, &what, file_bytes, &request.cancel, unusable);
-        let commit = indexed.map_err(|refusal| entry.refuse(&revision.commit, refusal))?;
+        let commit = indexed.map_err(|refusal| entry.refuse(&revision.id, refusal))?;
         drop(incoming);
-        into.reopen().map_err(|error| remote.unusable(presentable(&error.to_string())))?;
-        let revision = Revision { commit, ..revision };
-        Snapshot::open(into.clone(), revision).map_err(|error| remote.unusable(error.to_string()))
+        let id = match revision.id {
+            RevisionId::Commit(_) => RevisionId::Commit(commit.clone()),
+            RevisionId::Archive(digest) => {
+                into.note_archive(&digest, &commit)?;
+                RevisionId::Archive(digest)
+            }
+        };
+        into.reopen().map_err(|error| server.unusable(presentable(&error.to_string())))?;
+        let revision = Revision { id, ..revision };
+        Snapshot::open(into.clone(), revision, &commit).map_err(|error| server.unusable(error.to_string()))
     }
 
     fn client(&self, credentials: &Credentials) -> Result<ureq::Agent, FetchError> {
@@ -370,21 +390,22 @@ impl GitStore {
 }
 
 impl Entry {
-    /// Refuses `commit` if it failed a moment ago, in a way that would happen again.
-    fn is_left_alone(&self, commit: &str) -> Result<(), FetchError> {
+    /// Refuses content that failed a moment ago, in a way that would happen again.
+    fn is_left_alone(&self, id: &RevisionId) -> Result<(), FetchError> {
         match &*lock(&self.refused) {
-            Some((refused, why, at)) if refused == commit && at.elapsed() < LEFT_ALONE => Err(why.clone().into()),
+            Some((refused, why, at)) if refused == id && at.elapsed() < LEFT_ALONE => Err(why.clone().into()),
             _ => Ok(()),
         }
     }
 
-    fn refuse(&self, commit: &str, refusal: Refusal) -> FetchError {
+    fn refuse(&self, id: &RevisionId, refusal: Refusal) -> FetchError {
         let why = match refusal {
             Refusal::TooLarge(detail) => Refused::TooLarge(detail),
             Refusal::Died(detail) => Refused::Died(detail),
+            Refusal::Archive(detail) => Refused::Archive(detail),
             Refusal::Other(error) => return error,
         };
-        *lock(&self.refused) = Some((commit.to_owned(), why.clone(), Instant::now()));
+        *lock(&self.refused) = Some((id.clone(), why.clone(), Instant::now()));
         why.into()
     }
 
@@ -397,7 +418,7 @@ impl Entry {
             return current.clone();
         }
         let current = generation::load(generations, &self.folder)
-            .and_then(|(generation, revision)| Snapshot::open(Arc::new(generation), revision).ok());
+            .and_then(|(generation, revision, commit)| Snapshot::open(Arc::new(generation), revision, &commit).ok());
         *state = State::Read(current.clone());
         current
     }
@@ -411,7 +432,8 @@ impl Entry {
     }
 
     fn publish(&self, snapshot: Snapshot) -> Result<Revision, FetchError> {
-        generation::record(&self.folder, snapshot.generation(), snapshot.revision())?;
+        let commit = snapshot.commit().to_string();
+        generation::record(&self.folder, snapshot.generation(), snapshot.revision(), commit)?;
         let revision = snapshot.revision().clone();
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if let State::Read(Some(before)) = &*state
@@ -435,6 +457,7 @@ impl From<Refused> for FetchError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::TooLarge(detail) => Self::TooLarge(detail),
+            Refused::Archive(detail) => Self::InvalidArchive(detail),
             Refused::Died(detail) => Self::IndexingFailed { detail, minutes: LEFT_ALONE.as_secs() / 60 },
         }
     }
@@ -456,21 +479,44 @@ fn is_of_what_is_stored(error: &FetchError) -> bool {
     }
 }
 
+/// The revision that a reference stands for, if its hash says so and it is the current one.
+fn stored(reference: &Reference, current: &Revision) -> Option<Revision> {
+    match (reference, &current.id) {
+        (Reference::Commit(wanted), RevisionId::Commit(commit)) if wanted == commit => {
+            Some(Revision { reference: String::new(), id: current.id.clone() })
+        }
+        // Another tag must be asked for, because it may have another digest.
+        (Reference::Digest { tag, digest: wanted }, RevisionId::Archive(digest)) if wanted == digest => {
+            (tag.is_empty() || *tag == current.reference)
+                .then(|| Revision { reference: tag.clone(), id: current.id.clone() })
+        }
+        _ => None,
+    }
+}
+
 /// The remote to talk to, with its limits.
 fn remote<'a>(
-    request: &FetchRequest,
+    request: &'a FetchRequest,
     url: &'a RemoteUrl,
     client: Option<&ureq::Agent>,
     transfer_bytes: u64,
 ) -> Result<Remote<'a>, FetchError> {
+    let (credentials, cancel) = (&request.credentials, request.cancel.clone());
     let deadline = Instant::now() + request.timeout;
-    let fault = FaultSlot::default();
-    let authorization = request.credentials.authorization()?;
+    let authorization = credentials.authorization()?;
+    let server = Server { url, with_credentials: !credentials.is_anonymous(), timeout: request.timeout };
     let session =
-        client.map(|client| Session::new(client.clone(), authorization, deadline, transfer_bytes, fault.clone()));
-    let with_credentials = !request.credentials.is_anonymous();
-    let cancel = request.cancel.clone();
-    Ok(Remote { url, session, with_credentials, deadline, timeout: request.timeout, cancel, fault })
+        |authorization, url: &str| client.map(|client| Session::new(client.clone(), authorization, deadline, url));
+    if url.serves() == Serves::Artifacts {
+        // A registry says first how it wants to get a password.
+        let authorization = authorization.filter(|_| credentials.is_token());
+        let session = session(authorization, &url.registry_api()).expect("only file:// URLs have no client");
+        return Ok(Remote::Registry(Registry::new(Requests { server, session, cancel }, credentials)));
+    }
+    let fault = FaultSlot::default();
+    let http =
+        session(authorization, url.as_str()).map(|session| SmartHttp::new(session, transfer_bytes, fault.clone()));
+    Ok(Remote::Git(transport::Remote { server, http, deadline, cancel, fault }))
 }
 
 /// A cancellation ends everything that `client` waits for.

@@ -1,19 +1,61 @@
 //! URLs that may be fetched from.
 
+use std::fmt;
+
+use gix::bstr::ByteSlice as _;
 use gix::url::Scheme;
 
 use super::FetchError;
+
+/// How the URL of a repository of artifacts begins. A registry is asked over https.
+const OCI: &str = "oci://";
+/// The name under which people know the registry of Docker Hub, and the host that serves it.
+pub(super) const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 /// A URL that may be fetched from. It has no user part, so it can be shown.
 #[derive(Clone, Debug)]
 pub(super) struct RemoteUrl {
     url: gix::Url,
     text: String,
+    serves: Serves,
+}
+
+/// What is at a URL.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Serves {
+    /// A Git repository.
+    Git,
+    /// A repository of artifacts in an OCI registry.
+    Artifacts,
+}
+
+impl Serves {
+    /// The reason when the server turns out to be something else.
+    pub(super) fn denial(self) -> &'static str {
+        match self {
+            Self::Git => "NotAGitServer",
+            Self::Artifacts => "NotARegistry",
+        }
+    }
+}
+
+impl fmt::Display for Serves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Git => "does not serve Git as needed",
+            Self::Artifacts => "is not served by an OCI registry",
+        })
+    }
 }
 
 /// The host (and port) of a URL in lower case, by which fetches are limited; empty if the URL has no host.
 pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// Whether a URL leads to a registry.
+pub(super) fn is_of_registry(url: &str) -> bool {
+    url.starts_with(OCI)
 }
 
 impl RemoteUrl {
@@ -22,7 +64,10 @@ impl RemoteUrl {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(invalid("it holds white space".into()));
         }
-        let mut url = gix::url::parse(text).map_err(|_| invalid("it is not a URL".into()))?;
+        let of_registry = text.strip_prefix(OCI);
+        let parsed = of_registry.map(|rest| format!("https://{rest}"));
+        let mut url =
+            gix::url::parse(parsed.as_deref().unwrap_or(text)).map_err(|_| invalid("it is not a URL".into()))?;
         match url.scheme {
             Scheme::Https | Scheme::Http => {}
             Scheme::File if !text.starts_with("file://") => {
@@ -48,14 +93,40 @@ impl RemoteUrl {
             return Err(invalid(why.into()));
         }
         if text.contains(['?', '#']) {
-            return Err(invalid("a query or fragment has no meaning to Git".into()));
+            return Err(invalid("it has a query or a fragment, which has no meaning here".into()));
         }
         if url.scheme != Scheme::File && url.host().is_none_or(str::is_empty) {
             return Err(invalid("the host is missing".into()));
         }
         url.set_user(None);
-        let text = url.to_bstring().to_string();
-        Ok(Self { url, text })
+        let mut text = url.to_bstring().to_string();
+        let mut serves = Serves::Git;
+        if let Some(rest) = of_registry {
+            let name = rest.split_once('/').map_or("", |(_, name)| name);
+            check_name(name).map_err(|why| invalid(why.into()))?;
+            text = text.replacen("https://", OCI, 1);
+            serves = Serves::Artifacts;
+        }
+        Ok(Self { url, text, serves })
+    }
+
+    /// What is expected there.
+    pub(super) fn serves(&self) -> Serves {
+        self.serves
+    }
+
+    /// The API of the registry for this repository of artifacts, without a slash at the end.
+    pub(super) fn registry_api(&self) -> String {
+        let host = match self.host() {
+            host if host == DOCKER_HUB.0 => DOCKER_HUB.1.to_owned(),
+            host => host,
+        };
+        format!("https://{host}/v2/{}", self.name())
+    }
+
+    /// The name of the repository in its registry.
+    pub(super) fn name(&self) -> String {
+        self.url.path.to_str_lossy().trim_matches('/').to_owned()
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -83,6 +154,22 @@ impl RemoteUrl {
             (None, _) => self.url.path.to_string(),
         }
     }
+}
+
+/// Whether this can be the name of a repository in a registry, or why not.
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.contains([':', '@']) {
+        return Err("a tag or a digest is written in spec.ref, for example `ref: {tag: 6.5.0}`");
+    }
+    let is_part = |part: &str| {
+        let is_inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let is_between = |byte: u8| is_inside(byte) || b"._-".contains(&byte);
+        part.bytes().all(is_between) && part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+    };
+    if name.trim_end_matches('/').split('/').all(is_part) {
+        return Ok(());
+    }
+    Err("it is written oci://host/name, and the name has only lower-case letters, digits, '/', '.', '_' and '-'")
 }
 
 /// A text that is not a usable URL, in a form that can be shown: without anything that may be a password. A password may
@@ -121,6 +208,11 @@ mod tests {
                 "git.example.com:8443",
             ),
             ("file:///srv/git/a.git", "file:///srv/git/a.git", "/srv/git/a.git"),
+            (
+                "oci://me@registry.example.com:5000/a/b-c",
+                "oci://registry.example.com:5000/a/b-c",
+                "registry.example.com:5000",
+            ),
         ] {
             let url = RemoteUrl::parse(text, true).unwrap();
             assert_eq!((url.as_str(), url.host().as_str()), (shown, host));
@@ -151,12 +243,32 @@ mod tests {
             ("https:///a", "InvalidUrl"),
             ("https://example.com/a?x=1", "InvalidUrl"),
             ("https://example.com/a\nb", "InvalidUrl"),
+            ("oci://me:hunter2@example.com/a", "InvalidUrl"),
+            ("oci://example.com", "InvalidUrl"),
+            ("oci://example.com/", "InvalidUrl"),
+            ("oci:///a", "InvalidUrl"),
+            ("oci://example.com/a:6.5.0", "InvalidUrl"),
+            ("oci://example.com/a@sha256:4f1c", "InvalidUrl"),
+            ("oci://example.com/A", "InvalidUrl"),
+            ("oci://example.com/a/../b", "InvalidUrl"),
+            ("oci://example.com/a%2fb", "InvalidUrl"),
             ("", "InvalidUrl"),
         ] {
             let error = RemoteUrl::parse(text, false).unwrap_err();
             assert_eq!(error.reason(), reason, "{text}: {error}");
             assert!(error.is_terminal());
             assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_api_of_a_registry_is_asked_over_tls() {
+        for (text, api) in [
+            ("oci://registry.example.com:5000/charts/podinfo", "https://registry.example.com:5000/v2/charts/podinfo"),
+            ("oci://ghcr.io/team/app/", "https://ghcr.io/v2/team/app"),
+            ("oci://docker.io/team/app", "https://registry-1.docker.io/v2/team/app"),
+        ] {
+            assert_eq!(RemoteUrl::parse(text, false).unwrap().registry_api(), api);
         }
     }
 

@@ -54,6 +54,7 @@ mod prune;
 mod published;
 mod reasons;
 mod refusals;
+mod registries;
 mod remote;
 mod rename;
 mod render_cases;

@@ -7,9 +7,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use crds::{ConditionStatus, Repository, find_condition};
 use harness::{
     Plane, Scene, eventually,
-    git::{Access, ServerOptions},
+    git::ServerOptions,
     kubernetes,
     programs::{Controller, ControllerOptions},
+    web::Access,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::DeleteParams;
@@ -29,7 +30,7 @@ async fn delete(scene: &Scene, name: &str) -> Result<()> {
 }
 
 /// Waits until the Repository is Ready at `revision`.
-async fn is_fetched(scene: &Scene, revision: &str) -> Result<()> {
+pub(crate) async fn is_fetched(scene: &Scene, revision: &str) -> Result<()> {
     let api: kube::Api<Repository> = scene.api();
     eventually(&format!("{revision} to be fetched"), || async {
         let repository = api.get("repo").await?;

@@ -12,5 +12,5 @@ mod work_tree;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use server::{Access, GitServer, LoggedRequest, ServerOptions};
+pub use server::{GitServer, ServerOptions};
 pub use work_tree::WorkTree;

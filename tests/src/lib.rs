@@ -1,7 +1,8 @@
-//! The basis of the tests, the demo and the benchmarks: a real control plane, a real Git server, and the built
-//! programs.
+//! The basis of the tests, the demo and the benchmarks: a real control plane, real servers with Git repositories and
+//! charts, and the built programs.
 
 pub mod cgroup;
+pub mod charts;
 pub mod faults;
 pub mod git;
 pub mod hostile;
@@ -9,10 +10,12 @@ pub mod hunt;
 pub mod kubernetes;
 pub mod network;
 pub mod programs;
+pub mod registry;
 pub mod scene;
 pub mod service;
 mod skip;
 pub mod wait;
+pub mod web;
 
 pub use scene::{Plane, Scene};
 pub use skip::skip;

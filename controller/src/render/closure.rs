@@ -68,7 +68,7 @@ impl Closure {
         let besides = format!("{} {folder}", self.renderer());
         match &self.asked {
             Some(asked) => snapshot.content_at(&besides, asked.iter().map(AsRef::as_ref)),
-            None => snapshot.content_at(&format!("{besides} {}", snapshot.revision().commit), []),
+            None => snapshot.content_at(&format!("{besides} {}", snapshot.revision().id), []),
         }
     }
 }

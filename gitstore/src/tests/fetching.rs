@@ -26,7 +26,8 @@ fn the_default_branch_a_branch_a_tag_a_range_and_a_commit() {
         assert_eq!(fixture.store.last(&key(), &fixture.url()), Some(revision.clone()));
         assert_eq!(fixture.snapshot(&revision).revision(), &revision);
     }
-    let commits = [first, second, third].map(|commit| Revision { reference: String::new(), commit });
+    let commits =
+        [first, second, third].map(|commit| Revision { reference: String::new(), id: RevisionId::Commit(commit) });
     let contents = commits.map(|revision| files(&fixture.snapshot(&revision), "").unwrap().remove(0).bytes);
     assert_eq!(contents, [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
 }
@@ -72,11 +73,11 @@ fn a_rewritten_branch_is_followed_and_an_old_commit_comes_back() {
     fixture.fetch_main();
     fixture.git(&["reset", "--quiet", "--hard", &first]);
     let rewritten = fixture.write("a.yaml", "other").push();
-    assert_eq!(fixture.fetch_main().revision().commit, rewritten);
+    assert_eq!(fixture.fetch_main().revision().id.hash(), rewritten);
     fixture.git(&["reset", "--quiet", "--hard", &first]);
     fixture.git(&["push", "--quiet", "--force", "origin", "HEAD"]);
     let back = fixture.fetch_main();
-    assert_eq!(back.revision().commit, first);
+    assert_eq!(back.revision().id.hash(), first);
     assert_eq!(files(&back, "").unwrap()[0].bytes, b"one");
 }
 
@@ -94,8 +95,8 @@ fn a_branch_can_go_and_come_back_and_a_tag_can_move() {
 
     let second = fixture.write("a.yaml", "two").push();
     fixture.git(&["push", "--quiet", "--force", "origin", "HEAD:refs/heads/release", "HEAD:refs/tags/v1"]);
-    assert_eq!(fixture.fetch(branch("release")).unwrap().commit, second);
-    assert_eq!(fixture.fetch(Reference::Tag("v1".into())).unwrap().commit, second);
+    assert_eq!(fixture.fetch(branch("release")).unwrap().id.hash(), second);
+    assert_eq!(fixture.fetch(Reference::Tag("v1".into())).unwrap().id.hash(), second);
 }
 
 #[test]

@@ -1,28 +1,19 @@
-//! Git's smart HTTP transport over a blocking HTTP client.
-//!
-//! gix speaks the protocol; this module moves the bytes. It decides what gix leaves to the client: one deadline for a whole
-//! fetch, a limit on the size of a response, and which certificate authorities are trusted. Credentials are sent only to the
-//! host of the Repository's URL, even after a redirect.
+//! HTTP requests of a fetch: one deadline for all of them, credentials for one host, and our own rules for redirects and trust.
 
-use std::any::Any;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gix_transport::client::blocking_io::http::{GetResponse, Http, PostBodyDataKind, PostResponse};
 use rustls::crypto::aws_lc_rs;
-use ureq::http::{HeaderValue, Response, Uri, header};
+use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
-use super::exchange::{Answer, RequestBody, ResponsePart, exchange};
-use super::{presentable, refusal};
+use super::refusal;
 use crate::FetchError;
 use crate::error::Refusal;
 
 /// How many redirects are followed at most.
 const REDIRECTS: usize = 5;
-/// The most bytes of a list of references. The list is held in memory, unlike a pack.
-const REFERENCES_BYTES: u64 = 8 << 20;
 
 /// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.
 pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
@@ -69,160 +60,158 @@ pub(crate) enum Fault {
     Timeout,
     /// A redirect that is not followed.
     Redirect(String),
-    /// The server does not speak the smart protocol.
-    NotGit(String),
+    /// The server does not speak the protocol that it is asked in.
+    Protocol(String),
     /// The response is larger than allowed.
     TooLarge(u64),
     /// No connection, a broken connection, or an error of TLS.
     Connection(String),
 }
 
-/// Where a [`Session`] stores its first fault, because gix wraps errors several times.
-#[derive(Clone, Default)]
-pub(crate) struct FaultSlot(Arc<Mutex<Option<Fault>>>);
-
-impl FaultSlot {
-    pub(crate) fn take(&self) -> Option<Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+impl Fault {
+    /// What went wrong while a response was read.
+    pub(crate) fn of_reading(error: io::Error) -> Self {
+        Self::of(&ureq::Error::from(error))
     }
 
-    fn note(&self, fault: Fault) -> io::Error {
-        let error = io::Error::other(format!("{fault:?}"));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
-        error
+    pub(crate) fn of(error: &ureq::Error) -> Self {
+        match error {
+            ureq::Error::Timeout(_) => Self::Timeout,
+            ureq::Error::BodyExceedsLimit(limit) => Self::TooLarge(*limit),
+            ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+                Some(inner) => Self::of(inner),
+                None if matches!(io.kind(), io::ErrorKind::TimedOut) => Self::Timeout,
+                None => Self::Connection(io.to_string()),
+            },
+            other => Self::Connection(other.to_string()),
+        }
     }
 }
+
+/// A response, and the URL that it came from after redirects.
+pub(crate) type Answer = (Uri, Response<ureq::Body>);
 
 /// The requests of one fetch.
 #[derive(Clone)]
 pub(crate) struct Session {
-    pub(crate) agent: ureq::Agent,
-    /// Sent only to the origin of the first URL.
+    agent: ureq::Agent,
+    /// Sent only to the origin.
     pub(crate) authorization: Option<HeaderValue>,
-    pub(crate) deadline: Instant,
-    /// The most bytes of a pack.
-    pub(crate) pack_bytes: u64,
-    pub(crate) fault: FaultSlot,
+    deadline: Instant,
     origin: Option<Origin>,
-    redirected: Option<String>,
 }
 
 impl Session {
-    pub(crate) fn new(
-        agent: ureq::Agent,
-        authorization: Option<HeaderValue>,
-        deadline: Instant,
-        pack_bytes: u64,
-        fault: FaultSlot,
-    ) -> Self {
-        Self { agent, authorization, deadline, pack_bytes, fault, origin: None, redirected: None }
+    /// `url` is that of the Repository. Only its scheme, host and port count.
+    pub(crate) fn new(agent: ureq::Agent, authorization: Option<HeaderValue>, deadline: Instant, url: &str) -> Self {
+        let origin = url.parse().ok().and_then(|url| Origin::of(&url));
+        Self { agent, authorization, deadline, origin }
     }
 
-    fn send(&self, url: &Uri, headers: &[(String, String)], body: Option<&[u8]>) -> io::Result<Response<ureq::Body>> {
+    /// Requests within the same time to another server, with credentials for that one.
+    pub(crate) fn of(&self, url: &str, authorization: Option<HeaderValue>) -> Self {
+        Self::new(self.agent.clone(), authorization, self.deadline, url)
+    }
+
+    /// Whether the credentials are for this URL.
+    pub(crate) fn is_own(&self, url: &Uri) -> bool {
+        self.origin.is_some() && Origin::of(url) == self.origin
+    }
+
+    /// Sends one request. Whatever its status is, the response is returned.
+    pub(crate) fn send(
+        &self,
+        method: Method,
+        url: &Uri,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> Result<Response<ureq::Body>, Fault> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() {
-            return Err(self.fault.note(Fault::Timeout));
+            return Err(Fault::Timeout);
         }
-        let authorization = self.authorization.as_ref().filter(|_| Origin::of(url) == self.origin);
-        let mut headers: Vec<(&str, HeaderValue)> = headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), HeaderValue::from_str(value).ok()?)))
-            .collect();
-        headers.extend(authorization.map(|value| (header::AUTHORIZATION.as_str(), value.clone())));
-        let result = if let Some(body) = body {
-            let request = self.agent.post(url).config().timeout_global(Some(remaining)).build();
-            headers.into_iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
+        let mut request = Request::builder().method(&method).uri(url);
+        for (name, value) in headers {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                request = request.header(name, value);
+            }
+        }
+        if let Some(value) = self.authorization.as_ref().filter(|_| self.is_own(url)) {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let invalid = |error: ureq::http::Error| Fault::Connection(error.to_string());
+        let result = if method == Method::POST {
+            let request = request.body(body).map_err(invalid)?;
+            self.agent.run(self.agent.configure_request(request).timeout_global(Some(remaining)).build())
         } else {
-            let request = self.agent.get(url).config().timeout_global(Some(remaining)).build();
-            headers.into_iter().fold(request, |request, (name, value)| request.header(name, value)).call()
+            let request = request.body(()).map_err(invalid)?;
+            self.agent.run(self.agent.configure_request(request).timeout_global(Some(remaining)).build())
         };
-        result.map_err(|error| self.fault.note(fault_of(&error)))
+        result.map_err(|error| Fault::of(&error))
     }
 
-    /// The answer of `url`, if its status is a success.
-    fn succeeded(&self, url: &Uri, response: Response<ureq::Body>) -> io::Result<Response<ureq::Body>> {
+    /// The response of `url`, if its status is a success.
+    pub(crate) fn succeeded(&self, url: &Uri, response: Response<ureq::Body>) -> Result<Response<ureq::Body>, Fault> {
         if response.status().is_success() {
             return Ok(response);
         }
-        let is_own = Origin::of(url) == self.origin;
-        Err(self.fault.note(Fault::Status(refusal::read(response, self.authorization.as_ref(), is_own))))
+        Err(Fault::Status(refusal::read(response, self.authorization.as_ref(), self.is_own(url))))
     }
 
-    fn body(&self, response: Response<ureq::Body>, limit: u64) -> Box<Body> {
-        let body = response.into_body().into_with_config().limit(limit);
-        Box::new(Body { reader: BufReader::with_capacity(64 << 10, body.reader()), fault: self.fault.clone() })
-    }
-
-    fn post_now(&self, url: &str, headers: &[(String, String)], request: &[u8]) -> io::Result<Answer> {
-        let url: Uri = url.parse().map_err(io::Error::other)?;
-        let response = self.send(&url, headers, Some(request))?;
-        if response.status().is_redirection() {
-            let fault = Fault::Redirect("in the middle of a fetch".into());
-            return Err(self.fault.note(fault));
-        }
-        let response = self.succeeded(&url, response)?;
-        // A packet begins with its length, in four hexadecimal digits.
-        let asks_for_references = request.get(4..).is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
-        let limit = if asks_for_references { REFERENCES_BYTES } else { self.pack_bytes };
-        Ok(Answer { headers: header_lines(&response), body: self.body(response, limit) })
-    }
-
-    /// Follows redirects as Git does: only for the first request, and only if the end of the path stays the same, so
-    /// that the new base URL is known. The answer that is returned has a status of success.
-    fn discover(
-        &mut self,
+    /// Sends GET requests from redirect to redirect. `accepts` says whether a URL that a redirect names may be asked, or why
+    /// not. The status of the answer is no redirect.
+    ///
+    /// # Errors
+    /// The URL at which it went wrong, and how.
+    pub(crate) fn get(
+        &self,
         url: &str,
-        base_url: &str,
         headers: &[(String, String)],
-    ) -> io::Result<Response<ureq::Body>> {
-        let tail = url.strip_prefix(base_url).unwrap_or(url).to_owned();
-        let mut current = url.to_owned();
+        accepts: impl Fn(&str) -> Result<(), &'static str>,
+    ) -> Result<Answer, Box<(Option<Uri>, Fault)>> {
+        let failed = |url, fault| Box::new((url, fault));
+        let mut current: Uri = url.parse().map_err(|_| failed(None, Fault::Connection("it is not a URL".into())))?;
         for _ in 0..=REDIRECTS {
-            let uri: Uri =
-                current.parse().map_err(|_| self.fault.note(Fault::Redirect("it does not lead to a URL".into())))?;
-            if self.origin.is_none() {
-                self.origin = Origin::of(&uri);
+            let response = match self.send(Method::GET, &current, headers, &[]) {
+                Ok(response) => response,
+                Err(fault) => return Err(failed(Some(current), fault)),
+            };
+            // Also a redirection: what was asked for has not changed.
+            if !response.status().is_redirection() || response.status() == ureq::http::StatusCode::NOT_MODIFIED {
+                return Ok((current, response));
             }
-            let response = self.send(&uri, headers, None)?;
-            if !response.status().is_redirection() {
-                if current != url {
-                    self.redirected = current.strip_suffix(&tail).map(ToOwned::to_owned);
-                }
-                return self.succeeded(&uri, response);
+            match target(&current, &response).and_then(|(target, text)| accepts(&text).map(|()| target)) {
+                Ok(target) => current = target,
+                Err(why) => return Err(failed(Some(current), Fault::Redirect(why.to_owned()))),
             }
-            current = self.follow(&uri, &response, &tail)?;
         }
-        Err(self.fault.note(Fault::Redirect(format!("more than {REDIRECTS} in a row"))))
+        Err(failed(Some(current), Fault::Redirect(format!("more than {REDIRECTS} in a row"))))
     }
+}
 
-    fn follow(&self, from: &Uri, response: &Response<ureq::Body>, tail: &str) -> io::Result<String> {
-        let refuse = |why: &str| Err(self.fault.note(Fault::Redirect(why.to_owned())));
-        let Some(location) = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
-            return refuse("it names no location");
-        };
-        let target = if location.starts_with('/') && !location.starts_with("//") {
-            format!(
-                "{}://{}{location}",
-                from.scheme_str().unwrap_or("https"),
-                from.authority().map_or("", |a| a.as_str())
-            )
-        } else {
-            location.to_owned()
-        };
-        let Ok(uri) = target.parse::<Uri>() else {
-            return refuse("it does not lead to a URL");
-        };
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return refuse("it names a user");
-        }
-        match (from.scheme_str(), uri.scheme_str()) {
-            (_, Some("https")) | (Some("http"), Some("http")) => {}
-            _ => return refuse("it leads away from https"),
-        }
-        if !target.ends_with(tail) {
-            return refuse("it leads to a page that is not a Git repository");
-        }
-        Ok(target)
+/// Where a redirect leads, if it may be followed at all.
+fn target(from: &Uri, response: &Response<ureq::Body>) -> Result<(Uri, String), &'static str> {
+    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let location = location.ok_or("it names no location")?;
+    let target = if location.starts_with('/') && !location.starts_with("//") {
+        let authority = from.authority().map_or("", |authority| authority.as_str());
+        format!("{}://{authority}{location}", from.scheme_str().unwrap_or("https"))
+    } else {
+        location.to_owned()
+    };
+    let uri = target.parse::<Uri>().map_err(|_| "it does not lead to a URL")?;
+    may_follow(from, &uri)?;
+    Ok((uri, target))
+}
+
+/// Whether a server may lead from one URL to another one, or why not.
+pub(crate) fn may_follow(from: &Uri, to: &Uri) -> Result<(), &'static str> {
+    if to.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("it names a user");
+    }
+    match (from.scheme_str(), to.scheme_str()) {
+        (_, Some("https")) | (Some("http"), Some("http")) => Ok(()),
+        _ => Err("it leads away from https"),
     }
 }
 
@@ -236,121 +225,4 @@ impl Origin {
         let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
         Some(Self(scheme, uri.host()?.to_ascii_lowercase(), port))
     }
-}
-
-impl Http for Session {
-    type Headers = ResponsePart;
-    type ResponseBody = ResponsePart;
-    type PostBody = RequestBody;
-
-    fn get(
-        &mut self,
-        url: &str,
-        base_url: &str,
-        headers: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> gix::Result<GetResponse<Self::Headers, Self::ResponseBody>> {
-        let response = self.discover(url, base_url, &split_headers(headers)).map_err(gix::Error::from_error)?;
-        let kind = content_type(&response);
-        if kind != "application/x-git-upload-pack-advertisement" {
-            let detail = if kind.starts_with("text/html") {
-                "it answers with a web page".to_owned()
-            } else if kind.starts_with("text/plain") {
-                "it speaks Git's old \"dumb\" HTTP protocol, which cannot send a single commit".to_owned()
-            } else {
-                format!("it answers with {:?}", presentable(kind))
-            };
-            return Err(gix::Error::from_error(self.fault.note(Fault::NotGit(detail))));
-        }
-        Ok(GetResponse {
-            headers: ResponsePart::ready(Box::new(Cursor::new(header_lines(&response)))),
-            body: ResponsePart::ready(self.body(response, REFERENCES_BYTES)),
-        })
-    }
-
-    fn post(
-        &mut self,
-        url: &str,
-        _base_url: &str,
-        headers: impl IntoIterator<Item = impl AsRef<str>>,
-        _kind: PostBodyDataKind,
-    ) -> gix::Result<PostResponse<Self::Headers, Self::ResponseBody, Self::PostBody>> {
-        let (session, url, header_lines) = (self.clone(), url.to_owned(), split_headers(headers));
-        let (post_body, headers, body) = exchange(move |request| session.post_now(&url, &header_lines, request));
-        Ok(PostResponse { post_body, headers, body })
-    }
-
-    fn configure(&mut self, _config: &dyn Any) -> gix::Result {
-        Ok(()) // nothing is taken from Git's configuration files
-    }
-
-    fn redirected_base_url(&self) -> Option<String> {
-        self.redirected.clone()
-    }
-}
-
-/// The bytes of a response. A failure while reading is stored.
-struct Body {
-    reader: BufReader<ureq::BodyReader<'static>>,
-    fault: FaultSlot,
-}
-
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| note_read(&self.fault, error))
-    }
-}
-
-impl BufRead for Body {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.reader.fill_buf().map_err(|error| note_read(&self.fault, error))
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.reader.consume(amount);
-    }
-}
-
-fn note_read(fault: &FaultSlot, error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::Interrupted {
-        return error;
-    }
-    fault.note(fault_of(&ureq::Error::from(error)))
-}
-
-fn fault_of(error: &ureq::Error) -> Fault {
-    match error {
-        ureq::Error::Timeout(_) => Fault::Timeout,
-        ureq::Error::BodyExceedsLimit(limit) => Fault::TooLarge(*limit),
-        ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-            Some(inner) => fault_of(inner),
-            None if matches!(io.kind(), io::ErrorKind::TimedOut) => Fault::Timeout,
-            None => Fault::Connection(io.to_string()),
-        },
-        other => Fault::Connection(other.to_string()),
-    }
-}
-
-fn content_type(response: &Response<ureq::Body>) -> &str {
-    response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
-
-fn header_lines(response: &Response<ureq::Body>) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for (name, value) in response.headers() {
-        lines.extend_from_slice(name.as_str().as_bytes());
-        lines.push(b':');
-        lines.extend_from_slice(value.as_bytes());
-        lines.push(b'\n');
-    }
-    lines
-}
-
-fn split_headers(headers: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<(String, String)> {
-    headers
-        .into_iter()
-        .filter_map(|line| {
-            let (name, value) = line.as_ref().split_once(':')?;
-            Some((name.trim().to_owned(), value.trim().to_owned()))
-        })
-        .collect()
 }

@@ -1,8 +1,14 @@
-//! One conversation with a remote: asks what a reference points to, and receives a shallow pack with the new objects.
+//! One conversation with a Git server: asks what a reference points to, and receives a shallow pack with the new objects.
+//!
+//! One deadline holds for a whole fetch, and the size of a response is limited. Credentials are sent only to the host of the
+//! Repository's URL, even after a redirect.
 
 mod exchange;
 pub(crate) mod http;
 mod refusal;
+mod requests;
+mod server;
+mod smart;
 
 use std::fs::File;
 use std::io::{self, BufRead, Write as _};
@@ -11,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
@@ -24,10 +30,12 @@ use gix_transport::client::blocking_io::http::Transport as HttpTransport;
 use gix_transport::{Protocol, Service};
 use worker::Cancel;
 
-use self::http::{Fault, FaultSlot, Session};
+use self::http::Fault;
+pub(crate) use self::requests::{Requests, hex};
+pub(crate) use self::server::Server;
+pub(crate) use self::smart::{FaultSlot, SmartHttp};
 use crate::range::Range;
-use crate::revision::{Reference, Revision};
-use crate::url::RemoteUrl;
+use crate::revision::{Reference, Revision, RevisionId};
 use crate::{FetchError, StoreError};
 
 /// The local side of the refspec, which must have one.
@@ -37,14 +45,12 @@ const NAMES_SHOWN: usize = 10;
 
 type BoxedTransport = Box<dyn Transport + Send>;
 
-/// A remote, with the time for the conversation.
+/// A Git server, with the time for the conversation.
 pub(crate) struct Remote<'a> {
-    pub(crate) url: &'a RemoteUrl,
+    pub(crate) server: Server<'a>,
     /// `None` for `file://`.
-    pub(crate) session: Option<Session>,
-    pub(crate) with_credentials: bool,
+    pub(crate) http: Option<SmartHttp>,
     pub(crate) deadline: Instant,
-    pub(crate) timeout: Duration,
     pub(crate) cancel: Cancel,
     pub(crate) fault: FaultSlot,
 }
@@ -93,6 +99,10 @@ impl Remote<'_> {
                 (full_name("refs/tags/", &tag, reference)?, Some(tag))
             }
             Reference::Commit(commit) => (commit.clone(), Some(String::new())),
+            Reference::Digest { .. } => {
+                let why = "a digest identifies an archive, and this is a Git repository: set commit instead".to_owned();
+                return Err(FetchError::InvalidReference { reference: reference.to_string(), why });
+            }
         };
         let said = self.ask(&format!("+{source}:{LOCAL_REFERENCE}"))?;
         let mapping = said.references.mappings.first().map(|mapping| mapping.remote.clone());
@@ -111,7 +121,7 @@ impl Remote<'_> {
             }
         };
         let reference = name.or(found_name).unwrap_or_else(|| "HEAD".to_owned());
-        Ok(Found { revision: Revision { reference, commit: id.to_string() }, id, said })
+        Ok(Found { revision: Revision { reference, id: RevisionId::Commit(id.to_string()) }, id, said })
     }
 
     /// Receives the found commit as one pack, without the objects that are stored already. The pack is not read here.
@@ -123,7 +133,7 @@ impl Remote<'_> {
         let Found { revision, id, said: Said { mut transport, mut handshake, references } } = found;
         if references.object_hash != gix::hash::Kind::Sha1 {
             let format = references.object_hash.to_string();
-            return Err(FetchError::ObjectFormat { url: self.url.as_str().to_owned(), format });
+            return Err(FetchError::ObjectFormat { url: self.server.url.as_str().to_owned(), format });
         }
         let mut disk = None;
         let received = gix::protocol::fetch(
@@ -156,12 +166,12 @@ impl Remote<'_> {
         }
         let outcome = received.map_err(|error| {
             if interrupt.load(Ordering::Relaxed) {
-                return self.timed_out();
+                return self.server.timed_out();
             }
-            self.explain(&error, Some(&revision.commit))
+            self.explain(&error, Some(revision.id.hash()))
         })?;
         if outcome.is_none() {
-            return Err(self.unusable("it did not send the commit that it names".to_owned()));
+            return Err(self.server.unusable("it did not send the commit that it names".to_owned()));
         }
         if handshake.server_protocol_version == Protocol::V2 {
             // A failure does not matter: over HTTP this does nothing, and the program `git` of a `file://` URL ends
@@ -187,10 +197,13 @@ impl Remote<'_> {
             handshake.capabilities.capability("object-format").and_then(|format| Some(format.value()?.to_string()))
             && format != "sha1"
         {
-            return Err(FetchError::ObjectFormat { url: self.url.as_str().to_owned(), format: presentable(&format) });
+            return Err(FetchError::ObjectFormat {
+                url: self.server.url.as_str().to_owned(),
+                format: presentable(&format),
+            });
         }
         let refspec = gix::refspec::parse(refspec.into(), gix::refspec::parse::Operation::Fetch)
-            .map_err(|error| self.unusable(error.to_string()))?
+            .map_err(|error| self.server.unusable(error.to_string()))?
             .to_owned();
         let context = fetch::refmap::init::Context { fetch_refspecs: vec![refspec], extra_refspecs: Vec::new() };
         let references = handshake
@@ -201,13 +214,13 @@ impl Remote<'_> {
     }
 
     fn transport(&self) -> Result<BoxedTransport, FetchError> {
-        let url = self.url.as_gix().clone();
-        if let Some(session) = &self.session {
-            return Ok(Box::new(HttpTransport::new_http(session.clone(), url, Protocol::V2, false)));
+        let url = self.server.url.as_gix().clone();
+        if let Some(http) = &self.http {
+            return Ok(Box::new(HttpTransport::new_http(http.clone(), url, Protocol::V2, false)));
         }
         let path = url.path;
         let transport = gix_transport::client::blocking_io::file::connect(path, Protocol::V2, false)
-            .map_err(|error| FetchError::Network { host: self.url.host(), detail: error.to_string() })?;
+            .map_err(|error| FetchError::Network { host: self.server.host(), detail: error.to_string() })?;
         Ok(Box::new(transport))
     }
 
@@ -244,7 +257,7 @@ impl Remote<'_> {
             Reference::Semver(range) => {
                 Range::parse(range).is_ok_and(|range| range.highest(found.iter().map(String::as_str)).is_some())
             }
-            Reference::Commit(_) => false,
+            Reference::Commit(_) | Reference::Digest { .. } => false,
         };
         if is_there {
             return FetchError::ReferenceAppeared { reference: reference.to_string() };
@@ -260,65 +273,24 @@ impl Remote<'_> {
         FetchError::ReferenceNotFound { reference: name, there_are }
     }
 
-    /// The server did not send what was requested.
-    pub(crate) fn unusable(&self, detail: String) -> FetchError {
-        FetchError::Transfer { host: self.url.host(), detail }
-    }
-
-    pub(crate) fn timed_out(&self) -> FetchError {
-        FetchError::Timeout { host: self.url.host(), seconds: self.timeout.as_secs() }
-    }
-
     fn explain(&self, error: &gix::Error, commit: Option<&str>) -> FetchError {
         if let Some(fault) = self.fault.take() {
-            return self.explain_fault(fault);
+            return self.server.explain(fault);
         }
         let detail = causes(error);
         let lower = detail.to_lowercase();
         if let Some(commit) = commit
             && (lower.contains("not our ref") || lower.contains("unadvertised object"))
         {
-            return FetchError::CommitNotFound { host: self.url.host(), commit: commit.to_owned() };
+            return FetchError::CommitNotFound { host: self.server.host(), commit: commit.to_owned() };
         }
         if lower.contains("feature \"shallow\"") {
-            return FetchError::NotAGitServer { url: self.url.as_str().to_owned(), detail };
+            return self.server.explain(Fault::Protocol(detail));
         }
         if error.is_resource_exhausted() || lower.contains("too large to fit in memory") {
             return FetchError::TooLarge(format!("a file in the commit would need more memory than allowed: {detail}"));
         }
-        self.unusable(detail)
-    }
-
-    fn explain_fault(&self, fault: Fault) -> FetchError {
-        let host = self.url.host();
-        let url = self.url.as_str().to_owned();
-        match fault {
-            Fault::Timeout => self.timed_out(),
-            Fault::Status(refusal) => match refusal.status {
-                401 | 403 => {
-                    FetchError::AuthenticationFailed { host, refusal, with_credentials: self.with_credentials }
-                }
-                404 | 410 => FetchError::RepositoryNotFound { url, with_credentials: self.with_credentials },
-                _ => FetchError::Refused { host, refusal },
-            },
-            Fault::Redirect(why) => FetchError::Network { host, detail: format!("a redirect is not followed: {why}") },
-            Fault::NotGit(detail) => FetchError::NotAGitServer { url, detail },
-            Fault::TooLarge(limit) => {
-                FetchError::TooLarge(format!("a single commit of it takes more than {} MiB to transfer", limit >> 20))
-            }
-            Fault::Connection(detail) => {
-                let mut detail = presentable(&detail);
-                if detail.contains("UnknownIssuer") {
-                    detail.push_str("; put its certificate authority into ca.crt of spec.secretRef");
-                }
-                if detail.contains("InvalidContentType") {
-                    let why = "the server does not speak TLS: correct the port, or use http:// if no credentials are \
-                               needed";
-                    return FetchError::Network { host, detail: why.to_owned() };
-                }
-                FetchError::Network { host, detail }
-            }
-        }
+        self.server.unusable(detail)
     }
 }
 
@@ -437,7 +409,7 @@ fn names(said: &Said, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-fn there_are(kind: &str, names: &[String]) -> String {
+pub(crate) fn there_are(kind: &str, names: &[String]) -> String {
     if names.is_empty() {
         return format!("the repository has no {kind}");
     }

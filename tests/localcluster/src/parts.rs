@@ -78,6 +78,15 @@ const HELM: Module = Module {
     links: &[],
 };
 
+const REGISTRY: Module = Module {
+    name: "registry",
+    part: "the OCI registry",
+    takes: "two and a half minutes, once",
+    ldflags: "-s -w",
+    targets: &[("registry", "github.com/distribution/distribution/v3/cmd/registry")],
+    links: &[],
+};
+
 const KUBECTL: Module = Module {
     name: "kubectl",
     part: "kubectl",
@@ -161,6 +170,11 @@ pub fn kustomize() -> Result<PathBuf> {
 /// The real `helm`, in the version of the library in `gitseal-renderer`. It is built if it is missing.
 pub fn helm() -> Result<PathBuf> {
     Ok(HELM.folder()?.join("helm"))
+}
+
+/// A real OCI registry, `registry` of the project distribution. It is built if it is missing.
+pub fn registry() -> Result<PathBuf> {
+    Ok(REGISTRY.folder()?.join("registry"))
 }
 
 /// The real `kubeseal`. It is built if it is missing.

@@ -11,6 +11,7 @@ use manifests::{Tree as _, TreeEntry};
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::web::Access;
 
 const PASSWORD: &str = "hunter2-is-not-a-password";
 
@@ -52,7 +53,7 @@ impl Client {
         let timeout = Duration::from_secs(30);
         let cancel = Cancel::new();
         let request = FetchRequest { key: key(), url: url.to_owned(), reference, credentials, timeout, cancel };
-        self.store.fetch(&request).map(|revision| revision.commit)
+        self.store.fetch(&request).map(|revision| revision.id.hash().to_owned())
     }
 
     /// The condition's reason. Whatever the error is, its text must not contain a password.
@@ -265,7 +266,7 @@ fn a_server_that_is_away_takes_nothing_with_it() {
     tree.write("a.yaml", "two").unwrap();
     let second = tree.publish("while the server is away").unwrap();
     assert_eq!(client.refused(&url, Credentials::none()), "NetworkError");
-    assert_eq!(client.store.last(&key(), &url).unwrap().commit, first);
+    assert_eq!(client.store.last(&key(), &url).unwrap().id.hash(), first);
     server.start().unwrap();
     assert_eq!(client.fetch(&url, Credentials::none()).unwrap(), second);
 }

@@ -46,8 +46,11 @@ impl Details {
                 ("tag", &reference.tag),
                 ("versions", &reference.semver),
                 ("commit", &reference.commit),
+                ("digest", &reference.digest),
             ];
-            fields.into_iter().find_map(|(what, value)| Some(format!("{what} {}", value.as_ref()?)))
+            let set = fields.into_iter().filter_map(|(what, value)| Some(format!("{what} {}", value.as_ref()?)));
+            // A digest may stand beside a tag.
+            Some(set.collect::<Vec<_>>().join(" with ")).filter(|set| !set.is_empty())
         });
         details.add("Follows", Some(follows.unwrap_or_else(|| "the default branch".into())));
         details.add("Secret", repository.spec.secret_ref.as_ref().map(|secret| secret.name.clone()));

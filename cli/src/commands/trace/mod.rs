@@ -264,6 +264,8 @@ impl Trace {
             },
         ));
         lines.extend(self.commit.clone().map(|commit| ("Commit", commit)));
+        let digest = self.revision.as_deref().and_then(place::digest_of);
+        lines.extend(digest.map(|digest| ("Digest", digest.to_owned())));
         lines.extend(self.file.as_ref().map(|file| ("File", format!("{}:{}", file.path, file.line))));
         lines.extend(self.why_no_file.as_ref().map(|why| ("File", styled(FAINT, why.to_string()))));
         lines_text(&lines)

@@ -22,6 +22,9 @@ pub enum Unknown {
         after `git fetch`"
     )]
     NoClone,
+    /// The Sync applies an archive of a registry.
+    #[error("only known for files in Git, and this revision is an archive of the Repository's URL")]
+    Archive,
     /// The object is not in the files.
     #[error("no file of that commit contains it")]
     NotThere,
@@ -44,6 +47,9 @@ pub struct Found {
 /// # Errors
 /// See [`Unknown`].
 pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<Found, Unknown> {
+    if digest_of(revision).is_some() {
+        return Err(Unknown::Archive);
+    }
     let commit = commit_of(revision).ok_or(Unknown::NoClone)?;
     let clone = Clone { folder };
     clone.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).ok_or(Unknown::NoClone)?;
@@ -61,10 +67,16 @@ pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result
 
 /// The commit of a revision such as `main@sha1:1234…`.
 pub fn commit_of(revision: &str) -> Option<&str> {
-    let commit = revision.rsplit_once(':').map_or(revision, |(_, commit)| commit);
+    let commit = revision.rsplit_once("sha1:").map_or(revision, |(_, commit)| commit);
     // The text becomes an argument of git, so it must be the hash of a commit and nothing else.
-    let is_hash = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hash = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hash.then_some(commit)
+}
+
+/// The digest of an archive, if that is what the revision is: `sha256:` and hex digits of `6.5.0@sha256:1234…`.
+pub fn digest_of(revision: &str) -> Option<&str> {
+    let digest = revision.rsplit_once('@').map_or(revision, |(_, digest)| digest);
+    digest.starts_with("sha256:").then_some(digest)
 }
 
 /// Whether the manifest `written` becomes the object `id`.
@@ -250,6 +262,10 @@ mod tests {
     fn only_a_commit_becomes_an_argument_of_git() {
         let hash = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(commit_of(&format!("main@sha1:{hash}")), Some(hash));
+        let digest = format!("sha256:{}", "1".repeat(64));
+        assert_eq!(digest_of(&format!("6.5.0@{digest}")), Some(digest.as_str()));
+        assert_eq!(digest_of(&digest), Some(digest.as_str()));
+        assert_eq!((commit_of(&digest), digest_of(&format!("main@sha1:{hash}"))), (None, None));
         for wrong in ["main@sha1:--upload-pack=x", "", "main@sha1:1234", "HEAD"] {
             assert_eq!(commit_of(wrong), None, "{wrong}");
         }

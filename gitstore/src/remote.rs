@@ -1,0 +1,75 @@
+//! The remote side of a fetch: a Git server or a registry.
+
+use std::path::Path;
+
+use gix::ObjectId;
+
+use crate::FetchError;
+use crate::index::Arrived;
+use crate::registry::{self, Registry};
+use crate::revision::{Reference, Revision};
+use crate::transport::{self, Server};
+
+/// A remote, with the time for a conversation.
+pub(crate) enum Remote<'a> {
+    Git(transport::Remote<'a>),
+    Registry(Registry<'a>),
+}
+
+/// What a reference stands for.
+pub(crate) enum Found {
+    Git(Box<transport::Found>),
+    Archive(registry::Found),
+}
+
+impl Found {
+    /// Annotated tags of Git: the hash may be that of the tag until the commit was received.
+    pub(crate) fn revision(&self) -> &Revision {
+        match self {
+            Self::Git(found) => &found.revision,
+            Self::Archive(found) => &found.revision,
+        }
+    }
+}
+
+impl<'a> Remote<'a> {
+    pub(crate) fn server(&self) -> Server<'a> {
+        match self {
+            Self::Git(remote) => remote.server,
+            Self::Registry(registry) => registry.server(),
+        }
+    }
+
+    /// Asks what `reference` stands for. `known` is the revision that is stored.
+    pub(crate) fn find(&mut self, reference: &Reference, known: Option<&Revision>) -> Result<Found, FetchError> {
+        match self {
+            Self::Git(remote) => remote.find(reference).map(|found| Found::Git(Box::new(found))),
+            Self::Registry(registry) => registry.find(reference, known).map(Found::Archive),
+        }
+    }
+
+    /// Receives what was found, into the folder `incoming`. `have` is a commit that is stored in the repository at `path`, with all
+    /// its objects.
+    pub(crate) fn receive(
+        &mut self,
+        found: Found,
+        incoming: &Path,
+        path: &Path,
+        have: Option<ObjectId>,
+    ) -> Result<Arrived, FetchError> {
+        match (self, found) {
+            (Self::Git(remote), Found::Git(found)) => {
+                let (pack, wanted) = (incoming.join("received"), found.id.to_string());
+                remote
+                    .receive(*found, &transport::Arrival { pack: &pack, shallow_file: path.join("shallow"), have })?;
+                Ok(Arrived::Pack { pack, wanted })
+            }
+            (Self::Registry(registry), Found::Archive(found)) => {
+                let archive = incoming.join("archive");
+                let layout = registry.receive(found, &archive)?;
+                Ok(Arrived::Archive { archive, layout })
+            }
+            _ => unreachable!("it was found by this remote"),
+        }
+    }
+}

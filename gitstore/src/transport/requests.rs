@@ -1,0 +1,95 @@
+//! Requests for archives, from redirect to redirect. A failure names the host that failed.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use ureq::http::Uri;
+use worker::Cancel;
+
+use super::http::{Answer, Fault, Session};
+use super::{Server, presentable, store_error};
+use crate::FetchError;
+use crate::error::Refusal;
+
+/// The requests of one fetch.
+pub(crate) struct Requests<'a> {
+    pub(crate) server: Server<'a>,
+    pub(crate) session: Session,
+    pub(crate) cancel: Cancel,
+}
+
+/// A file that was received.
+pub(crate) struct Received {
+    pub(crate) bytes: u64,
+    /// SHA-256, in hex digits.
+    pub(crate) digest: String,
+}
+
+impl Requests<'_> {
+    /// The answer to a GET request, whatever its status is.
+    pub(crate) fn get(&self, url: &str, headers: &[(String, String)]) -> Result<Answer, FetchError> {
+        self.session.get(url, headers, |_| Ok(())).map_err(|failed| self.explain(failed.0.as_ref(), failed.1))
+    }
+
+    /// The answer, if its status is a success.
+    pub(crate) fn succeeded(&self, (url, response): Answer) -> Result<Answer, FetchError> {
+        match self.session.succeeded(&url, response) {
+            Ok(response) => Ok((url, response)),
+            Err(fault) => Err(self.explain(Some(&url), fault)),
+        }
+    }
+
+    /// The body of an answer, at most this many bytes.
+    pub(crate) fn read(&self, (url, response): Answer, most: u64) -> Result<Vec<u8>, FetchError> {
+        let body = response.into_body().into_with_config().limit(most).read_to_vec();
+        body.map_err(|error| self.explain(Some(&url), Fault::of(&error)))
+    }
+
+    /// Writes the body of an answer to a new file.
+    pub(crate) fn save(&self, (url, response): Answer, path: &Path, most: u64) -> Result<Received, FetchError> {
+        let mut body = response.into_body().into_with_config().limit(most).reader();
+        let mut file = File::create(path).map_err(store_error("create", path))?;
+        let (mut digest, mut bytes) = (Sha256::new(), 0);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(FetchError::Cancelled);
+            }
+            let count = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.explain(Some(&url), Fault::of_reading(error))),
+            };
+            digest.update(&buffer[..count]);
+            bytes += count as u64;
+            file.write_all(&buffer[..count]).map_err(store_error("write", path))?;
+        }
+        Ok(Received { bytes, digest: hex(digest) })
+    }
+
+    /// What a failure means at this URL, or at that of the Repository.
+    pub(crate) fn explain(&self, at: Option<&Uri>, fault: Fault) -> FetchError {
+        let Some(other) = at.filter(|at| !self.session.is_own(at)) else { return self.server.explain(fault) };
+        let host = presentable(other.authority().map_or("", |authority| authority.as_str()));
+        match fault {
+            Fault::Status(Refusal { status: status @ (401 | 403), .. }) if self.server.with_credentials => {
+                let own = self.server.host();
+                let detail = format!(
+                    "the server answers with status {status}, and the credentials of spec.secretRef are sent only to {own}"
+                );
+                FetchError::Network { host, detail }
+            }
+            Fault::Status(refusal) => FetchError::Refused { host, refusal },
+            Fault::Timeout => FetchError::Timeout { host, seconds: self.server.timeout.as_secs() },
+            fault => self.server.explain_at(host, fault),
+        }
+    }
+}
+
+/// The hex digits of a digest.
+pub(crate) fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}

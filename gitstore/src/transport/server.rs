@@ -1,0 +1,76 @@
+//! The server of a fetch, and what its failures mean.
+
+use std::time::Duration;
+
+use super::http::Fault;
+use super::presentable;
+use crate::FetchError;
+use crate::url::{RemoteUrl, Serves};
+
+/// The server of a fetch, for messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Server<'a> {
+    pub(crate) url: &'a RemoteUrl,
+    pub(crate) with_credentials: bool,
+    pub(crate) timeout: Duration,
+}
+
+impl Server<'_> {
+    pub(crate) fn host(&self) -> String {
+        self.url.host()
+    }
+
+    /// The server did not send what was requested.
+    pub(crate) fn unusable(&self, detail: String) -> FetchError {
+        FetchError::Transfer { host: self.host(), detail }
+    }
+
+    pub(crate) fn timed_out(&self) -> FetchError {
+        FetchError::Timeout { host: self.host(), seconds: self.timeout.as_secs() }
+    }
+
+    pub(crate) fn explain(&self, fault: Fault) -> FetchError {
+        self.explain_at(self.host(), fault)
+    }
+
+    /// What a failure at this host means.
+    pub(crate) fn explain_at(&self, host: String, fault: Fault) -> FetchError {
+        let url = self.url.as_str().to_owned();
+        match fault {
+            Fault::Timeout => self.timed_out(),
+            Fault::Status(refusal) => match refusal.status {
+                401 | 403 => {
+                    FetchError::AuthenticationFailed { host, refusal, with_credentials: self.with_credentials }
+                }
+                404 | 410 => FetchError::RepositoryNotFound { url, with_credentials: self.with_credentials },
+                _ => FetchError::Refused { host, refusal },
+            },
+            Fault::Redirect(why) => FetchError::Network { host, detail: format!("a redirect is not followed: {why}") },
+            Fault::Protocol(detail) => FetchError::WrongServer { url, serves: self.url.serves(), detail },
+            Fault::TooLarge(limit) => {
+                let what = match self.url.serves() {
+                    Serves::Git => "a single commit of it",
+                    Serves::Artifacts => "its archive",
+                };
+                FetchError::TooLarge(format!("{what} takes more than {} MiB to transfer", limit >> 20))
+            }
+            Fault::Connection(detail) => FetchError::Network { host, detail: self.connection(&detail) },
+        }
+    }
+
+    /// What a failed connection means, and what to do.
+    fn connection(&self, detail: &str) -> String {
+        let mut detail = presentable(detail);
+        if detail.contains("UnknownIssuer") {
+            detail.push_str("; put its certificate authority into ca.crt of spec.secretRef");
+        }
+        if detail.contains("InvalidContentType") {
+            let http = match self.url.serves() {
+                Serves::Git => ", or use http:// if no credentials are needed",
+                Serves::Artifacts => "; a registry without TLS is not supported",
+            };
+            return format!("the server does not speak TLS: correct the port{http}");
+        }
+        detail
+    }
+}

@@ -1,0 +1,339 @@
+//! The controller's store with servers that claim to be a registry.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use axum::body::Bytes;
+use futures::{StreamExt as _, stream};
+use gitstore::{
+    Cancel, Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, StoreOptions,
+};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::charts::archive;
+use crate::web::lock;
+
+const PASSWORD: &str = "hunter2-for-the-registry";
+const KIND: &str = "application/vnd.cncf.flux.content.v1.tar+gzip";
+
+/// What a server answers to a path.
+#[derive(Clone)]
+enum Said {
+    Bytes(Vec<u8>),
+    /// A redirect to this URL.
+    Elsewhere(String),
+    /// A status, a header and a text.
+    Refusal(u16, &'static str, String),
+    /// Zeros without an end.
+    Endless,
+    /// The beginning of an answer, and then nothing.
+    Stalls,
+}
+
+impl Said {
+    fn response(self) -> Response<Body> {
+        let body = match self {
+            Self::Bytes(bytes) => Body::from(bytes),
+            Self::Elsewhere(url) => {
+                return plain(
+                    Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(header::LOCATION, url),
+                    "",
+                );
+            }
+            Self::Refusal(status, name, value) => {
+                return plain(Response::builder().status(status).header(name, value), "no");
+            }
+            Self::Endless => {
+                Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![0; 1 << 20]))))
+            }
+            Self::Stalls => Body::from_stream(
+                stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a"))]).chain(stream::pending()),
+            ),
+        };
+        Response::new(body)
+    }
+}
+
+/// A server with an answer for each path.
+struct Fake {
+    web: WebServer,
+    said: Arc<Mutex<BTreeMap<String, Said>>>,
+}
+
+impl Fake {
+    fn new() -> Self {
+        Self::with(Access::Anonymous)
+    }
+
+    fn with(access: Access) -> Self {
+        let said: Arc<Mutex<BTreeMap<String, Said>>> = Arc::default();
+        let known = said.clone();
+        let handler = Arc::new(move |request: Request<Body>| {
+            let answer = lock(&known).get(request.uri().path()).cloned();
+            let answer = answer.unwrap_or(Said::Refusal(404, "x-none", "1".into())).response();
+            Box::pin(std::future::ready(answer)) as crate::web::Answer
+        });
+        Self { web: WebServer::new(access, true, handler).unwrap(), said }
+    }
+
+    fn say(&self, path: &str, said: Said) {
+        lock(&self.said).insert(path.to_owned(), said);
+    }
+
+    fn url(&self) -> String {
+        format!("{}/team/app", self.web.base().replace("https://", "oci://"))
+    }
+
+    /// It has an artifact under the tag `1.0.0`. Returns the digests of its manifest and its archive.
+    fn has(&self, layer: &[u8]) -> (String, String) {
+        let digest = digest_of(layer);
+        let layers = json!([{"mediaType": KIND, "digest": digest, "size": layer.len()}]);
+        let manifest = json!({"schemaVersion": 2, "layers": layers}).to_string().into_bytes();
+        let of_manifest = digest_of(&manifest);
+        for name in ["1.0.0", &of_manifest] {
+            self.say(&format!("/v2/team/app/manifests/{name}"), Said::Bytes(manifest.clone()));
+        }
+        self.say(&blob(&digest), Said::Bytes(layer.to_vec()));
+        self.say("/v2/team/app/tags/list", Said::Bytes(json!({"tags": ["1.0.0", "latest"]}).to_string().into()));
+        (of_manifest, digest)
+    }
+}
+
+fn blob(digest: &str) -> String {
+    format!("/v2/team/app/blobs/{digest}")
+}
+
+fn layer() -> Vec<u8> {
+    archive(&[("a.yaml", "a: b")]).unwrap()
+}
+
+struct Client {
+    _folder: tempfile::TempDir,
+    store: GitStore,
+    authorities: Vec<u8>,
+    with_password: bool,
+    timeout: Duration,
+    cancel: Cancel,
+}
+
+impl Client {
+    fn of(servers: &[&Fake]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = GitStore::new(folder.path().join("store"), StoreOptions::default()).unwrap();
+        let authorities: Vec<_> = servers.iter().filter_map(|server| server.web.certificate_authority()).collect();
+        let authorities = authorities.concat().into_bytes();
+        let timeout = Duration::from_secs(30);
+        Self { _folder: folder, store, authorities, with_password: false, timeout, cancel: Cancel::new() }
+    }
+
+    fn fetch(&self, server: &Fake, reference: Reference) -> Result<Revision, FetchError> {
+        let credentials = if self.with_password {
+            Credentials::basic(USERNAME, Zeroizing::new(PASSWORD.as_bytes().to_vec()))
+        } else {
+            Credentials::none()
+        };
+        let request = FetchRequest {
+            key: RepositoryKey { namespace: "team".into(), name: "app".into() },
+            url: server.url(),
+            reference,
+            credentials: credentials.with_certificate_authorities(self.authorities.clone()),
+            timeout: self.timeout,
+            cancel: self.cancel.clone(),
+        };
+        self.store.fetch(&request)
+    }
+
+    fn tag(&self, server: &Fake) -> Result<Revision, FetchError> {
+        self.fetch(server, Reference::Tag("1.0.0".into()))
+    }
+
+    /// The reason and the message.
+    fn refused(&self, server: &Fake) -> (&'static str, String) {
+        let error = self.tag(server).unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains(PASSWORD), "{text}");
+        (error.reason(), error.to_string())
+    }
+}
+
+fn with_credentials(server: &Fake) -> Vec<bool> {
+    server.web.requests().iter().map(|request| request.with_credentials).collect()
+}
+
+#[test]
+fn credentials_do_not_follow_to_the_host_that_has_the_archive() {
+    let access = Access::Basic { username: USERNAME.into(), password: PASSWORD.into() };
+    let (registry, storage) = (Fake::with(access), Fake::new());
+    let layer = layer();
+    let (manifest, digest) = registry.has(&layer);
+    storage.say("/bucket/archive", Said::Bytes(layer));
+    registry.say(&blob(&digest), Said::Elsewhere(format!("{}/bucket/archive?signature=1", storage.web.base())));
+    let mut client = Client::of(&[&registry, &storage]);
+    client.with_password = true;
+    let revision = client.tag(&registry).unwrap();
+    assert_eq!(revision.to_string(), format!("1.0.0@{manifest}"));
+    assert_eq!(with_credentials(&storage), [false]);
+    assert!(with_credentials(&registry).iter().any(|sent| *sent), "the password was needed");
+    assert!(!with_credentials(&registry)[0], "it is sent only when it is asked for");
+
+    // The other host wants credentials of its own.
+    storage.say("/bucket/archive", Said::Refusal(403, "x-none", "1".into()));
+    registry.has(b"other");
+    registry.say(&blob(&digest_of(b"other")), Said::Elsewhere(format!("{}/bucket/archive", storage.web.base())));
+    let (reason, message) = client.refused(&registry);
+    assert_eq!(reason, "NetworkError");
+    assert!(
+        message.contains(&storage.web.base()["https://".len()..]) && message.contains("are sent only to"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_redirect_leads_to_https_only() {
+    let registry = Fake::new();
+    let (_, digest) = registry.has(&layer());
+    let client = Client::of(&[&registry]);
+    for (location, why) in [
+        ("http://127.0.0.1/archive", "leads away from https"),
+        ("https://me:x@127.0.0.1/archive", "names a user"),
+        ("file:///etc/passwd", "a redirect is not followed"),
+    ] {
+        registry.say(&blob(&digest), Said::Elsewhere(location.to_owned()));
+        let (reason, message) = client.refused(&registry);
+        assert!(reason == "NetworkError" && message.contains(why), "{reason}: {message}");
+    }
+    registry.say(&blob(&digest), Said::Elsewhere(format!("{}{}", registry.web.base(), blob(&digest))));
+    assert!(client.refused(&registry).1.contains("in a row"));
+}
+
+#[test]
+fn a_password_goes_to_a_token_service_with_tls_only() {
+    let registry = Fake::new();
+    let mut client = Client::of(&[&registry]);
+    client.with_password = true;
+    let ask = |realm: &str| {
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"x\"");
+        registry.say("/v2/team/app/manifests/1.0.0", Said::Refusal(401, "www-authenticate", challenge));
+        client.refused(&registry)
+    };
+    for realm in ["http://127.0.0.1/token", "https://me@127.0.0.1/token", "token", ""] {
+        let (reason, message) = ask(realm);
+        assert!(
+            reason == "NotARegistry" && message.contains("its token service cannot be used"),
+            "{reason}: {message}"
+        );
+    }
+    let service = Fake::new();
+    let (reason, message) = ask(&format!("{}/token", service.web.base()));
+    assert!(reason == "NetworkError" && message.contains("certificate"), "{reason}: {message}");
+    assert!(with_credentials(&registry).iter().all(|sent| !sent), "the registry itself did not ask for them");
+
+    // A service that gives no token.
+    client.authorities.extend(service.web.certificate_authority().unwrap().bytes());
+    service.say("/token", Said::Bytes(b"{}".into()));
+    let challenge = format!("Bearer realm=\"{}/token\",service=\"x\"", service.web.base());
+    registry.say("/v2/team/app/manifests/1.0.0", Said::Refusal(401, "www-authenticate", challenge));
+    let (reason, message) = client.refused(&registry);
+    assert!(reason == "NotARegistry" && message.contains("has no token"), "{reason}: {message}");
+    let asked = service.web.requests();
+    assert!(asked[0].target.contains("scope=repository:team/app:pull") && asked[0].with_credentials, "{asked:?}");
+}
+
+#[test]
+fn bytes_with_another_digest_are_not_used() {
+    let registry = Fake::new();
+    let (manifest, digest) = registry.has(&layer());
+    registry.say(&blob(&digest), Said::Bytes(b"other bytes".into()));
+    let client = Client::of(&[&registry]);
+    let (reason, message) = client.refused(&registry);
+    assert!(reason == "DigestMismatch" && message.contains(&digest) && message.contains("not used"), "{message}");
+
+    let (_, other) = registry.has(&layer());
+    assert_eq!(other, digest);
+    registry.say(&format!("/v2/team/app/manifests/{manifest}"), Said::Bytes(b"{\"layers\": []}".into()));
+    let by_digest = Reference::Digest { tag: String::new(), digest: manifest["sha256:".len()..].to_owned() };
+    let error = client.fetch(&registry, by_digest).unwrap_err();
+    assert!(error.reason() == "DigestMismatch" && error.to_string().contains(&manifest), "{error}");
+    assert!(client.tag(&registry).is_ok());
+}
+
+#[test]
+fn what_has_no_end_is_stopped() {
+    let registry = Fake::new();
+    let (_, digest) = registry.has(&layer());
+    let mut client = Client::of(&[&registry]);
+    registry.say(&blob(&digest), Said::Endless);
+    let (reason, message) = client.refused(&registry);
+    assert!(reason == "TooLarge" && message.contains("its archive takes more than 64 MiB"), "{message}");
+    registry.say("/v2/team/app/manifests/1.0.0", Said::Endless);
+    assert_eq!(client.refused(&registry).0, "TooLarge");
+
+    registry.has(&layer());
+    client.timeout = Duration::from_secs(1);
+    for path in [blob(&digest), "/v2/team/app/manifests/1.0.0".to_owned()] {
+        registry.say(&path, Said::Stalls);
+        let (reason, message) = client.refused(&registry);
+        assert!(reason == "Timeout" && message.contains("within 1 s"), "{path}: {message}");
+    }
+
+    // A fetch that is no longer needed ends at once.
+    client.timeout = Duration::from_secs(600);
+    let cancel = client.cancel.clone();
+    let asked = registry.web.request_count();
+    std::thread::scope(|scope| {
+        let fetch = scope.spawn(|| client.tag(&registry));
+        while registry.web.request_count() == asked {
+            std::thread::yield_now();
+        }
+        cancel.cancel();
+        assert!(matches!(fetch.join().unwrap(), Err(FetchError::Cancelled)));
+    });
+}
+
+#[test]
+fn a_refusal_says_what_it_is() {
+    let registry = Fake::new();
+    registry.has(&layer());
+    let client = Client::of(&[&registry]);
+    registry.say("/v2/team/app/manifests/1.0.0", Said::Refusal(429, "retry-after", "7".into()));
+    let error = client.tag(&registry).unwrap_err();
+    assert_eq!((error.reason(), error.retry_after()), ("TooManyRequests", Some(Duration::from_secs(7))));
+    registry.say("/v2/team/app/manifests/1.0.0", Said::Refusal(503, "x-none", "1".into()));
+    assert_eq!(client.refused(&registry).0, "NetworkError");
+    registry.say("/v2/team/app/manifests/1.0.0", Said::Refusal(404, "x-none", "1".into()));
+    let (reason, message) = client.refused(&registry);
+    assert!(reason == "ReferenceNotFound" && message.contains("the tags are: 1.0.0, latest"), "{message}");
+    registry.say("/v2/team/app/tags/list", Said::Bytes(b"<html>".into()));
+    assert_eq!(client.refused(&registry).0, "NotARegistry");
+    let (_, digest) = registry.has(&layer());
+    registry.say(&blob(&digest), Said::Refusal(404, "x-none", "1".into()));
+    let (reason, message) = client.refused(&registry);
+    assert!(reason == "ArchiveNotFound" && message.contains("push it again"), "{message}");
+    let error = client.fetch(&registry, Reference::Head).unwrap_err();
+    assert!(error.reason() == "InvalidReference" && error.is_terminal(), "{error}");
+}
+
+#[test]
+fn tags_come_in_pages() {
+    let registry = Fake::new();
+    let (manifest, _) = registry.has(&layer());
+    let said = registry.said.clone();
+    let pages = Arc::new(move |request: Request<Body>| {
+        let next = "</v2/team/app/tags/list?last=b&n=1>; rel=\"next\"";
+        let answer = match (request.uri().path(), request.uri().query()) {
+            ("/v2/team/app/tags/list", None) => Response::builder()
+                .header(header::LINK, next)
+                .body(Body::from(json!({"tags": ["0.9.0"]}).to_string()))
+                .unwrap(),
+            ("/v2/team/app/tags/list", Some("last=b&n=1")) => {
+                Response::new(Body::from(json!({"tags": ["1.0.0"]}).to_string()))
+            }
+            (path, _) => lock(&said).get(path).cloned().unwrap().response(),
+        };
+        Box::pin(std::future::ready(answer)) as crate::web::Answer
+    });
+    let paged = Fake { web: WebServer::new(Access::Anonymous, true, pages).unwrap(), said: registry.said.clone() };
+    let revision = Client::of(&[&paged]).fetch(&paged, Reference::Semver("*".into())).unwrap();
+    assert_eq!(revision.to_string(), format!("1.0.0@{manifest}"));
+}

@@ -1,0 +1,284 @@
+//! A small HTTP(S) server in the process of a test, so nothing keeps running when the test fails.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, Response, StatusCode, header};
+use base64::Engine as _;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::{ServerConfig, crypto::aws_lc_rs};
+use tokio_rustls::server::TlsStream;
+
+/// Who may read.
+#[derive(Clone, Debug, Default)]
+pub enum Access {
+    /// Everybody.
+    #[default]
+    Anonymous,
+    /// Clients with the user name and the password.
+    Basic {
+        /// User name.
+        username: String,
+        /// Password.
+        password: String,
+    },
+    /// Clients with the token.
+    Bearer(String),
+}
+
+/// A request that reached the server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LoggedRequest {
+    /// `GET` or `POST`.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// Whether the request had credentials, no matter whether they were right.
+    pub with_credentials: bool,
+    /// When it came.
+    pub at: Instant,
+}
+
+/// What answers the requests that were not refused before.
+pub type Handler = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
+/// See [`Handler`].
+pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// A server on a loopback address.
+pub struct WebServer {
+    address: SocketAddr,
+    tls: Option<Tls>,
+    shared: Arc<Shared>,
+    running: Mutex<Option<Runtime>>,
+}
+
+/// A certificate for `localhost` by its own authority.
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    /// The certificate, PEM. It is its own authority.
+    pub authority: String,
+    /// Its private key, PEM.
+    pub key: String,
+}
+
+struct Shared {
+    access: Access,
+    handler: Handler,
+    log: Mutex<Vec<LoggedRequest>>,
+    /// For the first part of a path, the URL that requests are redirected to.
+    moved: Mutex<HashMap<String, String>>,
+    /// The `Retry-After` of refusals, in seconds.
+    busy: Mutex<Option<u64>>,
+}
+
+impl WebServer {
+    /// Starts a server on a free port. With TLS, it has a certificate for `localhost` by its own authority.
+    pub fn new(access: Access, tls: bool, handler: Handler) -> Result<Self> {
+        let tls = tls.then(Tls::new).transpose()?;
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let address = listener.local_addr()?;
+        let (log, moved, busy) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { access, handler, log, moved, busy });
+        let server = Self { address, tls, shared, running: Mutex::default() };
+        server.serve(listener)?;
+        Ok(server)
+    }
+
+    /// The certificate (PEM) that a client must trust, if the server has TLS.
+    pub fn certificate_authority(&self) -> Option<&str> {
+        self.tls.as_ref().map(|tls| tls.authority.as_str())
+    }
+
+    /// The requests so far, in the order they came.
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        lock(&self.shared.log).clone()
+    }
+
+    /// How many requests came so far.
+    pub fn request_count(&self) -> usize {
+        lock(&self.shared.log).len()
+    }
+
+    /// From now on, requests whose path begins with `name` are redirected to the same path below `base`.
+    pub fn move_to(&self, name: &str, base: &str) {
+        lock(&self.shared.moved).insert(name.to_owned(), base.to_owned());
+    }
+
+    /// From now on, every request is refused with status 429 and with `Retry-After` of this many seconds. With `None`, the server
+    /// answers again.
+    pub fn be_busy(&self, seconds: Option<u64>) {
+        *lock(&self.shared.busy) = seconds;
+    }
+
+    /// Closes the port and every connection.
+    pub fn stop(&self) {
+        if let Some(runtime) = lock(&self.running).take() {
+            // A runtime must not be dropped in asynchronous code, as that of tests.
+            let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+            let _ = stopping.join();
+        }
+    }
+
+    /// Opens the same port again.
+    pub fn start(&self) -> Result<()> {
+        if lock(&self.running).is_some() {
+            return Ok(());
+        }
+        let listener = TcpListener::bind(self.address).with_context(|| format!("listen on {} again", self.address))?;
+        self.serve(listener)
+    }
+
+    /// Its URL, without a slash at the end.
+    pub fn base(&self) -> String {
+        let port = self.address.port();
+        if self.tls.is_some() { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") }
+    }
+
+    fn serve(&self, listener: TcpListener) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        listener.set_nonblocking(true)?;
+        let listener = {
+            let _entered = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let service = Router::new().fallback(handle).with_state(self.shared.clone());
+        match &self.tls {
+            Some(tls) => {
+                let listener = TlsListener { listener, acceptor: tls.acceptor.clone() };
+                runtime.spawn(async move { axum::serve(listener, service).await });
+            }
+            None => {
+                runtime.spawn(async move { axum::serve(listener, service).await });
+            }
+        }
+        *lock(&self.running) = Some(runtime);
+        Ok(())
+    }
+}
+
+impl Drop for WebServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Tls {
+    /// A new one.
+    pub fn new() -> Result<Self> {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)?;
+        let (authority, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), authority, key })
+    }
+}
+
+impl Tls {
+    /// Connects clients that trust this certificate.
+    pub fn connector(&self) -> Result<tokio_rustls::TlsConnector> {
+        use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
+        let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority.as_bytes())?)?;
+        let config = tokio_rustls::rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Arc::new(config).into())
+    }
+}
+
+/// Accepts connections, with TLS if the server has it.
+struct TlsListener {
+    listener: tokio::net::TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+            // A client that does not trust the certificate closes the connection here.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
+    let target = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    lock(&shared.log).push(LoggedRequest {
+        method: request.method().to_string(),
+        target: target.clone(),
+        with_credentials: authorization.is_some(),
+        at: Instant::now(),
+    });
+    if let Some(seconds) = *lock(&shared.busy) {
+        let busy = Response::builder().status(StatusCode::TOO_MANY_REQUESTS);
+        let busy = busy.header(header::RETRY_AFTER, seconds).header(header::CONTENT_TYPE, "text/plain");
+        return plain(busy, "come again later");
+    }
+    if let Some(location) = moved(&shared, &target) {
+        return plain(Response::builder().status(StatusCode::FOUND).header(header::LOCATION, location), "moved");
+    }
+    if !shared.access.admits(authorization) {
+        let (status, text) = match authorization {
+            None => (StatusCode::UNAUTHORIZED, "who are you?"),
+            Some(_) => (StatusCode::FORBIDDEN, "not you"),
+        };
+        let challenge = Response::builder().status(status).header(header::WWW_AUTHENTICATE, "Basic realm=\"tests\"");
+        return plain(challenge, text);
+    }
+    (shared.handler)(request).await
+}
+
+impl Access {
+    fn admits(&self, authorization: Option<&str>) -> bool {
+        let expected = match self {
+            Self::Anonymous => return true,
+            Self::Basic { username, password } => {
+                let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
+                format!("Basic {pair}")
+            }
+            Self::Bearer(token) => format!("Bearer {token}"),
+        };
+        authorization == Some(expected.as_str())
+    }
+}
+
+fn moved(shared: &Shared, target: &str) -> Option<String> {
+    let (name, tail) = target.trim_start_matches('/').split_once('/')?;
+    let base = lock(&shared.moved).get(name)?.clone();
+    Some(format!("{base}/{tail}"))
+}
+
+/// A short text.
+pub(crate) fn plain(response: axum::http::response::Builder, text: &str) -> Response<Body> {
+    response.body(Body::from(text.to_owned())).expect("status and headers are valid")
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
