@@ -15,10 +15,10 @@ use manifests::{
 };
 use pipeline::{
     Render as _, Room, path_of,
-    plan::possible_ids,
-    render::{Files, Kustomize, RenderError, each_object},
+    plan::possible_ids_of_hidden,
+    render::{Base, Files, Kustomize, RenderError, each_object},
 };
-use renderer::{Capabilities, Renderer, release_of};
+use renderer::{Capabilities, Changes, Renderer, release_of};
 use worker::Cancel;
 
 use crate::{
@@ -74,6 +74,9 @@ pub fn read_sharing(
     capabilities: Capabilities,
     renderer: Arc<Renderer>,
 ) -> anyhow::Result<Folder> {
+    if let Some(changes) = Changes::of(sync) {
+        return read_changed(path, sync, capabilities, renderer, &changes);
+    }
     let Some(mut release) = release_of(sync, &capabilities) else {
         return Ok(Folder { capabilities, ..read_with(path, renderer)? });
     };
@@ -86,6 +89,31 @@ pub fn read_sharing(
     let manifests = built?.into_applied();
     let manifests = manifests.map_err(|why| anyhow!("{}: {}", path.display(), in_one_line(&why.message)))?;
     Ok(Folder { root, inside, path: path.to_owned(), manifests, renderer, capabilities, is_chart: true })
+}
+
+/// Reads a folder with the changes of a Sync.
+fn read_changed(
+    path: &Path,
+    sync: &Sync,
+    capabilities: Capabilities,
+    renderer: Arc<Renderer>,
+    changes: &Changes,
+) -> anyhow::Result<Folder> {
+    let (root, inside) = place(path)?;
+    let copy = WorkingCopy { root: root.clone() };
+    let (release, room, cancel) = (release_of(sync, &capabilities), &mut Unlimited, Cancel::new());
+    let is_chart = release.is_some();
+    let manifests = if let Some(mut release) = release {
+        release.chart.path.clone_from(&inside);
+        renderer.changed_release(changes, &release, &copy, room, &cancel)
+    } else {
+        let local = Local { entries: entries(path, &root, &inside, false)?, is_named: path.is_file() };
+        let base = Base::read(&local, room).map_err(|error| explained(error, &copy))?;
+        renderer.changed(changes, &inside, base, &copy, room, &cancel)
+    };
+    let manifests = manifests.map_err(|error| explained(error, &copy));
+    let manifests = manifests.with_context(|| format!("cannot render {}", path.display()))?;
+    Ok(Folder { root, inside, path: path.to_owned(), manifests, renderer, capabilities, is_chart })
 }
 
 fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
@@ -175,7 +203,7 @@ impl Folder {
         let entries = entries(&self.path, &self.root, &self.inside, true)?;
         let local = Local { entries, is_named: false };
         let read = each_object(&local, &mut Unlimited, |manifest| {
-            let ids = possible_ids(sync, manifest).into_iter().filter(|id| wanted.contains(id));
+            let ids = possible_ids_of_hidden(sync, manifest).into_iter().filter(|id| wanted.contains(id));
             found.extend(ids.map(|id| (id, manifest.origin.clone())));
         });
         read.map_err(|error| anyhow!("cannot read the hidden files: {error}"))?;

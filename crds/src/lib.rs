@@ -16,6 +16,7 @@ mod generate;
 mod health_check;
 mod helm;
 mod key;
+mod overlay;
 mod repository;
 mod sealed_secret;
 mod sync;
@@ -26,6 +27,7 @@ pub use generate::{custom_resource_definitions, file_name, file_text, to_yaml};
 pub use health_check::HealthCheck;
 pub use helm::{ChartCrds, Helm, ValuesFrom};
 pub use key::ObjectKey;
+pub use overlay::{Image, Overlay, Patch, PatchTarget};
 pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode};
 pub use sealed_secret::{
     SealedSecret, SealedSecretCondition, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,

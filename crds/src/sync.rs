@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Dependency, HealthCheck, Helm, LocalReference, ObjectReference};
+use crate::{Condition, Dependency, HealthCheck, Helm, LocalReference, ObjectReference, Overlay};
 
 /// Which folder of which Repository to apply, and how.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -48,6 +48,9 @@ pub struct SyncSpec {
     /// chart is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helm: Option<Helm>,
+    /// What is changed in the rendered objects before they are applied.
+    #[serde(flatten)]
+    pub overlay: Overlay,
     /// How often the whole folder is compared with the cluster again when there is no new commit; also the longest
     /// pause between two tries after a failure. At least `10s`. Changes that others make to the objects are undone at
     /// once, whatever the interval.

@@ -587,6 +587,21 @@ pub fn possible_ids(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
     ids
 }
 
+/// The ids that an object in a hidden file may have had in the cluster when its file was not hidden: with the name in its
+/// manifest, and with the name that the Sync makes of it.
+pub fn possible_ids_of_hidden(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
+    let mut ids = possible_ids(sync, manifest);
+    let overlay = &sync.spec.overlay;
+    if let (None, None) = (&overlay.name_prefix, &overlay.name_suffix) {
+        return ids;
+    }
+    let [prefix, suffix] = [&overlay.name_prefix, &overlay.name_suffix].map(|text| text.as_deref().unwrap_or_default());
+    let renamed = |id: &ObjectId| ObjectId { name: format!("{prefix}{}{suffix}", id.name), ..id.clone() };
+    let renamed: Vec<_> = ids.iter().map(renamed).collect();
+    ids.extend(renamed);
+    ids
+}
+
 fn with_secret(id: ObjectId) -> Vec<ObjectId> {
     let secret = id.is_sealed_secret().then(|| id.secret());
     std::iter::once(id).chain(secret).collect()

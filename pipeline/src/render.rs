@@ -1,6 +1,6 @@
 //! Reads the objects of a folder in Git. Kustomizations in it are rendered.
 
-use std::{cell::RefCell, fmt};
+use std::{cell::RefCell, fmt, marker::PhantomData};
 
 use manifests::{ErrorKind, IGNORE_FILE, Limits, Manifest, ParseError, Parsed, Tree, TreeEntry, TreeFile};
 
@@ -230,6 +230,39 @@ impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
             Some(wrong) => Err(RenderError::Parse(wrong)),
             None => Ok(Manifests { objects }),
         }
+    }
+}
+
+/// Only notes the folders with kustomizations.
+struct Found<E>(RefCell<Vec<String>>, PhantomData<E>);
+
+impl<E> Kustomize for &Found<E> {
+    type Error = E;
+
+    fn kustomize(&self, folder: &str, _: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<E>> {
+        self.0.borrow_mut().push(folder.to_owned());
+        Ok(Vec::new())
+    }
+}
+
+/// What a Sync changes before it is applied.
+#[derive(Default)]
+pub struct Base {
+    /// Objects of plain manifests, or of a chart.
+    pub objects: Vec<Manifest>,
+    /// Folders with kustomizations, as paths from the root of the repository.
+    pub kustomizations: Vec<String>,
+}
+
+impl Base {
+    /// The objects in the plain files of `tree`, and its folders with kustomizations.
+    ///
+    /// # Errors
+    /// As for [`Render::render`].
+    pub fn read<T: Tree>(tree: &T, room: &mut dyn Room) -> Result<Self, RenderError<T::Error>> {
+        let found = Found(RefCell::default(), PhantomData);
+        let manifests = Files(&found).render(tree, room)?;
+        Ok(Self { objects: manifests.objects, kustomizations: found.0.into_inner() })
     }
 }
 

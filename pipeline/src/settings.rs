@@ -25,6 +25,8 @@ pub struct Target {
     /// If the folder is rendered as a chart: a digest of the settings of the render, which include the name and the
     /// namespace of the release.
     pub chart: Option<String>,
+    /// If the Sync changes what is rendered: a digest of these changes.
+    pub changes: Option<String>,
 }
 
 impl Target {
@@ -33,14 +35,17 @@ impl Target {
         let chart = sync.spec.helm.as_ref().map(|helm| {
             let settings =
                 serde_json::json!([release_name(sync), namespace_for(sync, None), sync.spec.target_namespace, helm]);
-            hex(&Sha256::digest(settings.to_string())[..16])
+            digest_of(&settings)
         });
-        Self { path: path_of(sync).to_owned(), chart }
+        let overlay = &sync.spec.overlay;
+        let namespaces = [Some(namespace_for(sync, None)), sync.spec.target_namespace.as_deref()];
+        let changes = (!overlay.is_empty()).then(|| digest_of(&serde_json::json!([namespaces, overlay])));
+        Self { path: path_of(sync).to_owned(), chart, changes }
     }
 
-    /// The folder `path`, which is not rendered as a chart.
+    /// The folder `path`, which is not rendered as a chart, and in which nothing is changed.
     pub fn folder(path: &str) -> Self {
-        Self { path: path.to_owned(), chart: None }
+        Self { path: path.to_owned(), chart: None, changes: None }
     }
 }
 
@@ -68,9 +73,14 @@ pub fn settings_digest(sync: &Sync) -> String {
         serde_json::json!(spec.ignore_differences),
         serde_json::json!(spec.prune),
     ];
-    // `helm` is added only if it is set, so that Syncs without it have the same digest as in older versions.
+    // These are added only if they are set, so that Syncs without them have the same digest as in older versions.
     settings.extend(spec.helm.as_ref().map(|helm| serde_json::json!(helm)));
+    settings.extend((!spec.overlay.is_empty()).then(|| serde_json::json!({ "overlay": spec.overlay })));
     hex(&Sha256::digest(serde_json::Value::from(settings).to_string())[..4])
+}
+
+fn digest_of(settings: &serde_json::Value) -> String {
+    hex(&Sha256::digest(settings.to_string())[..16])
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -26,6 +26,10 @@ var (
 	cycle     = regexp.MustCompile(`cycle detected: candidate root '([^']*)' contains visited root '([^']*)'`)
 	plugin    = regexp.MustCompile(`unable to load external plugin '([^']*)'`)
 	wrongYAML = regexp.MustCompile(`MalformedYAMLError: yaml: (?:line (\d+): )?(.*) in File: (\S+)`)
+	twice     = regexp.MustCompile(`merging resources from '([^']*)': may not add resource with an already registered id: ([^\s']+)`)
+	badRegexp = regexp.MustCompile("error parsing regexp: ([^:`]*)")
+	noMatch   = regexp.MustCompile(`no resource matches strategic merge patch "([^"]*)": no matches for Id`)
+	objectID  = regexp.MustCompile(`^([^.]+)\.(?:[^/]*)/(.*)\.([^.]*)$`)
 	inQuotes  = regexp.MustCompile(`'(/[^']*)'`)
 )
 
@@ -33,7 +37,7 @@ var (
 // reason for each folder that leads to it. It also says of each path why it is not a file and why it is not a folder.
 // `files` are the files that Kustomize read.
 func explained(err error, files *repository) *failure {
-	text := err.Error()
+	text := files.asInRepository(err.Error())
 	last := func(pattern *regexp.Regexp) []string {
 		if all := pattern.FindAllStringSubmatch(text, -1); all != nil {
 			return all[len(all)-1]
@@ -63,6 +67,15 @@ func explained(err error, files *repository) *failure {
 	if found := last(notFound); found != nil {
 		return &failure{Message: fmt.Sprintf("'%s' does not exist: the repository has no '%s'", found[1], inside(found[2]))}
 	}
+	if found := last(twice); found != nil {
+		return &failure{Message: fmt.Sprintf("%s: the %s is there already: keep one of the two", found[1], namedByID(found[2]))}
+	}
+	if found := last(badRegexp); found != nil {
+		return &failure{Message: "a regular expression is not valid: " + found[1]}
+	}
+	if found := last(noMatch); found != nil {
+		return &failure{Message: fmt.Sprintf("there is no %s for a patch without target: name an object that is there, or give the patch a target", namedByID(found[1]))}
+	}
 	if strings.Contains(text, "must specify --enable-helm") {
 		return &failure{Message: "helmCharts are not rendered: Kustomize would have to start another program for them"}
 	}
@@ -88,6 +101,11 @@ var quoting = []struct {
 	{regexp.MustCompile(`(?s)(?:literal sources \[.*\]: )?invalid literal source .*, expected key=value`), "a literal is not key=value"},
 	{regexp.MustCompile(`(?s)line \[[0-9 ]*\] has invalid utf8 bytes : .*`), "a line is not UTF-8"},
 	{regexp.MustCompile("(?s) with config: `.*`: "), ": "},
+	{regexp.MustCompile(`(?s)must specify one of patch and path in.*`), "a patch is empty"},
+	{regexp.MustCompile(`(?s)must specify a target for JSON patch \[.*\]`), "a JSON patch has no target"},
+	{regexp.MustCompile(`(?s)illegally qualifies as both an SM and JSON patch: \[.*\]`), "a patch is both a strategic merge patch and a JSON patch"},
+	{regexp.MustCompile(`(?s)Multiple Strategic-Merge Patches in one .*`), "a patch with a target has several documents"},
+	{regexp.MustCompile(`(?s)(missing metadata\.name) in object \{.*`), "$1"},
 	{regexp.MustCompile(`(?s)unable to parse SM or JSON patch from \[.*\]`), "a patch is neither a strategic merge patch nor a JSON patch"},
 	{regexp.MustCompile(`(?s):? node contents:.*`), ""},
 	{regexp.MustCompile(`(?s):? value: \{.*`), ""},
@@ -101,6 +119,18 @@ func withoutValues(text string) string {
 		text = quoted.pattern.ReplaceAllString(text, quoted.instead)
 	}
 	return text
+}
+
+// namedByID returns kind and name of the object with an ID in Kustomize's form.
+func namedByID(id string) string {
+	found := objectID.FindStringSubmatch(id)
+	switch {
+	case found == nil:
+		return id
+	case found[3] == "[noNs]":
+		return found[1] + " " + found[2]
+	}
+	return found[1] + " " + found[3] + "/" + found[2]
 }
 
 // inside makes a path relative to the repository's root, as people write it.

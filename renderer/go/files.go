@@ -29,9 +29,11 @@ type entry struct {
 
 // repository is the file system that one render sees: the files of a repository at one revision. It requests every file and
 // folder over the pipe, each only once. So the program at the other end of the pipe knows exactly which files and folders
-// the render depends on. Paths are absolute here, and the repository's root is "/".
+// the render depends on. Paths are absolute here, and the repository's root is "/", or else mount.
 type repository struct {
-	conn    *conn
+	conn *conn
+	// mount is the path of the repository's root; empty for "/".
+	mount   string
 	entries map[string]entry
 	// edit has, for some paths, a function that changes the file's content before Kustomize sees it.
 	edit map[string]func([]byte) []byte
@@ -56,6 +58,9 @@ func (r *repository) at(name string) (entry, error) {
 	if r.broken != nil {
 		return entry{}, r.broken
 	}
+	if r.mount != "" && name != r.mount && !strings.HasPrefix(name, r.mount+"/") {
+		return entry{}, nil
+	}
 	found, err := r.ask(name)
 	if err != nil {
 		r.broken = err
@@ -66,7 +71,7 @@ func (r *repository) at(name string) (entry, error) {
 }
 
 func (r *repository) ask(name string) (entry, error) {
-	if err := r.conn.write(frameAsk, []byte(strings.TrimPrefix(name, "/"))); err != nil {
+	if err := r.conn.write(frameAsk, []byte(r.inRepository(name))); err != nil {
 		return entry{}, err
 	}
 	kind, body, err := r.conn.read()
@@ -95,6 +100,27 @@ func (r *repository) ask(name string) (entry, error) {
 		return entry{}, nil
 	}
 	return entry{}, fmt.Errorf("%w: kind %q", errFrame, kind)
+}
+
+// add adds a file that is not in the repository, and its folder.
+func (r *repository) add(name string, content []byte) {
+	r.entries[name] = entry{file: content, isAny: true}
+	folder := r.entries[path.Dir(name)]
+	folder.names, folder.isDir, folder.isAny = append(folder.names, path.Base(name)), true, true
+	r.entries[path.Dir(name)] = folder
+}
+
+// inRepository returns a path as it is in the repository, relative to its root.
+func (r *repository) inRepository(name string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(name, r.mount), "/")
+}
+
+// asInRepository replaces the paths in a text of Kustomize by those that they would have if the repository's root were "/".
+func (r *repository) asInRepository(text string) string {
+	if r.mount == "" {
+		return text
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(text, r.mount+"/", "/"), r.mount, "/")
 }
 
 // found returns the path of the file that was read and whose path ends with `end`. If there is no such file, or more

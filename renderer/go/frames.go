@@ -24,7 +24,7 @@ const (
 )
 
 // The longest frame that is read, in bytes.
-const longestFrame = 64 << 20
+const longestFrame = 192 << 20
 
 // errFrame means that the bytes are not a valid frame. Nothing can be read after it.
 var errFrame = errors.New("the frame is not understood")

@@ -3,7 +3,6 @@ package main
 import (
 	"path"
 	"slices"
-	"strings"
 
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -17,6 +16,8 @@ import (
 type kustomization struct {
 	// Path is the folder, relative to the repository's root.
 	Path string `json:"path"`
+	// Overlay is set if a Sync changes what is rendered. Then the folder need not be a kustomization.
+	Overlay *overlay `json:"overlay"`
 }
 
 // originAnnotations is the option with which Kustomize annotates every object with the file that it comes from.
@@ -27,11 +28,18 @@ const originAnnotations = types.OriginAnnotations
 func (k kustomization) build(files *repository) ([]object, error) {
 	folder := absolute(k.Path)
 	asked := false
-	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		files.edit[path.Join(folder, name)] = func(content []byte) []byte {
-			edited, has := withOrigins(content)
-			asked = asked || has
-			return edited
+	if k.Overlay != nil {
+		var err error
+		if folder, err = k.Overlay.build(k.Path, files); err != nil {
+			return nil, err
+		}
+	} else {
+		for _, name := range konfig.RecognizedKustomizationFileNames() {
+			files.edit[path.Join(folder, name)] = func(content []byte) []byte {
+				edited, has := withOrigins(content)
+				asked = asked || has
+				return edited
+			}
 		}
 	}
 	options := krusty.MakeDefaultOptions()
@@ -45,7 +53,7 @@ func (k kustomization) build(files *repository) ([]object, error) {
 		return nil, files.broken
 	}
 	if err != nil {
-		return nil, explained(err, files)
+		return nil, k.Overlay.explained(err, files)
 	}
 	var objects []object
 	for _, resource := range made.Resources() {
@@ -59,7 +67,15 @@ func (k kustomization) build(files *repository) ([]object, error) {
 			if origin.ConfiguredIn != "" {
 				from, one.Generated = origin.ConfiguredIn, true
 			}
-			one.Origin = strings.TrimPrefix(path.Join(folder, from), "/")
+			from = path.Join(folder, from)
+			if index, is := k.Overlay.index(from); is {
+				one.Index = &index
+			} else if isInOverlay(from) {
+				// A patch replaced all annotations, and Kustomize takes the object for a new one.
+				one.Generated = false
+			} else {
+				one.Origin = files.inRepository(from)
+			}
 			if !asked {
 				if err := resource.SetOrigin(nil); err != nil {
 					return nil, explained(err, files)

@@ -10,9 +10,19 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/openapi"
 )
 
-// served answers requests for the folders `paths` in one process after the other, from `files`. It returns the text of each
-// answer, and how the process ended.
+// served answers requests for the folders `paths`; see answersTo.
 func served(t *testing.T, files map[string]string, paths ...string) ([]string, error) {
+	t.Helper()
+	var asked []request
+	for _, path := range paths {
+		asked = append(asked, request{Kustomize: &kustomization{Path: path}})
+	}
+	return answersTo(t, files, asked...)
+}
+
+// answersTo answers requests in one process after the other, from `files`. It returns the text of each answer, and how the
+// process ended.
+func answersTo(t *testing.T, files map[string]string, requests ...request) ([]string, error) {
 	t.Helper()
 	toWorker, ours := io.Pipe()
 	theirs, fromWorker := io.Pipe()
@@ -24,8 +34,8 @@ func served(t *testing.T, files map[string]string, paths ...string) ([]string, e
 	}()
 	c := &conn{in: bufio.NewReader(theirs), out: bufio.NewWriter(ours)}
 	var answers []string
-	for _, path := range paths {
-		asked, err := json.Marshal(request{Kustomize: &kustomization{Path: path}})
+	for _, one := range requests {
+		asked, err := json.Marshal(one)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +61,7 @@ func answered(t *testing.T, c *conn, files map[string]string) string {
 		}
 		names := []string{}
 		for path := range files {
-			if rest, is := strings.CutPrefix(path, string(body)+"/"); is {
+			if rest, is := strings.CutPrefix("/"+path, strings.TrimSuffix("/"+string(body), "/")+"/"); is {
 				name, _, _ := strings.Cut(rest, "/")
 				names = append(names, name)
 			}

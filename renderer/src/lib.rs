@@ -18,6 +18,8 @@ mod frame;
 mod generated;
 mod helm;
 mod manifests;
+mod overlay;
+mod places;
 mod process;
 mod sealed;
 mod sync;
@@ -34,11 +36,13 @@ use worker::Cancel;
 
 use self::{
     frame::{FrameError, Kind},
+    overlay::OverlayRequest,
     process::Process,
 };
 pub use self::{
     helm::{Chart, ChartObject, Hook, Lookup, Release, ReleaseValues, RenderedChart, Values},
     manifests::{Built, BuiltRelease},
+    overlay::Changes,
     sealed::SealedValues,
     sync::{Capabilities, ServedKinds, release_of},
 };
@@ -115,7 +119,7 @@ impl Default for Limits {
 }
 
 /// One object that was rendered.
-#[derive(Clone, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
 pub struct Object {
     /// The file of the repository that contains the object or its generator; empty if that is not known.
     #[serde(default)]
@@ -123,6 +127,9 @@ pub struct Object {
     /// Whether a generator made the object, so that no file contains it.
     #[serde(default)]
     pub generated: bool,
+    /// If the object was part of the request: its index there.
+    #[serde(default)]
+    pub index: Option<usize>,
     /// The object as one YAML document.
     pub yaml: String,
 }
@@ -237,6 +244,8 @@ enum Request<'a> {
 #[derive(Serialize)]
 struct Kustomization<'a> {
     path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlay: Option<OverlayRequest<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -266,7 +275,7 @@ impl Renderer {
         repository: &R,
         cancel: &Cancel,
     ) -> Result<Vec<Object>, Unrendered<R::Error>> {
-        let request = Request::Kustomize(Kustomization { path });
+        let request = Request::Kustomize(Kustomization { path, overlay: None });
         let rendered: RenderedKustomization = self.render(&request, repository, cancel)?;
         Ok(rendered.objects)
     }

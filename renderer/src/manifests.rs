@@ -14,8 +14,9 @@ use pipeline::{
 use worker::Cancel;
 
 use crate::{
-    At, Object, Release, RenderedChart, Renderer, Repository, Unrendered, generated,
+    At, Chart, Object, Release, RenderedChart, Renderer, Repository, Unrendered, generated,
     helm::ReleaseValues,
+    places::Places,
     sealed::{Placeholders, SealedValues, Take, Unsealable},
 };
 
@@ -50,7 +51,7 @@ impl Renderer {
         let files = Remembering::new(repository, room);
         let objects = self.kustomize(path, &files, cancel).map_err(|error| unrendered("Kustomize", path, error));
         let mut objects = objects?;
-        let manifests = files.located("Kustomize", &mut objects, path, of_generator)?;
+        let Located { manifests, .. } = files.located(Reading::new("Kustomize", path), &mut objects, of_generator)?;
         Ok(Built { objects, manifests: manifests.into_iter().flatten().collect() })
     }
 
@@ -68,22 +69,12 @@ impl Renderer {
         cancel: &Cancel,
     ) -> Result<BuiltRelease, RenderError<R::Error>> {
         let files = Remembering::new(repository, room);
-        let (mut chart, mut placeholders) = (release.chart.clone(), Placeholders::default());
-        chart.values.clear();
-        for given in &release.values {
-            match given {
-                ReleaseValues::Plain(plain) => chart.values.push(plain.clone()),
-                ReleaseValues::Sealed(sealed) => {
-                    let found = files.parsed(sealed)?;
-                    let values = placeholders.add(sealed, &found).map_err(|why| misplaced("Helm", &chart.path, why))?;
-                    chart.values.extend(values);
-                }
-            }
-        }
+        let (chart, placeholders) = with_placeholders(release, &files)?;
         let rendered = self.helm(&chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error));
         let mut rendered = rendered?;
         let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
-        let manifests = files.located("Helm", objects, &chart.path, |_, object, take| {
+        let reading = Reading::new("Helm", &chart.path);
+        let Located { manifests, .. } = files.located(reading, objects, |_, object, take| {
             let namespace = release.namespace_of(object).to_owned();
             placeholders.resolve(object, &namespace, take)
         })?;
@@ -92,13 +83,33 @@ impl Renderer {
     }
 }
 
+/// The chart of a release with placeholders for its sealed values.
+pub(crate) fn with_placeholders<R: Repository>(
+    release: &Release,
+    files: &Remembering<'_, '_, R>,
+) -> Result<(Chart, Placeholders), RenderError<R::Error>> {
+    let (mut chart, mut placeholders) = (release.chart.clone(), Placeholders::default());
+    chart.values.clear();
+    for given in &release.values {
+        match given {
+            ReleaseValues::Plain(plain) => chart.values.push(plain.clone()),
+            ReleaseValues::Sealed(sealed) => {
+                let found = files.parsed(sealed)?;
+                let values = placeholders.add(sealed, &found).map_err(|why| misplaced("Helm", &chart.path, why))?;
+                chart.values.extend(values);
+            }
+        }
+    }
+    Ok((chart, placeholders))
+}
+
 /// A sealed value cannot be used as it is. The same files give the same error again.
-fn misplaced<E>(tool: &'static str, folder: &str, message: String) -> RenderError<E> {
+pub(crate) fn misplaced<E>(tool: &'static str, folder: &str, message: String) -> RenderError<E> {
     let why = NotRendered { tool, reason: "SealedValue", message, is_terminal: true };
     RenderError::NotRendered { folder: folder.to_owned(), why }
 }
 
-fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError<E>>) -> RenderError<E> {
+pub(crate) fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError<E>>) -> RenderError<E> {
     match error {
         Unrendered::Repository(error) => error,
         Unrendered::Renderer(error) => {
@@ -112,35 +123,82 @@ fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError
 /// Makes a SealedSecret of a Secret with sealed values, and returns the YAML of the SealedSecret. The first argument
 /// says whether a generator made the object. The last one takes memory if the SealedSecret and its text are larger than
 /// the Secret. Other objects stay as they are. The error says why a sealed value cannot be used.
-trait Seal: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable> {}
+pub(crate) trait Seal: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable> {}
 
 impl<F: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable>> Seal for F {}
 
 /// For objects of Kustomize: only the Secrets of its generators have sealed values.
 #[allow(clippy::unnecessary_wraps)]
-fn of_generator(is_generated: bool, object: &mut Manifest, _: Take<'_>) -> Result<Option<String>, Unsealable> {
+pub(crate) fn of_generator(
+    is_generated: bool,
+    object: &mut Manifest,
+    _: Take<'_>,
+) -> Result<Option<String>, Unsealable> {
     Ok(if is_generated && object.id.is_secret() { generated::seal(object) } else { None })
 }
 
-/// Returns the objects of each document, each with its place in Git. A Secret with sealed values becomes a
-/// SealedSecret, also in `objects`. `folder` is the folder that was rendered; it is the place of an object whose file
-/// is not known. `files` are the files that were read, and `held` is how many bytes they take in memory.
+/// What was rendered.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    pub(crate) tool: &'static str,
+    /// The folder that was rendered. It is given as the place of an object whose file is not known.
+    pub(crate) folder: &'a str,
+    /// The kinds, names and places of the objects that were part of the request.
+    pub(crate) given: &'a [Given],
+    /// Whether the places of sealed values in the files are needed.
+    pub(crate) needs_places: bool,
+}
+
+/// An object that is part of a request.
+pub(crate) struct Given {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) origin: Location,
+}
+
+impl Given {
+    /// What is kept of an object that is part of a request.
+    pub(crate) fn of(Manifest { id, origin, .. }: &Manifest) -> Self {
+        Self { kind: id.kind.clone(), name: id.name.clone(), origin: origin.clone() }
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// What `tool` made of `folder`.
+    pub(crate) fn new(tool: &'static str, folder: &'a str) -> Self {
+        Self { tool, folder, given: &[], needs_places: false }
+    }
+}
+
+/// The objects of each document, each with its place in Git.
+pub(crate) struct Located {
+    pub(crate) manifests: Vec<Vec<Manifest>>,
+    /// The files that the objects come from.
+    pub(crate) files: Files,
+}
+
+/// Finds the place in Git of each object. A Secret with sealed values becomes a SealedSecret, also in `objects`. `files` are
+/// those that were read, and `held` their bytes.
 fn located<'o, E>(
-    tool: &'static str,
+    Reading { tool, folder, given, needs_places }: Reading<'_>,
     objects: impl IntoIterator<Item = &'o mut Object>,
-    folder: &str,
     (held, files): (u64, HashMap<String, Vec<u8>>),
     room: &mut dyn Room,
     mut seal: impl Seal,
-) -> Result<Vec<Vec<Manifest>>, RenderError<E>> {
+) -> Result<Located, RenderError<E>> {
     let objects: Vec<_> = objects.into_iter().collect();
     let texts = objects.iter().map(|object| 2 * object.yaml.len() as u64);
     let mut held = texts.fold(held, u64::saturating_add);
-    let mut files = Files { bytes: files, known: HashMap::new() };
+    let mut files = Files { bytes: files, known: HashMap::new(), needs_places };
     let spare = |room: &dyn Room, held| usize::try_from(room.left().saturating_sub(held)).unwrap_or(usize::MAX);
     let mut all = Vec::new();
     for object in objects {
-        let path = if object.origin.is_empty() { folder } else { &object.origin };
+        let known = object.index.and_then(|index| given.get(index)).map(|given| given.origin.clone());
+        let path = match &known {
+            Some(origin) => &*origin.file,
+            None if object.origin.is_empty() => folder,
+            None => &object.origin,
+        };
         let file: Arc<str> = path.into();
         let parsed = parse_beside(TreeFile { path, bytes: object.yaml.as_bytes() }, held, room);
         let parsed = parsed.map_err(|failure| failed(path, failure))?;
@@ -148,8 +206,11 @@ fn located<'o, E>(
         room.use_up(memory);
         let mut manifests = parsed.manifests;
         for manifest in &mut manifests {
-            let line = files.at(path, spare(room, held)).line_of(manifest, object.generated);
-            manifest.origin = Location { file: file.clone(), line };
+            let probably = || most_alike(given, manifest).filter(|_| object.origin.is_empty());
+            manifest.origin = known.clone().or_else(probably).unwrap_or_else(|| {
+                let line = files.at(path, spare(room, held)).line_of(manifest, object.generated);
+                Location { file: file.clone(), line }
+            });
         }
         let count = manifests.len();
         for manifest in &mut manifests {
@@ -189,7 +250,14 @@ fn located<'o, E>(
         }
         all.push(manifests);
     }
-    Ok(all)
+    Ok(Located { manifests: all, files })
+}
+
+/// The place of the object that is probably this one, although a patch removed the annotation with its place: an object of
+/// the same kind whose name is a part of this name.
+fn most_alike(given: &[Given], object: &Manifest) -> Option<Location> {
+    let alike = given.iter().filter(|given| given.kind == object.id.kind && object.id.name.contains(&given.name));
+    alike.max_by_key(|given| given.name.len()).map(|given| given.origin.clone())
 }
 
 fn failed<E>(path: &str, failure: ParseFailure) -> RenderError<E> {
@@ -203,27 +271,35 @@ fn failed<E>(path: &str, failure: ParseFailure) -> RenderError<E> {
 const PER_PATH: u64 = 128;
 
 /// The files of a repository, kept after they were read once, with the memory that they take.
-struct Remembering<'r, 'm, R> {
+pub(crate) struct Remembering<'r, 'm, R> {
     repository: &'r R,
-    room: RefCell<&'m mut dyn Room>,
+    pub(crate) room: RefCell<&'m mut dyn Room>,
     held: Cell<u64>,
     known: RefCell<HashMap<String, Vec<u8>>>,
 }
 
 impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
-    fn new(repository: &'r R, room: &'m mut dyn Room) -> Self {
+    pub(crate) fn new(repository: &'r R, room: &'m mut dyn Room) -> Self {
         Self { repository, room: RefCell::new(room), held: Cell::new(0), known: RefCell::default() }
     }
 
-    fn located<'o>(
+    /// See [`located`].
+    pub(crate) fn located<'o>(
         self,
-        tool: &'static str,
+        reading: Reading<'_>,
         objects: impl IntoIterator<Item = &'o mut Object>,
-        folder: &str,
         seal: impl Seal,
-    ) -> Result<Vec<Vec<Manifest>>, RenderError<R::Error>> {
+    ) -> Result<Located, RenderError<R::Error>> {
         let files = (self.held.get(), self.known.into_inner());
-        located(tool, objects, folder, files, self.room.into_inner(), seal)
+        located(reading, objects, files, self.room.into_inner(), seal)
+    }
+
+    /// Holds more memory. The error names `path` as what needs it.
+    pub(crate) fn hold(&self, path: &str, bytes: u64) -> Result<(), RenderError<R::Error>> {
+        let held = self.held.get().saturating_add(bytes);
+        reserve(*self.room.borrow_mut(), path, held)?;
+        self.held.set(held);
+        Ok(())
     }
 
     /// The objects of a file with sealed values.
@@ -250,15 +326,11 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
 
     fn at(&self, path: &str) -> Result<At, Self::Error> {
         // The path is remembered, perhaps more than once.
-        let held = self.held.get() + 3 * path.len() as u64 + PER_PATH;
-        reserve(*self.room.borrow_mut(), path, held)?;
-        self.held.set(held);
+        self.hold(path, 3 * path.len() as u64 + PER_PATH)?;
         let found = self.repository.at(path).map_err(RenderError::Files)?;
         if let At::File(bytes) = &found {
             // The file is in memory once here, and once on its way to the process.
-            let held = self.held.get() + 2 * bytes.len() as u64;
-            reserve(*self.room.borrow_mut(), path, held)?;
-            self.held.set(held);
+            self.hold(path, 2 * bytes.len() as u64)?;
             self.known.borrow_mut().insert(path.to_owned(), bytes.clone());
         }
         Ok(found)
@@ -271,9 +343,11 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
     }
 }
 
-struct Files {
+/// Files that objects come from.
+pub(crate) struct Files {
     bytes: HashMap<String, Vec<u8>>,
     known: HashMap<String, Source>,
+    needs_places: bool,
 }
 
 /// A file that objects come from.
@@ -285,15 +359,23 @@ struct Source {
     objects: HashMap<String, Vec<(String, u32)>>,
     /// The lines of its generators of Secrets and of ConfigMaps.
     generators: [Option<u32>; 2],
+    /// The places that its sealed values are bound to, if they are needed.
+    sealed: Places,
 }
 
 impl Files {
     /// The file, which is parsed within `memory` bytes. If this is not enough, the lines of its objects are not known.
     fn at(&mut self, file: &str, memory: usize) -> &Source {
+        let needs_places = self.needs_places;
         self.known.entry(file.to_owned()).or_insert_with(|| {
             let bytes = self.bytes.remove(file).unwrap_or_default();
-            Source::new(file, &bytes, memory)
+            Source::new(file, &bytes, memory, needs_places)
         })
+    }
+
+    /// The places that the sealed values of a file are bound to, if an object comes from it.
+    pub(crate) fn sealed_in(&self, file: &str) -> Option<&Places> {
+        self.known.get(file).map(|source| &source.sealed)
     }
 }
 
@@ -301,8 +383,9 @@ impl Files {
 const COMPARED: usize = 1000;
 
 impl Source {
-    /// Parses the file, and keeps only the names and lines of its objects.
-    fn new(file: &str, bytes: &[u8], memory: usize) -> Self {
+    /// Parses the file, and keeps only the names and lines of its objects, and the places of sealed values if they are
+    /// needed.
+    fn new(file: &str, bytes: &[u8], memory: usize, needs_places: bool) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let line_of = |field| text.lines().position(|line| line.starts_with(field));
         let generators =
@@ -311,6 +394,7 @@ impl Source {
         let Ok(parsed) = manifests::parse(file, bytes, &limits) else {
             return Self { kinds: lines_of_kinds(&text), generators, ..Self::default() };
         };
+        let sealed = if needs_places { Places::of(&parsed) } else { Places::default() };
         let mut objects: HashMap<String, Vec<(String, u32)>> = HashMap::new();
         for Manifest { id, origin, .. } in parsed {
             objects.entry(id.kind).or_default().push((id.name, origin.line));
@@ -318,7 +402,7 @@ impl Source {
         for of_kind in objects.values_mut() {
             of_kind.sort();
         }
-        Self { objects, generators, ..Self::default() }
+        Self { objects, generators, sealed, ..Self::default() }
     }
 
     /// The line at which the object starts, or 1 if that is not known. Kustomize may have added a prefix or suffix to
@@ -397,7 +481,7 @@ mod tests {
 
     fn object(origin: &str, generated: bool, kind: &str, name: &str) -> Object {
         let yaml = format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}}}\n");
-        Object { origin: origin.into(), generated, yaml }
+        Object { origin: origin.into(), generated, yaml, ..Object::default() }
     }
 
     /// As for Kustomize.
@@ -407,8 +491,9 @@ mod tests {
         files: HashMap<String, Vec<u8>>,
         room: u64,
     ) -> Result<Vec<Manifest>, RenderError<Infallible>> {
-        let all = located("Kustomize", objects, folder, (0, files), &mut Bytes(room), of_generator)?;
-        Ok(all.into_iter().flatten().collect())
+        let reading = Reading::new("Kustomize", folder);
+        let all = located(reading, objects, (0, files), &mut Bytes(room), of_generator)?;
+        Ok(all.manifests.into_iter().flatten().collect())
     }
 
     #[test]
@@ -458,7 +543,7 @@ mod tests {
         let items = "- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
             - {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n";
         let yaml = format!("apiVersion: v1\nkind: List\nitems:\n{items}");
-        let mut objects = [Object { origin: "a".repeat(4000), generated: false, yaml }];
+        let mut objects = [Object { origin: "a".repeat(4000), yaml, ..Object::default() }];
         let found = placed(&mut objects, "app", HashMap::new(), 1 << 20).unwrap();
         assert!(std::sync::Arc::ptr_eq(&found[0].origin.file, &found[1].origin.file));
     }
@@ -489,10 +574,10 @@ mod tests {
         let word = set.split_once('=').unwrap().1;
         let with = |count: usize, room: u64| {
             let yaml = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: web}}\nstringData: {{a: {word}}}\n");
-            let mut objects = vec![Object { origin: String::new(), generated: false, yaml }; count];
+            let mut objects = vec![Object { yaml, ..Object::default() }; count];
             let seal = |_: bool, object: &mut Manifest, take: Take<'_>| placeholders.resolve(object, "shop", take);
             let found: Result<_, RenderError<Infallible>> =
-                located("Helm", &mut objects, "app", (0, HashMap::new()), &mut Bytes(room), seal);
+                located(Reading::new("Helm", "app"), &mut objects, (0, HashMap::new()), &mut Bytes(room), seal);
             let bytes: usize = objects.iter().map(|object| 2 * object.yaml.len()).sum();
             (found.map(|_| ()), bytes as u64)
         };
@@ -513,7 +598,8 @@ mod tests {
             STANDARD.encode(value)
         );
         let with = |room: u64| {
-            let mut objects = [Object { origin: "kustomization.yaml".into(), generated: true, yaml: yaml.clone() }];
+            let mut objects = [object("kustomization.yaml", true, "", "")];
+            objects[0].yaml.clone_from(&yaml);
             let found = placed(&mut objects, "app", HashMap::new(), room);
             (found, objects)
         };

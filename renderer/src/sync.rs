@@ -237,7 +237,7 @@ mod tests {
     /// comes from `crds/`.
     fn annotations(text: &str, crd: bool) -> Vec<Value> {
         let manifests = manifests::parse("a.yaml", text.as_bytes(), &manifests::Limits::default()).unwrap();
-        let object = crate::Object { origin: String::new(), generated: false, yaml: String::new() };
+        let object = crate::Object::default();
         let object = ChartObject { object, source: String::new(), crd, hook: None };
         let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
         let applied = BuiltRelease { rendered, manifests: vec![manifests] }.into_applied().unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adopt;
+mod after_rendering;
 mod autoscaler;
 mod budget;
 mod claims;

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use gitstore::{At, Paths, Snapshot, SnapshotError};
+use gitstore::{At, Folder, Paths, Snapshot, SnapshotError};
 use manifests::Manifest;
 use pipeline::{
     Room,
-    render::{Kustomize, NotRendered, RenderError},
+    render::{Base, Kustomize, NotRendered, RenderError},
 };
-use renderer::{Limits, Release, Renderer, Repository};
+use renderer::{Changes, Limits, Release, Renderer, Repository};
 use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
@@ -54,6 +54,7 @@ pub(super) struct Builds<'a> {
     cancel: &'a Cancel,
     files: Files,
     needs_turn: Cell<bool>,
+    has_begun: Cell<bool>,
     folders: RefCell<Vec<String>>,
 }
 
@@ -61,7 +62,8 @@ impl<'a> Builds<'a> {
     /// Without a turn, nothing is rendered, and [`Builds::needs_turn`] returns true.
     pub(super) fn new(processes: &'a Processes, has_turn: bool, snapshot: &Snapshot, cancel: &'a Cancel) -> Self {
         let files = Files { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() };
-        Self { processes, has_turn, cancel, files, needs_turn: Cell::new(false), folders: RefCell::default() }
+        let (needs_turn, has_begun) = (Cell::new(false), Cell::new(false));
+        Self { processes, has_turn, cancel, files, needs_turn, has_begun, folders: RefCell::default() }
     }
 
     /// Whether nothing was rendered only because there was no turn.
@@ -69,11 +71,10 @@ impl<'a> Builds<'a> {
         self.needs_turn.get()
     }
 
-    /// The folders that were rendered, and the paths that the renderer asked for; `None` if there was nothing to
-    /// render.
+    /// The folders with kustomizations or the chart that were rendered, and the paths that the renderer asked for; `None`
+    /// if there was nothing to render.
     pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
-        let folders = self.folders.into_inner();
-        (!folders.is_empty()).then(|| (folders, self.files.asked.into_inner()))
+        self.has_begun.get().then(|| (self.folders.into_inner(), self.files.asked.into_inner()))
     }
 
     /// The objects of a chart.
@@ -88,9 +89,34 @@ impl<'a> Builds<'a> {
         built.into_applied().map_err(|why| RenderError::NotRendered { folder: folder.clone(), why })
     }
 
-    /// Notes that a folder is to be rendered. Fails if there is no turn.
+    /// The objects of a chart, with the changes of a Sync.
+    pub(super) fn changed_chart(
+        &self,
+        changes: &Changes,
+        release: &Release,
+        room: &mut dyn Room,
+    ) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+        self.begin(&release.chart.path, "Helm")?;
+        self.processes.renderer.changed_release(changes, release, &self.files, room, self.cancel)
+    }
+
+    /// The objects of a folder, with the changes of a Sync.
+    pub(super) fn changed_folder(
+        &self,
+        changes: &Changes,
+        tree: &Folder,
+        folder: &str,
+        room: &mut dyn Room,
+    ) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+        self.begin(folder, "Kustomize")?;
+        let base = Base::read(tree, room)?;
+        self.folders.borrow_mut().clone_from(&base.kustomizations);
+        self.processes.renderer.changed(changes, folder, base, &self.files, room, self.cancel)
+    }
+
+    /// Notes that something is rendered. Fails without a turn.
     fn begin(&self, folder: &str, tool: &'static str) -> Result<(), RenderError<SnapshotError>> {
-        self.folders.borrow_mut().push(folder.to_owned());
+        self.has_begun.set(true);
         if self.has_turn {
             return Ok(());
         }
@@ -105,6 +131,7 @@ impl Kustomize for &Builds<'_> {
     type Error = SnapshotError;
 
     fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+        self.folders.borrow_mut().push(folder.to_owned());
         self.begin(folder, "Kustomize")?;
         Ok(self.processes.renderer.build(folder, &self.files, room, self.cancel)?.manifests)
     }

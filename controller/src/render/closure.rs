@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Closure {
     /// Whether the folder is a chart.
     is_chart: bool,
+    /// Whether Kustomize changed the objects of the chart.
+    #[serde(default)]
+    is_changed: bool,
     /// Whether the folder has manifests of its own beside its kustomizations, so that the result depends on everything
     /// in the folder.
     is_mixed: bool,
@@ -28,10 +31,11 @@ const BYTES: usize = 128 << 10;
 const PER_PATH: usize = 64;
 
 impl Closure {
-    /// What a chart depends on, after a render that asked for the paths `asked`.
-    pub(crate) fn of_chart(asked: &BTreeSet<String>) -> Self {
+    /// What a chart depends on, after a render that asked for the paths `asked`. `is_changed` says whether Kustomize
+    /// changed the objects of the chart.
+    pub(crate) fn of_chart(asked: &BTreeSet<String>, is_changed: bool) -> Self {
         let asked = is_short(asked).then(|| asked.iter().map(|path| path.as_str().into()).collect());
-        Self { is_chart: true, is_mixed: false, asked }
+        Self { is_chart: true, is_changed, is_mixed: false, asked }
     }
 
     /// What the folder `path` depends on, after a render of the kustomizations in `folders` that asked for the paths
@@ -41,19 +45,25 @@ impl Closure {
         let path = names.join("/");
         let is_mixed = folders != [path.as_str()];
         if !is_short(asked) {
-            return Self { is_chart: false, is_mixed, asked: None };
+            return Self { is_chart: false, is_changed: false, is_mixed, asked: None };
         }
         let mut asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
         // The result also depends on the ignore files, because they decide whether the kustomization in the folder is
         // used.
         let ignore_files = ignore_files(&path);
         asked.extend(ignore_files.iter().map(String::as_str));
-        Self { is_chart: false, is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
+        Self { is_chart: false, is_changed: false, is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
     }
 
-    /// The library that renders, and its release, because another release may give another result.
+    /// The libraries that render, and their releases, because another release may give another result.
     pub(crate) fn renderer(&self) -> String {
-        if self.is_chart { format!("helm {}", renderer::HELM) } else { format!("kustomize {}", renderer::KUSTOMIZE) }
+        let (helm, kustomize) =
+            (|| format!("helm {}", renderer::HELM), || format!("kustomize {}", renderer::KUSTOMIZE));
+        match (self.is_chart, self.is_changed) {
+            (true, false) => helm(),
+            (true, true) => format!("{} {}", helm(), kustomize()),
+            (false, _) => kustomize(),
+        }
     }
 
     /// About how much memory this closure takes, in bytes.

@@ -21,11 +21,11 @@ use gitstore::{ContentId, Folder, Snapshot, SnapshotError};
 use manifests::{Location, ObjectId};
 use pipeline::{
     Manifests, NotManifests, Render as _, Stage, StageError, Target, path_of,
-    plan::possible_ids,
+    plan::possible_ids_of_hidden,
     render::{self as pure, Files, NotRendered, each_object},
     repository_of,
 };
-use renderer::Release;
+use renderer::{Changes, Release};
 use worker::Cancel;
 
 pub(crate) use self::closure::Closure;
@@ -234,6 +234,7 @@ impl Renderer {
             Some(_) => renderer::release_of(sync, &*self.served.get().await?),
             None => None,
         };
+        let changes = Changes::of(sync);
         let identity = identity_of(&target, release.as_ref());
         let known = self.sources.closure(&repository, &target);
         let (folder, content) = blocking({
@@ -258,17 +259,21 @@ impl Renderer {
                     return Ok(Manifests { objects: stored.objects });
                 }
                 let builds = Builds::new(processes, has_turn, &snapshot, cancel);
-                let rendered = match &release {
-                    Some(release) => builds.chart(release, room).map(|objects| Manifests { objects }),
-                    None => {
-                        Files(&builds).render(tree, room).map_err(|error| maybe_chart(error, &snapshot, &target.path))
-                    }
+                let objects = match (&release, &changes) {
+                    (Some(release), None) => builds.chart(release, room),
+                    (Some(release), Some(changes)) => builds.changed_chart(changes, release, room),
+                    (None, None) => Files(&builds).render(tree, room).map(|manifests| manifests.objects),
+                    (None, Some(changes)) => builds.changed_folder(changes, tree, &target.path, room),
                 };
+                let rendered = objects.map(|objects| Manifests { objects }).map_err(|error| match release {
+                    Some(_) => error,
+                    None => maybe_chart(error, &snapshot, &target.path),
+                });
                 if builds.needs_turn() {
                     return Err(Unread::NeedsTurn);
                 }
                 let closure = builds.asked().map(|(folders, asked)| match release {
-                    Some(_) => Closure::of_chart(&asked),
+                    Some(_) => Closure::of_chart(&asked, changes.is_some()),
                     None => Closure::new(&target.path, &folders, &asked),
                 });
                 *lock(&end) = Some(End {
@@ -361,7 +366,7 @@ impl Renderer {
         let read = move |folder: &Folder, room: &mut Taken, _: &Processes, _: bool, _: &Cancel| {
             let mut found = BTreeMap::new();
             each_object(folder, room, |manifest| {
-                let ids = possible_ids(&sync, manifest).into_iter().filter(|id| wanted.contains(id));
+                let ids = possible_ids_of_hidden(&sync, manifest).into_iter().filter(|id| wanted.contains(id));
                 found.extend(ids.map(|id| (id, manifest.origin.clone())));
             })?;
             Ok(found)
@@ -451,10 +456,13 @@ const FROM_HELM: &str = "helm";
 /// A function that makes, of the identity of a target's content in Git, the identity of everything that the target's
 /// objects depend on. For a chart, these are also its settings and the API versions of the cluster.
 fn identity_of(target: &Target, release: Option<&Release>) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
-    let besides = release.map(|Release { chart, .. }| {
+    let mut besides = release.map(|Release { chart, .. }| {
         let how = target.chart.as_deref().unwrap_or_default();
         format!("{how} {} {}", chart.kube_version.as_deref().unwrap_or_default(), chart.api_versions.join(" "))
     });
+    if let Some(changes) = &target.changes {
+        besides = Some(format!("{} changed {changes}", besides.unwrap_or_default()));
+    }
     move |content| besides.as_ref().map_or(content, |besides| ContentId::of_text(&format!("{content} {besides}")))
 }
 

@@ -187,8 +187,9 @@ fn open(snapshot: &Snapshot, target: &Target) -> io::Result<Option<(Head, BufRea
     Ok(head.filter(fits).map(|head| (head, file)))
 }
 
-fn file_of(snapshot: &Snapshot, Target { path, chart }: &Target) -> PathBuf {
-    let name = chart.as_ref().map_or_else(|| path.clone(), |chart| format!("{path}\n{chart}"));
+fn file_of(snapshot: &Snapshot, Target { path, chart, changes }: &Target) -> PathBuf {
+    let mut name = chart.as_ref().map_or_else(|| path.clone(), |chart| format!("{path}\n{chart}"));
+    name.extend(changes.iter().flat_map(|changes| ["\nchanged ", changes]));
     snapshot.renders().join(&digest(name.as_bytes())[..32])
 }
 

@@ -1,0 +1,223 @@
+//! Changes what was rendered, as the fields of a Sync say: `components`, `namePrefix`, `nameSuffix`, `commonLabels`,
+//! `commonAnnotations`, `images` and `patches`.
+//!
+//! Kustomize does the work, in the same process as for kustomizations. It gets a kustomization that is made from these fields
+//! and exists only there. Its resources are the kustomizations in the Sync's folder, and all other objects of the folder or
+//! of the chart. So a folder is rendered only once, and Kustomize computes names with hashes after the changes.
+
+use std::sync::Arc;
+
+use crds::Sync;
+use manifests::{Manifest, json_for_yaml};
+use pipeline::{
+    Room, namespace_for,
+    render::{Base, RenderError, reserve},
+};
+use serde::Serialize;
+use worker::Cancel;
+use zeroize::Zeroizing;
+
+use crate::{
+    Kustomization, Object, Release, RenderedKustomization, Renderer, RendererError, Repository, Request, Unrendered,
+    manifests::{Given, Located, Reading, Remembering, misplaced, of_generator, unrendered, with_placeholders},
+    places::{self, Places},
+    sealed::{Placeholders, Unsealable},
+};
+
+/// The fields of a Sync that change what was rendered.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    sync: Arc<Sync>,
+}
+
+/// The part of a request to the process.
+#[derive(Serialize)]
+pub(crate) struct OverlayRequest<'a> {
+    folders: &'a [String],
+    objects: Vec<String>,
+    #[serde(flatten)]
+    fields: &'a crds::Overlay,
+}
+
+impl Changes {
+    /// The changes of `sync`; `None` if it changes nothing.
+    pub fn of(sync: &Sync) -> Option<Self> {
+        if sync.spec.overlay.is_empty() {
+            return None;
+        }
+        let (metadata, spec) = (sync.metadata.clone(), sync.spec.clone());
+        Some(Self { sync: Arc::new(Sync { metadata, spec, status: None }) })
+    }
+
+    /// The namespace that an object is applied in, if its kind is namespaced, given the namespace in its manifest.
+    fn namespace(&self, own: Option<&str>) -> String {
+        namespace_for(&self.sync, own).to_owned()
+    }
+}
+
+impl Renderer {
+    /// The objects of `base` with the changes of a Sync. `folder` is the folder of the Sync.
+    ///
+    /// # Errors
+    /// See [`RendererError`]; or a file cannot be read, or a sealed value would not be in its place any more, or Kubernetes
+    /// would not accept an object, or there is no more memory in `room`.
+    pub fn changed<R: Repository>(
+        &self,
+        changes: &Changes,
+        folder: &str,
+        base: Base,
+        repository: &R,
+        room: &mut dyn Room,
+        cancel: &Cancel,
+    ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
+        let Base { objects, kustomizations } = base;
+        if objects.is_empty() && kustomizations.is_empty() {
+            return Ok(objects);
+        }
+        let files = Remembering::new(repository, room);
+        let mut sealed = Places::of(&objects);
+        let given: Vec<_> = objects.iter().map(Given::of).collect();
+        let texts = self.texts(folder, &objects, &files)?;
+        drop(objects);
+        let overlay = OverlayRequest { folders: &kustomizations, objects: texts, fields: &changes.sync.spec.overlay };
+        let request = Request::Kustomize(Kustomization { path: folder, overlay: Some(overlay) });
+        let rendered: Result<RenderedKustomization, _> = self.render(&request, &files, cancel);
+        drop(request);
+        let failed = |error| unrendered("Kustomize", folder, with_places(error, &given));
+        let RenderedKustomization { mut objects } = rendered.map_err(failed)?;
+        let reading = Reading { tool: "Kustomize", folder, given: &given, needs_places: true };
+        let located = files.located(reading, &mut objects, of_generator)?;
+        drop::<Vec<Object>>(objects);
+        let Located { manifests, files } = located;
+        let manifests: Vec<_> = manifests.into_iter().flatten().collect();
+        let namespace = |own: Option<&str>| changes.namespace(own);
+        let known = |manifest: &Manifest| files.sealed_in(&manifest.origin.file);
+        let is_in_doubt = |manifest: &Manifest| {
+            let known: Vec<_> = std::iter::once(&sealed).chain(known(manifest)).collect();
+            places::is_in_doubt(manifest, &known, namespace)
+        };
+        if manifests.iter().any(is_in_doubt) {
+            // A kustomization may change the place of a value itself, for example by a prefix of its own. Then the value was
+            // sealed for the place that it has without the changes of the Sync.
+            for kustomization in &kustomizations {
+                sealed.add(&self.build(kustomization, repository, room, cancel)?.manifests);
+            }
+        }
+        for manifest in &manifests {
+            let known: Vec<_> = std::iter::once(&sealed).chain(known(manifest)).collect();
+            if let Some(moved) = places::moved(manifest, &known, namespace) {
+                let why = format!("{}: {}: {}", manifest.origin, manifest.id, moved.in_words(namespace));
+                return Err(misplaced("Kustomize", folder, why));
+            }
+        }
+        Ok(manifests)
+    }
+
+    /// The objects of a chart that a Sync applies, with its changes. Sealed values are put into Secrets after the changes.
+    ///
+    /// # Errors
+    /// As of [`Renderer::release`], [`BuiltRelease::into_applied`](crate::BuiltRelease::into_applied) and
+    /// [`Renderer::changed`].
+    pub fn changed_release<R: Repository>(
+        &self,
+        changes: &Changes,
+        release: &Release,
+        repository: &R,
+        room: &mut dyn Room,
+        cancel: &Cancel,
+    ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
+        let folder = release.chart.path.as_str();
+        let files = Remembering::new(repository, room);
+        let (chart, placeholders) = with_placeholders(release, &files)?;
+        let rendered = self.helm(&chart, &files, cancel).map_err(|error| unrendered("Helm", folder, error));
+        let mut rendered = rendered?;
+        let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
+        let Located { manifests, .. } = files.located(Reading::new("Helm", folder), objects, |_, _, _| Ok(None))?;
+        let objects = crate::BuiltRelease { rendered, manifests }.into_applied();
+        let not_applied = |why| RenderError::NotRendered { folder: folder.to_owned(), why };
+        let base = Base { objects: objects.map_err(not_applied)?, kustomizations: Vec::new() };
+        let mut manifests = self.changed(changes, folder, base, repository, room, cancel)?;
+        seal(&mut manifests, &placeholders, folder, room, |manifest| release.namespace_of(manifest).to_owned())?;
+        placeholders.all_used().map_err(|why| misplaced("Helm", folder, why))?;
+        Ok(manifests)
+    }
+
+    /// The objects as texts.
+    fn texts<R: Repository>(
+        &self,
+        folder: &str,
+        objects: &[Manifest],
+        files: &Remembering<'_, '_, R>,
+    ) -> Result<Vec<String>, RenderError<R::Error>> {
+        let (mut texts, mut bytes) = (Vec::new(), 0);
+        for Manifest { origin, body, .. } in objects {
+            let json = serde_json::to_vec(body).expect("an object can be written as JSON");
+            let text = String::from_utf8_lossy(&json_for_yaml(Zeroizing::new(json))).into_owned();
+            bytes += text.len() as u64;
+            if bytes > self.limits.files {
+                let error = RendererError::Files(self.limits.files);
+                return Err(unrendered("Kustomize", folder, Unrendered::Renderer(error)));
+            }
+            // The text, the request with it, and a copy of that on its way to the process.
+            files.hold(&origin.file, 4 * text.len() as u64)?;
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+}
+
+/// Puts sealed values into the Secrets that have placeholders.
+fn seal<E>(
+    manifests: &mut [Manifest],
+    placeholders: &Placeholders,
+    folder: &str,
+    room: &mut dyn Room,
+    namespace_of: impl Fn(&Manifest) -> String,
+) -> Result<(), RenderError<E>> {
+    for manifest in manifests {
+        let (origin, id, namespace) = (manifest.origin.clone(), manifest.id.clone(), namespace_of(manifest));
+        let mut no_room = None;
+        let mut take = |bytes: u64| {
+            no_room = reserve(room, &origin.file, bytes).err();
+            no_room.is_none()
+        };
+        let sealed = placeholders.resolve(manifest, &namespace, &mut take);
+        let refused = |why| misplaced("Helm", folder, format!("{origin}: {id}: {why}"));
+        match sealed {
+            // Its text is dropped. About as much memory is needed for the object.
+            Ok(text) => room.use_up(text.map_or(0, |text| text.len() as u64)),
+            Err(Unsealable::Wrong(why)) => return Err(refused(why)),
+            Err(Unsealable::NoRoom) => {
+                return Err(no_room.unwrap_or_else(|| refused("there is no memory for its values".to_owned())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names of the files in which the process gets the objects, without their index. `go/overlay.go` has the same.
+const OBJECT_NAME: &str = "gitseal-object-";
+
+/// Names the place in Git of each object that an error names by its index.
+fn with_places<E>(error: Unrendered<E>, given: &[Given]) -> Unrendered<E> {
+    match error {
+        Unrendered::Renderer(RendererError::Failed(message)) => {
+            Unrendered::Renderer(RendererError::Failed(in_git(&message, given)))
+        }
+        other => other,
+    }
+}
+
+fn in_git(message: &str, given: &[Given]) -> String {
+    let mut parts = message.split(OBJECT_NAME);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (index, rest) = part.split_at(part.find(|one: char| !one.is_ascii_digit()).unwrap_or(part.len()));
+        match index.parse().ok().and_then(|index: usize| given.get(index)) {
+            Some(given) => text.push_str(&given.origin.to_string()),
+            None => text.push_str("an object"),
+        }
+        text.push_str(rest);
+    }
+    text
+}
