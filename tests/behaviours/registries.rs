@@ -113,6 +113,14 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
     ensure!(repository.contains("versions 1.x") && repository.contains(&registry.url("charts/hello")), "{repository}");
     let trace = told(&["trace", "configmap/app-settings"])?;
     ensure!(trace.contains(digest) && trace.contains("this revision is an archive"), "{trace}");
+
+    // What another version would change, before it is pushed.
+    let next = hello(folder.path(), "1.2.0", "four")?;
+    run(std::process::Command::new("tar").arg("-xzf").arg(next).arg("-C").arg(folder.path()))?;
+    let chart = folder.path().join("hello").display().to_string();
+    let diff = gitseal(kubeconfig)?.args(["-n", &scene.namespace, "diff", &chart, "--sync", "app"]).output()?;
+    let diff = String::from_utf8_lossy(&diff.stdout);
+    ensure!(diff.contains("+  version: 1.2.0") && diff.contains("-  value: three"), "{diff}");
     Ok(())
 }
 

@@ -224,7 +224,7 @@ fn what_grows_without_an_end_is_stopped() {
     // Every file is within its limit, and together they are a thousand times as large as the archive.
     let limits = Limits { file: 1 << 20, total: 8 << 20, entries: 1000, ..SMALL };
     let large = (0..20).fold(Tar::new(), |tar, number| tar.file(&number.to_string(), vec![0; 1 << 20])).packed();
-    assert!(large.len() < 200_000, "{}", large.len());
+    assert!(large.len() < 300_000, "{}", large.len());
     let told = unpacked_within(&large, Layout::Files, &limits).err();
     assert!(matches!(&told, Some(Flaw::TooLarge(why)) if why.contains("more than 8 MiB")), "{told:?}");
 
