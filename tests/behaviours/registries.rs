@@ -120,7 +120,7 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
     let chart = folder.path().join("hello").display().to_string();
     let diff = gitseal(kubeconfig)?.args(["-n", &scene.namespace, "diff", &chart, "--sync", "app"]).output()?;
     let diff = String::from_utf8_lossy(&diff.stdout);
-    ensure!(diff.contains("+  version: 1.2.0") && diff.contains("-  value: three"), "{diff}");
+    ensure!(diff.contains("+  value: four") && diff.contains("-  value: three"), "{diff}");
     Ok(())
 }
 
