@@ -273,8 +273,10 @@ async fn two_writers_that_fight_slow_down() -> Result<()> {
     }
     // The fourth and the fifth heal were delayed. Each delay is twice the one before.
     let log = Plane::shared().await?.log().await;
-    let pauses: Vec<_> =
-        log.lines().filter(|line| line.contains(&scene.namespace) && line.contains("keeps changing it")).collect();
+    let pauses: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains(&scene.namespace) && line.contains("keeps changing the object"))
+        .collect();
     assert_eq!(pauses.len(), 2, "{pauses:#?}");
     Ok(())
 }

@@ -234,7 +234,7 @@ async fn tags_versions_and_commits_can_be_followed() -> Result<()> {
 
     let two = json!({"ref": {"branch": "main", "tag": "v1.0.0"}});
     let refused = scene.repository(two).await.expect_err("two references");
-    assert!(refused.to_string().contains("set exactly one of branch, tag, semver and commit"), "{refused}");
+    assert!(refused.to_string().contains("set exactly one of branch, tag, semver, commit and digest"), "{refused}");
     Ok(())
 }
 
