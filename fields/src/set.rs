@@ -94,11 +94,36 @@ pub fn remove_everywhere(set: &mut Value, key: &str) {
     });
 }
 
-/// The path in a field set for an RFC 6901 `pointer` into the object. A pointer into a list has no such path, because a
-/// field set names the items of a list by their keys, not by their index.
-pub fn path_of(pointer: &str) -> Vec<String> {
-    let unescape = |part: &str| format!("f:{}", part.replace("~1", "/").replace("~0", "~"));
-    pointer.split('/').skip(1).map(unescape).collect()
+/// The path in `set` for an RFC 6901 `pointer` into `object`. A field set names the items of a list by their keys, not by
+/// their index, so an item is found by the fields that it has in `object`.
+pub fn path_of(pointer: &str, set: &Value, object: &Map<String, Value>) -> Vec<String> {
+    let mut set = Some(set);
+    let mut value: Option<&Value> = None;
+    let mut path = Vec::new();
+    for (depth, part) in pointer.split('/').skip(1).enumerate() {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        let item = value.and_then(Value::as_array).and_then(|items| items.get(part.parse::<usize>().ok()?));
+        let key = match (item, set.and_then(Value::as_object)) {
+            (Some(item), Some(set)) => set.keys().find(|key| is_key_of(key, item)).cloned(),
+            _ => None,
+        };
+        let key = key.unwrap_or_else(|| format!("f:{part}"));
+        value = if depth == 0 { object.get(&part) } else { item.or_else(|| value?.get(&part)) };
+        set = set.and_then(|set| set.get(&key));
+        path.push(key);
+    }
+    path
+}
+
+/// Whether a key of a field set means this item of a list. The key is `k:{…}` with some fields of the item, or `v:…` with
+/// its value. If the item does not have a field of the key, the field has its default value.
+fn is_key_of(key: &str, item: &Value) -> bool {
+    if let Some(value) = key.strip_prefix("v:") {
+        return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
+    }
+    let Some(Ok(Value::Object(keys))) = key.strip_prefix("k:").map(serde_json::from_str) else { return false };
+    let fits = |(name, value): (&String, &Value)| item.get(name).is_none_or(|found| found == value);
+    item.is_object() && keys.iter().all(fits) && keys.keys().any(|name| item.get(name).is_some())
 }
 
 /// The names of the fields of a set, for people, for example `spec.containers[name=web].image`. Only the deepest fields

@@ -120,7 +120,7 @@ fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_ot
         set::remove(&mut fields, &["f:stringData"]);
     }
     for pointer in left_to_others {
-        let path = set::path_of(pointer);
+        let path = set::path_of(pointer, all, body);
         set::remove(&mut fields, &path.iter().map(String::as_str).collect::<Vec<_>>());
     }
     without_shells(&mut fields, all);
@@ -209,6 +209,16 @@ mod tests {
         assert_eq!(set.goes(&json!({"f:spec": {"f:replicas": {}}})), json!({"f:spec": {"f:paused": {}}}));
         let ignored = taken(&scaled, &web, json!({"spec": {}}), &["/spec/paused"]);
         assert_eq!(ignored, None, "what the Sync leaves to others is left to them");
+        let image = json!([by(
+            "kubectl",
+            "Update",
+            json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {
+                "k:{\"name\":\"c\"}": {"f:image": {}},
+            }}}}})
+        )]);
+        let body = json!({"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}});
+        let ignored = taken(&image, &web, body, &["/spec/template/spec/containers/0/image"]);
+        assert_eq!(ignored, None, "also in an item of a list");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::client::Body;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -298,7 +298,7 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
         pointers: &[String],
-        whole: &Value,
+        whole: &Map<String, Value>,
     ) -> Result<bool, ApiError> {
         let released = |entries: &[ManagedFieldsEntry]| fields::released(entries, pointers, whole);
         Ok(self.rewrite_owners(resource, namespace, name, None, released).await?.is_some())

@@ -1,7 +1,7 @@
 //! Changes the ownership in `managedFields`: we become the owner of fields that others wrote, or give up fields that
 //! are left to others.
 
-use ::fields::is_ours;
+use ::fields::{is_ours, set};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::{Map, Value};
 
@@ -33,7 +33,7 @@ pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<Manag
     let (before, mut kept): (Vec<_>, Vec<_>) = others.into_iter().partition(|entry| is_ours(entry));
     let mut fields = Value::Null;
     for more in foreign.iter().chain(&before).filter_map(|entry| entry.fields_v1.as_ref()) {
-        unite(&mut fields, &more.0);
+        set::unite(&mut fields, &more.0);
     }
     ours.manager = Some(crds::FIELD_MANAGER.into());
     ours.operation = Some("Apply".into());
@@ -43,76 +43,22 @@ pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<Manag
 }
 
 /// `managed_fields` without our ownership of the fields at the JSON `pointers`, so that our next apply may leave these
-/// fields out without removing them. `None` if we own none of these fields. `managedFields` names the items of a list by their
-/// keys, so pointers into lists need `whole`, the object that has these fields.
+/// fields out without removing them. `None` if we own none of these fields. `managedFields` names the items of a list by
+/// their keys, so pointers into lists need `whole`, the object that has these fields.
 pub(super) fn released(
     managed_fields: &[ManagedFieldsEntry],
     pointers: &[String],
-    whole: &Value,
+    whole: &Map<String, Value>,
 ) -> Option<Vec<ManagedFieldsEntry>> {
     let mut entries = managed_fields.to_vec();
     let ours = entries.iter_mut().find(|entry| is_ours(entry))?;
     let fields = &mut ours.fields_v1.as_mut()?.0;
-    let mut is_released = false;
+    let before = fields.clone();
     for pointer in pointers {
-        is_released |= release(fields, &path_of(pointer, fields, whole));
+        let path = set::path_of(pointer, fields, whole);
+        set::remove(fields, &path.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    is_released.then_some(entries)
-}
-
-/// The keys in `fields` that lead to the field at a JSON pointer into `whole`.
-fn path_of(pointer: &str, fields: &Value, whole: &Value) -> Vec<String> {
-    let (mut fields, mut value) = (Some(fields), Some(whole));
-    let mut path = Vec::new();
-    for part in pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")) {
-        let item = value.and_then(Value::as_array).and_then(|items| items.get(part.parse::<usize>().ok()?));
-        let key = match (item, fields.and_then(Value::as_object)) {
-            (Some(item), Some(fields)) => fields.keys().find(|key| is_key_of(key, item)).cloned(),
-            _ => None,
-        };
-        let key = key.unwrap_or_else(|| format!("f:{part}"));
-        value = item.or_else(|| value?.get(&part));
-        fields = fields.and_then(|fields| fields.get(&key));
-        path.push(key);
-    }
-    path
-}
-
-/// Whether a key of `managedFields` means this item of a list. The key is `k:{…}` with some fields of the item, or
-/// `v:…` with its value. If the item does not have a field of the key, the field has its default value.
-fn is_key_of(key: &str, item: &Value) -> bool {
-    if let Some(value) = key.strip_prefix("v:") {
-        return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
-    }
-    let Some(Ok(Value::Object(keys))) = key.strip_prefix("k:").map(serde_json::from_str) else { return false };
-    let fits = |(name, value): (&String, &Value)| item.get(name).is_none_or(|found| found == value);
-    item.is_object() && keys.iter().all(fits) && keys.keys().any(|name| item.get(name).is_some())
-}
-
-/// Removes a path, and the parents that become empty: an empty parent would mean that we own the parent itself. Returns
-/// whether there was such a path.
-fn release(fields: &mut Value, path: &[String]) -> bool {
-    let (Some((first, rest)), Some(map)) = (path.split_first(), fields.as_object_mut()) else { return false };
-    if rest.is_empty() {
-        return map.remove(first).is_some();
-    }
-    let Some(child) = map.get_mut(first) else { return false };
-    let is_released = release(child, rest);
-    if is_released && child.as_object().is_some_and(serde_json::Map::is_empty) {
-        map.remove(first);
-    }
-    is_released
-}
-
-fn unite(fields: &mut Value, more: &Value) {
-    match (fields, more) {
-        (Value::Object(fields), Value::Object(more)) => {
-            for (key, child) in more {
-                unite(fields.entry(key).or_insert(Value::Null), child);
-            }
-        }
-        (fields, more) => *fields = more.clone(),
-    }
+    (*fields != before).then_some(entries)
 }
 
 #[cfg(test)]
@@ -167,13 +113,13 @@ mod tests {
             json!({"f:spec": {"f:replicas": {}, "f:paused": {}}, "f:data": {"f:a/b": {}}}),
             "2026-01-01T00:00:00Z",
         ));
-        let after = released(&before, &["/spec/replicas".into(), "/data/a~1b".into()], &Value::Null).unwrap();
+        let after = released(&before, &["/spec/replicas".into(), "/data/a~1b".into()], &Map::new()).unwrap();
         assert_eq!(
             after.iter().find(|entry| is_ours(entry)).unwrap().fields_v1.as_ref().unwrap().0,
             json!({"f:spec": {"f:paused": {}}})
         );
         assert_eq!(after[0], before[0], "what others own is theirs");
-        assert_eq!(released(&after, &["/spec/replicas".into(), "/spec/template/0".into()], &Value::Null), None);
+        assert_eq!(released(&after, &["/spec/replicas".into(), "/spec/template/0".into()], &Map::new()), None);
     }
 
     #[test]
@@ -187,10 +133,12 @@ mod tests {
             }, "f:finalizers": {"v:\"a\"": {}, "v:\"b\"": {}}}}),
             "2026-01-01T00:00:00Z",
         ));
-        let whole = json!({"spec": {
+        let Value::Object(whole) = json!({"spec": {
             "containers": [{"name": "two", "image": "x", "ports": [{"containerPort": 80, "name": "http"}]}, {"name": "one"}],
             "finalizers": ["a", "b"],
-        }});
+        }}) else {
+            panic!("an object")
+        };
         let pointers = [
             "/spec/containers/0/image",
             "/spec/containers/0/ports/0/name",

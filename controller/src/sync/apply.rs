@@ -24,7 +24,7 @@ use pipeline::{
     Held, Inventory, Plan, Stage,
     plan::{Content, Step, Tier, Wave, Why, hold_users, secret_place},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 pub(crate) use because::Because;
@@ -257,10 +257,10 @@ impl<'a> Applier<'a> {
         let first = step.first.as_ref().filter(|_| !step.id.is_sealed_secret());
         let mut made = false;
         if first.is_some() || !step.left_to_others.is_empty() && self.live().get(&step.id).is_some() {
-            let exists = self.release(step).await?;
+            let exists = self.release(step, body).await?;
             if let Some(first) = first.filter(|_| !exists) {
                 self.write(step, AsInGit { body: first, ..AsInGit::of(step, body) }.json()).await?;
-                self.release(step).await?;
+                self.release(step, body).await?;
                 made = true;
             }
         }
@@ -276,11 +276,11 @@ impl<'a> Applier<'a> {
         Ok(written)
     }
 
-    /// Gives up the fields that are left to others. Returns whether the object exists.
-    async fn release(&self, step: &Step) -> Result<bool, ApiError> {
-        let whole = step.first.as_ref().map_or(Value::Null, |first| Value::Object((**first).clone()));
+    /// Gives up the fields that are left to others; `body` is the object without them. Returns whether the object exists.
+    async fn release(&self, step: &Step, body: &Map<String, Value>) -> Result<bool, ApiError> {
+        let whole = step.first.as_deref().unwrap_or(body);
         let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
-        self.api.release(&step.resource, namespace, name, &step.left_to_others, &whole).await
+        self.api.release(&step.resource, namespace, name, &step.left_to_others, whole).await
     }
 
     async fn write(&self, step: &Step, body: Zeroizing<Vec<u8>>) -> Result<Written, ApiError> {

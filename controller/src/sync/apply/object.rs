@@ -77,7 +77,7 @@ impl Applier<'_> {
                 if first.is_none() {
                     return Ok(written);
                 }
-                self.release(step).await?;
+                self.release(step, object.body).await?;
                 Ok(Written { created: true, ..self.write(step, object.json()).await? })
             }
             Ok(Deleted::Going(finalizers)) => Err(Because::Going(finalizers)),
