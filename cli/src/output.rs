@@ -14,7 +14,7 @@ use std::{
 use anstyle::AnsiColor;
 use anyhow::Context;
 use apiclient::NoConnection;
-use manifests::{in_json, in_one_line, is_no_text};
+use manifests::{Manifest, ObjectId, in_json, in_one_line, is_no_text};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -73,6 +73,22 @@ impl OutputFormat {
         let start = if self == Self::Yaml { "---\n" } else { "" };
         Ok(start.to_owned() + &self.text(value)?)
     }
+}
+
+/// Objects as one YAML text, as `gitseal build` prints them and golden files have them.
+///
+/// # Errors
+/// As for [`OutputFormat::text`].
+pub fn yaml_of(objects: &[Manifest]) -> anyhow::Result<String> {
+    let documents: anyhow::Result<Vec<_>> =
+        objects.iter().map(|object| OutputFormat::Yaml.text(&object.body)).collect();
+    Ok(documents?.join("---\n"))
+}
+
+/// `Deployment shop/web`: the object without its group, for lists of problems.
+pub fn title(id: &ObjectId) -> String {
+    let namespace = id.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    format!("{} {namespace}{}", id.kind, id.name)
 }
 
 /// `sync.gitseal.dev/web` for an object, and for each object of a list; `None` for anything else.

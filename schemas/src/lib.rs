@@ -16,5 +16,5 @@ pub use self::{
     crd::WrongDefinition,
     kubernetes::{KubernetesVersion, UnknownVersion},
     problem::{Check, Problem, Severity},
-    validate::{Checked, Schemas},
+    validate::{Checked, Schemas, nearest},
 };

@@ -202,7 +202,7 @@ fn said(
         ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
             .iter()
             .map(|name| {
-                let meant = known.and_then(|known| similar(name, known));
+                let meant = known.and_then(|known| nearest(name, known.keys().map(String::as_str)));
                 let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
                 let message = format!("the kind has no such field{meant}");
                 Problem::error(Check::UnknownField, joined(&field, name), message)
@@ -272,11 +272,12 @@ fn resolved<'s>(whole: &'s Value, mut at: &'s Value) -> &'s Value {
     at
 }
 
-/// The field that was probably meant.
-fn similar<'f>(name: &str, known: &'f Map<String, Value>) -> Option<&'f str> {
-    let near = known.keys().map(|field| (strsim::jaro_winkler(&name.to_lowercase(), &field.to_lowercase()), field));
-    let (likeness, field) = near.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    (likeness >= 0.85).then_some(field.as_str())
+/// The known name that is most similar to a misspelt one.
+pub fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let like =
+        |name: &str| similar::TextDiff::from_chars(word.to_lowercase().as_str(), name.to_lowercase().as_str()).ratio();
+    let best = known.into_iter().max_by(|a, b| like(a).total_cmp(&like(b)))?;
+    (like(best) > 0.7).then_some(best)
 }
 
 fn word(kind: &str) -> &'static str {

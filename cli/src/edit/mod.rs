@@ -13,7 +13,7 @@ mod yaml;
 
 pub use file::{create, create_private, read, read_rules, read_stdin, replace};
 pub use sealed::{Sealer, own_scope};
-pub use secret::{LAST_APPLIED, PlainSecret, check_key, check_name, decode_base64, is_field_name, nearest, wipe};
+pub use secret::{LAST_APPLIED, PlainSecret, check_key, check_name, decode_base64, is_field_name, wipe};
 pub use values::{Replacement, SealedObject, SealedText, ValueInText, names_kind};
 
 use anyhow::Context;

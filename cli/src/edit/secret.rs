@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use manifests::{Location, Manifest, printable};
+use schemas::nearest;
 use sealing::SecretBytes;
 use serde_json::{Map, Value};
 use zeroize::{Zeroize, Zeroizing};
@@ -146,7 +147,7 @@ fn check_fields(body: &Map<String, Value>, mistakes: &mut Mistakes) {
     for field in body.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
         // What looks like a field may be a value in the wrong place, which a message must not show.
         let name = if is_field_name(field) { field } else { "one of its fields" };
-        let hint = match nearest(field, &FIELDS) {
+        let hint = match nearest(field, FIELDS) {
             Some(meant) => format!("{meant} is probably meant"),
             None => "values must be under data or stringData; remove the field".to_owned(),
         };
@@ -157,14 +158,6 @@ fn check_fields(body: &Map<String, Value>, mistakes: &mut Mistakes) {
 /// Whether a word looks like the name of a field and not like a value.
 pub fn is_field_name(word: &str) -> bool {
     word.len() <= 63 && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
-/// The known name that is most similar to a misspelt one.
-pub fn nearest<'n>(word: &str, known: &[&'n str]) -> Option<&'n str> {
-    let like =
-        |name: &str| similar::TextDiff::from_chars(word.to_lowercase().as_str(), name.to_lowercase().as_str()).ratio();
-    let best = known.iter().copied().max_by(|a, b| like(a).total_cmp(&like(b)))?;
-    (like(best) > 0.7).then_some(best)
 }
 
 /// Unquoted keys that YAML does not read as text: `y` would become `true`.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::sealed::own_scope;
 use super::tree::{Kind, Node, Scalar};
+use crate::output;
 
 /// A text with SealedSecrets in it.
 pub struct SealedText<'a> {
@@ -227,9 +228,7 @@ impl SealedObject {
 
     /// `SealedSecret namespace/name`
     pub fn title(&self) -> String {
-        let id = &self.manifest.id;
-        let namespace = id.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        format!("SealedSecret {namespace}{}", id.name)
+        output::title(&self.manifest.id)
     }
 
     /// The annotations of the SealedSecret.

@@ -115,11 +115,7 @@ fn read_sync(file: &Path, global: &Global) -> anyhow::Result<Sync> {
 
 fn print_objects(manifests: Vec<Manifest>, global: &Global) -> anyhow::Result<()> {
     match global.output {
-        None | Some(OutputFormat::Yaml) => {
-            let documents: anyhow::Result<Vec<_>> =
-                manifests.iter().map(|manifest| OutputFormat::Yaml.text(&manifest.body)).collect();
-            print(&documents?.join("---\n"))
-        }
+        None | Some(OutputFormat::Yaml) => print(&output::yaml_of(&manifests)?),
         Some(format) => {
             let items: Vec<Value> = manifests.into_iter().map(|manifest| Value::Object(manifest.body)).collect();
             output::print(format.text(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?)

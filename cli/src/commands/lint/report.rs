@@ -118,7 +118,7 @@ impl Report {
             Severity::Error => styled(BAD, "error:"),
             Severity::Warning => styled(WARN, "warning:"),
         };
-        let object = object.as_ref().map(|id| format!("{}: ", named(id))).unwrap_or_default();
+        let object = object.as_ref().map(|id| format!("{}: ", output::title(id))).unwrap_or_default();
         let field = if finding.field.is_empty() { String::new() } else { format!("{}: ", finding.field) };
         let only = at.len() < self.versions.len() && !at.is_empty();
         let only = if only { format!(" in Kubernetes {}", texts(at).join(", ")) } else { String::new() };
@@ -137,7 +137,7 @@ impl Report {
             "kubernetes": texts(if at.is_empty() { &self.versions } else { at }),
         });
         if let Some(id) = object {
-            problem["object"] = named(id).into();
+            problem["object"] = output::title(id).into();
         }
         if !field.is_empty() {
             problem["field"] = field.clone().into();
@@ -148,10 +148,4 @@ impl Report {
 
 fn texts(versions: &[KubernetesVersion]) -> Vec<String> {
     versions.iter().map(KubernetesVersion::to_string).collect()
-}
-
-/// `Deployment shop/web`
-fn named(id: &ObjectId) -> String {
-    let namespace = id.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-    format!("{} {namespace}{}", id.kind, id.name)
 }

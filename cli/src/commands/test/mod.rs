@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use manifests::{Manifest, in_one_line};
+use manifests::in_one_line;
 use pipeline::guard;
 use renderer::Capabilities;
 use similar::TextDiff;
@@ -18,7 +18,7 @@ use crate::{
     edit,
     fleet::{Fleet, Rendered},
     global::Global,
-    output::{self, BAD, GOOD, Hint, OutputFormat, counted, styled},
+    output::{self, BAD, GOOD, Hint, counted, styled},
 };
 
 /// Compare what the Syncs of a repository apply with stored files
@@ -82,7 +82,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let objects = objects.and_then(|objects| {
             let checked = guard(&found.sync, &objects);
             checked.map_err(|error| anyhow!("the controller refuses this: {}", in_one_line(&error.to_string())))?;
-            text(&objects)
+            output::yaml_of(&objects)
         });
         match objects {
             Err(error) => failed.push(error.context(format!("{}: Sync {key} cannot be rendered", found.origin))),
@@ -136,13 +136,6 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The objects as a golden file has them.
-fn text(objects: &[Manifest]) -> anyhow::Result<String> {
-    let documents: anyhow::Result<Vec<_>> =
-        objects.iter().map(|object| OutputFormat::Yaml.text(&object.body)).collect();
-    Ok(documents?.join("---\n"))
 }
 
 /// The golden files, by their paths in the folder.

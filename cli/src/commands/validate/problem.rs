@@ -46,8 +46,7 @@ impl Problem {
 
     /// Sets the object that the problem is about.
     pub(super) fn of(self, object: &ObjectId) -> Self {
-        let namespace = object.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        Self { object: Some(format!("{} {namespace}{}", object.kind, object.name)), ..self }
+        Self { object: Some(output::title(object)), ..self }
     }
 
     pub(super) fn is(&self, check: &str) -> bool {

@@ -1,12 +1,12 @@
 //! `spec` of a SealedSecret, field by field.
 
 use crds::names::KEY_LABELS;
-use manifests::Manifest;
+use manifests::{Manifest, printable};
+use schemas::nearest;
 use serde_json::{Map, Value};
 
 use super::checks::Found;
-use crate::edit::{is_field_name, nearest};
-use manifests::printable;
+use crate::edit::is_field_name;
 
 /// Fields of the template's metadata that the Secret gets, or that only repeat the SealedSecret's own.
 const TEMPLATE_METADATA: [&str; 6] = ["name", "namespace", "labels", "annotations", "finalizers", "creationTimestamp"];
@@ -133,7 +133,9 @@ fn unknown_fields(map: &Map<String, Value>, known: &[&str], path: &[&str], found
         let path = [path, &[field]].concat();
         // What looks like a field may be a value in the wrong place, which a message must not show.
         let name = if is_field_name(field) { path.join(".") } else { "a field".to_owned() };
-        let meant = nearest(field, known).map(|meant| format!("; {meant} is probably meant")).unwrap_or_default();
+        let meant = nearest(field, known.iter().copied())
+            .map(|meant| format!("; {meant} is probably meant"))
+            .unwrap_or_default();
         let message = format!("{name} is not a known field, and no Sync applies it (strict field validation){meant}");
         found.error("unknown-field", &path, message);
     }
