@@ -1,7 +1,7 @@
 //! The Syncs of a repository, and what each of them applies. The Syncs are found in files, not in a cluster.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -39,6 +39,10 @@ pub struct Fleet {
     pub repositories: Vec<Manifest>,
     known_repositories: Vec<(ObjectKey, Repository)>,
     remotes: BTreeSet<String>,
+    /// How many of the Syncs are in files.
+    in_files: usize,
+    /// What Syncs without a chart apply. It does not depend on the capabilities, so it is rendered once.
+    unchanging: HashMap<Identity, Arc<Vec<Manifest>>>,
 }
 
 /// A Sync in a file, or among the objects of another Sync.
@@ -51,10 +55,13 @@ pub struct Found {
     pub manifest: Manifest,
 }
 
+/// The place and the digest of a Sync.
+type Identity = (Location, String);
+
 impl Found {
     /// The place and the content of the Sync. If both are equal, two of them are the same Sync: it is often in a file
     /// and also among the objects of another Sync.
-    fn identity(&self) -> (Location, String) {
+    fn identity(&self) -> Identity {
         (self.origin.clone(), self.manifest.digest())
     }
 
@@ -70,7 +77,7 @@ pub struct Rendered {
     pub sync: usize,
     /// The objects that the Sync applies, with paths from the root of the repository; or why they could not be
     /// rendered.
-    pub objects: anyhow::Result<Vec<Manifest>>,
+    pub objects: anyhow::Result<Arc<Vec<Manifest>>>,
 }
 
 impl Fleet {
@@ -93,6 +100,8 @@ impl Fleet {
             wrong: Vec::new(),
             repositories: Vec::new(),
             known_repositories: Vec::new(),
+            in_files: 0,
+            unchanging: HashMap::new(),
         };
         let mut syncs = Vec::new();
         for input in inputs::collect(std::slice::from_ref(&root))? {
@@ -117,6 +126,7 @@ impl Fleet {
         for sync in syncs {
             fleet.add_sync(sync);
         }
+        fleet.in_files = fleet.syncs.len();
         Ok(fleet)
     }
 
@@ -162,18 +172,27 @@ impl Fleet {
     /// Renders what all Syncs apply, also those that other Syncs apply. If a Sync applies another one from a file and
     /// changes it, for example with a patch, only the changed form counts.
     pub fn render(&mut self, capabilities: &Capabilities) -> Vec<Rendered> {
-        let in_files = self.syncs.len();
+        // Charts may apply other Syncs with other capabilities.
+        self.syncs.truncate(self.in_files);
         let mut known: HashSet<_> = self.syncs.iter().map(Found::identity).collect();
         let mut changed = HashSet::new();
-        let mut next: Vec<usize> = (0..in_files).collect();
+        let mut next: Vec<usize> = (0..self.in_files).collect();
         let mut rendered = Vec::new();
         while !next.is_empty() {
             let batch = std::mem::take(&mut next);
             let objects = parallel::map(parallel::processors(), batch.clone(), |index| {
-                self.objects(&self.syncs[index].sync, capabilities)
+                match self.unchanging.get(&self.syncs[index].identity()) {
+                    Some(known) => Ok(known.clone()),
+                    None => self.objects(&self.syncs[index].sync, capabilities).map(Arc::new),
+                }
             });
             for (sync, objects) in batch.into_iter().zip(objects) {
-                for manifest in objects.iter().flatten().filter(|manifest| kind(manifest) == Some("Sync")) {
+                if let (None, Ok(objects)) = (&self.syncs[sync].sync.spec.helm, &objects) {
+                    self.unchanging.insert(self.syncs[sync].identity(), objects.clone());
+                }
+                for manifest in
+                    objects.iter().flat_map(|objects| objects.iter()).filter(|manifest| kind(manifest) == Some("Sync"))
+                {
                     let before = self.syncs.len();
                     self.add_sync(manifest.clone());
                     match self.syncs.get(before) {
@@ -188,7 +207,7 @@ impl Fleet {
                 rendered.push(Rendered { sync, objects });
             }
         }
-        rendered.retain(|one| one.sync >= in_files || !changed.contains(&self.syncs[one.sync].origin));
+        rendered.retain(|one| one.sync >= self.in_files || !changed.contains(&self.syncs[one.sync].origin));
         rendered
     }
 

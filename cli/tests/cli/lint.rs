@@ -181,6 +181,7 @@ fn a_sync_that_another_sync_changes_counts_as_changed() {
     write(root, "clusters/patched/kustomization.yaml", patch);
     write(root, "root.yaml", &sync("root", "clusters/patched", ""));
     assert_eq!(problems(root, &[]), (Some(0), vec![]));
+    assert_eq!(problems(root, &["--kubernetes", "1.35,1.36"]), (Some(0), vec![]));
 }
 
 #[test]

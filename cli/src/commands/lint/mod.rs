@@ -62,23 +62,25 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     for key in &fleet.elsewhere {
         output::note(format_args!("Sync {key} is not checked: its Repository has another URL than this repository"));
     }
+    let plain = if fleet.syncs.is_empty() { Some(folder::read(&args.path)?.manifests) } else { None };
+    if let Some(objects) = &plain {
+        refused(&nobodys(&namespace), objects, &mut report);
+        report.objects = objects.len();
+    }
     for version in versions {
-        let capabilities =
-            Capabilities { kube_version: Some(format!("v{version}.0")), api_versions: args.api_versions.clone() };
-        if fleet.syncs.is_empty() {
-            let objects = folder::read(&args.path)?.manifests;
-            refused(&nobodys(&namespace), &objects, &mut report);
+        if let Some(objects) = &plain {
             let mut schemas = schemas(version, &fleet, objects.iter(), &mut report);
-            report.objects = objects.len();
-            for object in &objects {
+            for object in objects {
                 check(&mut schemas, object, &mut report);
             }
             continue;
         }
+        let capabilities =
+            Capabilities { kube_version: Some(format!("v{version}.0")), api_versions: args.api_versions.clone() };
         let rendered = fleet.render(&capabilities);
         report.syncs = fleet.syncs.len();
-        report.objects = rendered.iter().flat_map(|one| &one.objects).map(Vec::len).sum();
-        let all = rendered.iter().flat_map(|one| &one.objects).flatten();
+        report.objects = rendered.iter().flat_map(|one| &one.objects).map(|objects| objects.len()).sum();
+        let all = rendered.iter().flat_map(|one| &one.objects).flat_map(|objects| objects.iter());
         let mut schemas = schemas(version, &fleet, all, &mut report);
         for manifest in fleet.syncs.iter().map(|found| &found.manifest).chain(&fleet.repositories) {
             check(&mut schemas, manifest, &mut report);
@@ -92,7 +94,7 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
                 }
                 Ok(objects) => {
                     refused(&found.sync, objects, &mut report);
-                    for object in objects {
+                    for object in objects.iter() {
                         check(&mut schemas, object, &mut report);
                     }
                 }
