@@ -155,18 +155,20 @@ impl Fleet {
         Ok(object)
     }
 
-    /// Whether the URL of the Sync's Repository is known, and is not that of this working copy.
+    /// Whether the URL of the Sync's Repository is known, and is not that of this working copy. A registry never has the files of a
+    /// working copy.
     fn is_elsewhere(&self, sync: &Sync) -> bool {
         let reference = &sync.spec.repository;
         let namespace = reference.namespace.as_ref().or(sync.metadata.namespace.as_ref());
-        let url = |(key, repository): &(ObjectKey, Repository)| {
-            let is_it = namespace == Some(&key.namespace) && reference.name == key.name;
-            is_it.then(|| same_place(&repository.spec.url))
-        };
-        let urls: Vec<_> = self.known_repositories.iter().filter_map(url).collect();
+        let is_it = |key: &ObjectKey| namespace == Some(&key.namespace) && reference.name == key.name;
+        let named = self.known_repositories.iter().filter(|(key, _)| is_it(key));
+        let urls: Vec<_> = named.map(|(_, repository)| repository.spec.url.as_str()).collect();
         let is_known = self.known_repositories.iter().any(|(_, one)| self.remotes.contains(&same_place(&one.spec.url)));
+        if urls.iter().any(|url| url.starts_with("oci://")) {
+            return true;
+        }
         // If no Repository has the URL of a remote, this clone was made from a mirror, and no Sync is left out.
-        is_known && !urls.is_empty() && !urls.iter().any(|url| self.remotes.contains(url))
+        is_known && !urls.is_empty() && !urls.iter().any(|url| self.remotes.contains(&same_place(url)))
     }
 
     /// Renders what all Syncs apply, also those that other Syncs apply. If a Sync applies another one from a file and

@@ -185,6 +185,19 @@ fn a_sync_that_another_sync_changes_counts_as_changed() {
 }
 
 #[test]
+fn a_sync_of_a_registry_is_named_and_left_out() {
+    let folder = fleet();
+    let root = folder.path();
+    let repository = "apiVersion: gitseal.dev/v1alpha1\nkind: Repository\nmetadata: {name: podinfo, namespace: shop}\nspec: {url: \
+        'oci://registry.example/podinfo', ref: {tag: 1.0.0}}\n---\n";
+    let of_registry = sync("podinfo", "./", "  helm: {}\n").replace("name: fleet", "name: podinfo");
+    write(root, "clusters/staging/podinfo.yaml", &format!("{repository}{of_registry}"));
+    let output = gitseal_in(root, &["lint"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()));
+    assert!(stderr(&output).contains("Sync shop/podinfo is not checked"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_folder_without_syncs_is_checked_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "web.yaml", &DEPLOYMENT.replace("image: web", "image: 5"));
