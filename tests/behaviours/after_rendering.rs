@@ -11,39 +11,22 @@ use harness::{
     programs::{Controller, ControllerOptions},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
+use kube::Api;
 use localcluster::ClusterOptions;
 use sealing::Scope;
 use serde_json::{Value, json};
 
 use crate::{
     cli::gitseal,
-    objects::{config_map, deployment, sealed_secret},
+    objects::{change_by_hand, config_map, deployment, is_value, sealed_secret},
+    renders::rendered,
 };
 
 const COMPONENT: &str = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [map.yaml]\n";
 
-async fn is_value(scene: &Scene, map: &str, value: &str) -> Result<()> {
-    scene.has("v1", "ConfigMap", map, json!({"data": {"value": value}})).await.map(drop)
-}
-
-async fn change_by_hand(scene: &Scene, map: &str) -> Result<()> {
-    let patch = Patch::Merge(json!({"data": {"value": "by hand"}}));
-    scene.api::<ConfigMap>().patch(map, &PatchParams::default(), &patch).await?;
-    Ok(())
-}
-
 /// How often something was rendered by Kustomize, and how often it was read from disk.
 async fn renders(controller: &Controller) -> Result<(u64, u64)> {
-    let mut found = Vec::new();
-    for from in ["kustomize", "disk"] {
-        let series = format!("gitseal_folders_rendered_total{{from=\"{from}\"}}");
-        found.push(controller.metric(&series).await?.unwrap_or_default());
-    }
-    Ok((found[0], found[1]))
+    Ok((rendered(controller, "kustomize").await?, rendered(controller, "disk").await?))
 }
 
 /// The text of a Sync, for `gitseal build --sync`.

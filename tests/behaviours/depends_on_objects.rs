@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::gitseal,
-    objects::{apply_cluster_wide, config_map, deployment},
+    objects::{config_map, deployment, widgets},
 };
 
 /// The controller's reads of a Deployment of the scene.
@@ -105,17 +105,7 @@ async fn a_kind_that_comes_later_is_noticed() -> Result<()> {
     scene.sync("app", "./app", json!({"dependsOn": [on("Widget", &api_version, "w")]})).await?;
     waits(&scene, "app", &[&format!("Widget w of {api_version}, a kind that the cluster does not serve")]).await?;
 
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    apply_cluster_wide(
-        &scene.client,
-        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("widgets.{group}")},
-            "spec": {"group": group, "scope": "Namespaced",
-                "names": {"kind": "Widget", "plural": "widgets", "singular": "widget"},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema,
-                    "subresources": {"status": {}}}]}}),
-    )
-    .await?;
+    assert_eq!(widgets(&scene).await?, api_version);
     let named = format!("Widget.{group} {}/w", scene.namespace);
     waits(&scene, "app", &[&named, "does not exist"]).await?;
     let widget = json!({"apiVersion": api_version, "kind": "Widget", "metadata": {"name": "w"}});

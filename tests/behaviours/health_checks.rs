@@ -9,26 +9,9 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{
-    objects::{apply_cluster_wide, config_map},
+    objects::{config_map, widgets},
     waves::in_wave,
 };
-
-/// A kind with a status of its own, in a group that belongs to this scene.
-async fn widgets(scene: &Scene) -> Result<String> {
-    let group = format!("{}.example.test", scene.namespace);
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    apply_cluster_wide(
-        &scene.client,
-        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("widgets.{group}")},
-            "spec": {"group": group, "scope": "Namespaced",
-                "names": {"kind": "Widget", "plural": "widgets", "singular": "widget"},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema,
-                    "subresources": {"status": {}}}]}}),
-    )
-    .await?;
-    Ok(format!("{group}/v1"))
-}
 
 /// Writes the status of Widget `w`, as its controller would.
 async fn says(scene: &Scene, api_version: &str, status: Value) -> Result<()> {

@@ -1,12 +1,13 @@
 //! Manifests that several modules use.
 
 use anyhow::{Context, Result};
-use harness::kubernetes;
+use harness::{Scene, kubernetes};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A ConfigMap with one value, six lines long.
 pub(crate) fn config_map(name: &str, value: &str) -> String {
@@ -38,5 +39,34 @@ pub(crate) async fn apply_cluster_wide(client: &Client, object: Value) -> Result
     Api::<kube::api::DynamicObject>::all_with(client.clone(), &resource)
         .patch(name, &PatchParams::apply("kubectl").force(), &Patch::Apply(&object))
         .await?;
+    Ok(())
+}
+
+/// Defines the kind Widget, with a status of its own, in a group that belongs to this scene. Returns its API version.
+pub(crate) async fn widgets(scene: &Scene) -> Result<String> {
+    let group = format!("{}.example.test", scene.namespace);
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    apply_cluster_wide(
+        &scene.client,
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("widgets.{group}")},
+            "spec": {"group": group, "scope": "Namespaced",
+                "names": {"kind": "Widget", "plural": "widgets", "singular": "widget"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema,
+                    "subresources": {"status": {}}}]}}),
+    )
+    .await?;
+    Ok(format!("{group}/v1"))
+}
+
+/// Waits until a ConfigMap has this value.
+pub(crate) async fn is_value(scene: &Scene, map: &str, value: &str) -> Result<()> {
+    scene.has("v1", "ConfigMap", map, json!({"data": {"value": value}})).await.map(drop)
+}
+
+/// Changes the value of a ConfigMap, as a person would.
+pub(crate) async fn change_by_hand(scene: &Scene, map: &str) -> Result<()> {
+    let patch = Patch::Merge(json!({"data": {"value": "by hand"}}));
+    scene.api::<ConfigMap>().patch(map, &PatchParams::default(), &patch).await?;
     Ok(())
 }

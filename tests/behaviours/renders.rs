@@ -18,7 +18,8 @@ use serde_json::json;
 
 use crate::objects::config_map;
 
-async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
+/// How often the objects of a folder came from `from`.
+pub(crate) async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
     let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
     Ok(rendered.unwrap_or(0))
 }

@@ -20,7 +20,12 @@ use localcluster::ClusterOptions;
 use sealing::Scope;
 use serde_json::json;
 
-use crate::{cli::gitseal, jobs::completes, objects::sealed_secret};
+use crate::{
+    cli::gitseal,
+    jobs::completes,
+    objects::{change_by_hand, is_value, sealed_secret},
+    renders::rendered,
+};
 
 const CHART: &str = "apiVersion: v2\nname: web\nversion: 1.0.0\n";
 const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: \"{{ .Release.Name }}-map\"}\n\
@@ -34,21 +39,6 @@ fn write_chart(scene: &Scene, templates: &[(&str, &str)]) -> Result<()> {
         scene.tree.write(&format!("charts/web/templates/{name}.yaml"), text)?;
     }
     Ok(())
-}
-
-async fn is_value(scene: &Scene, map: &str, value: &str) -> Result<()> {
-    scene.has("v1", "ConfigMap", map, json!({"data": {"value": value}})).await.map(drop)
-}
-
-async fn change_by_hand(scene: &Scene, map: &str) -> Result<()> {
-    let patch = Patch::Merge(json!({"data": {"value": "by hand"}}));
-    scene.api::<ConfigMap>().patch(map, &PatchParams::default(), &patch).await?;
-    Ok(())
-}
-
-async fn renders(controller: &Controller, from: &str) -> Result<u64> {
-    let series = format!("gitseal_folders_rendered_total{{from=\"{from}\"}}");
-    Ok(controller.metric(&series).await?.unwrap_or_default())
 }
 
 #[tokio::test]
@@ -72,7 +62,7 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     let wanted = json!({"data": {"value": "debug", "namespace": scene.namespace}});
     scene.has("v1", "ConfigMap", "one-map", wanted).await?;
     is_value(&scene, "blue-map", "warn").await?;
-    assert_eq!(renders(&controller, "helm").await?, 2);
+    assert_eq!(rendered(&controller, "helm").await?, 2);
 
     // The commits change a file elsewhere, then the values of one Sync, then the chart.
     scene.tree.write("docs/other.yaml", "x: 1\n")?;
@@ -81,7 +71,7 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     let second = scene.publish("the values of one").await?;
     scene.is_applied("one", &second).await?;
     is_value(&scene, "one-map", "trace").await?;
-    assert_eq!(renders(&controller, "helm").await?, 3);
+    assert_eq!(rendered(&controller, "helm").await?, 3);
     let two = scene.api::<Sync>().get("two").await?;
     assert_eq!(two.status.and_then(|status| status.last_applied_revision), Some(first));
     scene.tree.write("charts/web/templates/map.yaml", MAP.replace("-map", "-config"))?;
@@ -92,18 +82,18 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     is_value(&scene, "one-config", "trace").await?;
     is_value(&scene, "blue-config", "warn").await?;
     scene.is_gone("v1", "ConfigMap", "blue-map").await?;
-    let before = renders(&controller, "helm").await?;
+    let before = rendered(&controller, "helm").await?;
 
     // Drift is put back without a render, also after a restart.
     change_by_hand(&scene, "one-config").await?;
     is_value(&scene, "one-config", "trace").await?;
-    assert_eq!(renders(&controller, "helm").await?, before);
+    assert_eq!(rendered(&controller, "helm").await?, before);
     controller.stop()?;
     controller = Controller::start(&options)?;
     controller.ready().await?;
     change_by_hand(&scene, "blue-config").await?;
     is_value(&scene, "blue-config", "warn").await?;
-    assert_eq!((renders(&controller, "helm").await?, renders(&controller, "disk").await?), (0, 1));
+    assert_eq!((rendered(&controller, "helm").await?, rendered(&controller, "disk").await?), (0, 1));
 
     // An edit of the values in the Sync has the same effect as a commit.
     scene.sync("two", "./charts/web", json!({"helm": {"values": {"level": "error"}}})).await?;

@@ -8,20 +8,14 @@ use harness::{
     programs::{Controller, ControllerOptions},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
-};
+use kube::{Api, ResourceExt as _, api::DeleteParams};
 use localcluster::ClusterOptions;
 use serde_json::json;
 
-use crate::objects::{config_map, deployment, sealed_secret};
-
-/// How often the objects of a folder came from `from`.
-async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
-    let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
-    Ok(rendered.unwrap_or(0))
-}
+use crate::{
+    objects::{change_by_hand, config_map, deployment, is_value, sealed_secret},
+    renders::rendered,
+};
 
 /// A base with a ConfigMap, and an overlay for each of `overlays`, which adds a prefix to the ConfigMap's name.
 fn write_overlays(scene: &Scene, overlays: &[&str]) -> Result<()> {
@@ -31,16 +25,6 @@ fn write_overlays(scene: &Scene, overlays: &[&str]) -> Result<()> {
         let kustomization = format!("resources: [../../base]\nnamePrefix: {overlay}-\n");
         scene.tree.write(&format!("overlays/{overlay}/kustomization.yaml"), kustomization)?;
     }
-    Ok(())
-}
-
-async fn is_value(scene: &Scene, map: &str, value: &str) -> Result<()> {
-    scene.has("v1", "ConfigMap", map, json!({"data": {"value": value}})).await.map(drop)
-}
-
-async fn change_by_hand(scene: &Scene, map: &str) -> Result<()> {
-    let patch = Patch::Merge(json!({"data": {"value": "by hand"}}));
-    scene.api::<ConfigMap>().patch(map, &PatchParams::default(), &patch).await?;
     Ok(())
 }
 
