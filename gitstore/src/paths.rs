@@ -18,6 +18,9 @@ const LINKS: usize = 40;
 /// of so many names.
 const STEPS: usize = 2000;
 
+/// How many bytes of lists of names are read to identify what there is at some paths.
+const IDENTITY_BYTES: usize = 16 << 20;
+
 /// The entry at a path.
 #[derive(Debug, Eq, PartialEq)]
 pub enum At {
@@ -35,6 +38,8 @@ pub struct Paths {
     repository: gix::Repository,
     recent: RefCell<Recent>,
     limits: Limits,
+    /// How many bytes of lists of names may be read.
+    names_bytes: usize,
 }
 
 /// Where a path leads.
@@ -47,13 +52,20 @@ enum Target {
 impl Snapshot {
     /// Access to single paths. Only [`Limits::file_bytes`] counts.
     pub fn paths(&self, limits: Limits) -> Paths {
-        Paths { snapshot: self.clone(), repository: self.repository(), recent: RefCell::default(), limits }
+        let (snapshot, repository) = (self.clone(), self.repository());
+        Paths { snapshot, repository, recent: RefCell::default(), limits, names_bytes: usize::MAX }
     }
 
     /// Identifies what there is at all of the paths together, and `besides`, which is any text. If this identity is
     /// equal in two revisions, [`Paths::at`] gives the same for each of these paths in both. No file is read.
+    ///
+    /// If too many names would have to be read, the identity is that of the whole revision.
     pub fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {
-        self.paths(Limits::default()).content_at(besides, paths)
+        let known = Paths { names_bytes: IDENTITY_BYTES, ..self.paths(Limits::default()) };
+        known.content_at(besides, paths).unwrap_or_else(|| {
+            let whole = format!("{besides}\0{}", self.revision().id);
+            ContentId::of(Sha256::new().chain_update(whole))
+        })
     }
 }
 
@@ -90,7 +102,8 @@ impl Paths {
         }
     }
 
-    fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {
+    /// `None` if too many names would have to be read.
+    fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> Option<ContentId> {
         let mut hash = Sha256::new();
         hash.update(besides.as_bytes());
         hash.update([0]);
@@ -107,18 +120,28 @@ impl Paths {
                 // Only the names count: the renderer gets nothing else of a folder, and a change inside the folder does
                 // not change them.
                 Some(id) if kind == 2 => match self.snapshot.tree_at(&self.repository, id, path) {
-                    Ok(tree) => tree.iter().flatten().for_each(|entry| {
-                        hash.update(entry.filename());
-                        hash.update([0]);
-                    }),
+                    Ok(tree) => {
+                        self.recent.borrow_mut().read += tree.data.len();
+                        tree.iter().flatten().for_each(|entry| {
+                            hash.update(entry.filename());
+                            hash.update([0]);
+                        });
+                    }
                     Err(_) => hash.update(id.as_slice()),
                 },
                 Some(id) => hash.update(id.as_slice()),
                 None => {}
             }
             hash.update([0]);
+            if self.has_read_too_much() {
+                return None;
+            }
         }
-        ContentId::of(hash)
+        Some(ContentId::of(hash))
+    }
+
+    fn has_read_too_much(&self) -> bool {
+        self.recent.borrow().read > self.names_bytes
     }
 
     fn size(&self, id: ObjectId) -> Result<u64, SnapshotError> {
@@ -135,7 +158,7 @@ impl Paths {
         let (mut links, mut steps) = (0, 0);
         while let Some(name) = rest.pop() {
             steps += 1;
-            if steps > STEPS {
+            if steps > STEPS || self.has_read_too_much() {
                 return Err(out());
             }
             match name.as_str() {

@@ -111,12 +111,15 @@ impl Names {
 pub(super) struct Recent {
     folders: HashMap<ObjectId, Rc<Names>>,
     bytes: usize,
+    /// The size of all lists that were read, also of those that are not kept.
+    pub(super) read: usize,
 }
 
 impl Recent {
     fn keep(&mut self, id: ObjectId, names: Rc<Names>) {
+        self.read += names.size();
         if self.bytes + names.size() > RECENT_BYTES {
-            *self = Self::default();
+            *self = Self { read: self.read, ..Self::default() };
         }
         self.bytes += names.size();
         self.folders.insert(id, names);

@@ -5,7 +5,11 @@ use std::fmt::{self, Write as _};
 use manifests::Manifest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Object, sealed::SealedValues};
+use crate::{
+    Object,
+    list::{OBJECTS, list},
+    sealed::SealedValues,
+};
 
 /// A chart that is rendered for the cluster, perhaps with sealed values.
 #[derive(Clone, Debug, Default)]
@@ -97,15 +101,19 @@ impl fmt::Debug for Values {
 #[serde(rename_all = "camelCase", default)]
 pub struct RenderedChart {
     /// The objects, in the order of `helm template`: those of `crds/`, then those of templates sorted by kind, then hooks.
+    #[serde(deserialize_with = "list::<_, _, OBJECTS>")]
     pub objects: Vec<ChartObject>,
     /// The text of the chart's `NOTES.txt`.
     pub notes: String,
     /// What templates looked up in the cluster. Every lookup found nothing.
+    #[serde(deserialize_with = "list::<_, _, 1000>")]
     pub lookups: Vec<Lookup>,
     /// Functions that templates called and that return a different value each time, sorted: `randAlphaNum`, `now`, … If
     /// there is one, the same files and values can give different objects next time.
+    #[serde(deserialize_with = "list::<_, _, 1000>")]
     pub nondeterministic: Vec<String>,
     /// Helm's warnings.
+    #[serde(deserialize_with = "list::<_, _, 1000>")]
     pub warnings: Vec<String>,
 }
 
@@ -152,12 +160,13 @@ pub struct ChartObject {
 #[serde(rename_all = "camelCase")]
 pub struct Hook {
     /// `pre-install`, `post-upgrade`, `test`, …
+    #[serde(deserialize_with = "list::<_, _, 1000>")]
     pub events: Vec<String>,
     /// Hooks of one event run in the order of their weights.
     #[serde(default)]
     pub weight: i64,
     /// `before-hook-creation`, `hook-succeeded`, `hook-failed`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::<_, _, 1000>")]
     pub delete_policies: Vec<String>,
 }
 

@@ -17,6 +17,7 @@
 mod frame;
 mod generated;
 mod helm;
+mod list;
 mod manifests;
 mod overlay;
 mod places;
@@ -250,6 +251,7 @@ struct Kustomization<'a> {
 
 #[derive(Deserialize)]
 struct RenderedKustomization {
+    #[serde(deserialize_with = "list::list::<_, _, { list::OBJECTS }>")]
     objects: Vec<Object>,
 }
 

@@ -251,6 +251,37 @@ fn what_is_at_some_paths_has_an_identity() {
     assert_ne!(fixture.fetch_main().content_at("options", ["base"]), fixture.fetch_main().content_at("", ["base"]));
 }
 
+#[test]
+fn identities_of_paths_cost_a_limited_time() {
+    let fixture = Fixture::new();
+    fixture.write("a.yaml", "a").push();
+    let tree = |lines: String| {
+        let file = fixture.folder.path().join("tree");
+        std::fs::write(&file, lines).unwrap();
+        let tree = git_reading(&fixture.work(), &["mktree"], std::fs::File::open(file).unwrap().into());
+        tree.trim().to_owned()
+    };
+    let blob = fixture.git(&["rev-parse", "HEAD:a.yaml"]).trim().to_owned();
+    let large = tree((0..120_000).map(|n| format!("100644 blob {blob}\tf{n}\n")).collect());
+    // It is stored once, and has many names.
+    let folders = (0..30).map(|n| format!("040000 tree {large}\td{n:03}\n")).collect::<String>();
+    let identity = |message: &str| {
+        let top = tree(format!("100644 blob {blob}\ta.yaml\n{folders}"));
+        let commit = fixture.git(&["commit-tree", &top, "-m", message]).trim().to_owned();
+        fixture.git(&["push", "--quiet", "--force", "origin", &format!("{commit}:refs/heads/main")]);
+        let snapshot = fixture.fetch_main();
+        let of = |count: usize| {
+            let paths: Vec<_> = (0..count).map(|n| format!("d{n:03}")).collect();
+            snapshot.content_at("", paths.iter().map(String::as_str))
+        };
+        (of(2), of(30))
+    };
+    let (few, many) = identity("one");
+    let (few_later, many_later) = identity("two");
+    assert_eq!(few, few_later, "nothing that was asked for");
+    assert_ne!(many, many_later, "reading thirty large folders for every commit takes too long");
+}
+
 /// A pointer does not show what its file contains. If the file may be a manifest, the pointer must not be skipped,
 /// because then the objects of that manifest would be pruned.
 #[test]
