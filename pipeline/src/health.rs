@@ -356,34 +356,32 @@ fn job(object: &Value) -> Health {
 }
 
 fn pod(object: &Value) -> Health {
+    let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+    let status = object.get("status").unwrap_or(&Value::Null);
+    let trouble = || pods::of(namespace.unwrap_or_default(), name.unwrap_or_default(), status);
     match text(object, "/status/phase") {
         Some("Succeeded") => Health::Current,
-        Some("Failed") => Health::Failed("its containers failed".into()),
+        Some("Failed") => Health::Failed(trouble().unwrap_or_else(|| "its containers failed".into())),
         Some("Running") => {
             if let Some(("True", ..)) = condition(object, "Ready") {
                 return Health::Current;
             }
-            let crashing = crashing_containers(object);
-            if crashing.is_empty() {
-                waiting("it is not ready")
-            } else {
-                Health::Failed(format!("containers keep crashing: {}", crashing.join(", ")))
+            match trouble() {
+                Some(why) if is_crashing(object) => Health::Failed(why),
+                why => waiting(why.unwrap_or_else(|| "it is not ready".into())),
             }
         }
         _ => match condition(object, "PodScheduled") {
             Some(("False", "Unschedulable", message)) => waiting(format!("it cannot be scheduled: {message}")),
-            _ => waiting("it is pending"),
+            _ => waiting(trouble().unwrap_or_else(|| "it is pending".into())),
         },
     }
 }
 
-fn crashing_containers(object: &Value) -> Vec<&str> {
+fn is_crashing(object: &Value) -> bool {
     let containers = object.pointer("/status/containerStatuses");
-    let containers = containers.and_then(Value::as_array).into_iter().flatten();
-    containers
-        .filter(|container| text(container, "/state/waiting/reason") == Some("CrashLoopBackOff"))
-        .filter_map(|container| text(container, "/name"))
-        .collect()
+    let mut containers = containers.and_then(Value::as_array).into_iter().flatten();
+    containers.any(|container| text(container, "/state/waiting/reason") == Some("CrashLoopBackOff"))
 }
 
 fn definition(object: &Value) -> Health {

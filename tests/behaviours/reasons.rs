@@ -71,6 +71,22 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
             ready.reason == "WaitingForHealth" && parts.iter().all(|part| ready.message.contains(part))
         })
         .await?;
+    // A container that keeps crashing is named with its exit code, and where its log is.
+    let last = json!({"terminated": {"exitCode": 3, "reason": "Error", "startedAt": null, "finishedAt": null, "message": "confidential"}});
+    let crashing = json!({"name": "c", "image": "example.invalid/c", "imageID": "", "ready": false, "restartCount": 4,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": last});
+    let crash = json!({"status": {"phase": "Running", "containerStatuses": [crashing]}});
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&crash)).await?;
+    let log = format!(
+        "CrashLoopBackOff: Error, exit code 3, 4 restarts (its log: kubectl logs -n {} {pod} -c c --previous)",
+        scene.namespace
+    );
+    scene
+        .sync_when("app", "how the container ended", |_, ready| {
+            ready.message.contains(&log) && !ready.message.contains("confidential")
+        })
+        .await?;
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
     scene.sync("app", "./app", json!({"timeout": "3s"})).await?;
     let message = scene.is_not_ready("app", "HealthCheckTimedOut").await?;
     ensure!(parts.iter().all(|part| message.contains(part)), "{message}");
@@ -89,6 +105,25 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
     scene.is_applied("app", &revision).await?;
     let told = gitseal(&scene, &["history", "app"]).await?.is(0, &["Applied", "1 created"])?;
     ensure!(!told.out.contains("HealthCheckTimedOut"), "{}", told.out);
+    Ok(())
+}
+
+/// A StatefulSet has no condition for this: only its events say that its Pods are refused.
+#[tokio::test]
+async fn a_quota_that_leaves_no_room_for_pods_is_told() -> Result<()> {
+    let scene = Scene::new("no-room").await?;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
+    kubernetes::apply(&scene.client, &scene.namespace, quota).await?;
+    let stateful = deployment("db", 1).replace("kind: Deployment", "kind: StatefulSet");
+    scene.tree.write("app/db.yaml", format!("# the database\n{stateful}"))?;
+    scene.publish("a database").await?;
+    scene.sync("app", "./app", json!({"timeout": "2m"})).await?;
+    let parts = ["app/db.yaml:2: StatefulSet", "FailedCreate: ", "exceeded quota: none"];
+    scene
+        .sync_when("app", "the event's reason", |_, ready| {
+            ready.reason == "WaitingForHealth" && parts.iter().all(|part| ready.message.contains(part))
+        })
+        .await?;
     Ok(())
 }
 

@@ -6,11 +6,16 @@ use crds::{conditions, find_condition};
 use flags::duration;
 use futures::{StreamExt, stream};
 use manifests::ObjectId;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use pipeline::{
     Failure, Stage, escape_segment,
-    health::{self, Health, HealthError, apart::own_check, pods},
+    health::{
+        self, Health, HealthError,
+        apart::own_check,
+        pods::{self, Said},
+    },
 };
 
 use super::{Pass, Record, carry_out::Outcome, record::SeenPods, report::WAITING_FOR_HEALTH};
@@ -28,6 +33,8 @@ const UNREAD: Duration = Duration::from_secs(30);
 
 /// How many Pods of one object are read. There may be thousands of Pods, and each may be as large as a request.
 const PODS: usize = 10;
+/// How many events of one object are read. There is one for each reason and message.
+const EVENTS: usize = 50;
 /// The shortest time between two reads of the Pods of an object.
 const PODS_AGAIN: Duration = Duration::from_secs(5);
 
@@ -36,8 +43,27 @@ const PODS_AGAIN: Duration = Duration::from_secs(5);
 struct Unhealthy {
     id: ObjectId,
     why: String,
+    facts: Facts,
+}
+
+/// Where more can be found out about an object that is not healthy.
+#[derive(Default, Eq, Ord, PartialEq, PartialOrd)]
+struct Facts {
     /// The selector of the object's Pods, if it has any.
     pods: Option<String>,
+    uid: String,
+}
+
+impl Facts {
+    fn of(id: &ObjectId, object: &Value) -> Self {
+        let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        Self { pods: pods::selector(id, object), uid: uid.to_owned() }
+    }
+
+    /// Whether a watch on the object does not show everything.
+    fn is_elsewhere(&self, id: &ObjectId) -> bool {
+        self.pods.is_some() || pods::has_events(id)
+    }
 }
 
 impl Pass<'_> {
@@ -70,19 +96,19 @@ impl Pass<'_> {
                         && ctx.cluster.live.is_as_made(&id)
                         && let Some(health) = health::as_made(&id)
                     {
-                        return (id, health, None);
+                        return (id, health, Facts::default());
                     }
                     let turn = match self.turn_for(&id).await {
                         Ok(turn) => turn,
-                        Err(health) => return (id, health, None),
+                        Err(health) => return (id, health, Facts::default()),
                     };
                     let place = ctx.health_reads.take(Asker::Namespace(&key.namespace)).await;
-                    let mut pods = None;
+                    let mut facts = Facts::default();
                     let seen = ctx.cluster.live.version(&id);
                     let read = api.get_since(&resource, id.namespace.as_deref(), &id.name, seen).await;
                     let health = match read {
                         Ok(object) => {
-                            pods = pods::selector(&id, &object);
+                            facts = Facts::of(&id, &object);
                             // An expression is evaluated elsewhere, and must not keep others from reading.
                             let _place = if turn.is_none() { Some(place) } else { None };
                             self.assess(&id, object, &turn).await
@@ -99,21 +125,21 @@ impl Pass<'_> {
                             Health::InProgress(error.to_string())
                         }
                     };
-                    (id, health, pods)
+                    (id, health, facts)
                 }
             })
             .buffer_unordered(8)
             .collect()
             .await;
         let (mut failed, mut waiting) = (Vec::new(), Vec::new());
-        for (id, health, pods) in results {
+        for (id, health, facts) in results {
             match health {
                 Health::Current => {
                     record.became_healthy(&id);
                     ctx.cluster.live.await_health(&id, false);
                 }
-                Health::InProgress(why) => waiting.push(Unhealthy { id, why, pods }),
-                Health::Failed(why) => failed.push(Unhealthy { id, why, pods }),
+                Health::InProgress(why) => waiting.push(Unhealthy { id, why, facts }),
+                Health::Failed(why) => failed.push(Unhealthy { id, why, facts }),
             }
         }
         if record.barrier.is_some() && !record.next_wave_waits() {
@@ -146,16 +172,16 @@ impl Pass<'_> {
             return;
         }
         let origin = record.pending.get(&first.id).and_then(|pending| pending.origin.clone());
-        let has_pods = first.pods.is_some();
-        let why = match self.trouble_of_pods(record, &api, &first).await {
+        let is_elsewhere = first.facts.is_elsewhere(&first.id);
+        let why = match self.trouble_elsewhere(record, &api, &first).await {
             Some(trouble) => format!("{} ({trouble})", first.why),
             None => first.why,
         };
         let id = first.id;
         if !is_over {
-            // No watch shows changes of the Pods, so they are read from time to time, with growing pauses.
+            // No watch shows changes of the Pods or events, so they are read from time to time, with growing pauses.
             let left = timeout.saturating_sub(waited);
-            ctx.queues.syncs.add_after(key.clone(), if has_pods { left.min(waited) } else { left });
+            ctx.queues.syncs.add_after(key.clone(), if is_elsewhere { left.min(waited) } else { left });
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
             let place = origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
             let applied = match &record.barrier {
@@ -184,20 +210,43 @@ impl Pass<'_> {
         self.failure(record, None, &failure, &Outcome::default()).await;
     }
 
-    /// What is wrong with the Pods of an unhealthy object, if it has Pods and the Sync may list them. Pods are read
-    /// only from time to time, even if the object changes often.
-    async fn trouble_of_pods(&self, record: &mut Record, api: &Api, object: &Unhealthy) -> Option<String> {
-        let (selector, namespace) = (object.pods.as_ref()?, object.id.namespace.as_ref()?);
-        if let Some(seen) = record.pods.as_ref().filter(|seen| seen.of == object.id && seen.at.elapsed() < PODS_AGAIN) {
+    /// What the status of an unhealthy object does not say: what is wrong with its Pods, or why there are none. The Sync
+    /// must have the right to list Pods or events. They are read only from time to time, even if the object changes
+    /// often.
+    async fn trouble_elsewhere(&self, record: &mut Record, api: &Api, object: &Unhealthy) -> Option<String> {
+        let Unhealthy { id, facts, .. } = object;
+        let namespace = id.namespace.as_ref().filter(|_| facts.is_elsewhere(id))?;
+        if let Some(seen) = record.pods.as_ref().filter(|seen| seen.of == *id && seen.at.elapsed() < PODS_AGAIN) {
             return seen.trouble.clone();
         }
-        let (namespace, selector) = (escape_segment(namespace), escape_segment(selector));
-        let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PODS}&labelSelector={selector}");
+        let namespace = escape_segment(namespace);
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
-        // If the Sync may not list Pods, only the workload's own status is reported.
-        let trouble = pods::trouble(api.read(&path).await.unwrap_or_default());
+        let about = |uid: &str| {
+            let selector = escape_segment(&format!("involvedObject.uid={uid}"));
+            format!("/api/v1/namespaces/{namespace}/events?limit={EVENTS}&fieldSelector={selector}")
+        };
+        // If the Sync may not list Pods or events, only the object's own status is reported.
+        let said = match &facts.pods {
+            None => Said::NoPods,
+            Some(selector) => {
+                let selector = escape_segment(selector);
+                let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PODS}&labelSelector={selector}");
+                api.read(&path).await.map_or(Said::Ready, pods::said)
+            }
+        };
+        let trouble = match said {
+            Said::Trouble(why) => Some(why),
+            Said::Nothing { name, uid } => {
+                let events = api.read(&about(&uid)).await.unwrap_or_default();
+                pods::newest(events).map(|why| format!("Pod {name}: {why}"))
+            }
+            Said::NoPods => pods::newest(api.read(&about(&facts.uid)).await.unwrap_or_default()),
+            Said::Ready => None,
+        };
         drop(place);
-        record.pods = Some(SeenPods { of: object.id.clone(), at: Instant::now(), trouble: trouble.clone() });
+        // The status of a workload may say the same.
+        let trouble = trouble.filter(|trouble| !object.why.contains(trouble.as_str()));
+        record.pods = Some(SeenPods { of: id.clone(), at: Instant::now(), trouble: trouble.clone() });
         trouble
     }
 }

@@ -341,6 +341,9 @@ fn pods() {
     ]);
     let mut pulling = crashing.clone();
     pulling["containerStatuses"][0]["state"]["waiting"]["reason"] = json!("PodInitializing");
+    let mut without_image = phase("Pending", json!([]));
+    without_image["containerStatuses"] =
+        json!([{"name": "web", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]);
     let mut recovered = crashing.clone();
     recovered["conditions"] = ready("True");
     let unschedulable = json!([condition_of("PodScheduled", "False", "Unschedulable", "0/3 nodes are available")]);
@@ -359,7 +362,14 @@ fn pods() {
             ),
             ("running", json!({}), phase("Running", ready("False")), InProgress, "not ready"),
             ("ready", json!({}), phase("Running", ready("True")), Current, ""),
-            ("crashing", json!({}), crashing, Failed, "crashing: web"),
+            (
+                "crashing",
+                json!({}),
+                crashing,
+                Failed,
+                "container web: CrashLoopBackOff (its log: kubectl logs -n ns x -c web --previous)",
+            ),
+            ("without its image", json!({}), without_image, InProgress, "container web: ErrImagePull: not found"),
             ("initialising", json!({}), pulling, InProgress, "not ready"),
             ("ready again", json!({}), recovered, Current, ""),
             ("succeeded", json!({}), phase("Succeeded", ready("False")), Current, ""),

@@ -91,5 +91,8 @@ async fn trouble(client: &Client, namespace: &str) -> Option<String> {
 async fn trouble_of_pods(client: &Client, namespace: &str) -> Option<String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let list = pods.list(&ListParams::default().labels(POD_LABELS)).await.ok()?;
-    pods::trouble(serde_json::from_value(serde_json::to_value(list).ok()?).ok()?)
+    match pods::said(serde_json::from_value(serde_json::to_value(list).ok()?).ok()?) {
+        pods::Said::Trouble(why) => Some(why),
+        pods::Said::Nothing { .. } | pods::Said::NoPods | pods::Said::Ready => None,
+    }
 }
