@@ -176,7 +176,7 @@ async fn a_key_that_a_sealed_secret_owns_is_not_read() -> Result<()> {
         all.into_iter().find(|event| about(event) && event.reason.as_deref() == Some("MalformedKey")).context("none")
     })
     .await?;
-    assert!(event.note.as_deref().unwrap_or_default().contains("made by a SealedSecret"), "{event:?}");
+    assert!(event.note.as_deref().unwrap_or_default().contains("made from a SealedSecret"), "{event:?}");
     let controller = plane.controller.lock().await;
     let served = controller.as_ref().context("a controller")?.fetch("/v1/cert.pem").await?;
     assert_eq!(served, plane.certificate);
