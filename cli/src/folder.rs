@@ -18,7 +18,7 @@ use pipeline::{
     plan::possible_ids_of_hidden,
     render::{Base, Files, Kustomize, RenderError, each_object},
 };
-use renderer::{Capabilities, Changes, Renderer, release_of};
+use renderer::{Capabilities, Changes, IS_CHART, Renderer, Repository, release_of};
 use worker::Cancel;
 
 use crate::{
@@ -74,46 +74,67 @@ pub fn read_sharing(
     capabilities: Capabilities,
     renderer: Arc<Renderer>,
 ) -> anyhow::Result<Folder> {
-    if let Some(changes) = Changes::of(sync) {
-        return read_changed(path, sync, capabilities, renderer, &changes);
-    }
-    let Some(mut release) = release_of(sync, &capabilities) else {
-        return Ok(Folder { capabilities, ..read_with(path, renderer)? });
-    };
+    check_values(sync)?;
     let (root, inside) = place(path)?;
-    release.chart.path.clone_from(&inside);
     let copy = WorkingCopy { root: root.clone() };
-    let built = renderer.release(&release, &copy, &mut Unlimited, &Cancel::new());
-    let built =
-        built.map_err(|error| explained(error, &copy)).with_context(|| format!("cannot render {}", path.display()));
-    let manifests = built?.into_applied();
-    let manifests = manifests.map_err(|why| anyhow!("{}: {}", path.display(), in_one_line(&why.message)))?;
-    Ok(Folder { root, inside, path: path.to_owned(), manifests, renderer, capabilities, is_chart: true })
+    let tree = || Ok(Local { entries: entries(path, &root, &inside, false)?, is_named: path.is_file() });
+    let manifests = objects_in(tree, &copy, &inside, sync, &capabilities, &renderer);
+    let manifests = manifests.map_err(|error| explained(error, &copy));
+    let is_chart = sync.spec.helm.is_some();
+    let manifests = if is_chart || Changes::of(sync).is_some() {
+        manifests.with_context(|| format!("cannot render {}", path.display()))
+    } else {
+        manifests.map_err(|error| maybe_chart(error, path))
+    };
+    Ok(Folder { root, inside, path: path.to_owned(), manifests: manifests?, renderer, capabilities, is_chart })
 }
 
-/// Reads a folder with the changes of a Sync.
-fn read_changed(
-    path: &Path,
+/// The objects that a Sync applies from `folder` of `repository`. `tree` reads this folder, if it is not a chart. The places
+/// of the objects are paths from the root of the repository.
+///
+/// # Errors
+/// The folder cannot be read or rendered, or its objects cannot be applied.
+pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
+    tree: impl FnOnce() -> anyhow::Result<T>,
+    repository: &R,
+    folder: &str,
     sync: &Sync,
-    capabilities: Capabilities,
-    renderer: Arc<Renderer>,
-    changes: &Changes,
-) -> anyhow::Result<Folder> {
-    let (root, inside) = place(path)?;
-    let copy = WorkingCopy { root: root.clone() };
-    let (release, room, cancel) = (release_of(sync, &capabilities), &mut Unlimited, Cancel::new());
-    let is_chart = release.is_some();
-    let manifests = if let Some(mut release) = release {
-        release.chart.path.clone_from(&inside);
-        renderer.changed_release(changes, &release, &copy, room, &cancel)
-    } else {
-        let local = Local { entries: entries(path, &root, &inside, false)?, is_named: path.is_file() };
-        let base = Base::read(&local, room).map_err(|error| explained(error, &copy))?;
-        renderer.changed(changes, &inside, base, &copy, room, &cancel)
-    };
-    let manifests = manifests.map_err(|error| explained(error, &copy));
-    let manifests = manifests.with_context(|| format!("cannot render {}", path.display()))?;
-    Ok(Folder { root, inside, path: path.to_owned(), manifests, renderer, capabilities, is_chart })
+    capabilities: &Capabilities,
+    renderer: &Renderer,
+) -> Result<Vec<Manifest>, RenderError<Unread>> {
+    let (room, cancel) = (&mut Unlimited, &Cancel::new());
+    let tree = || tree().map_err(|error| RenderError::Files(Unread(error)));
+    let release = release_of(sync, capabilities).map(|mut release| {
+        folder.clone_into(&mut release.chart.path);
+        release
+    });
+    match (release, Changes::of(sync)) {
+        (Some(release), Some(changes)) => renderer.changed_release(&changes, &release, repository, room, cancel),
+        (Some(release), None) => {
+            let built = renderer.release(&release, repository, room, cancel)?;
+            built.into_applied().map_err(|why| RenderError::NotRendered { folder: folder.to_owned(), why })
+        }
+        (None, Some(changes)) => {
+            let base = Base::read(&tree()?, room)?;
+            renderer.changed(&changes, folder, base, repository, room, cancel)
+        }
+        (None, None) => Ok(Files(Kustomizations { repository, renderer }).render(&tree()?, room)?.objects),
+    }
+}
+
+/// Refuses values that the API server would refuse in the Sync.
+fn check_values(sync: &Sync) -> anyhow::Result<()> {
+    let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
+    match { entries }.find_map(|(index, entry)| Some((index, entry.mistake()?))) {
+        None => Ok(()),
+        Some((index, mistake)) => bail!("spec.helm.valuesFrom[{index}]: {mistake}"),
+    }
+}
+
+/// If a folder could not be read because it is a chart, makes an error that says what to do.
+fn maybe_chart(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    let is_chart = path.join("Chart.yaml").is_file() && is_rendered(path).is_ok_and(|is_rendered| !is_rendered);
+    if is_chart { anyhow!("{}: {IS_CHART}", path.display()) } else { error }
 }
 
 fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
@@ -121,7 +142,7 @@ fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
     let is_named = path.is_file();
     let local = Local { entries: entries(path, &root, &inside, false)?, is_named };
     let copy = WorkingCopy { root: root.clone() };
-    let kustomizations = Kustomizations { copy: &copy, renderer: &renderer };
+    let kustomizations = Kustomizations { repository: &copy, renderer: &renderer };
     let rendered = Files(kustomizations).render(&local, &mut Unlimited);
     let rendered = rendered.map_err(|error| explained(error, &copy))?;
     let (path, manifests, capabilities) = (path.to_owned(), rendered.objects, Capabilities::default());
@@ -151,28 +172,35 @@ pub fn renderer() -> Renderer {
 /// Why a folder of `copy` was not rendered, for a person.
 pub fn explained(error: RenderError<Unread>, copy: &WorkingCopy) -> anyhow::Error {
     match error {
-        RenderError::Files(Unread(error)) => error,
-        RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
         RenderError::NotRendered { why, .. } if !copy.root.join(GIT).exists() => Hint::error(
             in_one_line(&why.message),
             "outside of a Git repository, only the files of the folder itself are read; if the folder needs other \
             files, render it in a clone of its repository",
         ),
+        error => unrendered(error),
+    }
+}
+
+/// Why a folder was not rendered, without a hint.
+pub fn unrendered(error: RenderError<Unread>) -> anyhow::Error {
+    match error {
+        RenderError::Files(Unread(error)) => error,
+        RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
         RenderError::NotRendered { why, .. } => anyhow!("{}", in_one_line(&why.message)),
         RenderError::NoRoom { path, .. } => anyhow!("{path}: there is not enough memory to read it"),
     }
 }
 
-struct Kustomizations<'a> {
-    copy: &'a WorkingCopy,
+struct Kustomizations<'a, R> {
+    repository: &'a R,
     renderer: &'a Renderer,
 }
 
-impl Kustomize for Kustomizations<'_> {
+impl<R: Repository<Error = Unread>> Kustomize for Kustomizations<'_, R> {
     type Error = Unread;
 
     fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<Unread>> {
-        Ok(self.renderer.build(folder, self.copy, room, &Cancel::new())?.manifests)
+        Ok(self.renderer.build(folder, self.repository, room, &Cancel::new())?.manifests)
     }
 }
 
@@ -315,7 +343,8 @@ impl Room for Unlimited {
 /// The folder does not exist, or the path leads out of the repository, perhaps through a symbolic link.
 pub fn of_sync(root: &Path, sync: &Sync) -> anyhow::Result<PathBuf> {
     let path = root.join(path_of(sync));
-    let real = fs::canonicalize(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let cannot_read = || format!("cannot read the folder {}, which is in spec.path of the Sync", path.display());
+    let real = fs::canonicalize(&path).with_context(cannot_read)?;
     let real_root = fs::canonicalize(root).with_context(|| format!("cannot read {}", root.display()))?;
     if !real.starts_with(&real_root) {
         return Err(Hint::error(
@@ -324,6 +353,16 @@ pub fn of_sync(root: &Path, sync: &Sync) -> anyhow::Result<PathBuf> {
         ));
     }
     Ok(path)
+}
+
+/// The path in a shorter form for messages: from the working directory, if it is below it.
+pub fn from_here(path: PathBuf) -> PathBuf {
+    let here = std::env::current_dir().and_then(fs::canonicalize);
+    match here.ok().and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned)) {
+        Some(inside) if inside == Path::new("") => ".".into(),
+        Some(inside) => inside,
+        None => path,
+    }
 }
 
 /// The top folder of the repository that `path` is in, and the path of `path` in it, with `/`. If `path` is in no

@@ -20,6 +20,7 @@ mod output;
 mod parallel;
 mod service_proxy;
 mod suspension;
+mod sync_file;
 mod target;
 mod templates;
 mod time;

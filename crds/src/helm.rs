@@ -28,12 +28,16 @@ pub struct Helm {
     pub crds: ChartCrds,
 }
 
+const EITHER: &str = "set either file or sealedSecret";
+const PATH: &str = "sealedSecret needs path, and path needs sealedSecret";
+const KEY: &str = "key needs sealedSecret";
+
 /// Values for a chart: a file with values, or sealed values.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.file) != has(self.sealedSecret)").message("set either file or sealedSecret"))]
-#[x_kube(validation = Rule::new("has(self.sealedSecret) == has(self.path)").message("sealedSecret needs path, and path needs sealedSecret"))]
-#[x_kube(validation = Rule::new("has(self.sealedSecret) || !has(self.key)").message("key needs sealedSecret"))]
+#[x_kube(validation = Rule::new("has(self.file) != has(self.sealedSecret)").message(EITHER))]
+#[x_kube(validation = Rule::new("has(self.sealedSecret) == has(self.path)").message(PATH))]
+#[x_kube(validation = Rule::new("has(self.sealedSecret) || !has(self.key)").message(KEY))]
 pub struct ValuesFrom {
     /// A YAML file with values, by its path in the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +58,22 @@ pub struct ValuesFrom {
     pub path: Option<String>,
 }
 
+impl ValuesFrom {
+    /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
+    pub fn mistake(&self) -> Option<&'static str> {
+        let Self { file, sealed_secret, key, path } = self;
+        if file.is_some() == sealed_secret.is_some() {
+            Some(EITHER)
+        } else if sealed_secret.is_some() != path.is_some() {
+            Some(PATH)
+        } else if key.is_some() && sealed_secret.is_none() {
+            Some(KEY)
+        } else {
+            None
+        }
+    }
+}
+
 /// See [`Helm::crds`].
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ChartCrds {
@@ -66,4 +86,23 @@ pub enum ChartCrds {
 
 fn any_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_entry_without_what_it_needs_is_a_mistake() {
+        let mistake = |entry: Value| serde_json::from_value::<ValuesFrom>(entry).unwrap().mistake();
+        assert_eq!(mistake(json!({"file": "a.yaml"})), None);
+        assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth"})), None);
+        assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth.password", "key": "password"})), None);
+        assert_eq!(mistake(json!({})), Some(EITHER));
+        assert_eq!(mistake(json!({"file": "a.yaml", "sealedSecret": "b.yaml", "path": "auth"})), Some(EITHER));
+        assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "key": "password"})), Some(PATH));
+        assert_eq!(mistake(json!({"file": "a.yaml", "path": "auth"})), Some(PATH));
+        assert_eq!(mistake(json!({"file": "a.yaml", "key": "password"})), Some(KEY));
+    }
 }

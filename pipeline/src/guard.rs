@@ -43,6 +43,16 @@ pub enum GuardError {
         /// The Secret.
         id: Box<ObjectId>,
     },
+    /// A Secret that a template of a chart makes of values that are not sealed.
+    #[error(
+        "{origin}: {id} is a Secret that the chart makes of values that are not sealed; give the chart sealed values (sealedSecret in spec.helm.valuesFrom of the Sync), or the name of a Secret that a SealedSecret makes, and change values that were in Git: they were published"
+    )]
+    PlaintextInChart {
+        /// Where the template is.
+        origin: Location,
+        /// The Secret.
+        id: Box<ObjectId>,
+    },
     /// A copy of a Secret with its values, which a tool left in an annotation.
     #[error(
         "{origin}: {id}: the annotation {annotation} has the values of a Secret in plaintext; remove it, and change \
@@ -120,6 +130,7 @@ impl GuardError {
         match self {
             Self::PlaintextSecret { origin, .. }
             | Self::PlaintextGenerator { origin, .. }
+            | Self::PlaintextInChart { origin, .. }
             | Self::PlaintextCopy { origin, .. }
             | Self::Duplicate { second: origin, .. }
             | Self::SecretTwice { origin, .. }
@@ -131,9 +142,10 @@ impl GuardError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::PlaintextSecret { .. } | Self::PlaintextGenerator { .. } | Self::PlaintextCopy { .. } => {
-                "PlaintextSecret"
-            }
+            Self::PlaintextSecret { .. }
+            | Self::PlaintextGenerator { .. }
+            | Self::PlaintextInChart { .. }
+            | Self::PlaintextCopy { .. } => "PlaintextSecret",
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
             Self::Wave { .. } | Self::Wait { .. } => "InvalidWave",
@@ -204,7 +216,7 @@ pub fn guard(sync: &Sync, manifests: &[Manifest]) -> Result<(), NotAllowed> {
     for manifest in manifests {
         let checked = places.check(manifest);
         let checked = check_name(manifest)
-            .and_then(|()| check_plaintext(manifest))
+            .and_then(|()| check_plaintext(sync, manifest))
             .and_then(|()| check_wave(manifest))
             .and(checked);
         let Err(error) = checked else { continue };
@@ -273,17 +285,16 @@ fn check_name(manifest: &Manifest) -> Result<(), GuardError> {
     Ok(())
 }
 
-fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
+fn check_plaintext(sync: &Sync, manifest: &Manifest) -> Result<(), GuardError> {
     if manifest.id.is_secret() && has_values(&manifest.body) {
+        let (origin, id) = (manifest.origin.clone(), Box::new(manifest.id.clone()));
+        if sync.spec.helm.is_some() {
+            return Err(GuardError::PlaintextInChart { origin, id });
+        }
         if manifests::is_kustomization(&manifest.origin.file) {
-            let (origin, id) = (manifest.origin.clone(), Box::new(manifest.id.clone()));
             return Err(GuardError::PlaintextGenerator { origin, id });
         }
-        return Err(GuardError::PlaintextSecret {
-            origin: manifest.origin.clone(),
-            id: Box::new(manifest.id.clone()),
-            file: manifest.origin.file.to_string(),
-        });
+        return Err(GuardError::PlaintextSecret { origin, id, file: manifest.origin.file.to_string() });
     }
     match plaintext_copy(manifest) {
         Some(annotation) => Err(GuardError::PlaintextCopy {

@@ -28,7 +28,7 @@ use as_applied::{complete, left_to_others, object_at, whole};
 pub use barrier::Barrier;
 pub use crd::kinds_defined;
 use restart::Values;
-pub use restart::{KeyedDigest, Stamp};
+pub use restart::{KeyedDigest, Stamp, stamp_of};
 pub use wave::{Tier, TooLate, Wave};
 pub(crate) use wave::{asks_to_wait, number_of};
 

@@ -85,6 +85,10 @@ impl ServedKinds {
     }
 }
 
+/// Why a folder with a chart is not applied by a Sync without the field `helm`.
+pub const IS_CHART: &str =
+    "the folder has a Chart.yaml: to render it as a chart, set helm in the spec of the Sync; `helm: {}` is enough";
+
 /// What is rendered for `sync`, if it renders a chart.
 pub fn release_of(sync: &Sync, capabilities: &Capabilities) -> Option<Release> {
     let helm = sync.spec.helm.as_ref()?;

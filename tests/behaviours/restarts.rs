@@ -18,6 +18,7 @@ use localcluster::ClusterOptions;
 use serde_json::json;
 
 use crate::{
+    cli::gitseal,
     faults::Faulty,
     handover::Sealer,
     objects::{config_map, deployment, sealed_secret},
@@ -62,6 +63,8 @@ async fn a_workload_is_restarted_once_for_each_change_of_its_values() -> Result<
     ensure!(first.len() == 32 && first.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
     ensure!(applies(&scene, "asks").await? == 1, "it is applied once when it is made");
     let others = [stamp(&scene, "declines").await?, stamp(&scene, "silent").await?];
+    // Without the Sync, too, the digest in the Pod template is not a difference.
+    gitseal(&scene, &["diff", "app"]).await?.is(0, &[])?;
 
     let mut seen = vec![first];
     scene.tree.write("app/settings.yaml", config_map("settings", "second"))?;

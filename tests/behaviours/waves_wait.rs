@@ -16,7 +16,7 @@ use crate::{
     cli::gitseal,
     jobs::{BATCH, completes, job, job_uid},
     objects::{config_map, deployment, sealed_secret},
-    traces::{applies, handled, inventory, uid},
+    traces::{applies, event, handled, inventory, uid},
     waves::in_wave,
 };
 
@@ -106,6 +106,7 @@ async fn a_wave_begins_when_the_job_before_is_complete_and_the_prune_comes_last(
         ensure!(told.contains(text), "no {text:?} in: {told}");
     }
     gitseal(&scene, &["status", "app"]).await?.is(0, &["the later waves wait for app/job.yaml:2: Job "])?;
+    event(&scene, "app", "WaitingForHealth", &[&second, "up to wave -1", "app/job.yaml:2: Job "]).await?;
     has_value(&scene, "early", "1").await?;
     has_value(&scene, "kept", "1").await?;
     has_value(&scene, "old", "1").await?;

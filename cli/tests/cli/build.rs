@@ -35,3 +35,65 @@ fn a_kustomization_that_is_ignored_is_not_rendered() {
         assert_eq!(built(&folder.path().join("app"), "."), text);
     }
 }
+
+/// A repository with a chart, and a Sync for it whose spec also has `more`.
+fn chart_of_a_sync(more: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    write("charts/web/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n");
+    write("charts/web/templates/map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }} }\n");
+    let sync = "apiVersion: gitseal.dev/v1alpha1\nkind: Sync\nmetadata: {name: web, namespace: shop}\n";
+    write("clusters/web.yaml", &format!("{sync}spec:\n  repository: {{name: fleet}}\n  path: charts/web\n{more}"));
+    folder
+}
+
+fn refused(folder: &Path, arguments: &[&str]) -> String {
+    let output = gitseal_in(folder, arguments);
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_sync_that_does_not_say_that_its_folder_is_a_chart_is_told_what_to_set() {
+    let folder = chart_of_a_sync("");
+    for arguments in [["build", "--sync", "clusters/web.yaml"].as_slice(), &["lint"]] {
+        let told = refused(folder.path(), arguments);
+        assert!(told.contains("Chart.yaml") && told.contains("set helm in the spec of the Sync"), "{told}");
+        assert!(!told.contains("kind is missing"), "{told}");
+    }
+}
+
+#[test]
+fn values_that_the_api_server_would_refuse_are_refused_without_it() {
+    let folder = chart_of_a_sync("  helm:\n    valuesFrom: [{sealedSecret: secrets/web.yaml, key: password}]\n");
+    for arguments in [["build", "--sync", "clusters/web.yaml"].as_slice(), &["lint"]] {
+        let told = refused(folder.path(), arguments);
+        assert!(told.contains("spec.helm.valuesFrom[0]: sealedSecret needs path"), "{told}");
+    }
+}
+
+#[test]
+fn a_plaintext_secret_of_a_chart_is_not_to_be_sealed_in_the_template() {
+    let folder = chart_of_a_sync("  helm: {}\n");
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData: {password: hunter2}\n";
+    fs::write(folder.path().join("charts/web/templates/db.yaml"), secret).unwrap();
+    for arguments in [["build", "--sync", "clusters/web.yaml"].as_slice(), &["build", "charts/web"]] {
+        let output = gitseal_in(folder.path(), arguments);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("charts/web/templates/db.yaml:1") && told.contains("spec.helm.valuesFrom"), "{told}");
+        assert!(!told.contains("seal -i"), "{told}");
+    }
+}
+
+#[test]
+fn a_folder_of_a_sync_that_does_not_exist_is_named_with_its_field() {
+    let folder = chart_of_a_sync("  helm: {}\n");
+    fs::remove_dir_all(folder.path().join("charts")).unwrap();
+    let told = refused(folder.path(), &["build", "--sync", "clusters/web.yaml"]);
+    assert!(told.contains("charts/web, which is in spec.path of the Sync"), "{told}");
+}

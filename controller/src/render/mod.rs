@@ -477,9 +477,8 @@ fn maybe_chart(
     if !matches!(error, pure::RenderError::Parse(_)) || !is_chart() {
         return error;
     }
-    let message =
-        "the folder has a Chart.yaml: to render it as a chart, set helm in the spec of the Sync; `helm: {}` is enough";
-    let why = NotRendered { tool: "Helm", reason: "IsChart", message: message.to_owned(), is_terminal: true };
+    let message = renderer::IS_CHART.to_owned();
+    let why = NotRendered { tool: "Helm", reason: "IsChart", message, is_terminal: true };
     pure::RenderError::NotRendered { folder: path.to_owned(), why }
 }
 

@@ -19,7 +19,12 @@ use pipeline::{
 };
 
 use super::{Pass, Record, carry_out::Outcome, record::SeenPods, report::WAITING_FOR_HEALTH};
-use crate::{cluster::Api, fair::Asker, status::Progress};
+use crate::{
+    cluster::Api,
+    events::EventType,
+    fair::Asker,
+    status::{Progress, reference},
+};
 
 /// The time after which a status that says "waiting" is written. Objects often become healthy sooner, so that this
 /// status is not needed.
@@ -189,6 +194,10 @@ impl Pass<'_> {
                 Some(barrier) => format!("applied {revision} up to wave {}; the later waves wait", barrier.number),
             };
             let message = format!("{applied} for {place}{id}: {why}{more}");
+            // One event for each revision and wave says that the later waves wait. The status goes on to say for what.
+            if record.barrier.is_some() && !is_said(record, &applied) {
+                ctx.events.publish(&reference(sync), EventType::Normal, WAITING_FOR_HEALTH, message.clone());
+            }
             self.state(record, Progress::Working, WAITING_FOR_HEALTH, &message).await;
             return;
         }
@@ -249,6 +258,12 @@ impl Pass<'_> {
         record.pods = Some(SeenPods { of: id.clone(), at: Instant::now(), trouble: trouble.clone() });
         trouble
     }
+}
+
+/// Whether the status already says that the Sync waits, in a message that begins with `applied`.
+fn is_said(record: &Record, applied: &str) -> bool {
+    let ready = find_condition(&record.status.conditions, conditions::READY);
+    ready.is_some_and(|ready| ready.reason == WAITING_FOR_HEALTH && ready.message.starts_with(applied))
 }
 
 /// Whether the status already reports the Sync as unhealthy with this reason, perhaps with another message.

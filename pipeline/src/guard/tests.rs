@@ -40,6 +40,17 @@ fn a_plaintext_secret_is_refused_by_place_and_never_by_value() {
 }
 
 #[test]
+fn a_plaintext_secret_of_a_chart_is_not_to_be_sealed_in_the_template() {
+    let yaml = "{apiVersion: v1, kind: Secret, metadata: {name: db}, stringData: {password: hunter2}}";
+    let error = refused(&sync(json!({"helm": {}})), &manifests("charts/shop/templates/db.yaml", yaml));
+    let message = error.to_string();
+    assert!(message.starts_with("charts/shop/templates/db.yaml:1: Secret db "), "{message}");
+    assert!(message.contains("spec.helm.valuesFrom") && !message.contains("seal -i"), "{message}");
+    assert!(!message.contains("hunter2"));
+    assert_eq!(error.reason(), "PlaintextSecret");
+}
+
+#[test]
 fn values_that_are_no_mapping_are_refused_too() {
     let error = refused(
         &sync(json!({})),

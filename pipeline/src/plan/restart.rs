@@ -56,12 +56,18 @@ pub(super) fn is_left_to_others(pointers: &[String]) -> bool {
     })
 }
 
+/// The JSON pointer to the stamp that the controller writes into this object, if the object is a workload that asks to be
+/// restarted.
+pub fn stamp_of(id: &ObjectId, body: &Map<String, Value>) -> Option<&'static str> {
+    is_asked(id, body).then_some(POINTER)
+}
+
 /// Whether the annotation of a workload asks for a restart.
-fn is_asked(manifest: &Manifest) -> bool {
-    let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
-    let is_workload = manifest.id.group == "apps"
-        && matches!(manifest.id.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet")
-        && pod_template(&manifest.body).is_some();
+fn is_asked(id: &ObjectId, body: &Map<String, Value>) -> bool {
+    let annotations = body.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let is_workload = id.group == "apps"
+        && matches!(id.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet")
+        && pod_template(body).is_some();
     is_workload
         && annotations.and_then(|all| all.get(crds::names::RESTART_ON_SECRET_CHANGE)).and_then(Value::as_str)
             == Some("true")
@@ -78,7 +84,7 @@ pub(super) struct Values<'m> {
 impl<'m> Values<'m> {
     /// The ConfigMaps and SealedSecrets in `manifests`.
     pub(super) fn new(sync: &Sync, manifests: &'m [Manifest], kinds: &Kinds) -> Self {
-        if !manifests.iter().any(is_asked) {
+        if !manifests.iter().any(|manifest| is_asked(&manifest.id, &manifest.body)) {
             return Self::default();
         }
         let has_values = |manifest: &&Manifest| manifest.id.is_sealed_secret() || is_config_map(&manifest.id);
@@ -96,7 +102,7 @@ impl<'m> Values<'m> {
         current: &Inventory,
         keyed: Option<&KeyedDigest<'_>>,
     ) -> Option<Stamp> {
-        if self.manifests.is_empty() || !is_asked(manifest) {
+        if self.manifests.is_empty() || !is_asked(&manifest.id, &manifest.body) {
             return None;
         }
         let Some(keyed) = keyed else {

@@ -416,5 +416,62 @@ async fn diff_renders_a_chart_as_its_sync_does() -> Result<()> {
     // Without the Sync, it is not known how the chart is rendered.
     let said = gitseal(&scene, &diff[..2]).await?.is(2, &[])?;
     ensure!(said.err.contains("--sync"), "{}", said.err);
+    // The folder is that of the Sync.
+    gitseal(&scene, &["diff", "--sync", "app"]).await?.is(1, &["app-map"])?;
+    gitseal(&scene, &["diff"]).await?.is(2, &["<PATH>"])?;
+    Ok(())
+}
+
+/// A file with a Sync that renders the chart.
+fn sync_file(name: &str, helm: &serde_json::Value) -> String {
+    let spec = json!({"repository": {"name": "repo"}, "path": "./charts/web", "helm": helm});
+    let sync = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": name}, "spec": spec,
+    });
+    sync.to_string()
+}
+
+#[tokio::test]
+async fn diff_shows_what_a_change_of_a_sync_changes() -> Result<()> {
+    let scene = Scene::new("chart-diff-file").await?;
+    write_chart(&scene, &[("map", MAP), ("more", &MAP.replace("-map", "-{{ .Values.more }}"))])?;
+    let first = scene.publish("a chart").await?;
+    let helm = |level: &str, more: &str| json!({"values": {"level": level, "more": more}});
+    scene.sync("app", "./charts/web", json!({"helm": helm("warn", "old")})).await?;
+    scene.is_applied("app", &first).await?;
+    let diff = ["diff", "--sync", "clusters/app.yaml"];
+    scene.tree.write("clusters/app.yaml", sync_file("app", &helm("warn", "old")))?;
+    gitseal(&scene, &diff).await?.is(0, &["2 unchanged"])?;
+    scene.tree.write("clusters/app.yaml", sync_file("app", &helm("debug", "new")))?;
+    let told =
+        ["-  value: warn", "+  value: debug", "would be created ConfigMap", "app-new", "would be pruned ConfigMap"];
+    gitseal(&scene, &diff).await?.is(1, &told)?;
+
+    // A Sync that is not in the cluster yet.
+    scene.tree.write("clusters/app.yaml", sync_file("next", &helm("warn", "old")))?;
+    let told = ["next is not in the cluster yet", "next-map", "next-old", "2 would be created"];
+    let said = gitseal(&scene, &diff).await?.is(1, &told)?;
+    ensure!(!said.out.contains("app-"), "{}", said.out);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_object_of_a_chart_is_traced_to_its_template() -> Result<()> {
+    let scene = Scene::new("chart-trace").await?;
+    write_chart(&scene, &[("map", MAP), ("secret", SECRET)])?;
+    scene.tree.write("secrets/values.yaml", sealed_file(&scene, "Of-The-Trace-1", "Of-The-Trace-2").await?)?;
+    let first = scene.publish("a chart").await?;
+    let values_from = json!([{"sealedSecret": "secrets/values.yaml", "path": "auth"}]);
+    scene.sync("app", "./charts/web", json!({"helm": {"valuesFrom": values_from}})).await?;
+    scene.is_applied("app", &first).await?;
+    let commit = first.rsplit(':').next().context("a commit")?;
+    let map = ["trace", "cm/app-map"];
+    gitseal(&scene, &map).await?.is(0, &["File:         charts/web/templates/map.yaml:1", commit])?;
+    let secret = gitseal(&scene, &["trace", "secret/app-db"]).await?;
+    let told = secret.is(0, &["File:         charts/web/templates/secret.yaml:1", commit])?;
+    ensure!(!told.out.contains("Of-The-Trace"), "{}", told.out);
+    // The commit counts, not the working copy, which is changed here.
+    scene.tree.write("charts/web/templates/map.yaml", "not: a manifest\n")?;
+    gitseal(&scene, &map).await?.is(0, &["File:         charts/web/templates/map.yaml:1"])?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use localcluster::ClusterOptions;
 use serde_json::json;
 
 use crate::{
+    cli::gitseal,
     objects::{change_by_hand, config_map, deployment, is_value, sealed_secret},
     renders::rendered,
 };
@@ -421,5 +422,42 @@ async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
     behave(&format!("exec {} \"$@\"", real.display()))?;
     is_value(&scene, "app-map", "base").await?;
     scene.is_ready("hangs").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_object_of_an_overlay_is_traced_to_its_line_in_the_base() -> Result<()> {
+    let scene = Scene::new("overlay-trace").await?;
+    write_overlays(&scene, &["one"])?;
+    scene.tree.write("base/kustomization.yaml", "resources: [both.yaml]\n")?;
+    scene.tree.remove("base/map.yaml")?;
+    scene.tree.write("shared/both.yaml", format!("{}---\n{}", config_map("first", "1"), config_map("second", "1")))?;
+    std::os::unix::fs::symlink("../shared/both.yaml", scene.tree.path().join("base/both.yaml"))?;
+    // The folder has a kustomization with another one below it, plain files beside it, and a kustomization that is not used.
+    scene.tree.write("overlays/plain.yaml", format!("# a comment\n{}", config_map("plain", "1")))?;
+    scene.tree.write("overlays/one/nested/kustomization.yaml", "resources: [nothing.yaml]\n")?;
+    scene.tree.write("overlays/off/kustomization.yaml", "resources: [nothing.yaml]\n")?;
+    scene.tree.write("overlays/off/.gitsealignore", "kustomization.yaml\n")?;
+    scene.tree.write("overlays/off/off.yaml", config_map("off", "1"))?;
+    let first = scene.publish("an overlay").await?;
+    scene.sync("app", "./overlays", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    // A later commit moves the object down; the Sync is suspended, so the object is from the first commit.
+    gitseal(&scene, &["suspend", "app", "--reason", "look"]).await?.is(0, &[])?;
+    scene
+        .tree
+        .write("shared/both.yaml", format!("# more\n{}---\n{}", config_map("first", "1"), config_map("second", "2")))?;
+    scene.publish("another value").await?;
+    let commit = first.rsplit(':').next().context("a commit")?;
+    let places = [
+        ("one-first", "shared/both.yaml:1"),
+        ("one-second", "shared/both.yaml:5"),
+        ("plain", "overlays/plain.yaml:2"),
+        ("off", "overlays/off/off.yaml:1"),
+    ];
+    for (name, place) in places {
+        let told = gitseal(&scene, &["trace", "configmap", name]).await?.is(0, &[commit])?;
+        ensure!(told.out.contains("File:") && told.out.contains(place), "{name}: {}", told.out);
+    }
     Ok(())
 }

@@ -3,14 +3,12 @@
 mod chart;
 
 use std::{
-    fs,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use crds::Sync;
-use manifests::{Limits, Manifest, in_one_line};
+use manifests::{Manifest, in_one_line};
 use pipeline::guard;
 use renderer::Built;
 use serde_json::{Value, json};
@@ -21,7 +19,8 @@ use super::diff::nobodys;
 use crate::{
     folder::{self, Unlimited},
     global::Global,
-    output::{self, Hint, OutputFormat},
+    output::{self, OutputFormat},
+    sync_file::SyncFile,
     working_copy::WorkingCopy,
 };
 
@@ -75,7 +74,9 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
         (folder::read(&args.path)?.manifests, None)
     };
     // The folder is built without a Sync, so this reports only what is refused for every Sync.
-    if let Err(error) = guard(&nobodys("default"), &manifests) {
+    let mut sync = nobodys("default");
+    sync.spec.helm = is_chart.then(crds::Helm::default);
+    if let Err(error) = guard(&sync, &manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }
     match (global.output, text) {
@@ -86,31 +87,13 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
 
 /// Prints what the controller applies for the Sync in a file.
 fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
-    let sync = read_sync(file, global)?;
+    let file = SyncFile::read(file, &global.namespace().unwrap_or_else(|| "default".to_owned()))?;
     args.chart.refuse_values_beside_sync()?;
-    let (root, _) = folder::place(file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
-    let folder = folder::read_for(&folder::of_sync(&root, &sync)?, &sync, args.chart.capabilities())?;
-    if let Err(error) = guard(&sync, &folder.manifests) {
+    let folder = folder::read_for(&file.folder()?, &file.sync, args.chart.capabilities())?;
+    if let Err(error) = guard(&file.sync, &folder.manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }
     print_objects(folder.manifests, global)
-}
-
-/// The only Sync in a file.
-fn read_sync(file: &Path, global: &Global) -> anyhow::Result<Sync> {
-    let name = file.display().to_string();
-    let bytes = fs::read(file).with_context(|| format!("cannot read {name}"))?;
-    let manifests = manifests::parse(&name, &bytes, &Limits::default())?;
-    let syncs: Vec<_> =
-        manifests.into_iter().filter(|one| one.id.kind == "Sync" && one.id.group == "gitseal.dev").collect();
-    let [sync] = syncs.as_slice() else {
-        let hint = "give each Sync that you want to build a file of its own";
-        return Err(Hint::error(format!("{name} has {} Syncs, and --sync needs a file with one", syncs.len()), hint));
-    };
-    let mut sync: Sync = serde_json::from_value(Value::Object(sync.body.clone()))
-        .with_context(|| format!("{} is not a valid Sync", sync.origin))?;
-    sync.metadata.namespace.get_or_insert_with(|| global.namespace().unwrap_or_else(|| "default".to_owned()));
-    Ok(sync)
 }
 
 fn print_objects(manifests: Vec<Manifest>, global: &Global) -> anyhow::Result<()> {

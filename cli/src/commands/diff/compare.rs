@@ -115,6 +115,9 @@ pub struct InGit<'a> {
     /// The object as it is created if it does not exist: with the values that Git has for the fields in
     /// `left_to_others`. `None` if Git has no such fields.
     pub first: Option<&'a Map<String, Value>>,
+    /// Without a Sync: the JSON pointer to the digest of a workload that asks to be restarted. Only the controller can make this
+    /// digest, so it stays as it is.
+    pub stamp: Option<&'static str>,
 }
 
 /// Compares the live object with the result of applying `object`. `in_folder` are all objects that would be applied
@@ -193,7 +196,7 @@ impl Requests<'_> {
             return Value::Object(self.object.first.unwrap_or(self.object.body).clone());
         };
         let mut body = Value::Object(self.object.body.clone());
-        for pointer in self.object.left_to_others {
+        for pointer in self.object.left_to_others.iter().map(String::as_str).chain(self.object.stamp) {
             put_back(&mut body, live, pointer);
         }
         body

@@ -24,7 +24,7 @@ use kube::{Api, Client};
 use manifests::{Manifest, ObjectId, in_one_line};
 use pipeline::{
     Inventory, Plan, Resource, SecretFacts, Unmanaged, guard, may_write, path_of,
-    plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place},
+    plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place, stamp_of},
 };
 use renderer::{Capabilities, ServedKinds};
 use serde_json::{Value, json};
@@ -38,9 +38,10 @@ use self::{
 };
 use crate::{
     completion,
-    folder::{self, Folder},
+    folder::{self, Folder, GIT},
     global::Global,
     output::{self, Hint},
+    sync_file::{self, SyncFile},
 };
 
 /// How many objects are compared at the same time.
@@ -52,11 +53,19 @@ const CONCURRENCY: usize = 8;
 /// server-side dry run and compared with the live object. Nothing is written. The values of Secrets are never shown, only
 /// which keys differ.
 ///
-/// With --sync, the command decides as the controller does for that Sync. It renders a chart with the values of the Sync. It respects the Sync's target namespace and the
-/// fields that it ignores. It shows which Secrets would be unsealed again, and which objects would be replaced, pruned,
-/// handed over to another Sync, or kept. It also shows objects that would not be applied, because they belong to another
-/// Sync. The rights of the Sync's service account are not checked. No value is unsealed: for sealed values, too, only the
-/// keys that differ are shown.
+/// With --sync, the command decides as the controller does for that Sync. It renders a chart with the values of the Sync.
+/// It respects the Sync's target namespace and the fields that it ignores. It shows which Secrets would be unsealed again,
+/// and which objects would be replaced, pruned, handed over to another Sync, or kept. It also shows objects that would not
+/// be applied, because they belong to another Sync. The rights of the Sync's service account are not checked. No value is
+/// unsealed: for sealed values, too, only the keys that differ are shown.
+///
+/// If --sync is the path of a file in the clone, the Sync is read from this file, and what it has applied from the
+/// cluster. So the diff shows what a change of the Sync itself changes, or what a Sync would create that is not in the cluster
+/// yet.
+///
+///     gitseal diff apps/shop
+///     gitseal diff --sync shop
+///     gitseal diff --sync clusters/production/shop.yaml
 ///
 /// If another tool made an object and a Sync applies it for the first time, the diff includes the fields of that tool that
 /// will be removed because they are not in the folder.
@@ -64,13 +73,14 @@ const CONCURRENCY: usize = 8;
 /// The exit code is 0 if nothing would change, 1 if something would change, and 2 after an error or if something is
 /// held back.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct DiffArgs {
-    /// Folder or file with manifests
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    /// Folder or file with manifests. Default with --sync: the folder that the Sync applies
+    #[arg(value_name = "PATH", required_unless_present = "sync")]
+    path: Option<PathBuf>,
 
-    /// The Sync that applies the folder
-    #[arg(long, value_name = "NAME", add = completion::syncs())]
+    /// The Sync that applies the folder: its name in the cluster, or the path of a file with it
+    #[arg(long, value_name = "NAME|FILE", add = completion::syncs())]
     sync: Option<String>,
 
     /// Field managers whose objects are taken over, as with the controller's flag of this name
@@ -87,21 +97,21 @@ struct Entry {
 }
 
 pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let namespace = global.default_namespace();
-    let (client, sync, folder) = if let Some(name) = &args.sync {
+    let (client, sync, folder) = if let Some(given) = &args.sync {
         let client = global.client().await?;
-        let sync = find_sync(&client, global, name).await?;
+        let (sync, path) = find_sync(&client, global, given, args.path.as_deref()).await?;
         // Also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
-        let folder = folder::read_for(&args.path, &sync, capabilities)?;
+        let folder = folder::read_for(&path, &sync, capabilities)?;
         (client, sync, folder)
     } else {
-        let folder = folder::read(&args.path).map_err(|error| as_chart(error, &args.path))?;
-        (global.client().await?, nobodys(&namespace), folder)
+        let path = args.path.as_deref().unwrap_or(Path::new("."));
+        let folder = folder::read(path).map_err(|error| as_chart(error, path))?;
+        (global.client().await?, nobodys(&global.default_namespace()), folder)
     };
     if folder.manifests.is_empty() {
         return Err(Hint::error(
-            format!("{} holds no manifests", args.path.display()),
+            format!("{} holds no manifests", folder.path.display()),
             "an empty folder never prunes anything; to delete the objects of the Sync, delete the Sync",
         ));
     }
@@ -121,7 +131,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let mut found = kinds::find(&client, &folder.manifests).await?;
     let entries = if args.sync.is_some() {
-        let syncs = Syncs::read(&client, &namespace).await?;
+        let syncs = Syncs::read(&client, &ObjectKey::of(&sync).namespace).await?;
         let inventory = inventory_of(&sync)?;
         let mut live = Live::new(&sync, inventory.clone(), &syncs);
         let objects = objects(&sync, &folder.manifests, &found);
@@ -191,16 +201,49 @@ fn as_chart(error: anyhow::Error, path: &Path) -> anyhow::Error {
     )
 }
 
-async fn find_sync(client: &Client, global: &Global, name: &str) -> anyhow::Result<Sync> {
-    let namespace = global.default_namespace();
-    let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
-    let sync = api.get_opt(name).await.with_context(|| format!("cannot read Sync {namespace}/{name}"))?;
-    sync.ok_or_else(|| {
+/// The Sync that `given` names, and the folder to compare.
+async fn find_sync(
+    client: &Client,
+    global: &Global,
+    given: &str,
+    path: Option<&Path>,
+) -> anyhow::Result<(Sync, PathBuf)> {
+    if sync_file::is_file(given) {
+        let file = SyncFile::read(Path::new(given), &global.default_namespace())?;
+        let path = path.map_or_else(|| file.folder().map(folder::from_here), |path| Ok(path.to_owned()))?;
+        let key = ObjectKey::of(&file.sync);
+        let Some(live) = live_sync(client, &key).await? else {
+            output::note(format_args!("Sync {key} is not in the cluster yet"));
+            return Ok((file.sync, path));
+        };
+        return Ok((Sync { spec: file.sync.spec, ..live }, path));
+    }
+    let key = ObjectKey { namespace: global.default_namespace(), name: given.to_owned() };
+    let sync = live_sync(client, &key).await?.ok_or_else(|| {
         Hint::error(
-            format!("{} has no Sync {name}", global.told_namespace()),
+            format!("{} has no Sync {given}", global.told_namespace()),
             "use --namespace for another namespace; `gitseal status --all-namespaces` shows all Syncs",
         )
-    })
+    })?;
+    let path = path.map_or_else(|| own_folder(&sync), |path| Ok(path.to_owned()))?;
+    Ok((sync, path))
+}
+
+async fn live_sync(client: &Client, key: &ObjectKey) -> anyhow::Result<Option<Sync>> {
+    let api: Api<Sync> = Api::namespaced(client.clone(), &key.namespace);
+    api.get_opt(&key.name).await.with_context(|| format!("cannot read Sync {key}"))
+}
+
+/// The folder of a Sync in the clone that contains the working directory.
+fn own_folder(sync: &Sync) -> anyhow::Result<PathBuf> {
+    let (root, _) = folder::place(Path::new("."))?;
+    if !root.join(GIT).exists() {
+        return Err(Hint::wrong_usage(
+            "PATH is missing, and the working directory is in no clone of a repository",
+            "name the folder that the Sync applies, or run the command in a clone of its repository",
+        ));
+    }
+    folder::of_sync(&root, sync).map(folder::from_here)
 }
 
 /// Warns if the given folder is not the one that the Sync applies: then all objects of the Sync look as if they had
@@ -285,7 +328,8 @@ impl Comparison<'_> {
         let results = stream::iter(&steps).map(|(wave, step)| async {
             let Content::Manifest(body) = &step.content else { return None };
             let (id, resource, left_to_others) = (&step.id, &*step.resource, &step.left_to_others[..]);
-            let object = InGit { id, resource, body, left_to_others, first: step.first.as_deref() };
+            let stamp = if self.live.is_none() { stamp_of(id, body) } else { None };
+            let object = InGit { id, resource, body, left_to_others, first: step.first.as_deref(), stamp };
             Some((*wave, id, compare(self.client, self.found, &in_folder, &self.taking_over, object).await))
         });
         let results: Vec<_> = results.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await;

@@ -165,8 +165,8 @@ impl Session {
         self.progress.abandon();
         Hint::error(
             format!("the work was not done within {}", time::short(timeout)),
-            "the work continues in the cluster: `gitseal status --watch` shows it, and --timeout waits longer; if nothing changes, \
-             is the controller running?",
+            "the work continues in the cluster: `gitseal status` shows what it waits for, and warns if no controller works; \
+             --timeout waits longer",
         )
     }
 

@@ -17,6 +17,7 @@ use similar::TextDiff;
 use crate::{
     edit,
     fleet::{Fleet, Rendered},
+    folder,
     global::Global,
     output::{self, BAD, GOOD, Hint, counted, styled},
 };
@@ -121,7 +122,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
                 edit::create(&place, new.as_bytes())?;
             }
             (None, true) => fs::remove_file(&place).with_context(|| format!("cannot remove {}", place.display()))?,
-            (_, false) => output::print(difference(&place, old, new))?,
+            (_, false) => output::print(difference(&folder::from_here(place), old, new))?,
         }
     }
     let equal = wanted.len() - changed.min(wanted.len());

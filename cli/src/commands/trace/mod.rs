@@ -1,5 +1,6 @@
 //! `gitseal trace`: from an object in the cluster back to its line in Git.
 
+mod commit;
 mod object;
 mod origin;
 mod place;
@@ -13,10 +14,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{Api, Client};
 use manifests::{ObjectId, in_one_line};
 use pipeline::{FieldsDigest, Inventory, health::Health};
+use renderer::Capabilities;
 use serde::Serialize;
 
 use crate::{
-    completion,
+    commands::capabilities,
+    completion, folder,
     global::Global,
     managed::{Managed, State, short_revision, with_short_revisions},
     output::{self, BAD, FAINT, GOOD, Hint, Style, WARN, styled},
@@ -24,6 +27,7 @@ use crate::{
 };
 use object::{Kinds, Object};
 use origin::Origin;
+use place::Search;
 
 /// How many owners are followed: a Pod has a ReplicaSet, and this has a Deployment.
 const OWNERS: usize = 10;
@@ -51,7 +55,11 @@ pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let kinds = Kinds::read(&client).await?;
     let first = Object::read(&client, &kinds, global, kind, name).await?;
     let (chain, owner) = Owner::of(first, &client, &kinds).await?;
-    let trace = Trace::new(&chain, owner.as_ref(), Path::new("."));
+    let origin = match &owner {
+        Some(owner) => owner.origin(&client, chain.last().expect("it is never empty")).await,
+        None => Origin::default(),
+    };
+    let trace = Trace::new(&chain, owner.as_ref(), origin);
     match global.output {
         Some(format) => output::print(format.text(&trace)?)?,
         None => output::print(trace.text(Timestamp::now()))?,
@@ -110,6 +118,18 @@ impl Owner {
         // If the user may not read the Repository, only its URL is missing.
         let repository = repositories.get_opt(&key.name).await.ok().flatten();
         Ok(Some(Self { sync, repository, applied }))
+    }
+
+    /// Where the object is from, as far as the clone around the working directory knows.
+    async fn origin(&self, client: &Client, object: &Object) -> Origin {
+        // If the API server does not say what it serves, a chart is rendered without it, which often makes the same objects.
+        let capabilities = match self.sync.spec.helm {
+            Some(_) => capabilities(client).await.unwrap_or_default(),
+            None => Capabilities::default(),
+        };
+        let (folder, renderer) = (Path::new("."), &folder::renderer());
+        let search = Search { folder, sync: &self.sync, id: &object.id, capabilities: &capabilities, renderer };
+        Origin::find(&search, &self.applied)
     }
 }
 
@@ -185,10 +205,8 @@ struct File {
 }
 
 impl Trace {
-    fn new(chain: &[Object], owner: Option<&Owner>, folder: &Path) -> Self {
+    fn new(chain: &[Object], owner: Option<&Owner>, Origin { revisions, place }: Origin) -> Self {
         let (first, last) = (&chain[0], chain.last().expect("it is never empty"));
-        let origin = owner.map(|owner| Origin::find(folder, &owner.sync, &last.id, &owner.applied));
-        let Origin { revisions, place } = origin.unwrap_or_default();
         let revision = if let [revision] = revisions.as_slice() { Some(revision.clone()) } else { None };
         let (file, why_no_file) = match place {
             Some(Ok(place)) => (Some(File { path: place.file.to_string(), line: place.line }), None),

@@ -1,13 +1,11 @@
 //! Which revision an object of the cluster is from. After a pass that failed in part, some objects are from the new revision
 //! and others still from an older one.
 
-use std::path::Path;
-
 use crds::Sync;
-use manifests::{Location, ObjectId};
+use manifests::Location;
 use pipeline::inventory::Tracked;
 
-use super::place::{self, Unknown};
+use super::place::{Search, Unknown};
 
 /// Where an object is from.
 #[derive(Default)]
@@ -19,25 +17,27 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Finds the revision of `sync` that has the object `id` in the form that was `applied`, if the clone around
-    /// `folder` shows it.
-    pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, applied: &Tracked) -> Self {
-        let possible = possible(sync);
-        let history = sync.status.iter().flat_map(|status| &status.history).map(|entry| entry.revision.as_str());
+    /// Finds the revision that has the object of `search` in the form that was `applied`, if the clone shows it.
+    pub fn find(search: &Search<'_>, applied: &Tracked) -> Self {
+        let possible = possible(search.sync);
+        let history = search.sync.status.iter().flat_map(|status| &status.history).map(|entry| entry.revision.as_str());
         let older = history.filter(|revision| !possible.contains(revision));
+        let mut of_first = None;
         let mut is_clone = true;
         for revision in possible.iter().copied().chain(older) {
-            match place::find(folder, sync, id, revision) {
+            let found = search.at(revision);
+            match &found {
                 Ok(found) if found.digest.is_some() && found.digest == applied.manifest => {
-                    return Self { revisions: vec![revision.to_owned()], place: Some(Ok(found.place)) };
+                    return Self { revisions: vec![revision.to_owned()], place: Some(Ok(found.place.clone())) };
                 }
                 Ok(_) => {}
-                Err(why) => is_clone &= why != Unknown::NoClone,
+                Err(why) => is_clone &= *why != Unknown::NoClone,
             }
+            of_first.get_or_insert(found);
         }
         let place = match possible.as_slice() {
             [] => None,
-            [one] => Some(place::find(folder, sync, id, one).map(|found| found.place)),
+            [_] => of_first.map(|found| found.map(|found| found.place)),
             _ if is_clone => Some(Err(Unknown::NotAsApplied)),
             _ => Some(Err(Unknown::NoClone)),
         };

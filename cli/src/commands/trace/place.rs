@@ -3,15 +3,18 @@
 //! # Guarantees
 //! Nothing is fetched, checked out or written. The result is about that commit, even if the working copy differs.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::path::Path;
 
 use crds::Sync;
-use manifests::{IGNORE_FILE, IgnoreRules, Limits, Location, ObjectId, is_manifest_file, parse};
+use manifests::{Location, ObjectId};
 use pipeline::{namespace_for, path_of, plan::digest_as_applied};
+use renderer::{Capabilities, Renderer};
+
+use super::commit::Commit;
+use crate::{
+    folder::{objects_in, unrendered},
+    output::one_line,
+};
 
 /// Why it is not known where an object is.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -25,6 +28,9 @@ pub enum Unknown {
     /// The Sync applies an archive of a registry.
     #[error("only known for files in Git, and this revision is an archive of the Repository's URL")]
     Archive,
+    /// The folder cannot be read or rendered.
+    #[error("the folder of the Sync cannot be read at that commit: {0}")]
+    NotRead(String),
     /// The object is not in the files.
     #[error("no file of that commit contains it")]
     NotThere,
@@ -41,28 +47,41 @@ pub struct Found {
     pub digest: Option<String>,
 }
 
-/// Finds the file and line from which `sync` applied `id`, in the commit of `revision`, in the clone that contains `folder`.
-/// This is the place of the object itself, or of the SealedSecret that it is made from.
-///
-/// # Errors
-/// See [`Unknown`].
-pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<Found, Unknown> {
-    if digest_of(revision).is_some() {
-        return Err(Unknown::Archive);
+/// What is needed to find the place of one object.
+pub struct Search<'a> {
+    /// A folder in the clone.
+    pub folder: &'a Path,
+    /// The Sync that applied the object.
+    pub sync: &'a Sync,
+    /// The object.
+    pub id: &'a ObjectId,
+    /// What templates of charts see of the cluster.
+    pub capabilities: &'a Capabilities,
+    /// What renders kustomizations and charts.
+    pub renderer: &'a Renderer,
+}
+
+impl Search<'_> {
+    /// Finds the file and line from which the Sync applied the object, in the commit of `revision`. This is the place of the
+    /// object itself, or of the SealedSecret that it is made from. For an object that was rendered, it is the place of the
+    /// template, the resource or the generator.
+    ///
+    /// # Errors
+    /// See [`Unknown`].
+    pub fn at(&self, revision: &str) -> Result<Found, Unknown> {
+        let Self { folder, sync, id, capabilities, renderer } = *self;
+        if digest_of(revision).is_some() {
+            return Err(Unknown::Archive);
+        }
+        let commit = Commit::open(folder, commit_of(revision).ok_or(Unknown::NoClone)?).ok_or(Unknown::NoClone)?;
+        let folder = path_of(sync);
+        let objects = objects_in(|| commit.folder(folder), &commit, folder, sync, capabilities, renderer);
+        let objects = objects.map_err(|error| Unknown::NotRead(one_line(&unrendered(error))))?;
+        let place_of = |id: &ObjectId| objects.iter().find(|manifest| is_same(sync, &manifest.id, id));
+        let manifest = place_of(id).or_else(|| place_of(&id.is_secret().then(|| id.sealed_secret())?));
+        let manifest = manifest.ok_or(Unknown::NotThere)?;
+        Ok(Found { place: manifest.origin.clone(), digest: digest_as_applied(sync, manifest.clone(), id) })
     }
-    let commit = commit_of(revision).ok_or(Unknown::NoClone)?;
-    let clone = Clone { folder };
-    clone.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).ok_or(Unknown::NoClone)?;
-    let files = clone.manifests(commit, path_of(sync)).ok_or(Unknown::NotThere)?;
-    let manifest_of = |id: &ObjectId| {
-        files.iter().find_map(|(path, bytes)| {
-            let manifests = parse(path, bytes, &Limits::default()).unwrap_or_default();
-            manifests.into_iter().find(|manifest| is_same(sync, &manifest.id, id))
-        })
-    };
-    let manifest = manifest_of(id).or_else(|| manifest_of(&id.is_secret().then(|| id.sealed_secret())?));
-    let manifest = manifest.ok_or(Unknown::NotThere)?;
-    Ok(Found { place: manifest.origin.clone(), digest: digest_as_applied(sync, manifest, id) })
 }
 
 /// The commit of a revision such as `main@sha1:1234…`.
@@ -86,96 +105,18 @@ fn is_same(sync: &Sync, written: &ObjectId, id: &ObjectId) -> bool {
         && namespace == id.namespace.as_deref()
 }
 
-/// Reads objects of a clone.
-struct Clone<'a> {
-    folder: &'a Path,
-}
-
-/// A line of `git ls-tree`: an object's name and its path.
-struct Entry {
-    object: String,
-    path: String,
-}
-
-impl Clone<'_> {
-    /// The manifest files of a folder, with their paths in the repository.
-    fn manifests(&self, commit: &str, folder: &str) -> Option<Vec<(String, Vec<u8>)>> {
-        let all = self.list(commit)?;
-        let below =
-            |path: &str| folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        let is_ignore_file = |path: &str| path.rsplit('/').next() == Some(IGNORE_FILE);
-        let wanted =
-            |entry: &&Entry| is_ignore_file(&entry.path) || below(&entry.path) && is_manifest_file(&entry.path);
-        let wanted: Vec<&Entry> = all.iter().filter(wanted).collect();
-        let contents = self.read(wanted.iter().map(|entry| entry.object.as_str()))?;
-        let mut rules = IgnoreRules::of_manifests(folder);
-        let mut files = Vec::new();
-        for (entry, bytes) in wanted.into_iter().zip(contents) {
-            if is_ignore_file(&entry.path) {
-                let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-                // If a rule cannot be read, the controller has applied nothing of this commit.
-                rules.add(folder, &String::from_utf8_lossy(&bytes)).ok()?;
-            } else {
-                files.push((entry.path.clone(), bytes));
-            }
-        }
-        files.retain(|(path, _)| !rules.is_ignored(path, false));
-        Some(files)
-    }
-
-    fn list(&self, commit: &str) -> Option<Vec<Entry>> {
-        let listed = self.run(&["ls-tree", "-r", "-z", "--full-tree", commit])?;
-        let entries = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty()).filter_map(|line| {
-            let (about, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
-            let mut words = about.split(' ');
-            let (_, kind, object) = (words.next()?, words.next()?, words.next()?);
-            (kind == "blob").then(|| Entry { object: object.to_owned(), path: path.to_owned() })
-        });
-        Some(entries.collect())
-    }
-
-    /// The contents of objects, in their order.
-    fn read<'o>(&self, objects: impl Iterator<Item = &'o str>) -> Option<Vec<Vec<u8>>> {
-        let objects: Vec<&str> = objects.collect();
-        let mut child = self.command(&["cat-file", "--batch"]).stdin(Stdio::piped()).spawn().ok()?;
-        let mut input = child.stdin.take()?;
-        let asked = objects.join("\n") + "\n";
-        // git answers while it still reads. So reading and writing must happen at the same time, or both would block.
-        let writer = std::thread::spawn(move || input.write_all(asked.as_bytes()));
-        let output = child.wait_with_output().ok()?;
-        let _ = writer.join();
-        let mut rest = output.stdout.as_slice();
-        let mut all = Vec::with_capacity(objects.len());
-        for _ in objects {
-            let end = rest.iter().position(|byte| *byte == b'\n')?;
-            let size: usize = std::str::from_utf8(&rest[..end]).ok()?.rsplit(' ').next()?.parse().ok()?;
-            all.push(rest.get(end + 1..end + 1 + size)?.to_vec());
-            rest = rest.get(end + 2 + size..)?;
-        }
-        Some(all)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Option<Vec<u8>> {
-        let output = self.command(arguments).stdin(Stdio::null()).output().ok()?;
-        output.status.success().then_some(output.stdout)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut git = Command::new("git");
-        // A folder in the working copy that looks like a repository is not used as one, because its settings could run
-        // programs.
-        git.current_dir(self.folder).args(["-c", "safe.bareRepository=explicit"]).args(arguments);
-        git.stdout(Stdio::piped()).stderr(Stdio::null());
-        // A partial clone must not fetch missing files, whatever the settings and the version of git.
-        git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "none");
-        git
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+    use crate::folder::renderer;
     use serde_json::json;
+
+    fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<Found, Unknown> {
+        let (capabilities, renderer) = (&Capabilities::default(), &renderer());
+        Search { folder, sync, id, capabilities, renderer }.at(revision)
+    }
 
     fn git(folder: &Path, arguments: &[&str]) -> String {
         let mut git = Command::new("git");
@@ -215,7 +156,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "team"}, "spec": {"repository": {"name": "fleet"}, "path": "./web"},
         }))
         .unwrap();
-        // `find` also works in a subfolder.
+        // This also works in a subfolder.
         let found =
             |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|found| found.place.to_string());
         assert_eq!(found("one"), Ok("web/a.yaml:1".into()));
