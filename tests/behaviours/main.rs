@@ -21,6 +21,7 @@ mod drift;
 mod endpoints;
 mod ends;
 mod escapes;
+mod example;
 mod fairness;
 mod faults;
 mod fetches;

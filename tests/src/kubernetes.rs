@@ -21,6 +21,11 @@ pub fn objects(client: &Client, namespace: &str, api_version: &str, kind: &str) 
     Api::namespaced_with(client.clone(), namespace, &resource(api_version, kind))
 }
 
+/// Cluster-wide objects of a kind.
+pub fn cluster_wide(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource(api_version, kind))
+}
+
 /// Applies `object` with server-side apply, as a person would do with kubectl.
 pub async fn apply(client: &Client, namespace: &str, object: Value) -> Result<DynamicObject> {
     let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
@@ -38,8 +43,7 @@ pub async fn apply_cluster_wide(client: &Client, object: Value) -> Result<Dynami
     };
     let name = object["metadata"]["name"].as_str().context("no name")?;
     let params = PatchParams::apply("kubectl").force();
-    let api = Api::all_with(client.clone(), &resource(api_version, kind));
-    Ok(api.patch(name, &params, &Patch::Apply(&object)).await?)
+    Ok(cluster_wide(client, api_version, kind).patch(name, &params, &Patch::Apply(&object)).await?)
 }
 
 /// Applies the CustomResourceDefinitions and waits until they are served.

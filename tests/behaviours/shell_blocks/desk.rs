@@ -18,18 +18,18 @@ use localcluster::parts;
 use tempfile::TempDir;
 
 /// A reader's machine.
-pub(super) struct Desk {
-    pub(super) home: TempDir,
-    pub(super) server: GitServer,
+pub(crate) struct Desk {
+    pub(crate) home: TempDir,
+    pub(crate) server: GitServer,
     /// The folder in which every command runs.
-    pub(super) tree: WorkTree,
+    pub(crate) tree: WorkTree,
     /// The age recipient for backups. The identity is in `me.txt` in the work tree.
-    pub(super) recipient: String,
+    pub(crate) recipient: String,
 }
 
 impl Desk {
     /// Makes a machine whose kubectl uses this cluster.
-    pub(super) fn new(plane: &Plane) -> Result<Self> {
+    pub(crate) fn new(plane: &Plane) -> Result<Self> {
         let home = tempfile::tempdir()?;
         let server = GitServer::new(ServerOptions::default())?;
         let tree = server.create("fleet")?;
@@ -65,7 +65,7 @@ impl Desk {
     }
 
     /// A command that runs in the work tree, without the environment of the user who runs the tests.
-    pub(super) fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let home = self.home.path();
         let path = format!("{0}/bin:{0}/tools:/usr/local/bin:/usr/bin:/bin", home.display());
         // `env` looks for the program in the PATH of the reader.
@@ -76,19 +76,19 @@ impl Desk {
     }
 
     /// Runs a line of shell that is in no page. Returns its output.
-    pub(super) async fn sh(&self, line: &str) -> Result<String> {
+    pub(crate) async fn sh(&self, line: &str) -> Result<String> {
         let mut command = self.command("bash");
         command.args(["-eu", "-o", "pipefail", "-c", line]);
         tokio::task::spawn_blocking(move || programs::run(&mut command)).await?
     }
 
     /// The path of a file in the home.
-    pub(super) fn in_home(&self, name: &str) -> String {
+    pub(crate) fn in_home(&self, name: &str) -> String {
         self.home.path().join(name).display().to_string()
     }
 
     /// The text of a file in the work tree.
-    pub(super) fn read(&self, name: &str) -> Result<String> {
+    pub(crate) fn read(&self, name: &str) -> Result<String> {
         let path: PathBuf = self.tree.path().join(name);
         fs::read_to_string(&path).with_context(|| Path::display(&path).to_string())
     }

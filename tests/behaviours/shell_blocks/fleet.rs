@@ -124,6 +124,8 @@ async fn kustomize(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     let said = page.run("git init -q .").await?;
     ensure!(line(&said, "configmap/")? == "configmap/production-web", "{said}");
     ensure!(desk.read("rendered.yaml")?.contains("name: production-web"));
+    page.run("gitseal kubeseal --raw").await?;
+    ensure!(desk.read("shop/production/password.sealed")?.starts_with('A'));
     page.close()
 }
 

@@ -2,11 +2,11 @@
 //! real `gitseal`, `kubectl`, `kubeseal`, `git` and `age`, and a real control plane whose Pods run as processes of this
 //! machine.
 
-mod desk;
+pub(crate) mod desk;
 mod fleet;
 mod migration;
 mod node;
-mod page;
+pub(crate) mod page;
 
 use std::{collections::BTreeSet, fs};
 
@@ -18,13 +18,14 @@ use self::{
     desk::Desk,
     page::{blocks, root},
 };
+use crate::example;
 
 /// The image of our controller that the pages use.
 const IMAGE: &str = "registry.example/gitseal-controller:0.1.0";
 
-/// The paths of README.md and of the pages in docs.
+/// The paths of README.md, of the pages in docs, and of the page of the example.
 fn pages() -> Result<Vec<String>> {
-    let mut pages = vec!["README.md".to_owned()];
+    let mut pages = vec!["README.md".to_owned(), example::PAGE.to_owned()];
     for entry in fs::read_dir(root().join("docs"))? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).context("a name")?;
@@ -50,7 +51,8 @@ fn every_block_says_what_it_is_and_every_page_with_shell_blocks_is_run() -> Resu
             }
         }
     }
-    let run: BTreeSet<_> = fleet::PAGES.iter().chain(migration::PAGES).map(|page| (*page).to_owned()).collect();
+    let run = fleet::PAGES.iter().chain(migration::PAGES).chain(&[example::PAGE]);
+    let run: BTreeSet<_> = run.map(|page| (*page).to_owned()).collect();
     assert_eq!(with_blocks, run);
     Ok(())
 }

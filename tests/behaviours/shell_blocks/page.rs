@@ -21,30 +21,30 @@ const NOT_RUN: &str = "<!-- not run: ";
 
 /// A fenced block of a page.
 #[derive(Clone)]
-pub(super) struct Block {
-    pub(super) line: usize,
-    pub(super) language: String,
-    pub(super) text: String,
+pub(crate) struct Block {
+    pub(crate) line: usize,
+    pub(crate) language: String,
+    pub(crate) text: String,
     /// Why the block is not run, if it is marked.
-    pub(super) not_run: Option<String>,
+    pub(crate) not_run: Option<String>,
     /// The output of the block that the page shows.
     shown: String,
 }
 
 impl Block {
     /// Whether the block is for a shell.
-    pub(super) fn is_shell(&self) -> bool {
+    pub(crate) fn is_shell(&self) -> bool {
         ["sh", "console"].contains(&&self.language[..])
     }
 }
 
 /// The repository's folder.
-pub(super) fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests have a parent folder")
 }
 
 /// The fenced blocks of a page.
-pub(super) fn blocks(page: &str) -> Result<Vec<Block>> {
+pub(crate) fn blocks(page: &str) -> Result<Vec<Block>> {
     let text = fs::read_to_string(root().join(page)).with_context(|| page.to_owned())?;
     let mut blocks: Vec<Block> = Vec::new();
     let mut before = "";
@@ -93,7 +93,7 @@ fn stable(line: &str) -> Vec<&str> {
 }
 
 /// A page that is being worked through.
-pub(super) struct Page<'d> {
+pub(crate) struct Page<'d> {
     name: &'static str,
     blocks: VecDeque<Block>,
     desk: &'d Desk,
@@ -104,19 +104,19 @@ pub(super) struct Page<'d> {
 
 impl<'d> Page<'d> {
     /// Opens a page; its shell starts in the work tree.
-    pub(super) fn open(name: &'static str, desk: &'d Desk) -> Result<Self> {
+    pub(crate) fn open(name: &'static str, desk: &'d Desk) -> Result<Self> {
         let is_run = |block: &Block| block.is_shell() && block.not_run.is_none();
         let blocks = blocks(name)?.into_iter().filter(is_run).collect();
         Ok(Self { name, blocks, desk, own: Vec::new(), shell: Shell::start(desk)? })
     }
 
     /// From here on, this part of the page is replaced by `own`.
-    pub(super) fn replace(&mut self, part: &str, own: impl Into<String>) {
+    pub(crate) fn replace(&mut self, part: &str, own: impl Into<String>) {
         self.own.push((part.to_owned(), own.into()));
     }
 
     /// Runs the next block, which must contain `part`. Returns its output.
-    pub(super) async fn run(&mut self, part: &str) -> Result<String> {
+    pub(crate) async fn run(&mut self, part: &str) -> Result<String> {
         let (block, script) = self.next(part)?;
         let said = self.shell.run(&script).await.with_context(|| self.place(&block))?;
         for wanted in block.shown.lines().map(stable).filter(|wanted| !wanted.is_empty()) {
@@ -128,7 +128,7 @@ impl<'d> Page<'d> {
     }
 
     /// Like [`Page::run`], at a terminal, with these answers to questions.
-    pub(super) async fn answer(&mut self, part: &str, answers: &'static [(&str, &str)]) -> Result<String> {
+    pub(crate) async fn answer(&mut self, part: &str, answers: &'static [(&str, &str)]) -> Result<String> {
         let (block, script) = self.next(part)?;
         let mut command = self.desk.command("bash");
         command.args(["-eu", "-o", "pipefail"]).arg(script);
@@ -138,7 +138,7 @@ impl<'d> Page<'d> {
     }
 
     /// Closes the page, and checks that every block was run.
-    pub(super) fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         let left: Vec<_> = self.blocks.iter().map(|block| self.place(block)).collect();
         ensure!(left.is_empty(), "nobody ran {}", left.join(", "));
         Ok(())
