@@ -130,7 +130,7 @@ fn what_helm_warns_of_is_told() -> Result<()> {
 #[test]
 fn a_plaintext_secret_of_a_template_is_told_of_with_its_place() -> Result<()> {
     let told = text(&Case::named(RENDERED, "files-of-the-chart")?.build(&[])?.stderr);
-    ensure!(told.contains("shop/templates/secret.yaml:1") && told.contains("plaintext Secret"), "{told}");
+    ensure!(told.contains("shop/templates/secret.yaml:1") && told.contains("values that are not sealed"), "{told}");
     Ok(())
 }
 

@@ -87,6 +87,9 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
         })
         .await?;
     pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    scene
+        .sync_when("app", "why the image is missing", |_, ready| parts.iter().all(|part| ready.message.contains(part)))
+        .await?;
     scene.sync("app", "./app", json!({"timeout": "3s"})).await?;
     let message = scene.is_not_ready("app", "HealthCheckTimedOut").await?;
     ensure!(parts.iter().all(|part| message.contains(part)), "{message}");
