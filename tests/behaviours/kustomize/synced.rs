@@ -438,11 +438,11 @@ async fn an_object_of_an_overlay_is_traced_to_its_line_in_the_base() -> Result<(
     scene.tree.write("overlays/one/nested/kustomization.yaml", "resources: [nothing.yaml]\n")?;
     scene.tree.write("overlays/off/kustomization.yaml", "resources: [nothing.yaml]\n")?;
     scene.tree.write("overlays/off/.gitsealignore", "kustomization.yaml\n")?;
-    scene.tree.write("overlays/off/off.yaml", config_map("off", "1"))?;
+    scene.tree.write("overlays/off/used.yaml", config_map("used", "1"))?;
     let first = scene.publish("an overlay").await?;
     scene.sync("app", "./overlays", json!({})).await?;
     scene.is_applied("app", &first).await?;
-    // A later commit moves the object down; the Sync is suspended, so the object is from the first commit.
+    // The path is that of the link. A later commit moves the object down; the Sync is suspended, so the object is from the first commit.
     gitseal(&scene, &["suspend", "app", "--reason", "look"]).await?.is(0, &[])?;
     scene
         .tree
@@ -450,10 +450,10 @@ async fn an_object_of_an_overlay_is_traced_to_its_line_in_the_base() -> Result<(
     scene.publish("another value").await?;
     let commit = first.rsplit(':').next().context("a commit")?;
     let places = [
-        ("one-first", "shared/both.yaml:1"),
-        ("one-second", "shared/both.yaml:5"),
+        ("one-first", "base/both.yaml:1"),
+        ("one-second", "base/both.yaml:8"),
         ("plain", "overlays/plain.yaml:2"),
-        ("off", "overlays/off/off.yaml:1"),
+        ("used", "overlays/off/used.yaml:1"),
     ];
     for (name, place) in places {
         let told = gitseal(&scene, &["trace", "configmap", name]).await?.is(0, &[commit])?;
