@@ -155,16 +155,17 @@ impl Fleet {
         Ok(object)
     }
 
-    /// Whether the URL of the Sync's Repository is known, and is not that of this working copy. A registry never has the files of a
-    /// working copy.
+    /// Whether the URL of the Sync's Repository is known, and is not that of this working copy. Neither a registry nor a
+    /// chart repository has the files of a working copy.
     fn is_elsewhere(&self, sync: &Sync) -> bool {
         let reference = &sync.spec.repository;
         let namespace = reference.namespace.as_ref().or(sync.metadata.namespace.as_ref());
         let is_it = |key: &ObjectKey| namespace == Some(&key.namespace) && reference.name == key.name;
         let named = self.known_repositories.iter().filter(|(key, _)| is_it(key));
-        let urls: Vec<_> = named.map(|(_, repository)| repository.spec.url.as_str()).collect();
+        let specs: Vec<_> = named.map(|(_, repository)| &repository.spec).collect();
+        let urls: Vec<_> = specs.iter().map(|spec| spec.url.as_str()).collect();
         let is_known = self.known_repositories.iter().any(|(_, one)| self.remotes.contains(&same_place(&one.spec.url)));
-        if urls.iter().any(|url| url.starts_with("oci://")) {
+        if specs.iter().any(|spec| spec.chart.is_some() || spec.url.starts_with("oci://")) {
             return true;
         }
         // If no Repository has the URL of a remote, this clone was made from a mirror, and no Sync is left out.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crds::{
-    ConditionStatus, GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode, conditions,
-    find_condition,
+    ConditionStatus, GitReference, ObjectKey, Repository, RepositorySpec, RepositoryStatus, Sync, VerificationMode,
+    conditions, find_condition,
 };
 use flags::duration;
 use gitstore::{
@@ -169,10 +169,11 @@ async fn fetch(
         return Err(RepositoryError::Verify);
     }
     let timeout = duration(&spec.timeout).map_err(RepositoryError::Duration)?.min(fetches::LONGEST);
-    let turn = ctx.fetches.turn(running, &gitstore::host_of(&spec.url)).await.ok_or(FetchError::Cancelled)?;
+    let url = stored_url(spec);
+    let turn = ctx.fetches.turn(running, &gitstore::host_of(&url)).await.ok_or(FetchError::Cancelled)?;
     let request = FetchRequest {
         key: git_key(key),
-        url: spec.url.clone(),
+        url,
         reference: git_reference(spec.reference.as_ref()),
         credentials: credentials(ctx, key, repository).await?,
         timeout,
@@ -201,7 +202,7 @@ async fn tell_slow(
     let generation = repository.metadata.generation;
     let ready = find_condition(&old.conditions, conditions::READY);
     if ready.is_none_or(|ready| ready.observed_generation != generation) {
-        let host = gitstore::host_of(&repository.spec.url);
+        let host = gitstore::host_of(&stored_url(&repository.spec));
         let message = format!(
             "not fetched from {host} yet: the fetch waits for its turn or for the server; when its turn has come, it may take spec.timeout"
         );
@@ -247,7 +248,7 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
 /// answer. If the status names another revision, the revision on disk is not used: another replica fetched in the
 /// meantime, and Syncs must not go back to an older revision.
 pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
-    let (git, git_key, url) = (ctx.git.clone(), git_key(key), repository.spec.url.clone());
+    let (git, git_key, url) = (ctx.git.clone(), git_key(key), stored_url(&repository.spec));
     let last = tokio::task::spawn_blocking(move || {
         let revision = git.last(&git_key, &url)?;
         git.snapshot(&git_key, &url, &revision).ok()
@@ -279,7 +280,7 @@ async fn publish(
             return Ok(());
         }
     }
-    let snapshot = open(ctx.git.clone(), key, &repository.spec.url, revision).await?;
+    let snapshot = open(ctx.git.clone(), key, &stored_url(&repository.spec), revision).await?;
     install(ctx, key, snapshot).await?;
     if was_damaged {
         retry_failed(ctx, key);
@@ -382,6 +383,14 @@ async fn report(
 
 fn git_key(key: &ObjectKey) -> RepositoryKey {
     RepositoryKey { namespace: key.namespace.clone(), name: key.name.clone() }
+}
+
+/// The URL by which the store knows what the Repository names.
+pub(crate) fn stored_url(spec: &RepositorySpec) -> String {
+    match &spec.chart {
+        Some(chart) => gitstore::chart_url(&spec.url, chart),
+        None => spec.url.clone(),
+    }
 }
 
 fn git_reference(reference: Option<&GitReference>) -> Reference {

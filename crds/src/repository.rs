@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Condition, LocalReference};
 
-/// Which Git repository to fetch, and which branch, tag or commit of it; or which chart or other artifact of an OCI registry, and
-/// which version of it.
+/// Which Git repository to fetch, and which branch, tag or commit of it; or which chart of a chart repository, or chart or other
+/// artifact of an OCI registry, and which version of it.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "gitseal.dev",
@@ -19,7 +19,7 @@ use crate::{Condition, LocalReference};
     namespaced,
     status = "RepositoryStatus",
     derive = "PartialEq",
-    doc = "A Git repository, or a chart or other artifact of an OCI registry, whose manifests gitseal applies.",
+    doc = "A Git repository, a chart of a chart repository, or a chart or other artifact of an OCI registry, whose manifests gitseal applies.",
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"),
@@ -36,12 +36,16 @@ use crate::{Condition, LocalReference};
     .message("credentials are not sent over plain http: use https, or remove secretRef"))]
 #[x_kube(validation = Rule::new("!self.url.startsWith('oci://') || has(self.ref) && !has(self.ref.branch) && !has(self.ref.commit)")
     .message("a registry has tags only: set ref.tag, ref.semver or ref.digest"))]
-#[x_kube(validation = Rule::new("self.url.startsWith('oci://') || !has(self.ref) || !has(self.ref.digest)")
-    .message("ref.digest is only for oci:// URLs; a Git repository has ref.commit"))]
+#[x_kube(validation = Rule::new("!has(self.chart) || self.url.matches('^https?://')")
+    .message("chart is only for https:// and http:// URLs of chart repositories; in a registry, the name of the chart is part of the URL"))]
+#[x_kube(validation = Rule::new("!has(self.chart) || !has(self.ref) || !has(self.ref.branch) && !has(self.ref.commit)")
+    .message("a chart has versions only: set ref.tag, ref.semver or ref.digest, or nothing for the newest version"))]
+#[x_kube(validation = Rule::new("self.url.startsWith('oci://') || has(self.chart) || !has(self.ref) || !has(self.ref.digest)")
+    .message("ref.digest is only for charts and for oci:// URLs; a Git repository has ref.commit"))]
 pub struct RepositorySpec {
     /// URL of a Git repository: `https://…`, or `http://…` if there is no `secretRef`. `file:///…` is allowed only if the
     /// controller runs with `--allow-file-urls`. `ssh://…` and `git@host:path` are not supported yet. Or `oci://host/name`: a
-    /// chart or another artifact of an OCI registry.
+    /// chart or another artifact of an OCI registry. With `chart`: the `http(s)://` URL of a chart repository, as for `helm repo add`.
     #[schemars(
         length(min = 1, max = 2048),
         regex(pattern = r"^(https?://|oci://|ssh://|file:///|[^@/\s]+@[^:/\s]+:)\S+$")
@@ -49,7 +53,12 @@ pub struct RepositorySpec {
     #[x_kube(validation = Rule::new("!self.matches('^[a-z]+://[^/@]*:[^/@]*@')")
         .message("a password in the URL would be stored in plain sight: use secretRef"))]
     pub url: String,
-    /// The branch, tag, version or commit to apply. Default: the default branch of the Git server. A registry has no default.
+    /// The name of a chart. Then `url` is that of a chart repository, the folder of an `index.yaml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 250), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    pub chart: Option<String>,
+    /// The branch, tag, version or commit to apply. Default: the default branch of the Git server, or the newest version of a chart
+    /// that is no pre-release. A registry has no default.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<GitReference>,
     /// How often the server is asked for a new commit or archive, for example `1m`. At least `1s`.
@@ -105,7 +114,8 @@ pub struct GitReference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{40}$"))]
     pub commit: Option<String>,
-    /// The digest of a manifest in a registry, as `helm push` prints it: `sha256:` and 64 hexadecimal digits. If the tag leads to
+    /// The digest of a manifest in a registry, as `helm push` prints it, or of an archive in a chart repository, as its index names
+    /// it: `sha256:` and 64 hexadecimal digits. If the tag leads to
     /// another one, it is not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"))]

@@ -3,15 +3,15 @@
 //!
 //! # Flow
 //! [`GitStore::fetch`] asks the remote which commit a [`Reference`] stands for. If that commit is new, it is transferred without
-//! its history and without objects that are stored already. A remote may also be an OCI registry: then the reference stands for an
-//! archive, which is unpacked to a commit. [`GitStore::snapshot`] opens a revision. [`Snapshot::content_ids`]
+//! its history and without objects that are stored already. A remote may also be an OCI registry or a chart repository: then the
+//! reference stands for an archive, which is unpacked to a commit. [`GitStore::snapshot`] opens a revision. [`Snapshot::content_ids`]
 //! says which folders changed, without reading a file. [`Snapshot::folder`] reads the manifests of one folder, one at a time.
 //!
 //! # Guarantees
 //! - A revision is recorded only when all its objects are on disk. If the process is killed at any moment, the last good
 //!   revision stays usable ([`GitStore::last`]), also without network.
 //! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log.
-//! - An archive is used only if its bytes have the digest by which the registry names them.
+//! - An archive is used only if its bytes have the digest by which the registry or index names them.
 //! - A pack is indexed (unpacked) in a process of its own, with a memory limit ([`Indexing`]). If that fails, the same commit is
 //!   not tried again at once.
 //! - A fetch ends when its timeout is over, or soon after it was cancelled. Packs are written to disk as they arrive. The size of
@@ -27,6 +27,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
+mod chart_repository;
 mod credentials;
 mod error;
 mod files;
@@ -54,5 +55,5 @@ pub use paths::{At, Paths};
 pub use revision::{InvalidRevision, Reference, Revision, RevisionId};
 pub use snapshot::{ContentId, Snapshot};
 pub use store::{Damaged, FetchRequest, GitStore, RepositoryKey, StoreOptions};
-pub use url::{Serves, host_of};
+pub use url::{Serves, chart_url, host_of};
 pub use worker::Cancel;

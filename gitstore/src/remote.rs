@@ -1,10 +1,12 @@
-//! The remote side of a fetch: a Git server or a registry.
+//! The remote side of a fetch: a Git server, a registry, or a chart repository.
 
 use std::path::Path;
 
 use gix::ObjectId;
 
 use crate::FetchError;
+use crate::archive::Layout;
+use crate::chart_repository::{self, ChartRepository};
 use crate::index::Arrived;
 use crate::registry::{self, Registry};
 use crate::revision::{Reference, Revision};
@@ -14,12 +16,14 @@ use crate::transport::{self, Server};
 pub(crate) enum Remote<'a> {
     Git(transport::Remote<'a>),
     Registry(Registry<'a>),
+    Charts(ChartRepository<'a>),
 }
 
 /// What a reference stands for.
 pub(crate) enum Found {
     Git(Box<transport::Found>),
     Archive(registry::Found),
+    Chart(chart_repository::Found),
 }
 
 impl Found {
@@ -28,6 +32,7 @@ impl Found {
         match self {
             Self::Git(found) => &found.revision,
             Self::Archive(found) => &found.revision,
+            Self::Chart(found) => &found.revision,
         }
     }
 }
@@ -37,6 +42,7 @@ impl<'a> Remote<'a> {
         match self {
             Self::Git(remote) => remote.server,
             Self::Registry(registry) => registry.server(),
+            Self::Charts(charts) => charts.server(),
         }
     }
 
@@ -45,6 +51,7 @@ impl<'a> Remote<'a> {
         match self {
             Self::Git(remote) => remote.find(reference).map(|found| Found::Git(Box::new(found))),
             Self::Registry(registry) => registry.find(reference, known).map(Found::Archive),
+            Self::Charts(charts) => charts.find(reference).map(Found::Chart),
         }
     }
 
@@ -68,6 +75,11 @@ impl<'a> Remote<'a> {
                 let archive = incoming.join("archive");
                 let layout = registry.receive(found, &archive)?;
                 Ok(Arrived::Archive { archive, layout })
+            }
+            (Self::Charts(charts), Found::Chart(found)) => {
+                let archive = incoming.join("archive");
+                charts.receive(&found, &archive)?;
+                Ok(Arrived::Archive { archive, layout: Layout::Chart })
             }
             _ => unreachable!("it was found by this remote"),
         }

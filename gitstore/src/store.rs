@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 use worker::{Cancel, OnCancel};
 
+use super::chart_repository::{ChartRepository, LastIndex};
 use super::generation::{self, Generation, Generations};
 use super::index::{self, Indexing, Refusal};
 use super::registry::Registry;
@@ -122,6 +123,8 @@ struct Entry {
     folder: PathBuf,
     /// Held during a fetch.
     fetching: Mutex<()>,
+    /// What the index of a chart repository said last.
+    last_index: LastIndex,
     /// The last commit or archive that could not be stored, why, and when.
     refused: Mutex<Option<(RevisionId, Refused, Instant)>>,
     state: RwLock<State>,
@@ -189,7 +192,7 @@ impl GitStore {
         let entry = self.entry(&request.key, &url)?;
         let _one_at_a_time = lock(&entry.fetching);
         let client = if url.is_file() { None } else { Some(self.client(&request.credentials)?) };
-        let mut remote = remote(request, &url, client.as_ref(), self.options.transfer_bytes)?;
+        let mut remote = remote(request, &url, client.as_ref(), &entry.last_index, self.options.transfer_bytes)?;
         let result = {
             let _stop = client.clone().map(|client| shut_down_with(&request.cancel, client));
             self.update(&entry, &mut remote, request)
@@ -355,9 +358,9 @@ impl GitStore {
     fn entry(&self, key: &RepositoryKey, url: &RemoteUrl) -> Result<Arc<Entry>, FetchError> {
         let folder = self.folder(key)?.join(url_folder(url));
         let mut entries = lock(&self.entries);
-        let entry = entries.entry((key.clone(), url.as_str().to_owned())).or_insert_with(|| {
-            let (fetching, refused) = (Mutex::default(), Mutex::default());
-            Arc::new(Entry { folder, fetching, refused, state: RwLock::new(State::Unread) })
+        let entry = entries.entry((key.clone(), url.identity())).or_insert_with(|| {
+            let (fetching, last_index, refused) = (Mutex::default(), LastIndex::default(), Mutex::default());
+            Arc::new(Entry { folder, fetching, last_index, refused, state: RwLock::new(State::Unread) })
         });
         Ok(entry.clone())
     }
@@ -499,6 +502,7 @@ fn remote<'a>(
     request: &'a FetchRequest,
     url: &'a RemoteUrl,
     client: Option<&ureq::Agent>,
+    last_index: &'a LastIndex,
     transfer_bytes: u64,
 ) -> Result<Remote<'a>, FetchError> {
     let (credentials, cancel) = (&request.credentials, request.cancel.clone());
@@ -513,6 +517,11 @@ fn remote<'a>(
         let session = session(authorization, &url.registry_api()).expect("only file:// URLs have no client");
         return Ok(Remote::Registry(Registry::new(Requests { server, session, cancel }, credentials)));
     }
+    if let Some(chart) = url.chart() {
+        let session = session(authorization, url.as_str()).expect("only file:// URLs have no client");
+        let requests = Requests { server, session, cancel };
+        return Ok(Remote::Charts(ChartRepository::new(requests, chart, last_index)));
+    }
     let fault = FaultSlot::default();
     let http =
         session(authorization, url.as_str()).map(|session| SmartHttp::new(session, transfer_bytes, fault.clone()));
@@ -525,7 +534,7 @@ fn shut_down_with(cancel: &Cancel, client: ureq::Agent) -> OnCancel {
 }
 
 fn url_folder(url: &RemoteUrl) -> String {
-    let digest = Sha256::digest(url.as_str());
+    let digest = Sha256::digest(url.identity());
     digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 

@@ -6,9 +6,14 @@ use gix::bstr::ByteSlice as _;
 use gix::url::Scheme;
 
 use super::FetchError;
+use super::transport::presentable;
 
 /// How the URL of a repository of artifacts begins. A registry is asked over https.
 const OCI: &str = "oci://";
+/// How the URL of a chart repository begins inside of this crate; see [`chart_url`].
+const CHARTS: &str = "charts+";
+/// The most bytes of a chart's name.
+const CHART_BYTES: usize = 250;
 /// The name under which people know the registry of Docker Hub, and the host that serves it.
 pub(super) const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
@@ -18,6 +23,8 @@ pub(super) struct RemoteUrl {
     url: gix::Url,
     text: String,
     serves: Serves,
+    /// The chart, in a chart repository.
+    chart: Option<String>,
 }
 
 /// What is at a URL.
@@ -27,6 +34,8 @@ pub enum Serves {
     Git,
     /// A repository of artifacts in an OCI registry.
     Artifacts,
+    /// A chart repository: an `index.yaml`, and archives.
+    Charts,
 }
 
 impl Serves {
@@ -35,6 +44,7 @@ impl Serves {
         match self {
             Self::Git => "NotAGitServer",
             Self::Artifacts => "NotARegistry",
+            Self::Charts => "NotAChartRepository",
         }
     }
 }
@@ -44,6 +54,7 @@ impl fmt::Display for Serves {
         f.write_str(match self {
             Self::Git => "does not serve Git as needed",
             Self::Artifacts => "is not served by an OCI registry",
+            Self::Charts => "is not the index of a chart repository",
         })
     }
 }
@@ -51,6 +62,11 @@ impl fmt::Display for Serves {
 /// The host (and port) of a URL in lower case, by which fetches are limited; empty if the URL has no host.
 pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// The URL by which a store knows a chart of the chart repository at `url`.
+pub fn chart_url(url: &str, chart: &str) -> String {
+    format!("{CHARTS}{url}#{chart}")
 }
 
 /// Whether a URL leads to a registry.
@@ -64,6 +80,15 @@ impl RemoteUrl {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(invalid("it holds white space".into()));
         }
+        let (text, chart) = match text.strip_prefix(CHARTS).map(|rest| rest.rsplit_once('#').unwrap_or((rest, ""))) {
+            Some((url, chart)) if is_chart_name(chart) => (url, Some(chart.to_owned())),
+            Some((_, chart)) => {
+                let why = format!("{:?} cannot be the name of a chart: set spec.chart", presentable(chart));
+                return Err(invalid(why));
+            }
+            None => (text, None),
+        };
+        let invalid = |why: String| FetchError::InvalidUrl { url: redact(text), why };
         let of_registry = text.strip_prefix(OCI);
         let parsed = of_registry.map(|rest| format!("https://{rest}"));
         let mut url =
@@ -107,12 +132,29 @@ impl RemoteUrl {
             text = text.replacen("https://", OCI, 1);
             serves = Serves::Artifacts;
         }
-        Ok(Self { url, text, serves })
+        if chart.is_some() {
+            if serves != Serves::Git || url.scheme == Scheme::File {
+                return Err(invalid("spec.chart is only for https:// and http:// URLs".into()));
+            }
+            serves = Serves::Charts;
+            text.truncate(text.trim_end_matches('/').len());
+        }
+        Ok(Self { url, text, serves, chart })
     }
 
     /// What is expected there.
     pub(super) fn serves(&self) -> Serves {
         self.serves
+    }
+
+    /// The chart, in a chart repository.
+    pub(super) fn chart(&self) -> Option<&str> {
+        self.chart.as_deref()
+    }
+
+    /// Tells apart what is stored: the URL, and the chart if there is one.
+    pub(super) fn identity(&self) -> String {
+        self.chart.as_ref().map_or_else(|| self.text.clone(), |chart| chart_url(&self.text, chart))
     }
 
     /// The API of the registry for this repository of artifacts, without a slash at the end.
@@ -154,6 +196,12 @@ impl RemoteUrl {
             (None, _) => self.url.path.to_string(),
         }
     }
+}
+
+/// Whether this can be the name of a chart.
+fn is_chart_name(name: &str) -> bool {
+    let is_inside = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    name.len() <= CHART_BYTES && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(is_inside)
 }
 
 /// Whether this can be the name of a repository in a registry, or why not.
@@ -257,6 +305,31 @@ mod tests {
             let error = RemoteUrl::parse(text, false).unwrap_err();
             assert_eq!(error.reason(), reason, "{text}: {error}");
             assert!(error.is_terminal());
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_chart_of_a_chart_repository_has_a_url_of_its_own() {
+        let parse = |url: &str, chart: &str| RemoteUrl::parse(&chart_url(url, chart), true);
+        let url = parse("https://me@charts.example.com:8443/stable/", "podinfo").unwrap();
+        assert_eq!((url.as_str(), url.chart()), ("https://charts.example.com:8443/stable", Some("podinfo")));
+        assert_eq!((url.serves(), url.host().as_str()), (Serves::Charts, "charts.example.com:8443"));
+        let other = parse("https://charts.example.com:8443/stable", "other").unwrap();
+        assert_ne!(url.identity(), other.identity());
+        for (url, chart) in [
+            ("https://example.com/a", ""),
+            ("https://example.com/a", "a/b"),
+            ("https://example.com/a", "..\\b"),
+            ("https://example.com/a", ".."),
+            ("https://example.com/a#b", "c"),
+            ("https://example.com/a?token=hunter2", "c"),
+            ("https://me:hunter2@example.com/a", "c"),
+            ("oci://example.com/a", "c"),
+            ("file:///srv/charts", "c"),
+        ] {
+            let error = parse(url, chart).unwrap_err();
+            assert!(error.is_terminal() && error.reason() == "InvalidUrl", "{url} {chart}: {error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }

@@ -6,6 +6,7 @@ mod adopt;
 mod after_rendering;
 mod autoscaler;
 mod budget;
+mod chart_repositories;
 mod claims;
 mod cli;
 mod completions;

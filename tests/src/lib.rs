@@ -2,6 +2,7 @@
 //! charts, and the built programs.
 
 pub mod cgroup;
+pub mod chart_repository;
 pub mod charts;
 pub mod faults;
 pub mod git;

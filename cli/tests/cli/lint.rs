@@ -185,16 +185,27 @@ fn a_sync_that_another_sync_changes_counts_as_changed() {
 }
 
 #[test]
-fn a_sync_of_a_registry_is_named_and_left_out() {
+fn a_sync_of_a_registry_or_chart_repository_is_named_and_left_out() {
     let folder = fleet();
     let root = folder.path();
-    let repository = "apiVersion: gitseal.dev/v1alpha1\nkind: Repository\nmetadata: {name: podinfo, namespace: shop}\nspec: {url: \
-        'oci://registry.example/podinfo', ref: {tag: 1.0.0}}\n---\n";
-    let of_registry = sync("podinfo", "./", "  helm: {}\n").replace("name: fleet", "name: podinfo");
-    write(root, "clusters/staging/podinfo.yaml", &format!("{repository}{of_registry}"));
-    let output = gitseal_in(root, &["lint"]);
-    assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()));
-    assert!(stderr(&output).contains("Sync shop/podinfo is not checked"), "{}", stderr(&output));
+    let of_chart = sync("podinfo", "./", "  helm: {}\n").replace("name: fleet", "name: podinfo");
+    let with = |spec: &str| {
+        let head = "apiVersion: gitseal.dev/v1alpha1\nkind: Repository\nmetadata: {name: podinfo, namespace: shop}\n";
+        write(root, "clusters/staging/podinfo.yaml", &format!("{head}spec: {spec}\n---\n{of_chart}"));
+        gitseal_in(root, &["lint"])
+    };
+    for spec in [
+        "{url: 'oci://registry.example/podinfo', ref: {tag: 1.0.0}}",
+        "{url: 'https://charts.example/stable', chart: podinfo}",
+    ] {
+        let output = with(spec);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()));
+        assert!(stderr(&output).contains("Sync shop/podinfo is not checked"), "{}", stderr(&output));
+    }
+    let output = with("{url: 'https://charts.example/stable', chart: ../podinfo}");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("spec.chart"), "{told}");
 }
 
 #[test]

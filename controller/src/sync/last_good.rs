@@ -11,6 +11,7 @@ use pipeline::{
 
 use super::{Pass, Record, carry_out::Outcome, source::Sourced};
 use crate::context::InStore as _;
+use crate::repository::stored_url;
 
 impl Pass<'_> {
     /// Puts back the objects that drifted, as they are in the last good revision. Objects that are not in this revision
@@ -37,7 +38,7 @@ impl Pass<'_> {
     async fn last_good(&self, record: &Record) -> Option<Snapshot> {
         let revision: Revision = record.status.last_applied_revision.as_deref()?.parse().ok()?;
         let repository = repository_of(self.sync);
-        let url = self.ctx.repositories.get(&repository.to_ref())?.spec.url.clone();
+        let url = stored_url(&self.ctx.repositories.get(&repository.to_ref())?.spec);
         let git = self.ctx.git.clone();
         let key = RepositoryKey { namespace: repository.namespace, name: repository.name };
         tokio::task::spawn_blocking(move || git.snapshot(&key, &url, &revision).ok()).await.ok().flatten()

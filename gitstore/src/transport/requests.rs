@@ -47,6 +47,11 @@ impl Requests<'_> {
         body.map_err(|error| self.explain(Some(&url), Fault::of(&error)))
     }
 
+    /// The body of an answer as a stream. Reading fails after this many bytes.
+    pub(crate) fn stream((_, response): Answer, most: u64) -> impl io::Read {
+        response.into_body().into_with_config().limit(most).reader()
+    }
+
     /// Writes the body of an answer to a new file.
     pub(crate) fn save(&self, (url, response): Answer, path: &Path, most: u64) -> Result<Received, FetchError> {
         let mut body = response.into_body().into_with_config().limit(most).reader();

@@ -50,7 +50,7 @@ impl Server<'_> {
             Fault::TooLarge(limit) => {
                 let what = match self.url.serves() {
                     Serves::Git => "a single commit of it",
-                    Serves::Artifacts => "its archive",
+                    Serves::Artifacts | Serves::Charts => "its archive",
                 };
                 FetchError::TooLarge(format!("{what} takes more than {} MiB to transfer", limit >> 20))
             }
@@ -66,7 +66,7 @@ impl Server<'_> {
         }
         if detail.contains("InvalidContentType") {
             let http = match self.url.serves() {
-                Serves::Git => ", or use http:// if no credentials are needed",
+                Serves::Git | Serves::Charts => ", or use http:// if no credentials are needed",
                 Serves::Artifacts => "; a registry without TLS is not supported",
             };
             return format!("the server does not speak TLS: correct the port{http}");

@@ -39,6 +39,7 @@ impl Details {
     pub fn of_repository(repository: &Repository) -> Self {
         let mut details = Self::default();
         details.add("URL", Some(repository.spec.url.clone()));
+        details.add("Chart", repository.spec.chart.clone());
         let reference = repository.spec.reference.as_ref();
         let follows = reference.and_then(|reference| {
             let fields = [
@@ -52,7 +53,8 @@ impl Details {
             // A digest may stand beside a tag.
             Some(set.collect::<Vec<_>>().join(" with ")).filter(|set| !set.is_empty())
         });
-        details.add("Follows", Some(follows.unwrap_or_else(|| "the default branch".into())));
+        let default = if repository.spec.chart.is_some() { "the newest version" } else { "the default branch" };
+        details.add("Follows", Some(follows.unwrap_or_else(|| default.into())));
         details.add("Secret", repository.spec.secret_ref.as_ref().map(|secret| secret.name.clone()));
         details.add_suspension(repository);
         details

@@ -1,0 +1,222 @@
+//! Charts of an HTTP chart repository: what `helm repo add` takes.
+//!
+//! A chart repository is a folder with the file `index.yaml`, which lists the versions of each chart with their digests and the
+//! URLs of their archives. Only the versions of one chart are kept from it. The digest of the archive is that of the revision.
+
+mod index;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ureq::http::{StatusCode, Uri, header};
+
+use self::index::{Index, Version};
+use crate::FetchError;
+use crate::archive::ARCHIVE_BYTES;
+use crate::range::{Range, newest_first};
+use crate::revision::{Reference, Revision, RevisionId};
+use crate::transport::http::{Answer, Fault, may_follow};
+use crate::transport::{Requests, Server, there_are};
+
+/// A chart of a chart repository.
+pub(crate) struct ChartRepository<'a> {
+    requests: Requests<'a>,
+    chart: &'a str,
+    last: &'a LastIndex,
+}
+
+/// What the index said last. It is asked for again only if it has changed.
+#[derive(Default)]
+pub(crate) struct LastIndex(Mutex<Option<(Validators, Arc<Index>)>>);
+
+/// Headers with which the server says whether the index has changed.
+type Validators = Vec<(String, String)>;
+
+/// What a reference leads to.
+pub(crate) struct Found {
+    pub(crate) revision: Revision,
+    digest: String,
+    urls: Vec<String>,
+}
+
+impl<'a> ChartRepository<'a> {
+    pub(crate) fn new(requests: Requests<'a>, chart: &'a str, last: &'a LastIndex) -> Self {
+        Self { requests, chart, last }
+    }
+
+    pub(crate) fn server(&self) -> Server<'a> {
+        self.requests.server
+    }
+
+    /// Asks which version `reference` stands for.
+    pub(crate) fn find(&self, reference: &Reference) -> Result<Found, FetchError> {
+        let index = self.index()?;
+        if index.versions.is_empty() {
+            let there_are = there_are("charts", &index.charts);
+            return Err(FetchError::ReferenceNotFound { reference: format!("chart {:?}", self.chart), there_are });
+        }
+        let (version, pinned) = choose(&index.versions, reference)?;
+        let name = &version.name;
+        let Some(digest) = version.digest.clone() else {
+            let detail =
+                format!("the index names no SHA-256 digest for version {name}: make it with `helm repo index`");
+            return Err(self.requests.server.explain(Fault::Protocol(detail)));
+        };
+        if let Some(pinned) = pinned.filter(|pinned| **pinned != digest) {
+            return Err(FetchError::OtherDigest { version: name.clone(), pinned: pinned.clone(), found: digest });
+        }
+        if version.is_deprecated {
+            tracing::warn!(chart = self.chart, version = name, "the chart is deprecated");
+        }
+        let reference = match reference {
+            Reference::Digest { tag, .. } if tag.is_empty() => String::new(),
+            _ => name.clone(),
+        };
+        let revision = Revision { reference, id: RevisionId::Archive(digest.clone()) };
+        Ok(Found { revision, digest, urls: version.urls.clone() })
+    }
+
+    /// Receives the archive that was found, as a new file, from the first URL that works.
+    pub(crate) fn receive(&self, found: &Found, archive: &Path) -> Result<(), FetchError> {
+        let mut first = None;
+        for url in &found.urls {
+            match self.receive_from(url, found, archive) {
+                Ok(()) => return Ok(()),
+                Err(error @ (FetchError::Cancelled | FetchError::Store(_))) => return Err(error),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| {
+            let detail = format!("the index names no URL for the archive of {}", found.revision);
+            self.requests.server.explain(Fault::Protocol(detail))
+        }))
+    }
+
+    fn receive_from(&self, url: &str, found: &Found, archive: &Path) -> Result<(), FetchError> {
+        let server = self.requests.server;
+        let base = server.url.as_str();
+        let url = resolve(base, url).map_err(|why| {
+            server.explain(Fault::Protocol(format!(
+                "the URL of the archive of {} is not followed: {why}",
+                found.revision
+            )))
+        })?;
+        let answer = self.requests.get(&url, &[])?;
+        let host = answer.0.host().unwrap_or_default().to_owned();
+        if matches!(answer.1.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
+            let (digest, reference) = (found.digest.clone(), found.revision.to_string());
+            return Err(FetchError::ArchiveNotFound { host, digest, reference });
+        }
+        let answer = self.requests.succeeded(answer)?;
+        let received = self.requests.save(answer, archive, ARCHIVE_BYTES)?;
+        if received.digest == found.digest {
+            return Ok(());
+        }
+        let what = format!("the archive of {}, {} bytes", found.revision, received.bytes);
+        Err(FetchError::WrongBytes { host, what, expected: found.digest.clone(), found: received.digest })
+    }
+
+    /// The index; if it has not changed, what it said last.
+    fn index(&self) -> Result<Arc<Index>, FetchError> {
+        let mut last = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = self.requests.server;
+        let headers = last.as_ref().map(|(validators, _)| validators.clone()).unwrap_or_default();
+        let answer = self.requests.get(&format!("{}/index.yaml", server.url.as_str()), &headers)?;
+        if let Some((_, index)) = last.as_ref().filter(|_| answer.1.status() == StatusCode::NOT_MODIFIED) {
+            return Ok(index.clone());
+        }
+        let answer = self.requests.succeeded(answer)?;
+        let (validators, at) = (validators(&answer), answer.0.clone());
+        let index = index::read(Requests::stream(answer, index::BYTES), self.chart, &self.requests.cancel);
+        let index = Arc::new(index.map_err(|flaw| match flaw {
+            index::Flaw::Unreadable(why) => server.explain(Fault::Protocol(why)),
+            index::Flaw::TooLarge(what) => FetchError::TooLarge(what),
+            index::Flaw::Broken(error) => match Fault::of_reading(error) {
+                Fault::TooLarge(limit) => FetchError::TooLarge(format!(
+                    "its index.yaml has more than {} MiB: remove old versions from it, or use a registry, which has no index",
+                    limit >> 20
+                )),
+                fault => self.requests.explain(Some(&at), fault),
+            },
+            index::Flaw::Cancelled => FetchError::Cancelled,
+        })?);
+        *last = (!validators.is_empty()).then(|| (validators, index.clone()));
+        Ok(index)
+    }
+}
+
+/// The version that a reference means, and the digest that it must have.
+fn choose<'v, 'r>(
+    versions: &'v [Version],
+    reference: &'r Reference,
+) -> Result<(&'v Version, Option<&'r String>), FetchError> {
+    let names = || versions.iter().map(|version| version.name.as_str());
+    let of = |name: &str| versions.iter().find(|version| version.name == name);
+    let (found, pinned) = match reference {
+        Reference::Head => (Range::parse("*")?.highest(names()).and_then(of), None),
+        Reference::Semver(range) => (Range::parse(range)?.highest(names()).and_then(of), None),
+        Reference::Tag(tag) => (of(tag), None),
+        Reference::Digest { tag, digest } if tag.is_empty() => {
+            (versions.iter().find(|version| version.digest.as_ref() == Some(digest)), None)
+        }
+        Reference::Digest { tag, digest } => (of(tag), Some(digest)),
+        Reference::Branch(_) | Reference::Commit(_) => {
+            let why = "a chart has neither branches nor commits: set tag, semver or digest".to_owned();
+            return Err(FetchError::InvalidReference { reference: reference.to_string(), why });
+        }
+    };
+    found.map(|found| (found, pinned)).ok_or_else(|| {
+        let reference = match reference {
+            Reference::Head => "a version that is no pre-release".to_owned(),
+            other => other.to_string(),
+        };
+        let there_are = there_are("versions", &newest_first(names().map(str::to_owned).collect()));
+        FetchError::ReferenceNotFound { reference, there_are }
+    })
+}
+
+/// The URL of an archive, which may be relative to the folder of the index.
+fn resolve(base: &str, url: &str) -> Result<String, &'static str> {
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
+    let (scheme, rest) = base.split_once("://").ok_or("the repository has no usable URL")?;
+    let (host, folder) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = if url.contains("://") {
+        return checked(base, url.to_owned());
+    } else if url.starts_with("//") {
+        return checked(base, format!("{scheme}:{url}"));
+    } else if let Some(path) = url.strip_prefix('/') {
+        path.to_owned()
+    } else {
+        format!("{folder}/{url}")
+    };
+    let (path, query) = path.find('?').map_or((path.as_str(), ""), |at| path.split_at(at));
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    checked(base, format!("{scheme}://{host}/{}{query}", parts.join("/")))
+}
+
+fn checked(base: &str, url: String) -> Result<String, &'static str> {
+    let from: Uri = base.parse().map_err(|_| "the repository has no usable URL")?;
+    let to: Uri = url.parse().map_err(|_| "it is not a URL")?;
+    may_follow(&from, &to)?;
+    Ok(url)
+}
+
+/// What the server wants to hear when it is asked again.
+fn validators((_, response): &Answer) -> Validators {
+    let pairs = [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)];
+    let of = |(told, asked): (header::HeaderName, header::HeaderName)| {
+        let value = response.headers().get(told)?.to_str().ok().filter(|value| value.len() <= 1024)?;
+        Some((asked.to_string(), value.to_owned()))
+    };
+    pairs.into_iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Charts from an HTTP chart repository, made by the real `helm package` and `helm repo index`.
+
+use std::{fs, path::Path};
+
+use anyhow::{Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    Plane, Scene, chart_repository::ChartServer, charts::package, git::ServerOptions, kubernetes, registry::digest_of,
+    web::Access,
+};
+use serde_json::{Value, json};
+
+use crate::remote::is_fetched;
+
+/// A chart with one ConfigMap, `NAME-settings`. Returns the revision that it becomes.
+fn add(into: &Path, name: &str, version: &str, level: &str) -> Result<String> {
+    let settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: \"{{ .Release.Name }}-settings\"}\n\
+                    data: {value: \"{{ .Values.level }}\", version: \"{{ .Chart.Version }}\"}\n";
+    let values = format!("level: {level}\n");
+    let files = [("templates/settings.yaml", settings), ("values.yaml", &*values)];
+    let archive = package(into, name, version, &files)?;
+    Ok(format!("{version}@{}", digest_of(&fs::read(archive)?)))
+}
+
+fn settings(level: &str, version: &str) -> Value {
+    json!({"data": {"value": level, "version": version}})
+}
+
+async fn scene_with(name: &str, access: Access, keys: &[(&str, &str)]) -> Result<(Scene, ChartServer)> {
+    let scene = Scene::on(Plane::shared().await?, name, ServerOptions::default()).await?;
+    let server = ChartServer::start(access)?;
+    secret(&scene, server.certificate_authority(), keys).await?;
+    Ok((scene, server))
+}
+
+/// Makes the Secret `charts`.
+async fn secret(scene: &Scene, authority: &str, keys: &[(&str, &str)]) -> Result<()> {
+    let keys = keys.iter().copied().chain([("ca.crt", authority)]);
+    let data: serde_json::Map<_, _> =
+        keys.map(|(key, value)| (key.to_owned(), Value::from(STANDARD.encode(value)))).collect();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "charts"}, "data": data});
+    kubernetes::apply(&scene.client, &scene.namespace, secret).await.map(drop)
+}
+
+async fn repository(scene: &Scene, server: &ChartServer, chart: &str, reference: Value) -> Result<()> {
+    let mut full = json!({"branch": null, "tag": null, "semver": null, "digest": null});
+    for (field, value) in reference.as_object().into_iter().flatten() {
+        full[field] = value.clone();
+    }
+    let full = if reference.is_null() { Value::Null } else { full };
+    scene.repository(json!({"url": server.url(), "chart": chart, "secretRef": {"name": "charts"}, "ref": full})).await
+}
+
+#[tokio::test]
+async fn a_chart_follows_the_index() -> Result<()> {
+    let (scene, server) = scene_with("index", Access::Anonymous, &[]).await?;
+    let first = add(server.folder(), "hello", "1.0.0", "one")?;
+    add(server.folder(), "hello", "2.0.0-rc.1", "next")?;
+    let other = add(server.folder(), "other", "3.0.0", "other")?;
+    server.publish(None)?;
+    repository(&scene, &server, "hello", json!({"semver": "1.x"})).await?;
+    is_fetched(&scene, &first).await?;
+    scene.sync("app", "./", json!({"helm": {}})).await?;
+    scene.is_applied("app", &first).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("one", "1.0.0")).await?;
+
+    // Nothing new: the index is not sent again.
+    let (requests, downloads) = (server.requests().len(), server.downloads());
+    scene.fetch().await?;
+    ensure!(server.requests().len() == requests + 1 && server.downloads() == downloads, "{:?}", server.requests());
+
+    let second = add(server.folder(), "hello", "1.1.0", "two")?;
+    server.publish(None)?;
+    scene.fetch().await?;
+    scene.is_applied("app", &second).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("two", "1.1.0")).await?;
+
+    // The same version with other content.
+    let moved = add(server.folder(), "hello", "1.1.0", "three")?;
+    server.publish(None)?;
+    scene.fetch().await?;
+    scene.is_applied("app", &moved).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("three", "1.1.0")).await?;
+
+    // Other bytes than the index names.
+    add(server.folder(), "hello", "1.2.0", "four")?;
+    server.publish(None)?;
+    add(server.folder(), "hello", "1.2.0", "changed")?;
+    scene.fetch().await?;
+    let message = scene.repository_fails("DigestMismatch").await?;
+    ensure!(message.contains("the archive of 1.2.0@sha256:"), "{message}");
+
+    // A version that is gone.
+    repository(&scene, &server, "hello", json!({"tag": "9.9.9"})).await?;
+    let message = scene.repository_fails("ReferenceNotFound").await?;
+    ensure!(message.contains("the versions are: 2.0.0-rc.1, 1.2.0, 1.1.0, 1.0.0"), "{message}");
+    scene.is_applied("app", &moved).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("three", "1.1.0")).await?;
+
+    // Another chart of the same index, the newest version.
+    repository(&scene, &server, "other", Value::Null).await?;
+    scene.is_applied("app", &other).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("other", "3.0.0")).await?;
+    repository(&scene, &server, "nothing", Value::Null).await?;
+    let message = scene.repository_fails("ReferenceNotFound").await?;
+    ensure!(message.contains("the charts are: hello, other"), "{message}");
+
+    fs::write(server.index(), "<html><body>hello</body></html>")?;
+    scene.fetch().await?;
+    let message = scene.repository_fails("NotAChartRepository").await?;
+    ensure!(message.contains("index.yaml is no mapping"), "{message}");
+    fs::write(server.index(), format!("entries: {{}}\n#{}", "x".repeat(33 << 20)))?;
+    scene.fetch().await?;
+    let message = scene.repository_fails("TooLarge").await?;
+    ensure!(message.contains("its index.yaml has more than 32 MiB: remove old versions"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_password_stays_at_the_host_of_the_index() -> Result<()> {
+    const PASSWORD: &str = "hunter2-of-the-charts";
+    let access = Access::Basic { username: "reader".to_owned(), password: PASSWORD.to_owned() };
+    let (scene, server) = scene_with("chart-login", access, &[("username", "reader"), ("password", PASSWORD)]).await?;
+    let first = add(server.folder(), "hello", "1.0.0", "one")?;
+    server.publish(None)?;
+    repository(&scene, &server, "hello", Value::Null).await?;
+    is_fetched(&scene, &first).await?;
+    ensure!(server.requests().iter().all(|request| request.with_credentials), "{:?}", server.requests());
+
+    let elsewhere = ChartServer::start(Access::Anonymous)?;
+    let authorities = format!("{}{}", server.certificate_authority(), elsewhere.certificate_authority());
+    secret(&scene, &authorities, &[("username", "reader"), ("password", PASSWORD)]).await?;
+    let second = add(server.folder(), "hello", "1.1.0", "two")?;
+    fs::copy(server.folder().join("hello-1.1.0.tgz"), elsewhere.folder().join("hello-1.1.0.tgz"))?;
+    server.publish(Some(&elsewhere.url()))?;
+    scene.fetch().await?;
+    is_fetched(&scene, &second).await?;
+    let asked = elsewhere.requests();
+    ensure!(asked.len() == 1 && !asked[0].with_credentials, "{asked:?}");
+    let log = Plane::shared().await?.log().await;
+    ensure!(!log.contains(PASSWORD), "a password is shown");
+    Ok(())
+}
