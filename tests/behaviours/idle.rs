@@ -71,8 +71,11 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     }
     scene.tree.write("one/db.yaml", sealed_secret("db", &password))?;
     let revision = scene.publish("everything").await?;
-    for sync in ["one", "two"] {
-        scene.sync(sync, sync, json!({"interval": "10s"})).await?;
+    let of_map = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "one", "readyExpr": "dep.data.value != ''"});
+    let check = json!({"apiVersion": "v1", "kind": "ConfigMap", "current": "data.value == 'first'"});
+    let waiting = json!({"interval": "10s", "dependsOn": [of_map], "healthChecks": [check], "waves": "healthy"});
+    for (sync, settings) in [("one", json!({"interval": "10s"})), ("two", waiting)] {
+        scene.sync(sync, sync, settings).await?;
         scene.is_applied(sync, &revision).await?;
     }
     scene.has("v1", "Secret", "db", json!({})).await?;
