@@ -352,7 +352,7 @@ async fn references_that_a_registry_does_not_have_are_refused_by_the_api() -> Re
         (oci, json!({"branch": null, "semver": "1.x", "digest": digest}), "set exactly one of"),
         (oci, json!({"branch": null, "tag": "a", "semver": "1.x"}), "set exactly one of"),
         (oci, json!({"branch": null, "tag": "a", "digest": "sha256:1"}), "spec.ref.digest"),
-        (&git, json!({"branch": null, "digest": digest}), "ref.digest is only for oci:// URLs"),
+        (&git, json!({"branch": null, "digest": digest}), "ref.digest is only for charts and for oci:// URLs"),
     ] {
         let refused = scene.repository(json!({"url": url, "ref": reference})).await.expect_err("refused").to_string();
         ensure!(refused.contains(text), "no {text:?} in: {refused}");
