@@ -7,9 +7,11 @@
 mod challenge;
 mod manifest;
 
+use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 use ureq::http::{HeaderValue, Method, StatusCode, Uri, header};
 use zeroize::Zeroizing;
@@ -17,6 +19,7 @@ use zeroize::Zeroizing;
 use self::challenge::Challenge;
 use self::manifest::Layer;
 use crate::archive::{ARCHIVE_BYTES, Layout};
+use crate::error::Refusal;
 use crate::range::{Range, newest_first};
 use crate::revision::{Reference, Revision, RevisionId, is_digest};
 use crate::transport::http::{Answer, Fault};
@@ -159,23 +162,21 @@ impl<'a> Registry<'a> {
         FetchError::OtherDigest { version: version_of(tag), pinned, found }
     }
 
-    /// All tags, from page to page.
+    /// All tags, from page to page. What cannot be a tag is left out.
     fn tags(&mut self) -> Result<Vec<String>, FetchError> {
-        #[derive(Deserialize)]
-        struct Page {
-            // `null` if there are none.
-            #[serde(default)]
-            tags: Option<Vec<String>>,
-        }
         let (mut tags, mut path) = (Vec::new(), "tags/list".to_owned());
         loop {
             let answer = self.ask(Method::GET, &path, "application/json")?;
             let answer = self.requests.succeeded(answer)?;
             let next = next_page(&answer);
             let page = self.requests.read(answer, TAGS_BYTES)?;
-            let unreadable = |error| Fault::Protocol(format!("its list of tags cannot be read: {error}"));
-            let page: Page = serde_json::from_slice(&page).map_err(|e| self.requests.server.explain(unreadable(e)))?;
-            tags.extend(page.tags.unwrap_or_default());
+            // The server may be another one after a redirect, and an error of the parser would quote its answer.
+            let unreadable = |error: serde_json::Error| {
+                let detail = format!("its list of tags cannot be read: {}", place_of(&error));
+                self.requests.server.explain(Fault::Protocol(detail))
+            };
+            let Page { tags: of_page } = serde_json::from_slice(&page).map_err(unreadable)?;
+            tags.extend(of_page.unwrap_or_default().0);
             if tags.len() > TAGS {
                 return Err(FetchError::TooLarge(format!("it has more than {TAGS} tags")));
             }
@@ -260,7 +261,13 @@ impl<'a> Registry<'a> {
         let host = presentable(at.authority().map_or("", |authority| authority.as_str()));
         let failed = |fault| server.explain_at(host.clone(), fault);
         let response = requests.session.send(Method::GET, &at, &[], &[]).map_err(failed)?;
-        let response = requests.session.succeeded(&at, response).map_err(failed)?;
+        let response = requests.session.succeeded(&at, response).map_err(|fault| match fault {
+            // The text of a server is repeated only if the author of the Repository named that server.
+            Fault::Status(refusal) if !self.requests.session.is_own(&at) => {
+                failed(Fault::Status(Refusal { said: String::new(), ..refusal }))
+            }
+            fault => failed(fault),
+        })?;
         let answer = Zeroizing::new(requests.read((at, response), TOKEN_BYTES)?);
         let answer: Token = serde_json::from_slice(&answer).map_err(|_| unusable("its answer cannot be read"))?;
         let token = answer.token.or(answer.access_token).map(Zeroizing::new);
@@ -270,6 +277,50 @@ impl<'a> Registry<'a> {
         header.set_sensitive(true);
         Ok(header)
     }
+}
+
+/// A page of the list of tags.
+#[derive(Deserialize)]
+struct Page {
+    /// `null` if there are none.
+    #[serde(default)]
+    tags: Option<Tags>,
+}
+
+/// The tags of a page. Whatever else a server sends in their place is dropped while it is read, and so are the tags after the
+/// first that is too many. Otherwise, a few pages of long texts would fill the memory.
+#[derive(Default)]
+struct Tags(Vec<String>);
+
+impl<'de> Deserialize<'de> for Tags {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Tags;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of tags")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Tags, A::Error> {
+                let mut tags = Vec::new();
+                while let Some(tag) = all.next_element::<String>()? {
+                    if is_tag(&tag) && tags.len() <= TAGS {
+                        tags.push(tag);
+                    }
+                }
+                Ok(Tags(tags))
+            }
+        }
+
+        from.deserialize_seq(Reader)
+    }
+}
+
+/// Where a server's answer is wrong, without its content.
+fn place_of(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
 }
 
 fn not_found(reference: &Reference, versions: Vec<String>) -> FetchError {

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::place_of;
 use crate::archive::{ARCHIVE_BYTES, Layout};
 use crate::revision::is_digest;
 use crate::transport::presentable;
@@ -48,8 +49,8 @@ struct Descriptor {
 
 /// The archive of a manifest, or why there is none.
 pub(super) fn layer(manifest: &[u8]) -> Result<Layer, String> {
-    let manifest: Manifest =
-        serde_json::from_slice(manifest).map_err(|error| format!("its manifest cannot be read: {error}"))?;
+    let manifest: Manifest = serde_json::from_slice(manifest)
+        .map_err(|error| format!("its manifest cannot be read: {}", place_of(&error)))?;
     if !manifest.manifests.is_empty() {
         return Err("it is a list of images for several platforms".to_owned());
     }

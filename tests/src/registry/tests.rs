@@ -337,3 +337,49 @@ fn tags_come_in_pages() {
     let revision = Client::of(&[&paged]).fetch(&paged, Reference::Semver("*".into())).unwrap();
     assert_eq!(revision.to_string(), format!("1.0.0@{manifest}"));
 }
+
+#[test]
+fn lists_of_tags_do_not_fill_the_memory() {
+    let registry = Fake::new();
+    let (manifest, _) = registry.has(&layer());
+    let large = json!({"tags": ["a".repeat(1 << 20), "b".repeat(129), "not a tag", "1.0.0"]}).to_string();
+    registry.say("/v2/team/app/tags/list", Said::Bytes(large.into()));
+    let client = Client::of(&[&registry]);
+    let revision = client.fetch(&registry, Reference::Semver("*".into())).unwrap();
+    assert_eq!(revision.to_string(), format!("1.0.0@{manifest}"));
+    let error = client.fetch(&registry, Reference::Tag("2.0.0".into())).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("the tags are: 1.0.0") && !message.contains("aaa") && !message.contains("not a tag"));
+
+    let many = json!({"tags": vec!["a"; 100_001]}).to_string();
+    registry.say("/v2/team/app/tags/list", Said::Bytes(many.into()));
+    let error = client.fetch(&registry, Reference::Semver("*".into())).unwrap_err();
+    assert!(error.reason() == "TooLarge" && error.to_string().contains("more than 100000 tags"), "{error}");
+}
+
+/// Who chooses the registry must not be able to read the answers of other servers in the status of the Repository.
+#[test]
+fn answers_of_other_servers_are_not_repeated() {
+    const INTERNAL: &str = "internal-5f2c";
+    let (registry, internal) = (Fake::new(), Fake::new());
+    registry.has(&layer());
+    let client = Client::of(&[&registry, &internal]);
+    let elsewhere = format!("{}/secret", internal.web.base());
+    for body in [json!(INTERNAL), json!({"layers": INTERNAL}), json!({"tags": INTERNAL})] {
+        internal.say("/secret", Said::Bytes(body.to_string().into()));
+        registry.say("/v2/team/app/manifests/1.0.0", Said::Elsewhere(elsewhere.clone()));
+        let (reason, message) = client.refused(&registry);
+        assert!(reason == "ArtifactNotSupported" && !message.contains(INTERNAL), "{reason}: {message}");
+        registry.say("/v2/team/app/tags/list", Said::Elsewhere(elsewhere.clone()));
+        let error = client.fetch(&registry, Reference::Semver("*".into())).unwrap_err();
+        assert!(!error.to_string().contains(INTERNAL), "{error}");
+    }
+    // A server that the registry names as its token service.
+    for status in [401, 403, 429, 503] {
+        internal.say("/secret", Said::Refusal(status, "content-type", "text/plain".into()));
+        let challenge = format!("Bearer realm=\"{elsewhere}\",service=\"x\"");
+        registry.say("/v2/team/app/manifests/1.0.0", Said::Refusal(401, "www-authenticate", challenge));
+        let message = client.refused(&registry).1;
+        assert!(!message.contains("it says"), "{status}: {message}");
+    }
+}
