@@ -41,6 +41,11 @@ impl Dependency {
         let named = self.api_version.as_deref().zip(self.kind.as_deref()).unwrap_or(SYNC);
         (named != SYNC || self.ready_expr.is_some()).then_some(named)
     }
+
+    /// Whether the dependency is a Sync, also one that is read as an object because of its [`Dependency::ready_expr`].
+    pub fn is_sync(&self) -> bool {
+        self.kind().is_none_or(|(api_version, kind)| api_version.starts_with("gitseal.dev/") && kind == "Sync")
+    }
 }
 
 #[cfg(test)]

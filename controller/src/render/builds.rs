@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gitstore::{At, Folder, Paths, Snapshot, SnapshotError};
@@ -17,6 +17,9 @@ use renderer::{Changes, Limits, Release, Renderer, Repository};
 use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
+
+/// How long all kustomizations of a folder may take together. The pass keeps its turn for as long, and others wait.
+const FOLDER: Duration = Duration::from_secs(120);
 
 /// The processes that render, and the turns to use one of them. A namespace uses one process at a time.
 pub(super) struct Processes {
@@ -56,6 +59,8 @@ pub(super) struct Builds<'a> {
     needs_turn: Cell<bool>,
     has_begun: Cell<bool>,
     folders: RefCell<Vec<String>>,
+    /// After this time, no further kustomization of the folder is rendered.
+    until: Instant,
 }
 
 impl<'a> Builds<'a> {
@@ -63,7 +68,8 @@ impl<'a> Builds<'a> {
     pub(super) fn new(processes: &'a Processes, has_turn: bool, snapshot: &Snapshot, cancel: &'a Cancel) -> Self {
         let files = Files { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() };
         let (needs_turn, has_begun) = (Cell::new(false), Cell::new(false));
-        Self { processes, has_turn, cancel, files, needs_turn, has_begun, folders: RefCell::default() }
+        let until = Instant::now() + FOLDER;
+        Self { processes, has_turn, cancel, files, needs_turn, has_begun, folders: RefCell::default(), until }
     }
 
     /// Whether nothing was rendered only because there was no turn.
@@ -133,8 +139,22 @@ impl Kustomize for &Builds<'_> {
     fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
         self.folders.borrow_mut().push(folder.to_owned());
         self.begin(folder, "Kustomize")?;
+        is_in_time(folder, self.until)?;
         Ok(self.processes.renderer.build(folder, &self.files, room, self.cancel)?.manifests)
     }
+}
+
+/// Fails after `until`.
+fn is_in_time(folder: &str, until: Instant) -> Result<(), RenderError<SnapshotError>> {
+    if Instant::now() < until {
+        return Ok(());
+    }
+    let message = format!(
+        "the kustomizations of the folder took longer than {} s together; apply them with several Syncs",
+        FOLDER.as_secs()
+    );
+    let why = NotRendered { tool: "Kustomize", reason: "RenderTimedOut", message, is_terminal: false };
+    Err(RenderError::NotRendered { folder: folder.to_owned(), why })
 }
 
 /// The files of the whole repository, and the paths that were asked for.
@@ -153,5 +173,19 @@ impl Repository for Files {
             At::Folder(names) => renderer::At::Directory(names),
             At::Nothing => renderer::At::Nothing,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_many_slow_kustomizations_gives_its_turn_back() {
+        let now = Instant::now();
+        assert!(is_in_time("app", now + FOLDER).is_ok());
+        let Err(RenderError::NotRendered { folder, why }) = is_in_time("app", now) else { panic!("it goes on") };
+        assert_eq!((folder.as_str(), why.reason, why.is_terminal), ("app", "RenderTimedOut", false));
+        assert!(why.message.contains("120 s"), "{}", why.message);
     }
 }

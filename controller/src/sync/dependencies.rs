@@ -152,7 +152,18 @@ impl fmt::Display for Step {
 fn of(sync: &Sync) -> impl Iterator<Item = ObjectKey> + '_ {
     let own = sync.metadata.namespace.as_deref().unwrap_or_default();
     let syncs = sync.spec.depends_on.iter().filter(|dependency| dependency.kind().is_none());
-    syncs.map(move |reference| ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str()))
+    syncs.map(move |dependency| key_of(dependency, own))
+}
+
+fn key_of(dependency: &Dependency, own_namespace: &str) -> ObjectKey {
+    ObjectKey::new(dependency.namespace.as_deref().unwrap_or(own_namespace), dependency.name.as_str())
+}
+
+/// The first Sync in another namespace that `sync` depends on, also if an expression says when it is ready.
+fn in_another_namespace(sync: &Sync) -> Option<ObjectKey> {
+    let own = sync.metadata.namespace.as_deref().unwrap_or_default();
+    let syncs = sync.spec.depends_on.iter().filter(|dependency| dependency.is_sync());
+    syncs.map(|dependency| key_of(dependency, own)).find(|key| key.namespace != own)
 }
 
 /// Whether `sync` depends on `key`.
@@ -196,10 +207,12 @@ impl Pass<'_> {
 
 /// Checks whether all Syncs that `sync` depends on are Ready, with the newest content of their own folders.
 fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
+    if !ctx.tenancy.allow_cross_namespace
+        && let Some(key) = in_another_namespace(sync)
+    {
+        return Err(DependencyError::CrossNamespace(key));
+    }
     for key in of(sync) {
-        if !ctx.tenancy.allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(key.namespace.as_str()) {
-            return Err(DependencyError::CrossNamespace(key));
-        }
         let Some(dependency) = ctx.syncs.get(&key.to_ref()) else {
             return Err(DependencyError::Missing(key));
         };
@@ -318,6 +331,30 @@ mod tests {
             "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": name, "namespace": "a"}, "spec": spec,
         });
         Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn a_sync_of_another_namespace_is_noticed_in_every_form() {
+        let found = |dependency: serde_json::Value| {
+            let mut sync = Sync::clone(&sync("self", &["beside"]));
+            sync.spec.depends_on.push(serde_json::from_value(dependency).unwrap());
+            in_another_namespace(&sync).map(|key| key.to_string())
+        };
+        let version = "gitseal.dev/v1alpha1";
+        for elsewhere in [
+            json!({"name": "x", "namespace": "b"}),
+            json!({"name": "x", "namespace": "b", "readyExpr": "true"}),
+            json!({"name": "x", "namespace": "b", "apiVersion": version, "kind": "Sync", "readyExpr": "true"}),
+        ] {
+            assert_eq!(found(elsewhere).as_deref(), Some("b/x"));
+        }
+        for allowed in [
+            json!({"name": "x", "readyExpr": "true"}),
+            json!({"name": "x", "namespace": "a", "readyExpr": "true"}),
+            json!({"name": "x", "namespace": "b", "apiVersion": "apps/v1", "kind": "Deployment"}),
+        ] {
+            assert_eq!(found(allowed), None);
+        }
     }
 
     #[test]
