@@ -68,9 +68,12 @@ impl Pass<'_> {
             Ok(Answer::Checked(mistake)) => mistake.map_or(Ok(()), |mistake| Err(ExpressionError::Wrong(mistake))),
             Ok(Answer::Health(_)) => Err(ExpressionError::NotChecked("the answer is another one".into())),
             Err(Unanswered::Failed(why)) => Err(ExpressionError::NotChecked(why)),
-            Err(Unanswered::Overran { why, .. }) => Err(self.which_overruns(texts, &turn).await.unwrap_or_else(|| {
-                ExpressionError::Wrong(format!("its expressions are too many, or too large: {why}"))
-            })),
+            Err(Unanswered::Overran { why, .. }) => {
+                drop(turn);
+                Err(self.which_overruns(texts).await.unwrap_or_else(|| {
+                    ExpressionError::Wrong(format!("its expressions are too many, or too large: {why}"))
+                }))
+            }
         };
         if checked.is_ok() {
             record.checked_generation = generation;
@@ -78,12 +81,15 @@ impl Pass<'_> {
         checked
     }
 
-    /// The expression for which the process ended before it could answer.
-    async fn which_overruns(&self, texts: Vec<health::apart::Text>, turn: &Lease) -> Option<ExpressionError> {
+    /// The expression for which the process ended before it could answer. Each expression needs a new turn, so that the
+    /// Syncs of others do not wait for all of them.
+    async fn which_overruns(&self, texts: Vec<health::apart::Text>) -> Option<ExpressionError> {
+        let expressions = &self.ctx.expressions;
         for text in texts {
             let place = text.place.clone();
             let question = Question::Check(vec![text]);
-            let answer = self.ctx.expressions.ask(self.key, self.sync.metadata.generation, question, turn).await;
+            let turn = expressions.turn(&self.key.namespace).await;
+            let answer = expressions.ask(self.key, self.sync.metadata.generation, question, &turn).await;
             if let Err(Unanswered::Overran { why, .. }) = answer {
                 return Some(ExpressionError::Wrong(format!("{place} cannot be read: {why}; make it simpler")));
             }
