@@ -70,8 +70,8 @@ impl Folder {
         Self { hidden: true, ..self }
     }
 
-    /// Identifies the folder's contents and everything that decides which files count. Equal identities give equal
-    /// objects.
+    /// Identifies the folder's contents and everything that decides which files count. Two
+    /// folders with the same identity contain the same manifests.
     ///
     /// # Errors
     /// The same errors as [`Snapshot::content_ids`].

@@ -116,8 +116,8 @@ func serve(c *conn) error {
 	}
 }
 
-// errPanicked means that the library panicked. What it left in memory must not be used for another render.
-var errPanicked = errors.New("the library panicked, so this process ends")
+// errPanicked means that Kustomize or Helm panicked. What it left in memory must not be used for another render.
+var errPanicked = errors.New("Kustomize or Helm panicked during a render, so this process ends")
 
 func answer(c *conn, asked request) error {
 	files := newRepository(c)
