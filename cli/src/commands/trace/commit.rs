@@ -4,13 +4,14 @@
 //! Nothing is fetched, checked out or written.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
-    io::Write,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use manifests::{
     Fate, IGNORE_FILE, IgnoreRules, Tree, TreeEntry, TreeFile, is_kustomization, is_manifest_file,
     is_of_another_program,
@@ -23,8 +24,8 @@ use crate::working_copy::Unread;
 const LINKS: usize = 40;
 
 /// A commit, with the names of all its files.
-pub struct Commit<'a> {
-    clone: Clone<'a>,
+pub struct Commit {
+    objects: RefCell<Objects>,
     files: BTreeMap<String, File>,
 }
 
@@ -35,13 +36,11 @@ struct File {
     is_link: bool,
 }
 
-impl<'a> Commit<'a> {
+impl Commit {
     /// The commit in the clone that contains `folder`; `None` if there is no clone, or it does not have the commit.
-    pub fn open(folder: &'a Path, commit: &str) -> Option<Self> {
-        let clone = Clone { folder };
-        clone.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")])?;
-        let files = clone.list(commit)?;
-        Some(Self { clone, files })
+    pub fn open(folder: &Path, commit: &str) -> Option<Self> {
+        let files = list(folder, commit)?;
+        Some(Self { objects: RefCell::new(Objects::open(folder)?), files })
     }
 
     /// The manifests and kustomizations of a folder, as the controller finds them.
@@ -76,14 +75,13 @@ impl<'a> Commit<'a> {
 
     /// The files that are wanted, with their contents. Symbolic links are left out.
     fn read(&self, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        let wanted: Vec<_> = self.files.iter().filter(|(path, file)| !file.is_link && wanted(path)).collect();
-        let contents = self.clone.read(wanted.iter().map(|(_, file)| file.object.as_str()));
-        let contents = contents.context("git cannot read the files of the commit")?;
-        Ok(wanted.into_iter().map(|(path, _)| path.clone()).zip(contents).collect())
+        let wanted = self.files.iter().filter(|(path, file)| !file.is_link && wanted(path));
+        wanted.map(|(path, _)| Ok((path.clone(), self.content(path)?))).collect()
     }
 
-    fn content(&self, path: &str) -> Option<Vec<u8>> {
-        self.clone.read(std::iter::once(self.files.get(path)?.object.as_str()))?.pop()
+    fn content(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let read = self.files.get(path).and_then(|file| self.objects.borrow_mut().read(&file.object));
+        read.with_context(|| format!("git cannot read {path}"))
     }
 
     /// The path without `.`, `..` and symbolic links; `None` if it leads out of the repository.
@@ -103,7 +101,7 @@ impl<'a> Commit<'a> {
             let here = resolved.join("/");
             if self.files.get(&here).is_some_and(|file| file.is_link) {
                 links += 1;
-                let target = String::from_utf8(self.content(&here)?).ok()?;
+                let target = String::from_utf8(self.content(&here).ok()?).ok()?;
                 if links > LINKS || target.starts_with('/') {
                     return None;
                 }
@@ -115,14 +113,13 @@ impl<'a> Commit<'a> {
     }
 }
 
-impl Repository for Commit<'_> {
+impl Repository for Commit {
     type Error = Unread;
 
     fn at(&self, path: &str) -> Result<At, Unread> {
         let Some(path) = self.resolved(path) else { return Ok(At::Nothing) };
         if self.files.contains_key(&path) {
-            let bytes = self.content(&path).ok_or_else(|| Unread(anyhow!("git cannot read {path}")))?;
-            return Ok(At::File(bytes));
+            return Ok(At::File(self.content(&path).map_err(Unread)?));
         }
         let below = if path.is_empty() { String::new() } else { format!("{path}/") };
         let mut names: Vec<String> = Vec::new();
@@ -178,59 +175,65 @@ fn parent_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// Reads objects of a clone.
-struct Clone<'a> {
-    folder: &'a Path,
+/// All files of a commit, by their paths. Fails if the clone that contains `folder` does not have the commit.
+fn list(folder: &Path, commit: &str) -> Option<BTreeMap<String, File>> {
+    let commit = format!("{commit}^{{commit}}");
+    let output = git(folder, &["ls-tree", "-r", "-z", "--full-tree", &commit]).stdin(Stdio::null()).output().ok()?;
+    if !output.status.success() {
+        return None;
+    }
+    let entries = output.stdout.split(|byte| *byte == 0).filter(|line| !line.is_empty()).filter_map(|line| {
+        let (about, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
+        let mut words = about.split(' ');
+        let (mode, kind, object) = (words.next()?, words.next()?, words.next()?);
+        let is_link = mode == "120000";
+        (kind == "blob").then(|| (path.to_owned(), File { object: object.to_owned(), is_link }))
+    });
+    Some(entries.collect())
 }
 
-impl Clone<'_> {
-    /// All files of a commit, by their paths.
-    fn list(&self, commit: &str) -> Option<BTreeMap<String, File>> {
-        let listed = self.run(&["ls-tree", "-r", "-z", "--full-tree", commit])?;
-        let entries = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty()).filter_map(|line| {
-            let (about, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
-            let mut words = about.split(' ');
-            let (mode, kind, object) = (words.next()?, words.next()?, words.next()?);
-            let is_link = mode == "120000";
-            (kind == "blob").then(|| (path.to_owned(), File { object: object.to_owned(), is_link }))
-        });
-        Some(entries.collect())
+/// Reads objects of a clone, all with one process of git.
+struct Objects {
+    git: Child,
+    asked: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Objects {
+    fn open(folder: &Path) -> Option<Self> {
+        let mut git = git(folder, &["cat-file", "--batch"]).stdin(Stdio::piped()).spawn().ok()?;
+        let (asked, answers) = (git.stdin.take()?, BufReader::new(git.stdout.take()?));
+        Some(Self { git, asked, answers })
     }
 
-    /// The contents of objects, in their order.
-    fn read<'o>(&self, objects: impl Iterator<Item = &'o str>) -> Option<Vec<Vec<u8>>> {
-        let objects: Vec<&str> = objects.collect();
-        let mut child = self.command(&["cat-file", "--batch"]).stdin(Stdio::piped()).spawn().ok()?;
-        let mut input = child.stdin.take()?;
-        let asked = objects.join("\n") + "\n";
-        // git answers while it still reads. So reading and writing must happen at the same time, or both would block.
-        let writer = std::thread::spawn(move || input.write_all(asked.as_bytes()));
-        let output = child.wait_with_output().ok()?;
-        let _ = writer.join();
-        let mut rest = output.stdout.as_slice();
-        let mut all = Vec::with_capacity(objects.len());
-        for _ in objects {
-            let end = rest.iter().position(|byte| *byte == b'\n')?;
-            let size: usize = std::str::from_utf8(&rest[..end]).ok()?.rsplit(' ').next()?.parse().ok()?;
-            all.push(rest.get(end + 1..end + 1 + size)?.to_vec());
-            rest = rest.get(end + 2 + size..)?;
-        }
-        Some(all)
+    /// The content of an object; `None` if the clone does not have it.
+    fn read(&mut self, object: &str) -> Option<Vec<u8>> {
+        writeln!(self.asked, "{object}").ok()?;
+        // The answer is a line that ends with the size, the content, and the end of a line.
+        let mut about = String::new();
+        self.answers.read_line(&mut about).ok()?;
+        let size: usize = about.trim_end().rsplit(' ').next()?.parse().ok()?;
+        let mut content = Vec::new();
+        self.answers.by_ref().take(size as u64 + 1).read_to_end(&mut content).ok()?;
+        content.pop().filter(|_| content.len() == size)?;
+        Some(content)
     }
+}
 
-    fn run(&self, arguments: &[&str]) -> Option<Vec<u8>> {
-        let output = self.command(arguments).stdin(Stdio::null()).output().ok()?;
-        output.status.success().then_some(output.stdout)
+impl Drop for Objects {
+    fn drop(&mut self) {
+        let _ = self.git.kill();
+        let _ = self.git.wait();
     }
+}
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut git = Command::new("git");
-        // A folder in the working copy that looks like a repository is not used as one, because its settings could run
-        // programs.
-        git.current_dir(self.folder).args(["-c", "safe.bareRepository=explicit"]).args(arguments);
-        git.stdout(Stdio::piped()).stderr(Stdio::null());
-        // A partial clone must not fetch missing files now, with any settings and any version of git.
-        git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "none");
-        git
-    }
+fn git(folder: &Path, arguments: &[&str]) -> Command {
+    let mut git = Command::new("git");
+    // A folder in the working copy that looks like a repository is not used as one, because its settings could run
+    // programs.
+    git.current_dir(folder).args(["-c", "safe.bareRepository=explicit"]).args(arguments);
+    git.stdout(Stdio::piped()).stderr(Stdio::null());
+    // A partial clone must not fetch missing files, whatever the settings and the version of git.
+    git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "none");
+    git
 }
