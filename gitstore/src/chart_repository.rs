@@ -12,7 +12,6 @@ use ureq::http::{StatusCode, Uri, header};
 
 use self::index::{Index, Version};
 use crate::FetchError;
-use crate::archive::ARCHIVE_BYTES;
 use crate::range::{Range, newest_first};
 use crate::revision::{Reference, Revision, RevisionId};
 use crate::transport::http::{Answer, Fault, may_follow};
@@ -108,12 +107,7 @@ impl<'a> ChartRepository<'a> {
             return Err(FetchError::ArchiveNotFound { host, digest, reference });
         }
         let answer = self.requests.succeeded(answer)?;
-        let received = self.requests.save(answer, archive, ARCHIVE_BYTES)?;
-        if received.digest == found.digest {
-            return Ok(());
-        }
-        let what = format!("the archive of {}, {} bytes", found.revision, received.bytes);
-        Err(FetchError::WrongBytes { host, what, expected: found.digest.clone(), found: received.digest })
+        self.requests.save_archive(answer, archive, (&found.revision, &found.digest), host)
     }
 
     /// The index; if it has not changed, what it said last.

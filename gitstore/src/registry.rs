@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use self::challenge::Challenge;
 use self::manifest::Layer;
-use crate::archive::{ARCHIVE_BYTES, Layout};
+use crate::archive::Layout;
 use crate::error::Refusal;
 use crate::range::{Range, newest_first};
 use crate::revision::{Reference, Revision, RevisionId, is_digest};
@@ -116,11 +116,7 @@ impl<'a> Registry<'a> {
             return Err(FetchError::ArchiveNotFound { host, digest, reference });
         }
         let answer = self.requests.succeeded(answer)?;
-        let received = self.requests.save(answer, archive, ARCHIVE_BYTES)?;
-        if received.digest != layer.digest {
-            let what = format!("the archive of {revision}, {} bytes", received.bytes);
-            return Err(FetchError::WrongBytes { host, what, expected: layer.digest, found: received.digest });
-        }
+        self.requests.save_archive(answer, archive, (&revision, &layer.digest), host)?;
         Ok(layer.layout)
     }
 

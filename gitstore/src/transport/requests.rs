@@ -11,20 +11,15 @@ use worker::Cancel;
 use super::http::{Answer, Fault, Session};
 use super::{Server, presentable, store_error};
 use crate::FetchError;
+use crate::archive::ARCHIVE_BYTES;
 use crate::error::Refusal;
+use crate::revision::Revision;
 
 /// The requests of one fetch.
 pub(crate) struct Requests<'a> {
     pub(crate) server: Server<'a>,
     pub(crate) session: Session,
     pub(crate) cancel: Cancel,
-}
-
-/// A file that was received.
-pub(crate) struct Received {
-    pub(crate) bytes: u64,
-    /// SHA-256, in hex digits.
-    pub(crate) digest: String,
 }
 
 impl Requests<'_> {
@@ -52,11 +47,18 @@ impl Requests<'_> {
         response.into_body().into_with_config().limit(most).reader()
     }
 
-    /// Writes the body of an answer to a new file.
-    pub(crate) fn save(&self, (url, response): Answer, path: &Path, most: u64) -> Result<Received, FetchError> {
-        let mut body = response.into_body().into_with_config().limit(most).reader();
+    /// Writes the body of an answer to a new file. It is the archive of `revision`, and must have this SHA-256 digest, in hex
+    /// digits. An error names `host`.
+    pub(crate) fn save_archive(
+        &self,
+        (url, response): Answer,
+        path: &Path,
+        (revision, expected): (&Revision, &str),
+        host: String,
+    ) -> Result<(), FetchError> {
+        let mut body = response.into_body().into_with_config().limit(ARCHIVE_BYTES).reader();
         let mut file = File::create(path).map_err(store_error("create", path))?;
-        let (mut digest, mut bytes) = (Sha256::new(), 0);
+        let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
         let mut buffer = vec![0; 64 << 10];
         loop {
             if self.cancel.is_cancelled() {
@@ -72,7 +74,12 @@ impl Requests<'_> {
             bytes += count as u64;
             file.write_all(&buffer[..count]).map_err(store_error("write", path))?;
         }
-        Ok(Received { bytes, digest: hex(digest) })
+        let found = hex(digest);
+        if found == expected {
+            return Ok(());
+        }
+        let what = format!("the archive of {revision}, {bytes} bytes");
+        Err(FetchError::WrongBytes { host, what, expected: expected.to_owned(), found })
     }
 
     /// What a failure means at this URL, or at that of the Repository.
