@@ -37,7 +37,7 @@ pub enum HealthError {
     /// At least one object failed.
     #[error("{}{id} failed: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     Failed {
-        /// Where the named object is in Git, if this is known.
+        /// Where the object that the message names is in Git, if this is known.
         origin: Option<Location>,
         /// The object that the message names.
         id: ObjectId,
@@ -49,11 +49,11 @@ pub enum HealthError {
     /// At least one object was still not healthy after the Sync's timeout.
     #[error("{}{id} is not healthy after {after}: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     TimedOut {
-        /// Where the named object is in Git, if this is known.
+        /// Where the object that the message names is in Git, if this is known.
         origin: Option<Location>,
         /// The object that the message names.
         id: ObjectId,
-        /// What the object waits for.
+        /// What this object waits for.
         why: String,
         /// `spec.timeout`.
         after: String,

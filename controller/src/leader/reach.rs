@@ -15,10 +15,14 @@ pub struct Reach(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
+    /// When the last request was answered.
+    answered_at: Option<Instant>,
     /// The time since which no request was answered; `None` if the last request was answered.
     away_since: Option<Instant>,
     /// Whether a write waits too long for its answer or did not get one, and no later write was answered.
     doubts_writes: bool,
+    /// When the API server last gave a sign that it works.
+    worked_at: Option<Instant>,
     /// The time since which the API server answers with errors of its own (5xx), without a sign that it works; `None`
     /// if it works.
     failing_since: Option<Instant>,
@@ -28,10 +32,10 @@ impl Reach {
     /// Records that a request was answered.
     pub fn answered(&self, is_write: bool) {
         let mut state = self.lock();
-        state.away_since = None;
+        state.answered();
         state.doubts_writes &= !is_write;
         if is_write {
-            state.failing_since = None;
+            state.works();
         }
     }
 
@@ -39,17 +43,19 @@ impl Reach {
     /// request may fail in this way although the API server works, for example because of an admission webhook.
     pub fn failed(&self, is_write: bool, since: Instant) {
         let mut state = self.lock();
+        // The request may be older than the last sign that the API server works.
+        let since = state.worked_at.map_or(since, |worked| worked.max(since));
         state.failing_since.get_or_insert(since);
         if is_write {
             // Although the write failed, the API server answers.
-            state.away_since = None;
+            state.answered();
             state.doubts_writes = false;
         }
     }
 
     /// Records that the API server says that it works.
     pub fn healthy(&self) {
-        self.lock().failing_since = None;
+        self.lock().works();
     }
 
     /// How long the API server has answered with errors of its own, without a sign that it works; `None` if it works.
@@ -60,6 +66,8 @@ impl Reach {
     /// Records that a request, which was sent at `since`, was not answered.
     pub fn unanswered(&self, is_write: bool, since: Instant) {
         let mut state = self.lock();
+        // Other requests may have been answered since this one was sent.
+        let since = state.answered_at.map_or(since, |answered| answered.max(since));
         state.away_since.get_or_insert(since);
         state.doubts_writes |= is_write;
     }
@@ -81,6 +89,18 @@ impl Reach {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn answered(&mut self) {
+        self.answered_at = Some(Instant::now());
+        self.away_since = None;
+    }
+
+    fn works(&mut self) {
+        self.worked_at = Some(Instant::now());
+        self.failing_since = None;
     }
 }
 
@@ -119,5 +139,18 @@ mod tests {
         reach.failed(false, now);
         reach.answered(true);
         assert!(reach.failing_for().is_none(), "a write needs the store");
+    }
+
+    #[test]
+    fn what_was_sent_before_the_last_good_answer_tells_of_no_longer_outage() {
+        let reach = Reach::default();
+        let now = Instant::now();
+        let before = now.checked_sub(Duration::from_secs(40)).unwrap_or(now);
+        reach.healthy();
+        reach.failed(false, before);
+        assert!(reach.failing_for().is_some_and(|failing| failing < Duration::from_secs(30)));
+        reach.answered(false);
+        reach.unanswered(false, before);
+        assert!(reach.away_for().is_some_and(|away| away < Duration::from_secs(30)));
     }
 }

@@ -10,6 +10,8 @@ pub(super) const GATE: &str = "api-server";
 const SHORT: Duration = Duration::from_secs(10);
 /// How often an API server that does not answer is asked whether it works.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long the answer to this question is waited for before the API server is asked again.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Notices when the API server does not answer, or fails requests because it cannot reach its store. Reports this, and
 /// asks the API server until it works. While the API server does not answer, the reconcilers wait.
@@ -40,8 +42,9 @@ pub(super) async fn follow(api: Api, readiness: Readiness) {
             readiness.close(GATE);
             told = true;
         }
-        // The client itself records whether there was an answer.
-        if api.is_healthy().await.is_ok_and(|is_healthy| is_healthy) {
+        // The client itself records whether there was an answer. While this question waits for its answer, other requests
+        // may show that the API server works again.
+        if let Ok(Ok(true)) = tokio::time::timeout(PATIENCE, api.is_healthy()).await {
             reach.healthy();
         }
     }

@@ -19,9 +19,9 @@ use crate::output::{self, Hint};
 
 /// Take a key out of use, if no value needs it
 ///
-/// Refuses if the controller counts values for the key, if a SealedSecret under --path was sealed with the key,
-/// or if it is the key that new values are sealed with. The Secret stays, with the label `retired`, so
-/// that you can undo this; the command says how.
+/// Refuses if the controller counts values in the cluster that need this key, if a SealedSecret under
+/// --path was sealed with this key, or if new values are sealed with this key. The Secret of the key stays, with the
+/// label `retired`, so that you can undo this; the command says how.
 ///
 ///     gitseal keys retire sealed-secrets-keyq9dwl --path .
 ///

@@ -145,7 +145,7 @@ impl<'t> File<'t> {
             {
                 return Err(Hint::error(
                     format!("{} is empty", self.input.name()),
-                    "in a pipe: did the command before it fail?",
+                    "in a pipe, check whether the command before `gitseal seal` failed",
                 ));
             }
             if let Some(error) = text.broken {
