@@ -27,7 +27,11 @@ use kube::{
 use localcluster::{AuditEvent, ClusterOptions, Signal};
 use serde_json::json;
 
-use crate::objects::{config_map, sealed_secret};
+use crate::{
+    jobs::{BATCH, completes, job_uid},
+    objects::{config_map, sealed_secret},
+    waves_wait::{awaited, has_value, is_missing, waits},
+};
 
 const READS: [&str; 3] = ["get", "list", "watch"];
 
@@ -405,6 +409,50 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
     // When it is started again, it is a standby.
     let back = Replica::start(&plane, "replica-1").await?;
     assert_eq!(back.controller.metric::<u64>("gitseal_leader").await?, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn waves_that_wait_go_on_with_the_next_leader_and_run_no_job_again() -> Result<()> {
+    let plane = Plane::without_controller(audited()).await?;
+    let scene = Scene::on(&plane, "handover-waves", ServerOptions::default()).await?;
+    let killed = Replica::start(&plane, "replica-1").await?;
+    assert_eq!(leader(&scene.client, None).await?, "replica-1");
+    let mut frozen = Replica::start(&plane, "replica-2").await?;
+    scene.repository(json!({})).await?;
+    scene.tree.write("app/once.yaml", awaited(-2, "once", "  ttlSecondsAfterFinished: 1\n"))?;
+    scene.tree.write("app/second.yaml", awaited(-1, "second", ""))?;
+    scene.tree.write("app/web.yaml", config_map("web", "1"))?;
+    let revision = scene.publish("two Jobs").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    waits(&scene, "app", "once").await?;
+
+    // The first leader is killed, and the Job that it waits for is complete and removed before there is another leader.
+    killed.controller.kill()?;
+    completes(&scene, "once").await?;
+    scene.is_gone(BATCH, "Job", "once").await?;
+    assert_eq!(leader(&scene.client, Some("replica-1")).await?, "replica-2");
+    waits(&scene, "app", "second").await?;
+    let second = job_uid(&scene, "second").await?;
+    is_missing(&scene, "web").await?;
+
+    // The second leader is frozen while it waits. The third one begins the last wave, and the second one writes nothing
+    // when it goes on.
+    let third = Replica::start(&plane, "replica-3").await?;
+    frozen.controller.process().signal(Signal::Stop)?;
+    assert_eq!(leader(&scene.client, Some("replica-2")).await?, "replica-3");
+    let before = frozen.writes(&plane)?.len();
+    completes(&scene, "second").await?;
+    frozen.controller.process().signal(Signal::Continue)?;
+    assert_eq!(frozen.ends().await?, 1);
+    scene.is_applied("app", &revision).await?;
+    has_value(&scene, "web", "1").await?;
+    assert_eq!(frozen.writes(&plane)?.len(), before);
+    let jobs = third.writes(&plane)?;
+    let jobs: Vec<_> = jobs.iter().filter(|request| request.resource == "jobs" && request.name == "once").collect();
+    ensure!(jobs.is_empty(), "the third leader writes the Job that is done: {jobs:#?}");
+    ensure!(scene.get(BATCH, "Job", "once").await?.is_none(), "it runs again");
+    assert_eq!(job_uid(&scene, "second").await?, second, "it runs again");
     Ok(())
 }
 

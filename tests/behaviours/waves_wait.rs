@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A Job that the later waves wait for; `spec` are more lines of its spec.
-fn awaited(wave: i32, name: &str, spec: &str) -> String {
+pub(crate) fn awaited(wave: i32, name: &str, spec: &str) -> String {
     let annotations = format!(
         "{}: '{wave}', {}: {}, {}: {}",
         crds::names::WAVE,
@@ -50,7 +50,7 @@ async fn fails(scene: &Scene, name: &str) -> Result<()> {
 }
 
 /// Waits until the Sync says that its later waves wait for this object.
-async fn waits(scene: &Scene, sync: &str, name: &str) -> Result<Sync> {
+pub(crate) async fn waits(scene: &Scene, sync: &str, name: &str) -> Result<Sync> {
     scene
         .sync_when(sync, &format!("later waves to wait for {name}"), |_, ready| {
             let message = &ready.message;
@@ -64,13 +64,13 @@ fn message(sync: &Sync) -> Result<String> {
     Ok(find_condition(conditions, "Ready").context("no Ready")?.message.clone())
 }
 
-async fn is_missing(scene: &Scene, name: &str) -> Result<()> {
+pub(crate) async fn is_missing(scene: &Scene, name: &str) -> Result<()> {
     ensure!(scene.get("v1", "ConfigMap", name).await?.is_none(), "{name} is there");
     Ok(())
 }
 
 /// Waits until a ConfigMap has this value.
-async fn has_value(scene: &Scene, name: &str, value: &str) -> Result<()> {
+pub(crate) async fn has_value(scene: &Scene, name: &str, value: &str) -> Result<()> {
     scene.has("v1", "ConfigMap", name, json!({"data": {"value": value}})).await.map(drop)
 }
 

@@ -10,8 +10,8 @@ use crate::{
 /// Stop fetching or applying, until `gitseal resume`
 ///
 /// A suspended Sync applies nothing and puts nothing back; its objects stay. A suspended Repository is not fetched; its
-/// Syncs keep using the last fetched revision. `gitseal status` shows the reason and the time. A pass that has begun is
-/// finished.
+/// Syncs keep using the last fetched revision. `gitseal status` shows the reason and the time. What
+/// the controller is already applying or fetching at this moment is not stopped.
 #[derive(clap::Args)]
 pub struct SuspendArgs {
     #[command(flatten)]

@@ -203,8 +203,8 @@ pub async fn warn_of_second_controller(client: &Client, choices: &Choices) {
     };
     if old.spec.and_then(|spec| spec.replicas).unwrap_or(1) > 0 {
         output::warn(format_args!(
-            "the Sealed Secrets controller runs as well; its keys are kept, so stop it: \
-             kubectl --namespace {namespace} scale deployment {name} --replicas 0"
+            "the Sealed Secrets controller runs as well. Stop it; its key Secrets stay in the cluster, and gitseal \
+             uses them: kubectl --namespace {namespace} scale deployment {name} --replicas 0"
         ));
     }
 }
