@@ -188,7 +188,7 @@ fn ask(
     word: &str,
     names: impl AsyncFn(&Client, &Global, &str) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<Vec<String>> {
-    let Some(global) = typed() else { bail!("the line cannot be read") };
+    let Some(global) = typed() else { bail!("the command line so far cannot be parsed") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut config = global.config().await?;

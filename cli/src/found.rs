@@ -16,7 +16,7 @@ use crate::{
 /// Which Repositories and Syncs a command is about, chosen as in kubectl.
 #[derive(clap::Args)]
 pub struct Choice {
-    /// The objects: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME
+    /// The objects: NAME (the Sync of this name or, if there is none, the Repository), sync/NAME or repository/NAME
     #[arg(value_name = "TARGET", add = completion::targets())]
     pub targets: Vec<Target>,
 
@@ -164,7 +164,7 @@ impl Found {
         let hint = if matches!(target, Target::Either(name) if is_kind(name)) {
             "this is a kind: leave it out to choose all objects; to name one, write sync/NAME or repository/NAME".into()
         } else if self.is_empty() {
-            "this namespace has no Sync and no Repository; --namespace names another namespace".into()
+            "this namespace has no Sync and no Repository; use --namespace for another namespace".into()
         } else {
             format!("there is: {}", self.names())
         };

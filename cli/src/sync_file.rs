@@ -33,7 +33,7 @@ impl SyncFile {
         let [sync] = syncs.as_slice() else {
             let hint = "give each Sync that you name with --sync a file of its own";
             return Err(Hint::error(
-                format!("{name} has {} Syncs, and --sync needs a file with one", syncs.len()),
+                format!("{name} has {} Syncs, but --sync needs a file with exactly one", syncs.len()),
                 hint,
             ));
         };

@@ -246,7 +246,7 @@ impl<'a> Reader<'a> {
     /// The entries of a folder, without those that its ignore file excludes.
     fn list(&mut self, path: &str, tree: ObjectId, depth: usize) -> Result<Vec<Entry>, SnapshotError> {
         if depth > self.limits.depth {
-            return Err(too_large(path, format!("more than {} folders inside folders", self.limits.depth)));
+            return Err(too_large(path, format!("folders are nested more than {} deep", self.limits.depth)));
         }
         // Copied, so that the loop can read other objects: a decoded tree borrows the repository's buffers.
         let entries: Vec<Entry> = {

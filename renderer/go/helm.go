@@ -57,7 +57,7 @@ func (h helmChart) build(files *repository) (result, error) {
 
 func (h helmChart) render(files *repository) (result, error) {
 	if err := chartutil.ValidateReleaseName(h.ReleaseName); err != nil {
-		return result{}, failed("the release name '%s' is not valid: it has at most 53 of the characters a-z, 0-9, '-' and '.', and begins and ends with a letter or digit", h.ReleaseName)
+		return result{}, failed("the release name '%s' is not valid: use at most 53 characters out of a-z, 0-9, '-' and '.', and a letter or digit at the beginning and at the end", h.ReleaseName)
 	}
 	capabilities, err := h.capabilities()
 	if err != nil {

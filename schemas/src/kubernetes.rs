@@ -117,7 +117,7 @@ struct Variant {
 
 static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     let Stored { kinds, types } =
-        serde_json::from_str(include_str!("kubernetes.json")).expect("the generated table is read by a test");
+        serde_json::from_str(include_str!("kubernetes.json")).expect("a test reads the generated table");
     let groups = kinds.iter().map(|kind| kind.group.clone()).collect();
     let kinds = kinds.into_iter().map(|kind| ((kind.group, kind.version, kind.kind), kind.rest)).collect();
     Tables { kinds, types, groups }

@@ -27,7 +27,9 @@ pub enum UnsealError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// An age value.
-    #[error("age sealed values are not supported yet: seal the value with the cluster's certificate instead")]
+    #[error(
+        "values that are sealed with age are not supported yet: seal the value with the cluster's certificate instead"
+    )]
     AgeNotSupported,
     /// No private key was given.
     #[error("there is no private key to unseal with: check that the sealing keys exist and are readable")]

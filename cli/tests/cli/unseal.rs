@@ -310,7 +310,7 @@ fn a_folder_and_mistakes_without_advice_are_told_plainly() {
     let here = Workplace::new();
     here.write("apps/a.yaml", &sealed(&[("a", b"x")]));
     let output = here.run(&["unseal", "apps", "--private-key", "key.pem"]);
-    assert_eq!(stderr(&output), "error: apps is a folder\nhint: name the files in it\n");
+    assert_eq!(stderr(&output), "error: apps is a folder\nhint: give the files in the folder instead\n");
     here.write("other.pem", &PrivateKey::generate(2048).unwrap().to_pem().unwrap());
     here.write("b.yaml", &sealed(&[("a", b"x"), ("b", b"y")]));
     let output = here.run(&["unseal", "b.yaml", "--private-key", "other.pem"]);

@@ -47,7 +47,7 @@ pub struct BuildArgs {
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
 
-    /// File of the repository with a Sync: build what this Sync applies
+    /// Build what a Sync applies: the file in the repository that contains the Sync
     #[arg(long, value_name = "FILE", conflicts_with = "path")]
     sync: Option<PathBuf>,
 

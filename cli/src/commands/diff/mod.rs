@@ -59,9 +59,9 @@ const CONCURRENCY: usize = 8;
 /// be applied, because they belong to another Sync. The rights of the Sync's service account are not checked. No value is
 /// unsealed: for sealed values, too, only the keys that differ are shown.
 ///
-/// If --sync is the path of a file in the clone, the Sync is read from this file, and what it has applied from the
-/// cluster. So the diff shows what a change of the Sync itself changes, or what a Sync would create that is not in the cluster
-/// yet.
+/// If --sync is the path of a file in the clone, the Sync is read from this file. What the Sync has applied so far is
+/// read from the cluster. So the diff shows what an edit of the Sync would change, and what a new Sync would create
+/// before it is in the cluster.
 ///
 ///     gitseal diff apps/shop
 ///     gitseal diff --sync shop
@@ -266,7 +266,7 @@ fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
 pub(super) fn nobodys(namespace: &str) -> Sync {
     let spec = json!({"repository": {"name": ""}});
     let sync = json!({"metadata": {"name": "nobodys", "namespace": namespace}, "spec": spec});
-    serde_json::from_value(sync).expect("a Sync needs no more")
+    serde_json::from_value(sync).expect("a Sync must have only these fields")
 }
 
 fn inventory_of(sync: &Sync) -> anyhow::Result<Inventory> {
@@ -335,9 +335,7 @@ impl Comparison<'_> {
         let results: Vec<_> = results.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await;
         let failed = results.iter().filter(|(.., result)| result.is_err()).map(|(wave, ..)| *wave).min();
         if failed.is_some_and(|failed| results.iter().any(|(wave, ..)| *wave > failed)) {
-            output::warn(
-                "objects in the waves after that of a failed object are not applied until this object is applied",
-            );
+            output::warn("while an object fails, the controller does not apply the objects of later waves");
         }
         outcomes.extend(results.into_iter().map(|(_, id, result)| (id.clone(), result)));
         let entries = objects.iter().filter_map(|(id, _, manifest)| {

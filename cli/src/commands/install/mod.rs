@@ -32,7 +32,7 @@ use crate::{
     time,
 };
 
-/// Print what a cluster needs, or apply it
+/// Install or upgrade gitseal, or print its manifests
 ///
 /// With --apply, the manifests are applied to the current cluster, and the command waits until
 /// the controller runs:
@@ -250,7 +250,7 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
         if live.is_installed() {
             output::note(format_args!(
                 "printed with the settings of the installed controller: image {}, {}, arguments, rights, Service {}; \
-                 flags change them",
+                 use flags to change these settings",
                 choices.image,
                 counted(usize::try_from(choices.replicas).unwrap_or_default(), "replica"),
                 choices.service

@@ -109,7 +109,7 @@ impl KeySecret {
         }
         document.wipe_last_applied();
         let metadata = document.body.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let metadata = serde_json::from_value(metadata).ok().context("it has metadata that no Secret has")?;
+        let metadata = serde_json::from_value(metadata).ok().context("its metadata is not that of a Secret")?;
         Ok(Self { metadata, data })
     }
 

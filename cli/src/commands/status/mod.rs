@@ -27,7 +27,7 @@ use row::{Row, Rows};
 /// suspended, the reason is printed below its line. Below a Sync you also see which fields somebody changed in the
 /// cluster, who it was, and that the fields were put back. This information comes from events, which the API server
 /// keeps for an hour by default. If you name an object, more is shown. If no controller has worked for some minutes,
-/// there is a warning, provided that you may read its lease.
+/// there is a warning, provided that you may read the controllers' lease.
 #[derive(clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]

@@ -260,7 +260,8 @@ impl Trace {
         let message = with_short_revisions(&sync.message);
         lines.push(("", styled(sync.style(), format!("{}: {message}", sync.state))));
         if self.as_applied == Some(false) {
-            lines.push(("", styled(WARN, "fields that are in Git were changed in the cluster since it was applied")));
+            let changed = "since the object was applied, somebody changed fields in the cluster that are in Git";
+            lines.push(("", styled(WARN, changed)));
         }
         if let Some(repository) = &self.repository {
             let url = repository.url.as_ref().map(|url| format!(", {url}")).unwrap_or_default();

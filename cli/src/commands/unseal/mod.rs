@@ -157,7 +157,10 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
             "standard input".to_owned()
         } else {
             if file.is_dir() {
-                return Err(Hint::error(format!("{} is a folder", file.display()), "name the files in it"));
+                return Err(Hint::error(
+                    format!("{} is a folder", file.display()),
+                    "give the files in the folder instead",
+                ));
             }
             bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             file.display().to_string()
@@ -199,7 +202,7 @@ impl<'g> SealedSecret<'g> {
             place.id.namespace = super::seal::namespace(global);
             if place.id.namespace.is_none() {
                 return Err(Hint::error(
-                    format!("{place}: it has no namespace, and its values are bound to one"),
+                    format!("{place}: it has no namespace, but its values are bound to a namespace"),
                     "pass the namespace that it was sealed for: --namespace",
                 ));
             }

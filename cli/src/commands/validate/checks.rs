@@ -109,7 +109,7 @@ impl<'c> Checks<'c> {
             found.warning("scope", &path, message);
         }
         if scope != Scope::ClusterWide && manifest.id.namespace.is_none() && self.namespace.is_none() {
-            let message = format!("it has no namespace, and its values are bound to one ({scope})");
+            let message = format!("it has no namespace, but its values are bound to a namespace ({scope})");
             found.error("namespace", &["metadata"], message);
         }
     }
@@ -124,8 +124,10 @@ impl<'c> Checks<'c> {
         match sealing::SealedValue::parse(&value.value) {
             Err(error) => found.error_at("value", value.line, format!("{field}: {error}")),
             Ok(sealed) if sealed.format() == Format::Age => {
-                let message =
-                    format!("{field}: age sealed values are not supported yet: seal the value with the certificate");
+                let message = format!(
+                    "{field}: values that are sealed with age are not supported yet: seal the value with the \
+                     certificate"
+                );
                 found.error_at("value", value.line, message);
             }
             Ok(sealed) => sealed.rsa_bits().into_iter().for_each(|bits| self.key_size(value, bits, found)),

@@ -47,7 +47,7 @@ pub(super) async fn check(
             for ((file, object), question) in asked.iter().zip(&questions) {
                 let is_unsealed = controller.verify(question).await;
                 if !is_unsealed.map_err(|refused| controller.error("/v1/verify", refused))? {
-                    let message = "the controller cannot unseal all of its values".to_owned();
+                    let message = "at least one of its values cannot be unsealed by the controller".to_owned();
                     add(report, file, object, object.manifest.origin.line, message);
                 }
             }
