@@ -87,7 +87,7 @@ func (h helmChart) render(files *repository) (result, error) {
 		return result{}, source.explainedValues(err)
 	}
 	if wanted := loaded.Metadata.KubeVersion; wanted != "" && !chartutil.IsCompatibleRange(wanted, capabilities.KubeVersion.String()) {
-		return result{}, failed("%s requires Kubernetes '%s', and templates see Kubernetes %s", source.chartFile(loaded), wanted, capabilities.KubeVersion.Version)
+		return result{}, failed("%s requires Kubernetes '%s', but the chart is rendered for Kubernetes %s", source.chartFile(loaded), wanted, capabilities.KubeVersion.Version)
 	}
 	var calls calls
 	rendered, err := engine.Engine{CustomTemplateFuncs: calls.functions()}.RenderWithContext(context.Background(), loaded, scope)

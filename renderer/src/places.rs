@@ -1,5 +1,5 @@
-//! The places that sealed values are bound to, so that a change of their SealedSecrets is noticed that would keep them from
-//! being unsealed.
+//! The places that sealed values are bound to. They are compared, so that the fields of a Sync that change rendered objects
+//! cannot make a value impossible to unseal unnoticed.
 
 use std::collections::HashMap;
 
@@ -117,8 +117,8 @@ impl Moved {
         let (here, there) = (namespace(from.namespace.as_deref()), namespace(to.namespace.as_deref()));
         if from.scope != to.scope {
             return format!(
-                "its value {} is sealed with the scope {}, and the Sync changes the annotation for it to {}, so the value \
-                 could not be unsealed: leave the annotation as it is",
+                "its value {} is sealed with the scope {}, but the Sync changes the scope annotation to {}, so the \
+                 value could not be unsealed: leave the annotation as it is",
                 from.key, from.scope, to.scope
             );
         }
@@ -130,8 +130,8 @@ impl Moved {
             (format!("the key {}", from.key), format!("at the key {}", to.key), "namespace-wide")
         };
         format!(
-            "its value {} is sealed for {sealed_for}, and with the changes of the Sync it is {becomes}, where it could not be \
-             unsealed: seal it again with --scope {scope}",
+            "its value {} is sealed for {sealed_for}, but with the changes of the Sync it is {becomes}, so it could \
+             not be unsealed: seal it again with --scope {scope}",
             from.key
         )
     }
@@ -189,7 +189,7 @@ mod tests {
         };
         assert_eq!(
             said("name: p-db", "x", "password: AgB1"),
-            "its value password is sealed for the name db, and with the changes of the Sync it is called p-db, where it could \
+            "its value password is sealed for the name db, but with the changes of the Sync it is called p-db, so it could \
              not be unsealed: seal it again with --scope namespace-wide"
         );
         let told = said("name: db, namespace: b", "x", "password: AgB1");

@@ -237,7 +237,7 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
     }
     Err(Hint::error(
         format!("{name:?} is not a name for a Secret"),
-        "names are of lower-case letters, digits, `-` and `.`, and start and end with a letter or digit",
+        "a name consists of lower-case letters, digits, `-` and `.`, and starts and ends with a letter or digit",
     ))
 }
 

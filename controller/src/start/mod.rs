@@ -221,7 +221,7 @@ impl Replica {
             "the report of values that no sealing key unseals",
             sealed_secret::undecryptable::follow(ctx.clone()),
         );
-        parts.start("the renewal of old Secrets", sealed_secret::renew_old(ctx.clone()));
+        parts.start("the renewal of Secrets that older versions made", sealed_secret::renew_old(ctx.clone()));
         parts.start("the reaction to changes in the cluster", sync::changes::follow(ctx.clone(), changes));
         start_reconcilers(&ctx, &self.config, work, &mut parts);
         let ended = tokio::select! {

@@ -79,7 +79,7 @@ pub struct DiffArgs {
     #[arg(value_name = "PATH", required_unless_present = "sync")]
     path: Option<PathBuf>,
 
-    /// The Sync that applies the folder: its name in the cluster, or the path of a file with it
+    /// The Sync that applies the folder: its name in the cluster, or the path of the file that contains it
     #[arg(long, value_name = "NAME|FILE", add = completion::syncs())]
     sync: Option<String>,
 
@@ -197,7 +197,7 @@ fn as_chart(error: anyhow::Error, path: &Path) -> anyhow::Error {
     }
     Hint::error(
         format!("{} is a chart, and how it is rendered depends on the Sync", path.display()),
-        "name the Sync that applies the chart with --sync; `gitseal build` prints the objects without a cluster",
+        "use --sync to name the Sync that applies the chart; `gitseal build` prints the objects without a cluster",
     )
 }
 

@@ -103,7 +103,7 @@ pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> an
     let rights = if choices.tenancy.cluster_admin {
         "cluster-admin, which allows everything in the whole cluster"
     } else {
-        "the controller's own rights, which reach every Secret"
+        "the controller's own rights, which allow access to every Secret"
     };
     Ok((unbound > 0).then(|| {
         format!(

@@ -4,7 +4,7 @@ use anyhow::bail;
 
 use crate::output::Hint;
 
-/// With this flag, no Sync writes with the controller's own rights, which reach every Secret.
+/// With this flag, no Sync writes with the controller's own rights, which allow access to every Secret.
 pub const DEFAULT_ACCOUNT: &str = "--default-service-account=default";
 
 /// `arguments` unchanged, followed by those of `ours` that are missing.

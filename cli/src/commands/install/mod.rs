@@ -170,7 +170,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     if choices.tenancy == Tenancy::MULTI_TENANT && !choices.people_edit_syncs() {
         output::warn(
-            "a Sync without a service account has the controller's own rights, which reach every Secret, so people who may `edit` a namespace do not get the right to create Syncs there: --multi-tenant adds --default-service-account=default",
+            "a Sync without a service account has the controller's own rights, which allow access to every Secret, so people with the role `edit` in a namespace do not get the right to create Syncs there: --multi-tenant adds --default-service-account=default",
         );
     }
     let deployment = steps.iter().find(|step| step.object.id.kind == "Deployment");

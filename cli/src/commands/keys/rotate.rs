@@ -56,7 +56,7 @@ pub(super) struct RotateArgs {
     #[arg(long, value_name = "NAME", default_value = "")]
     common_name: String,
 
-    /// Start of the new Secret's name
+    /// Prefix of the new Secret's name
     #[arg(long, value_name = "PREFIX", default_value = PREFIX, value_parser = super::store::name)]
     key_prefix: String,
 
@@ -99,7 +99,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
         all.push(secret);
         backup.write(&all, &store.namespace)?;
         let keys = output::counted(all.len(), "key");
-        output::note(format_args!("{keys}, the new one included, in {}", file.display()));
+        output::note(format_args!("wrote {keys}, the new one included, to {}", file.display()));
         secret = all.pop().context("the new key is the last one")?;
     }
     create(&store, &secret, args.backup.is_some()).await?;

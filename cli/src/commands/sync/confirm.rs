@@ -52,7 +52,7 @@ fn shown(sync: &Sync, revision: &str) -> anyhow::Result<String> {
     if waiting != revision && (commit != revision || commit.len() != COMMIT) {
         return Err(Hint::error(
             format!("{reference} waits for a confirmation of {waiting}, and not of {revision}"),
-            format!("look first at what that revision deletes: `gitseal status {reference}`"),
+            format!("look first at what {waiting} deletes: `gitseal status {reference}`"),
         ));
     }
     Ok(waiting.to_owned())

@@ -40,8 +40,8 @@ const CONCURRENCY: usize = 16;
 /// prints the reason and exits with 1.
 #[derive(clap::Args)]
 pub struct SyncArgs {
-    /// What to sync: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME; may be left out when the
-    /// namespace has one Sync
+    /// What to sync: NAME (the Sync of this name or, if there is none, the Repository), sync/NAME or repository/NAME;
+    /// may be left out when the namespace has one Sync
     #[arg(value_name = "TARGET", conflicts_with = "all", add = completion::targets())]
     targets: Vec<Target>,
 
