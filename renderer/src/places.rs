@@ -1,5 +1,5 @@
-//! The places that sealed values are bound to. They are compared, so that the fields of a Sync that change rendered objects
-//! cannot make a value impossible to unseal unnoticed.
+//! The places that sealed values are bound to. They are compared, so that the fields of a Sync that change rendered
+//! objects cannot make a value impossible to unseal unnoticed.
 
 use std::collections::HashMap;
 

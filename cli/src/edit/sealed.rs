@@ -43,7 +43,7 @@ impl Sealer<'_> {
         let namespace = secret.namespace.clone().or_else(|| self.namespace.clone());
         if namespace.is_none() && scope != Scope::ClusterWide {
             return Err(Hint::error(
-                format!("{}: it has no namespace, and there is no kubeconfig with one", secret.place()),
+                format!("{}: it has no namespace, and no kubeconfig names one", secret.place()),
                 "a sealed value is bound to its namespace: set metadata.namespace, or pass --namespace",
             ));
         }

@@ -148,7 +148,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         Ok(drifted) => drifted,
         // The old Secret stays as it is, which does no harm.
         Err(error) if is_renewal => {
-            tracing::info!(sealed_secret = %key, %error, "the Secret, which an older version made, could not be made again, and stays as it is");
+            let what = "the Secret, which an older version made, could not be made again, and stays as it is";
+            tracing::info!(sealed_secret = %key, %error, "{what}");
             return;
         }
         Err(error) => return failed(&ctx, &sealed, &key, &error),

@@ -38,8 +38,8 @@ use crate::{
 ///     gitseal build charts/shop --release-name shop -f production.yaml
 ///     gitseal build --sync clusters/production/shop.yaml
 ///
-/// With --sync, the command prints the objects that the controller applies for that Sync. The command reads the folder in
-/// the Sync's spec.path, and uses the values in its spec.helm.
+/// With --sync, the command prints the objects that the controller applies for that Sync. It reads the folder in the
+/// Sync's spec.path, and uses the values in its spec.helm.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {

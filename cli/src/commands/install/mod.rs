@@ -257,7 +257,7 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
             ));
         } else if args.image.is_none() {
             output::warn(format_args!(
-                "the image {} is in no public registry: name the image that you built with --image",
+                "the image {} is in no public registry: use --image to name the image that you built",
                 choices.image
             ));
         }
