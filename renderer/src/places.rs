@@ -189,8 +189,8 @@ mod tests {
         };
         assert_eq!(
             said("name: p-db", "x", "password: AgB1"),
-            "its value password is sealed for the name db, but with the changes of the Sync it is called p-db, so it could \
-             not be unsealed: seal it again with --scope namespace-wide"
+            "its value password is sealed for the name db, but with the changes of the Sync it is called p-db, so it \
+             could not be unsealed: seal it again with --scope namespace-wide"
         );
         let told = said("name: db, namespace: b", "x", "password: AgB1");
         assert!(told.contains("for the namespace shop") && told.ends_with("--scope cluster-wide"), "{told}");

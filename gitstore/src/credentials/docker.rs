@@ -42,7 +42,7 @@ struct Entry {
 pub(super) fn login(json: &[u8], url: &str) -> Result<Login, String> {
     // An error of the parser may quote the text.
     let config: Config = serde_json::from_slice(json)
-        .map_err(|error| format!("the Secret's {KEY} is not read: line {}", error.line()))?;
+        .map_err(|error| format!("the Secret's {KEY} is not valid: line {}", error.line()))?;
     let wanted = place(url);
     let fits = |registry: &str| {
         let registry = place(registry);

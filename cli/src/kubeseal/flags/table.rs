@@ -173,25 +173,13 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("context", Kind::Text, "Context of the kubeconfig"),
     flag("controller-name", Kind::Text, "Name of the controller's Service").default("sealed-secrets-controller"),
     flag("controller-namespace", Kind::Text, "Namespace of the controller's Service").default("kube-system"),
-    flag(
-        "disable-compression",
-        Kind::Switch,
-        "Ask for answers without compression (answers are never compressed \
-        anyway)",
-    ),
+    flag("disable-compression", Kind::Switch, "Ask for answers without compression (answers are never compressed \
+        anyway)"),
     flag("fetch-cert", Kind::Switch, "Print the certificate to seal with, for later use with --cert"),
     flag("format", Kind::Text, "Format of the output, json or yaml").short('o').default("json"),
-    flag(
-        "from-file",
-        Kind::List,
-        "With --raw: the file whose content is sealed, FILE or KEY=FILE, instead of standard input",
-    ),
+    flag("from-file", Kind::List, "With --raw: the file whose content is sealed, FILE or KEY=FILE, instead of standard input"),
     flag("help", Kind::Switch, "Print this help"),
-    flag(
-        "insecure-skip-tls-verify",
-        Kind::Switch,
-        "Do not check the API server's certificate, which makes the connection insecure",
-    ),
+    flag("insecure-skip-tls-verify", Kind::Switch, "Do not check the API server's certificate, which makes the connection insecure"),
     flag("kubeconfig", Kind::Text, "Kubeconfig file, instead of $KUBECONFIG or ~/.kube/config"),
     log("legacy_stderr_threshold_behavior", Kind::Switch),
     log("log_backtrace_at", Kind::Text),
@@ -199,11 +187,7 @@ pub(super) static FLAGS: &[Flag] = &[
     log("log_file", Kind::Text),
     log("log_file_max_size", Kind::Unsigned),
     log("logtostderr", Kind::Switch),
-    flag(
-        "merge-into",
-        Kind::Text,
-        "Seal the Secret's values into this existing SealedSecret file, which is replaced, and print nothing",
-    ),
+    flag("merge-into", Kind::Text, "Seal the Secret's values into this existing SealedSecret file, which is replaced, and print nothing"),
     flag("name", Kind::Text, "Name of the SealedSecret; needed with --raw and the scope strict"),
     flag("namespace", Kind::Namespace, "Namespace of the Secret").short('n'),
     log("one_output", Kind::Switch),
@@ -211,38 +195,18 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("proxy-url", Kind::Text, "Proxy through which the API server is reached"),
     flag("raw", Kind::Switch, "Seal a single value instead of a Secret"),
     flag("re-encrypt", Kind::Switch, "Have the controller seal a SealedSecret again with its newest key"),
-    flag(
-        "recovery-private-key",
-        Kind::List,
-        "With --recovery-unseal: files with private keys, PEM or the key Secrets as YAML or JSON; separated by commas or given several times",
-    ),
-    flag(
-        "recovery-unseal",
-        Kind::Switch,
-        "Unseal a SealedSecret without the cluster, with the keys of --recovery-private-key",
-    ),
-    flag("request-timeout", Kind::Text, "How long one request to the cluster may take, such as 10s or 1m; 0 for ever")
-        .default("0"),
+    flag("recovery-private-key", Kind::List, "With --recovery-unseal: files with private keys, PEM or the key Secrets as YAML or JSON; separated by commas or given several times"),
+    flag("recovery-unseal", Kind::Switch, "Unseal a SealedSecret without the cluster, with the keys of --recovery-private-key"),
+    flag("request-timeout", Kind::Text, "How long one request to the cluster may take, such as 10s or 1m; 0 for ever").default("0"),
     Flag { deprecated_for: Some("re-encrypt"), ..flag("rotate", Kind::Switch, "Use --re-encrypt") },
-    flag(
-        "scope",
-        Kind::Scope,
-        "Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide; without \
-        this flag, the Secret's own annotations decide",
-    )
-    .default("strict"),
-    flag("sealed-secret-file", Kind::Text, "File to write instead of standard output; .yaml or .yml makes it YAML")
-        .short('w'),
+    flag("scope", Kind::Scope, "Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide; without this flag, the Secret's own annotations decide").default("strict"),
+    flag("sealed-secret-file", Kind::Text, "File to write instead of standard output; .yaml or .yml makes it YAML").short('w'),
     flag("secret-file", Kind::Text, "File to read instead of standard input").short('f'),
     flag("server", Kind::Text, "Address of the API server"),
     log("skip_headers", Kind::Switch),
     log("skip_log_headers", Kind::Switch),
     log("stderrthreshold", Kind::Severity),
-    flag(
-        "tls-server-name",
-        Kind::Text,
-        "Name that the API server's certificate must have, if it is not that of its address",
-    ),
+    flag("tls-server-name", Kind::Text, "Name that the API server's certificate must have, if it is not that of its address"),
     flag("token", Kind::Text, "Bearer token for the API server"),
     flag("user", Kind::Text, "User of the kubeconfig"),
     flag("username", Kind::Text, "User name for the API server"),
