@@ -178,7 +178,7 @@ pub struct Network {
     #[arg(long, env = "SEALED_SECRETS_WRITE_TIMEOUT", default_value = "2m0s", value_name = "DURATION",
         value_parser = timeout, allow_hyphen_values = true)]
     pub write_timeout: Duration,
-    /// Requests per second of each client to each of /v1/verify, /v1/rotate, /v1/which and /v1/keys.
+    /// How many requests per second a client may send to each of /v1/verify, /v1/rotate, /v1/which and /v1/keys.
     #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT", default_value_t = 2, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_limit: u32,
@@ -192,7 +192,8 @@ pub struct Network {
     #[arg(long, env = "GITSEAL_TRUSTED_PROXIES", default_value = "auto", value_name = "NETWORKS",
         value_parser = trusted_proxies)]
     pub trusted_proxies: TrustedProxies,
-    /// Requests per second to the API server. By default, or below zero, the controller sets no limit.
+    /// How many requests per second the controller may send to the API server. Without this flag, or if N is negative,
+    /// there is no limit.
     #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_QPS", value_name = "N", allow_hyphen_values = true)]
     pub kubeclient_qps: Option<f32>,
     /// How many requests to the API server may be sent at once under --kubeclient-qps; 10 by default.

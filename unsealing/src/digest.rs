@@ -28,7 +28,7 @@ fn digest_of(version: &[u8], sealed: &SealedInput<'_>) -> String {
     add(sealed.name.as_bytes());
     add(sealed.scope().to_string().as_bytes());
     // Maps in the spec are sorted, and structs have a fixed order of fields. So equal specs give equal JSON.
-    add(&serde_json::to_vec(sealed.spec).expect("a spec has string keys"));
+    add(&serde_json::to_vec(sealed.spec).expect("every map in a spec has strings as keys"));
     // Template inputs are added only if there are some, so that the digests of SealedSecrets without them stay as they
     // are.
     if let Some(inputs) = sealed.annotations.get(crds::names::TEMPLATE_INPUTS) {

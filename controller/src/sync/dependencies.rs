@@ -310,7 +310,7 @@ fn names(way: &[Step]) -> String {
     match way.len() {
         count if count <= SHOWN => name(way),
         count => format!(
-            "{} waits for {} others, and the last of them waits for {}",
+            "{} waits for a chain of {} others, the last of which waits for {}",
             name(&way[..SHOWN - 2]),
             count - SHOWN + 1,
             way[count - 1]

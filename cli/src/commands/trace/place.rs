@@ -26,7 +26,7 @@ pub enum Unknown {
     )]
     NoClone,
     /// The Sync applies an archive of a registry.
-    #[error("only known for files in Git, and this revision is an archive of the Repository's URL")]
+    #[error("only known for files in Git; this revision was downloaded as an archive from the Repository's URL")]
     Archive,
     /// The folder cannot be read or rendered.
     #[error("the folder of the Sync cannot be read at that commit: {0}")]

@@ -109,7 +109,7 @@ impl<'c> Checks<'c> {
             found.warning("scope", &path, message);
         }
         if scope != Scope::ClusterWide && manifest.id.namespace.is_none() && self.namespace.is_none() {
-            let message = format!("it has no namespace, but its values are bound to a namespace ({scope})");
+            let message = format!("it has no namespace, but its values are bound to a namespace (scope {scope})");
             found.error("namespace", &["metadata"], message);
         }
     }
@@ -200,7 +200,8 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     let message = if labels.is_some_and(|labels| labels.get(SEALING_KEY).is_some()) {
         "a private sealing key: anybody who reads it can unseal every value; remove it from the Git history, too"
     } else {
-        "a plaintext Secret: seal it with `gitseal seal`; if it was pushed, replace the values, too"
+        "a plaintext Secret: seal it with `gitseal seal`; if it was pushed, its values are no longer secret: change \
+         them, too"
     };
     problems.push(Problem::error("unsealed", file, line, message).of(id));
 }

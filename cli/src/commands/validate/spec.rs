@@ -136,7 +136,9 @@ fn unknown_fields(map: &Map<String, Value>, known: &[&str], path: &[&str], found
         let meant = nearest(field, known.iter().copied())
             .map(|meant| format!("; {meant} is probably meant"))
             .unwrap_or_default();
-        let message = format!("{name} is not a known field, and no Sync applies it (strict field validation){meant}");
+        let message = format!(
+            "{name} is not a known field, so no Sync applies the SealedSecret (strict field validation){meant}"
+        );
         found.error("unknown-field", &path, message);
     }
 }
