@@ -100,7 +100,7 @@ impl Places {
         };
         self.lock().waiting.push(whose, sender);
         self.hand_out();
-        passes::in_turn(receiver).await.expect("a waiting sender is not dropped before it has sent a place")
+        passes::in_turn(receiver).await.expect("a waiting sender is dropped only after it has sent a place")
     }
 
     fn hand_out(&self) {

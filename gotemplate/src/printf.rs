@@ -198,7 +198,7 @@ impl Printer<'_> {
                 self.float(spec, verb, *float);
             }
             Value::Float(_) if matches!(verb, 'b' | 'x' | 'X') => {
-                return Err("printf: a float64 to the base 2 is not supported".into());
+                return Err("printf: %b, %x and %X of a float64 are not supported".into());
             }
             Value::Text(text) => return self.string(spec, verb, value, text, depth),
             Value::List(_) | Value::Map(_) => return self.container(spec, verb, value, depth),

@@ -168,7 +168,7 @@ async fn a_prune_that_waits_or_is_not_wanted_is_foretold() -> Result<()> {
     let warning = "2 of 3 objects would be pruned, more than pruneLimit 1 of Sync";
     gitseal(&scene, &["diff", "app", "--sync", "app"])
         .await?
-        .is(1, &[warning, "gitseal sync --confirm-prune", "2 would be pruned once confirmed"])?;
+        .is(1, &[warning, "gitseal sync --confirm-prune", "2 would be pruned after a confirmation"])?;
     let waits = foretold(&scene, 1).await?;
     let before = live(&scene, &waits).await?;
     scene.publish("two go").await?;
@@ -203,7 +203,7 @@ async fn a_kind_is_asked_for_once() -> Result<()> {
     let kubeconfig = kubeconfig.to_str().context("a path")?;
     gitseal(&scene, &["diff", "app", "--sync", "app", "--kubeconfig", kubeconfig])
         .await?
-        .is(1, &["3 would be pruned once confirmed"])?;
+        .is(1, &["3 would be pruned after a confirmation"])?;
     eventually("what was asked to be in the audit log", || async {
         let mut asked = cluster.requests()?;
         asked.retain(|request| request.user == USER);

@@ -66,7 +66,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     ensure!(controller.process().try_wait()?.is_none(), "the controller ended");
     ensure!(group.kills()? == 0, "the kernel had to kill");
 
-    println!("| {} commits of a neighbour, applied after | median | longest | target |", options.commits);
+    println!(
+        "| time until a commit of a neighbour is applied ({} commits) | median | longest | target |",
+        options.commits
+    );
     println!("|---|---|---|---|");
     for (what, times, target) in [("alone", &alone, ""), ("beside hostile repositories", &beside, "≤ 2 s")] {
         let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);

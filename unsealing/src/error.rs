@@ -59,7 +59,7 @@ pub enum UnsealError {
     },
     /// The Secret would have the name of one of the controller's own Secrets.
     #[error(
-        "a Secret named {0} in this namespace would be read by the controller as one of its own keys: give the SealedSecret another name, and seal its values for it"
+        "a Secret named {0} in this namespace would be read by the controller as one of its own keys: give the SealedSecret another name, and seal its values for that name"
     )]
     ReservedName(String),
 }

@@ -33,7 +33,7 @@ pub fn report(entries: &[Entry]) -> String {
         (count(|o| matches!(o, Outcome::Unsealed)), "would be unsealed again"),
         (count(|o| matches!(o, Outcome::Replaced(_))), "would be replaced"),
         (count(|o| matches!(o, Outcome::Pruned)), "would be pruned"),
-        (count(|o| matches!(o, Outcome::Unconfirmed)), "would be pruned once confirmed"),
+        (count(|o| matches!(o, Outcome::Unconfirmed)), "would be pruned after a confirmation"),
         (count(|o| matches!(o, Outcome::Moved(_))), "would be handed over"),
         (count(|o| matches!(o, Outcome::Held(_))), "held back"),
         (count(|o| matches!(o, Outcome::Kept(_))), "kept"),

@@ -22,7 +22,7 @@ use crate::output::{self, Hint};
 /// Goes through files and folders (except what .gitsealignore excludes) and replaces values of
 /// SealedSecrets. Everything else stays byte for byte, and so do values that use the newest key already.
 ///
-///     gitseal reseal .                     through the cluster
+///     gitseal reseal .                     with the keys of the controller
 ///     gitseal reseal . --dry-run           prints what would change
 ///     gitseal reseal . --private-key keys.yaml --cert cluster.pem   offline
 ///

@@ -52,7 +52,7 @@ impl Left {
         let left = |what: &str| output::note(format_args!("left: {what}"));
         if self.applied > 0 {
             left(&format!(
-                "{} that Syncs applied; nobody changes or deletes them any more",
+                "{} that Syncs applied; gitseal no longer changes or deletes them",
                 counted(self.applied, "object")
             ));
         }

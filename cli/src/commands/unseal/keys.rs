@@ -35,8 +35,8 @@ pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     if is_encrypted(bytes) {
         // As in kubeseal, this error has one line and no hint.
         anyhow::bail!(
-            "{name} is an encrypted backup (age): instead of the file, give its decrypted content (in bash: <(age -d -i IDENTITY \
-             FILE)), or use gitseal unseal --identity"
+            "{name} is an encrypted backup (age): instead of the file, give its decrypted content (in bash: \
+             <(age -d -i IDENTITY FILE)), or use gitseal unseal --identity"
         );
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
