@@ -20,7 +20,7 @@ fn main() {
     println!("cargo::rustc-env=HELM={HELM}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // target/debug/build/gitseal-renderer-HASH/out
-    let programs = out.ancestors().nth(3).expect("OUT_DIR is deep in the folder of the profile");
+    let programs = out.ancestors().nth(3).expect("OUT_DIR has at least three folders above it");
     let built = Command::new("go")
         .args([
             "build",

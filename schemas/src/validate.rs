@@ -237,8 +237,8 @@ fn said(
         ValidationErrorKind::MaxLength { limit } => wrong(format!("the text is longer than {limit} characters")),
         ValidationErrorKind::MinItems { limit } => wrong(format!("the list has fewer than {limit} items")),
         ValidationErrorKind::MaxItems { limit } => wrong(format!("the list has more than {limit} items")),
-        ValidationErrorKind::MinProperties { limit } => wrong(format!("the field has fewer than {limit} fields")),
-        ValidationErrorKind::MaxProperties { limit } => wrong(format!("the field has more than {limit} fields")),
+        ValidationErrorKind::MinProperties { limit } => wrong(format!("the mapping has fewer than {limit} keys")),
+        ValidationErrorKind::MaxProperties { limit } => wrong(format!("the mapping has more than {limit} keys")),
         ValidationErrorKind::UniqueItems => wrong("the list has two equal items".to_owned()),
         ValidationErrorKind::AnyOf { .. } => wrong("none of the forms that the schema lists in anyOf fits".to_owned()),
         ValidationErrorKind::OneOfNotValid { .. } => {

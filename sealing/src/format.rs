@@ -30,7 +30,7 @@ pub enum FormatError {
     )]
     NotBase64,
     /// Longer than any sealed value can be.
-    #[error("longer than any sealed value ({MAX_TEXT_BYTES} characters)")]
+    #[error("longer than any sealed value can be ({MAX_TEXT_BYTES} characters)")]
     TooLarge,
     /// Base64, but the bytes are not a sealed value.
     #[error("base64, but neither an RSA nor an age sealed value; seal the plaintext first")]

@@ -124,9 +124,9 @@ impl Reader<'_> {
             Event::Scalar(_, _, anchor, _) | Event::MappingStart(_, anchor, _) | Event::SequenceStart(_, anchor, _)
                 if anchor != 0 =>
             {
-                Err(unreadable("has an anchor, which no program writes there"))
+                Err(unreadable("has a YAML anchor, which is refused in an index"))
             }
-            Event::Alias(_) => Err(unreadable("has an alias, which no program writes there")),
+            Event::Alias(_) => Err(unreadable("has a YAML alias, which is refused in an index")),
             Event::Scalar(text, ..) => self.scalar(&text, line),
             Event::MappingStart(..) => self.open(Level::Mapping(None), line),
             Event::SequenceStart(..) => self.open(Level::List, line),

@@ -36,8 +36,10 @@ impl About {
 
     fn hint(self) -> &'static str {
         match self {
-            Self::Object => "the object is self, and its fields are status, spec, metadata, data, kind and apiVersion",
-            Self::Dependency => "the object is dep, and this Sync is self",
+            Self::Object => {
+                "in the expression, self is the object; its fields are status, spec, metadata, data, kind and apiVersion"
+            }
+            Self::Dependency => "in the expression, dep is the object, and self is this Sync",
         }
     }
 }
@@ -47,7 +49,7 @@ pub(super) struct Expression(Program);
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
-    env.add_extension(cel::extensions::strings).expect("nothing of it is declared yet");
+    env.add_extension(cel::extensions::strings).expect("a new environment has no function of this extension");
     Arc::new(env)
 });
 
@@ -134,7 +136,7 @@ fn explained(error: &ExecutionError) -> String {
         }
         ExecutionError::ValuesNotComparable(..) => "it compares values of different types".into(),
         ExecutionError::FunctionError { function, .. } => format!("'{function}' cannot use its arguments"),
-        ExecutionError::IndexOutOfBounds(_) => "an index is not in its list".into(),
+        ExecutionError::IndexOutOfBounds(_) => "an index is outside of its list".into(),
         ExecutionError::UnexpectedType { got, want } => format!("there is a {got} where a {want} is needed"),
         _ => "it cannot be computed for this object".into(),
     }

@@ -138,7 +138,9 @@ impl<'c> Checks<'c> {
         let Some(expected) = self.certificate.map(|certificate| certificate.public_key().bits()) else { return };
         if bits != expected.next_multiple_of(8) {
             let field = value.field();
-            let message = format!("{field}: it was sealed with a key of {bits} bits; the certificate's has {expected}");
+            let message = format!(
+                "{field}: it was sealed with a key of {bits} bits, but the key of the certificate has {expected}"
+            );
             found
                 .problems
                 .push(Problem::warning("key-size", found.file, value.line, message).of(&found.object.manifest.id));
@@ -179,7 +181,7 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     }
     if let Some(annotation) = plaintext_copy(manifest) {
         let message =
-            format!("the annotation {annotation} holds the values of a Secret: remove it, and replace the values");
+            format!("the annotation {annotation} holds the values of a Secret: remove it, and change the values");
         problems.push(Problem::error("unsealed", file, line, message).of(id));
     }
     if !id.is_secret() || !has_values(&manifest.body) {
