@@ -58,7 +58,7 @@ impl<'a> ChartRepository<'a> {
         let name = &version.name;
         let Some(digest) = version.digest.clone() else {
             let detail =
-                format!("the index names no SHA-256 digest for version {name}: make it with `helm repo index`");
+                format!("the index names no SHA-256 digest for version {name}: make the index with `helm repo index`");
             return Err(self.requests.server.explain(Fault::Protocol(detail)));
         };
         if let Some(pinned) = pinned.filter(|pinned| **pinned != digest) {

@@ -67,7 +67,7 @@ impl<'a> Registry<'a> {
             Reference::Tag(tag) => (tag_of(tag), None),
             Reference::Semver(range) => (self.highest(&Range::parse(range)?, reference)?, None),
             Reference::Digest { tag, digest } => (tag_of(tag), Some(digest)),
-            Reference::Head => return invalid("a registry has no default: set tag, semver or digest"),
+            Reference::Head => return invalid("a registry has no default version: set tag, semver or digest"),
             Reference::Branch(_) | Reference::Commit(_) => {
                 return invalid("a registry has neither branches nor commits: set tag, semver or digest");
             }
@@ -108,7 +108,7 @@ impl<'a> Registry<'a> {
     /// Receives the archive that was found, as a new file.
     pub(crate) fn receive(&mut self, found: Found, archive: &Path) -> Result<Layout, FetchError> {
         let Found { revision, layer } = found;
-        let layer = layer.expect("what is known is not received again");
+        let layer = layer.expect("an archive that is stored already is not received again");
         let answer = self.ask(Method::GET, &format!("blobs/sha256:{}", layer.digest), "*/*")?;
         let host = self.requests.server.host();
         if answer.1.status() == StatusCode::NOT_FOUND {

@@ -80,7 +80,7 @@ func explained(err error, files *repository) *failure {
 		return &failure{Message: "helmCharts are not rendered: Kustomize would have to start another program for them"}
 	}
 	if found := last(plugin); found != nil {
-		return &failure{Message: fmt.Sprintf("the plugin '%s' is not run: only plugins that are built into Kustomize are", found[1])}
+		return &failure{Message: fmt.Sprintf("the plugin '%s' is not run: only plugins that are built into Kustomize can run", found[1])}
 	}
 	text = withoutValues(text)
 	for strings.HasPrefix(text, "accumulating resources: ") {

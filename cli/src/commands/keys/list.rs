@@ -17,7 +17,7 @@ use crate::output::{self, BAD, FAINT, GOOD, OutputFormat, styled};
 use crate::time;
 use manifests::printable;
 
-/// Show the sealing keys, and how many values need each
+/// Show the sealing keys, and how many values need each key
 ///
 /// VALUES is the number of sealed values in the cluster that only this key can unseal; SEALEDSECRETS is
 /// the number of SealedSecrets that contain them. To count them, the controller tries its keys on each

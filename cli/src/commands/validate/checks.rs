@@ -190,7 +190,7 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     if manifest.body.contains_key("sops") {
         if let Some(field) = left_plain_by_sops(manifest) {
             let message = format!(
-                "SOPS did not encrypt {}: encrypt it, and replace the values that were pushed; see encrypted_regex \
+                "SOPS did not encrypt {}: encrypt it, and change the values that were pushed; see encrypted_regex \
                 in .sops.yaml",
                 printable(&field)
             );
