@@ -83,7 +83,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     workplace.fill(&controller.fetch("/v1/cert.pem").await?, options.files)?;
     process::idle(&plane.cluster).await?;
 
-    println!("| medians of {} and {} runs | gitseal | kubeseal v0.36.6 | ratio |", options.runs, options.folder_runs);
+        println!(
+        "| median of {} runs (one Secret) or {} runs (a folder) | gitseal | kubeseal v0.36.6 | ratio |",
+        options.runs, options.folder_runs
+    );
     println!("|---|---|---|---|");
     workplace.one("one Secret, the certificate from the cluster", &[], options.runs)?;
     workplace.one("one Secret, --cert", &["--cert", CERTIFICATE], options.runs)?;
