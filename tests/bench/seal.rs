@@ -83,7 +83,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     workplace.fill(&controller.fetch("/v1/cert.pem").await?, options.files)?;
     process::idle(&plane.cluster).await?;
 
-        println!(
+    println!(
         "| median of {} runs (one Secret) or {} runs (a folder) | gitseal | kubeseal v0.36.6 | ratio |",
         options.runs, options.folder_runs
     );

@@ -36,10 +36,8 @@ impl About {
 
     fn hint(self) -> &'static str {
         match self {
-            Self::Object => {
-                "in the expression, self is the object; its fields are status, spec, metadata, data, kind and apiVersion"
-            }
-            Self::Dependency => "in the expression, dep is the object, and self is this Sync",
+            Self::Object => "use self (the object), or its fields status, spec, metadata, data, kind and apiVersion",
+            Self::Dependency => "use dep (the object) or self (this Sync)",
         }
     }
 }
