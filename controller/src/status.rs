@@ -134,7 +134,7 @@ pub(crate) async fn replace(
         return Ok(());
     }
     let version = sealed.metadata.resource_version.as_deref();
-    let status = serde_json::to_value(new).expect("a status has string keys");
+    let status = serde_json::to_value(new).expect("every map in a status has strings as keys");
     let resource = resource_of::<SealedSecret>();
     match api.replace_status(&resource, &key.namespace, &key.name, version, &status).await {
         Err(error) if !error.is_not_found() => Err(error),

@@ -92,7 +92,7 @@ async fn an_expression_that_is_wrong_is_told_with_its_place_until_it_is_correcte
         ("data.value ==", ["spec.healthChecks[0].current: line 1, column", "mismatched input"]),
         (
             "dat.value == '1'",
-            ["spec.healthChecks[0].current: line 1, column 1: 'dat' is not known", "the object is self"],
+            ["spec.healthChecks[0].current: line 1, column 1: 'dat' is not known", "use self (the object)"],
         ),
     ] {
         scene.sync("app", "./app", check(current)).await?;

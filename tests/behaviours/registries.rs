@@ -112,7 +112,7 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
     let repository = told(&["status", "repository/repo"])?;
     ensure!(repository.contains("versions 1.x") && repository.contains(&registry.url("charts/hello")), "{repository}");
     let trace = told(&["trace", "configmap/app-settings"])?;
-    ensure!(trace.contains(digest) && trace.contains("this revision is an archive"), "{trace}");
+    ensure!(trace.contains(digest) && trace.contains("this revision was downloaded as an archive"), "{trace}");
 
     // What another version would change, before it is pushed.
     let next = hello(folder.path(), "1.2.0", "four")?;

@@ -20,9 +20,9 @@ impl Place {
         let own = object.manifest.id.namespace.clone();
         let namespace = own.or_else(|| if scope == Scope::ClusterWide { None } else { default_namespace.cloned() });
         if namespace.is_none() && scope != Scope::ClusterWide {
-            return Err("the SealedSecret has no namespace, but its values were sealed for a namespace: pass it with \
-                --namespace"
-                .into());
+            return Err(
+                "the SealedSecret has no namespace, but its values are bound to a namespace: pass --namespace".into()
+            );
         }
         Ok(Self { namespace, scope })
     }

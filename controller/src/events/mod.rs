@@ -231,7 +231,7 @@ impl Writer {
         } else {
             serde_json::to_vec(&event(occurrence, &self.instance, now))
         };
-        let body = Zeroizing::new(body.expect("an event has string keys"));
+        let body = Zeroizing::new(body.expect("every map in an event has strings as keys"));
         let created = self.api.create(&resource(occurrence), Some(namespace(occurrence)), body).await?;
         self.series.created(occurrence, created.name.unwrap_or_default(), now);
         Ok(())

@@ -45,7 +45,7 @@ fn hostile_indexes_are_refused() {
         ("entries: []", "no mapping in `entries`"),
         ("entries: {podinfo: {version: 1.0.0}}", "no list of versions"),
         ("entries: {? [a] : b}", "a key that is no text"),
-        ("a: &a [1]\nb: *a\nentries: {}", "has an anchor"),
+        ("a: &a [1]\nb: *a\nentries: {}", "has a YAML anchor"),
         ("a: *a\nentries: {}", "cannot be read"),
         ("entries: {podinfo: [", "cannot be read"),
         (&deep, "nested too deeply"),

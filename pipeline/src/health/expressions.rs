@@ -277,7 +277,7 @@ mod tests {
         assert!(read("status.conditions.exists(").starts_with("line 1, column 26: mismatched input"), "{}", read("a("));
         assert!(
             read("true &&\n statu.phase == ''")
-                .starts_with("line 2, column 2: 'statu' is not known: the object is self")
+                .starts_with("line 2, column 2: 'statu' is not known: use self (the object)")
         );
         assert!(read("status.conditions.exist(e, true)").contains("there is no function 'exist'"));
         assert!(read("e.b && [1].exists(e, true)").contains("'e' is not known"), "outside of its macro");
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(deep.join().unwrap(), Err("it is nested too deeply".into()));
         let dep = |text: &str| Expression::read(text, About::Dependency).map(drop);
         assert_eq!(dep("dep.status.a == self.spec.path"), Ok(()));
-        assert!(dep("status.a").unwrap_err().contains("the object is dep"));
+        assert!(dep("status.a").unwrap_err().contains("use dep (the object)"));
         let object = json!({"status": {"a": "confidential", "n": 1, "list": [1]}});
         for text in [
             "status.a + 1 == 2",
