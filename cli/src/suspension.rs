@@ -23,7 +23,8 @@ use crate::{
 /// time in `managedFields` is the time of the suspension.
 pub const SUSPEND_MANAGER: &str = "gitseal-suspend";
 
-/// Which Repositories and Syncs to suspend or to resume. All objects are chosen only with `--all`, never by accident.
+/// Which Repositories and Syncs to suspend or to resume. Without names or a selector, `--all` is required, so that nobody
+/// chooses all objects by accident.
 #[derive(clap::Args)]
 pub struct Which {
     #[command(flatten)]

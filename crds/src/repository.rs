@@ -92,11 +92,12 @@ fn default_timeout() -> String {
     "60s".into()
 }
 
-/// The branch, tag, version or commit to apply. Exactly one field must be set, and with `tag` also `digest`.
+/// The branch, tag, version or commit to apply. Exactly one field must be set, except that `tag` and `digest` may be
+/// set together.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.branch), has(self.tag), has(self.semver), has(self.commit), has(self.digest) && !has(self.tag)].filter(x, x).size() == 1")
-    .message("set exactly one of branch, tag, semver, commit and digest; digest may also stand beside tag"))]
+    .message("set exactly one of branch, tag, semver, commit and digest; only tag and digest may be set together"))]
 pub struct GitReference {
     /// Name of a branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -242,7 +242,10 @@ pub enum FetchError {
         detail: String,
     },
     /// There was no free memory to unpack the commit.
-    #[error("there was no memory to unpack the commit for {seconds} s, because other work uses it (--memory-budget)")]
+    #[error(
+        "the commit waited {seconds} s for memory to be unpacked, and got none, because other work uses the memory \
+         (--memory-budget)"
+    )]
     MemoryBusy {
         /// How long the fetch waited.
         seconds: u64,

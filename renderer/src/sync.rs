@@ -173,7 +173,7 @@ impl BuiltRelease {
         let functions = rendered.nondeterministic.as_slice();
         (!functions.is_empty()).then(|| {
             format!(
-                "templates call {}, so each render gives other objects: set the values that the chart would make up, for \
+                "templates call {}, so each render gives other objects: set the values that the chart would generate, for \
                  example a password from a SealedSecret",
                 functions.join(", ")
             )

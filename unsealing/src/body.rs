@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 ///
 /// The buffer has its final size from the start: growing would leave unwiped memory with values behind.
 pub fn secret_json(head: &impl Serialize, values: &[(&str, &[u8])]) -> Zeroizing<Vec<u8>> {
-    let mut head = serde_json::to_vec(head).expect("every map in a head has strings as keys");
-    assert_eq!(head.pop(), Some(b'}'), "a head is an object");
+    let mut head = serde_json::to_vec(head).expect("the keys of `head` are strings");
+    assert_eq!(head.pop(), Some(b'}'), "`head` is a JSON object");
     let names: Vec<String> =
         values.iter().map(|(name, _)| serde_json::to_string(name).expect("a string is JSON")).collect();
 

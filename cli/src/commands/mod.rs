@@ -34,7 +34,7 @@ pub use diff::capabilities;
 pub use seal::inputs;
 pub use unseal::keys_of;
 
-/// A subcommand; the doc comments are the manual.
+/// A subcommand. The doc comments are the texts of `--help`.
 #[derive(clap::Subcommand)]
 pub enum Command {
     Seal(seal::SealArgs),

@@ -88,8 +88,8 @@ impl Access {
         if !self.may_patch_secrets() {
             tracing::warn!(
                 missing = "patch secrets",
-                "Secrets are replaced as a whole, as by the Sealed Secrets controller: the controller's role does not \
-                 allow it to patch them; to add the rights: gitseal install --apply"
+                "Secrets are replaced as a whole, as the Sealed Secrets controller does it, because the role of \
+                 gitseal-controller does not allow it to patch them; to add the rights: gitseal install --apply"
             );
         }
     }

@@ -136,7 +136,7 @@ fn names<'p>(path: &'p str, limits: &Limits) -> Result<Vec<&'p str>, String> {
         return Err("has the name .git, which Git keeps for itself".to_owned());
     }
     if names.len() > limits.depth {
-        return Err(format!("is in more than {} folders", limits.depth));
+        return Err(format!("is nested in more than {} folders", limits.depth));
     }
     Ok(names)
 }

@@ -24,8 +24,8 @@ use crate::{
 /// These stay: every object that was applied, Secrets, SealedSecrets, the sealing keys, Repositories, Syncs, and the
 /// CustomResourceDefinitions. Two things are changed, so that nothing is deleted later by accident:
 ///
-///     each Sync is suspended and loses its finalizer: deleting it deletes nothing
-///     each Secret is no longer deleted with its SealedSecret
+///     each Sync is suspended and loses its finalizer: if you delete the Sync, its objects stay
+///     each Secret loses its owner: if you delete the SealedSecret, its Secret stays
 ///
 /// The command lists what it will do, and asks. `gitseal install --apply` installs the controller again; docs/uninstall.md
 /// has the steps.
