@@ -42,7 +42,7 @@ impl Manifest {
     /// The digest is not keyed. So the digest of an object with a plaintext must not leave memory.
     pub fn digest(&self) -> String {
         let mut hash = HashWriter(Sha256::new());
-        write_sorted_object(&mut hash, &self.body).expect("a hash takes every write");
+        write_sorted_object(&mut hash, &self.body).expect("writing to a hash never fails");
         let digest = hash.0.finalize();
         let (half, _) = digest.split_at(8);
         half.iter().fold(String::with_capacity(16), |mut hex, byte| {

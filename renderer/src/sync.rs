@@ -166,7 +166,7 @@ impl BuiltRelease {
             let name = [namespace.as_str(), name].join("/");
             let name = name.trim_matches('/');
             return Some(format!(
-                "templates look up {api_version} {kind} {name} in the cluster{more}, and a Sync depends on Git only: set the \
+                "templates look up {api_version} {kind} {name}{more} in the cluster, and a Sync depends on Git only: set the \
                  values that the chart would look up"
             ));
         }

@@ -75,7 +75,7 @@ fn expression(memory: &mut Memory, pattern: &[u8]) -> Result<Rc<Expression>, Fai
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Failure> {
-    std::str::from_utf8(bytes).map_err(|_| "regular expressions are for UTF-8 only".into())
+    std::str::from_utf8(bytes).map_err(|_| "regular expressions work only on text in UTF-8".into())
 }
 
 fn matches(memory: &mut Memory, arguments: &[Value]) -> Outcome {

@@ -46,7 +46,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     if !split.in_lists.is_empty() {
         return Err(Hint::error(
             format!("a value in a list cannot be sealed: {}", split.in_lists.join(", ")),
-            "let the chart read these values from a Secret that you seal yourself, and upgrade the release with it first",
+            "put these values into a Secret that you seal yourself, let the chart read this Secret, and upgrade the release first",
         ));
     }
     let mut values_from = Vec::new();

@@ -39,7 +39,7 @@ pub(super) struct ChartArgs {
     set_json: Vec<String>,
 
     /// Sealed value from a SealedSecret of the repository, for example `auth.password=secrets/db.yaml:password`.
-    /// Without :KEY, all values of the SealedSecret are set below NAME
+    /// Without :KEY, each key of the SealedSecret becomes a value under NAME: NAME.key
     #[arg(long, value_name = "NAME=FILE[:KEY]")]
     set_sealed: Vec<String>,
 
@@ -211,7 +211,7 @@ fn warn(rendered: &RenderedChart) {
         let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
         let name = [first.namespace.as_str(), &first.name].join("/");
         output::warn(format_args!(
-            "templates look up {} in the cluster{more}; they find nothing, as with `helm template`",
+            "templates look up {}{more} in the cluster; they find nothing, as with `helm template`",
             in_one_line(&format!("{} {} {}", first.api_version, first.kind, name.trim_matches('/')))
         ));
     }
