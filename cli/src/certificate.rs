@@ -149,7 +149,8 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
     let address = url.to_owned();
     let downloaded = tokio::task::spawn_blocking(move || download(&address, plain_http)).await?;
     let hint = if url.starts_with("http://") && !is_fine {
-        "use https://; over http://, --cert-fingerprint names the certificate to accept, and --allow-http-cert accepts any"
+        "use https://; plain http:// needs --cert-fingerprint, which names the certificate to accept, or \
+         --allow-http-cert, which accepts any"
     } else {
         "check the URL, and that this machine reaches it; `gitseal cert` prints the certificate of the cluster"
     };

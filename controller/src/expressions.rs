@@ -31,7 +31,7 @@ const PROCESSES: u64 = 2;
 const TIME: Duration = Duration::from_secs(3);
 /// How much memory one evaluation may take: enough for the largest object that a cluster stores.
 const MEMORY: u64 = 128 << 20;
-/// The pause after the first evaluation that took too much.
+/// The pause after the first evaluation that took too much time or memory.
 const FIRST_PAUSE: Duration = Duration::from_secs(20);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
@@ -43,7 +43,7 @@ pub(crate) struct Expressions {
     overran: Mutex<HashMap<ObjectKey, Overrun>>,
 }
 
-/// A Sync whose expressions took too much.
+/// A Sync whose expressions took too much time or memory.
 struct Overrun {
     /// The generation of the Sync with these expressions.
     generation: Option<i64>,
@@ -55,7 +55,7 @@ struct Overrun {
 /// Why there is no answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Unanswered {
-    /// It took too much.
+    /// It took too much time or memory.
     Overran {
         /// What it took.
         why: String,
@@ -130,7 +130,7 @@ impl Expressions {
         let before = overran.get(sync).filter(|last| last.generation == generation);
         let times = before.map_or(1, |last| last.times.saturating_add(1));
         let until = Instant::now() + backoff::pause(times, FIRST_PAUSE, LONGEST_PAUSE);
-        tracing::warn!(%sync, why, "an expression of the Sync took too much; it waits before it is evaluated again");
+        tracing::warn!(%sync, why, "an expression of the Sync took too much time or memory; the Sync's expressions are evaluated again after a pause");
         overran.insert(sync.clone(), Overrun { generation, times, until, why: why.clone() });
         Unanswered::Overran { why, until }
     }

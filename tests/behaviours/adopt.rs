@@ -86,7 +86,7 @@ async fn a_release_becomes_a_sync_and_no_object_is_made_again() -> Result<()> {
         0,
         &[
             "the value auth.user is in a Secret and in ConfigMap",
-            "revision 2 of the release, of the chart shop-1.2.0, has 3 objects; the Sync applies 3 of them as they are",
+            "revision 2 of the release (chart shop-1.2.0) has 3 objects; the Sync applies 3 of them as they are",
             "the hook ConfigMap",
             "kubectl annotate secret",
         ],

@@ -16,7 +16,7 @@ pub fn secret_json(head: &impl Serialize, values: &[(&str, &[u8])]) -> Zeroizing
     let separators = values.len().saturating_sub(1);
     let mut size = head.len() + DATA.len() + separators + END.len();
     for (name, (_, value)) in names.iter().zip(values) {
-        let encoded = base64::encoded_len(value.len(), true).expect("a value in memory has an encoded length");
+        let encoded = base64::encoded_len(value.len(), true).expect("the length in base64 fits into a usize");
         size += name.len() + encoded + r#":"""#.len();
     }
     let mut out = Zeroizing::new(Vec::with_capacity(size));
@@ -30,7 +30,7 @@ pub fn secret_json(head: &impl Serialize, values: &[(&str, &[u8])]) -> Zeroizing
         out.extend_from_slice(b":\"");
         let start = out.len();
         out.resize(start + base64::encoded_len(value.len(), true).unwrap_or_default(), 0);
-        STANDARD.encode_slice(value, &mut out[start..]).expect("the room was made for it");
+        STANDARD.encode_slice(value, &mut out[start..]).expect("`out` was enlarged by this length");
         out.push(b'"');
     }
     out.extend_from_slice(END);

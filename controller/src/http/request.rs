@@ -51,7 +51,7 @@ pub(super) enum RequestError {
     Kind(String),
     /// A field has the wrong type.
     #[error(
-        "the SealedSecret is malformed: metadata.name, metadata.namespace, the annotations and the values must be texts"
+        "the SealedSecret is malformed: metadata.name, metadata.namespace, the annotations and the values must be strings"
     )]
     Malformed,
     /// The body does not have exactly one object.

@@ -47,7 +47,7 @@ pub(super) struct Expression(Program);
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
-    env.add_extension(cel::extensions::strings).expect("a new environment has no function of this extension");
+    env.add_extension(cel::extensions::strings).expect("none of its functions is declared yet");
     Arc::new(env)
 });
 

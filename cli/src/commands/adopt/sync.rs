@@ -185,7 +185,7 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
     }
     let Release { revision, chart, .. } = release;
     output::note(format_args!(
-        "revision {revision} of the release, of the chart {chart}, has {}; the Sync applies {equal} of them as they are",
+        "revision {revision} of the release (chart {chart}) has {}; the Sync applies {equal} of them as they are",
         counted(release.objects.len(), "object")
     ));
     lines.iter().for_each(output::note);

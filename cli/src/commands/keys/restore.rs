@@ -23,7 +23,7 @@ use crate::time;
 /// Reads a file that `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. First it checks that
 /// everything in the file is a sealing key with its own certificate, and that no other key in the cluster has the
 /// same name; otherwise nothing is written. Then it shows which keys it will create, and which of them will seal new
-/// values, and asks for confirmation. Everybody who has a private key that seals new values can read these values.
+/// values, and asks for confirmation. Everybody who has a copy of such a new key can read the values that it seals.
 /// After the confirmation, the command creates the missing keys in the controller's namespace, and waits until the
 /// controller uses them. Keys that are already in the cluster stay as they are. The file is decrypted in memory.
 ///
