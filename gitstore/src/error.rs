@@ -149,8 +149,8 @@ pub enum FetchError {
     },
     /// What was received does not have the digest by which it was asked for.
     #[error(
-        "{host} sent other bytes than it names: {what} should have the digest sha256:{expected}, and has sha256:{found}; they are \
-         not used"
+        "{host} sent wrong bytes, which are not used: {what} should have the digest sha256:{expected}, and has \
+         sha256:{found}"
     )]
     WrongBytes {
         /// The host of the server.
@@ -242,10 +242,7 @@ pub enum FetchError {
         detail: String,
     },
     /// There was no free memory to unpack the commit.
-    #[error(
-        "the commit waited {seconds} s for memory to be unpacked, and got none, because other work uses the memory \
-         (--memory-budget)"
-    )]
+    #[error("the commit was not unpacked, because other work used all the memory for {seconds} s (--memory-budget)")]
     MemoryBusy {
         /// How long the fetch waited.
         seconds: u64,

@@ -33,7 +33,7 @@ use crate::{
 /// More is deleted only if you say so, and type a word when you are asked:
 ///
 ///     --prune   everything that the Syncs applied
-///     --crds    the kinds, and with them all Syncs, Repositories and SealedSecrets
+///     --crds    the CustomResourceDefinitions, and with them all Syncs, Repositories and SealedSecrets
 ///
 /// If a step fails, for example because others keep changing an object, the command goes on with the other steps. At
 /// the end it lists what was not done.
