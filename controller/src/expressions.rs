@@ -130,7 +130,10 @@ impl Expressions {
         let before = overran.get(sync).filter(|last| last.generation == generation);
         let times = before.map_or(1, |last| last.times.saturating_add(1));
         let until = Instant::now() + backoff::pause(times, FIRST_PAUSE, LONGEST_PAUSE);
-        tracing::warn!(%sync, why, "an expression of the Sync took too much time or memory; the Sync's expressions are evaluated again after a pause");
+        tracing::warn!(
+            %sync, why,
+            "an expression of the Sync took too much time or memory; the Sync's expressions are evaluated again after a pause"
+        );
         overran.insert(sync.clone(), Overrun { generation, times, until, why: why.clone() });
         Unanswered::Overran { why, until }
     }

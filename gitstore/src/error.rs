@@ -242,7 +242,7 @@ pub enum FetchError {
         detail: String,
     },
     /// There was no free memory to unpack the commit.
-    #[error("the commit was not unpacked, because other work used all the memory for {seconds} s (--memory-budget)")]
+    #[error("for {seconds} s, there was not enough memory to unpack the commit: other work uses it (--memory-budget)")]
     MemoryBusy {
         /// How long the fetch waited.
         seconds: u64,

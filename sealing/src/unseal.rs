@@ -37,7 +37,7 @@ pub enum UnsealError {
     /// No key unseals the value for this name, namespace and scope.
     #[error(
         "no key could decrypt secret: it was sealed for another cluster, or for another namespace, name or scope, \
-         or it was altered; seal it again for this SealedSecret"
+         or it was altered; seal it again for this cluster, namespace, name and scope"
     )]
     Refused,
     /// The operating system gave no random bytes.

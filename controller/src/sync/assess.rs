@@ -100,7 +100,8 @@ impl Pass<'_> {
     /// Waits for a turn, if the Sync has expressions for this object.
     ///
     /// # Errors
-    /// They took too much time or memory a moment ago, so they are not evaluated now. The result is the health of the object.
+    /// They took too much time or memory a moment ago, so they are not evaluated now. The result is the health of the
+    /// object.
     pub(super) async fn turn_for(&self, id: &ObjectId) -> Result<Turn, Health> {
         let Some((place, _)) = own_check(self.sync, id) else { return Ok(None) };
         self.turn(&place).await.map(Some)
