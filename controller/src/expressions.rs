@@ -132,7 +132,8 @@ impl Expressions {
         let until = Instant::now() + backoff::pause(times, FIRST_PAUSE, LONGEST_PAUSE);
         tracing::warn!(
             %sync, why,
-            "an expression of the Sync took too much time or memory; the Sync's expressions are evaluated again after a pause"
+            "an expression of the Sync took too much time or memory; the Sync's expressions are evaluated again after \
+             a pause"
         );
         overran.insert(sync.clone(), Overrun { generation, times, until, why: why.clone() });
         Unanswered::Overran { why, until }
