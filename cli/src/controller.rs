@@ -144,7 +144,7 @@ impl Controller {
     async fn json<T: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<T, Refused> {
         let answer = self.ask(path, body).await?;
         serde_json::from_slice(&answer)
-            .map_err(|_| Refused::Failed(anyhow::anyhow!("the controller's answer is not a valid answer of {path}")))
+            .map_err(|_| Refused::Failed(anyhow::anyhow!("the controller's answer to the request {path} is not valid")))
     }
 
     /// Sends a GET, or a POST with JSON.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.apiVersion) == has(self.kind)").message("kind needs apiVersion, and apiVersion needs kind; without both, the name is that of a Sync"))]
-#[x_kube(validation = Rule::new("!has(self.kind) || self.kind != 'Secret' || self.apiVersion != 'v1'").message("a Secret cannot be waited for, because nothing of it may come into an expression or a message"))]
+#[x_kube(validation = Rule::new("!has(self.kind) || self.kind != 'Secret' || self.apiVersion != 'v1'").message("a Secret cannot be waited for, because its content must not get into an expression or a message"))]
 pub struct Dependency {
     /// API version of the object. Without `apiVersion` and `kind`, `name` is the name of a Sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]

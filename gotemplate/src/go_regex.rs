@@ -165,20 +165,20 @@ impl Translator<'_> {
     }
 
     fn unicode_class(&mut self, letter: char) -> Result<String, Failure> {
-        let first = self.rest.next().ok_or("the name of a class is missing")?;
+        let first = self.rest.next().ok_or("the name of a character class is missing")?;
         if first != '{' {
             return Ok(format!("\\{letter}{{{first}}}"));
         }
         let mut name = String::new();
         loop {
-            match self.rest.next().ok_or("the name of a class has no end")? {
+            match self.rest.next().ok_or("the name of a character class has no end")? {
                 '}' => {
                     let Some(other) = name.strip_prefix('^') else { return Ok(format!("\\{letter}{{{name}}}")) };
                     let opposite = if letter == 'p' { 'P' } else { 'p' };
                     return Ok(format!("\\{opposite}{{{other}}}"));
                 }
                 char if char.is_ascii_alphanumeric() || char == '_' || char == '^' => name.push(char),
-                _ => return Err("the name of a class is malformed".into()),
+                _ => return Err("the name of a character class is malformed".into()),
             }
         }
     }

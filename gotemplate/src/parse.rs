@@ -185,7 +185,7 @@ impl Parser {
     fn leave(&mut self, node: Node) -> Result<Node, Error> {
         self.close()?;
         if self.loops == 0 {
-            return Err(self.error("break or continue outside of range"));
+            return Err(self.error("{{break}} or {{continue}} outside of a {{range}} block"));
         }
         Ok(node)
     }

@@ -56,7 +56,7 @@ func explained(err error, files *repository) *failure {
 		return &failure{Message: fmt.Sprintf("the kustomizations refer to each other: what '%s' needs leads back to '%s'", inside(found[2]), inside(found[1]))}
 	}
 	if strings.Contains(text, "no 'git' program on path") || strings.Contains(text, remoteFile) {
-		return &failure{Message: fmt.Sprintf("'%s' is remote, and nothing is fetched: add it to the repository", from)}
+		return &failure{Message: fmt.Sprintf("'%s' is remote, which is not supported: add it to the repository", from)}
 	}
 	if found := last(noTarget); found != nil {
 		return &failure{Message: fmt.Sprintf("the folder '%s' has no kustomization.yaml", inside(found[1]))}

@@ -52,7 +52,7 @@ func (o *overlay) build(folder string, files *repository) (string, error) {
 	}
 	for _, component := range o.Components {
 		if strings.Contains(component, "://") {
-			return "", failed("components: '%s' is remote, and nothing is fetched: add it to the repository", component)
+			return "", failed("components: '%s' is remote, which is not supported: add it to the repository", component)
 		}
 		if path.IsAbs(component) {
 			return "", failed("components: '%s' must be relative to the Sync's path", component)

@@ -148,7 +148,7 @@ func TestAnOverlayThatCannotBeAppliedSaysWhy(t *testing.T) {
 		"no component":              {overlay{Objects: []string{oneMap}, Components: []string{"../none"}}, "components: '../none' does not exist: the repository has no folder 'none'"},
 		"above the repository":      {overlay{Objects: []string{oneMap}, Components: []string{"../../../etc"}}, "components: '../../../etc' is outside of the repository"},
 		"the overlay itself":        {overlay{Objects: []string{oneMap}, Components: []string{"../../.gitseal-overlay/1"}}, "is outside of the repository"},
-		"a remote component":        {overlay{Objects: []string{oneMap}, Components: []string{"https://example.com/x"}}, "components: 'https://example.com/x' is remote, and nothing is fetched"},
+		"a remote component":        {overlay{Objects: []string{oneMap}, Components: []string{"https://example.com/x"}}, "components: 'https://example.com/x' is remote, which is not supported"},
 		"an absolute component":     {overlay{Objects: []string{oneMap}, Components: []string{"/part"}}, "components: '/part' must be relative"},
 		"a file of a component":     {overlay{Objects: []string{oneMap}, Components: []string{"../part"}}, "'gone.yaml' does not exist: the repository has no 'part/gone.yaml'"},
 		"a file of the folder":      {overlay{Folders: []string{"base"}, NamePrefix: "p-"}, "'gone.yaml' does not exist: the repository has no 'base/gone.yaml'"},

@@ -254,8 +254,8 @@ impl Placeholders {
                 Some((field, Some(Err(())))) => return Err(changed(field, key).into()),
                 Some((_, None)) | None => {
                     return Err(format!(
-                        "{field}.{key} is not text, and a Secret with a sealed value can only have text beside it: \
-                         give it a Secret of its own"
+                        "{field}.{key} is not text, but in a Secret with a sealed value, all values must be text: put \
+                         this value into another Secret"
                     )
                     .into());
                 }

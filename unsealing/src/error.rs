@@ -30,7 +30,7 @@ pub enum UnsealError {
     TwoForms,
     /// The deprecated form is used, and is switched off.
     #[error(
-        "spec.data is the deprecated first form, and the controller runs with --accept-deprecated-v1-data=false: seal the values into spec.encryptedData"
+        "spec.data is the deprecated first form of a SealedSecret, and the controller runs with --accept-deprecated-v1-data=false: seal the values into spec.encryptedData"
     )]
     DeprecatedForm,
     /// The value of the deprecated form is not a Secret. The exact mistake depends on the plaintext, so the message does not

@@ -192,9 +192,10 @@ impl HttpState {
         match sent.form {
             Form::EncryptedData => Ok(()),
             Form::Data if self.inquiries.accept_deprecated_v1_data => Ok(()),
-            Form::Data => {
-                Err("spec.data is the deprecated first form and not accepted here: seal the values again".into())
-            }
+            Form::Data => Err(
+                "spec.data, the deprecated first form of a SealedSecret, is not accepted here: seal the values again"
+                    .into(),
+            ),
             Form::Both => Err("spec.encryptedData and the deprecated spec.data are both set: remove spec.data".into()),
         }
     }

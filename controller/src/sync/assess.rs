@@ -66,7 +66,7 @@ impl Pass<'_> {
         let answer = expressions.ask(self.key, generation, Question::Check(texts.clone()), &turn).await;
         let checked = match answer {
             Ok(Answer::Checked(mistake)) => mistake.map_or(Ok(()), |mistake| Err(ExpressionError::Wrong(mistake))),
-            Ok(Answer::Health(_)) => Err(ExpressionError::NotChecked("the answer is another one".into())),
+            Ok(Answer::Health(_)) => Err(ExpressionError::NotChecked("the worker answered another question".into())),
             Err(Unanswered::Failed(why)) => Err(ExpressionError::NotChecked(why)),
             Err(Unanswered::Overran { why, .. }) => {
                 drop(turn);

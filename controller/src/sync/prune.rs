@@ -139,7 +139,7 @@ impl Pruner<'_> {
         let pruned = self.prune(&gates, &mut plan.inventory, deleted).await;
         plan.prune.retain(|id| plan.inventory.contains(id));
         if let Err(error) = pruned {
-            tracing::warn!(sync = %self.sync, "{error}; it is tried again when everything else is applied");
+            tracing::warn!(sync = %self.sync, "{error}; the deletion is tried again when everything else is applied");
         }
     }
 

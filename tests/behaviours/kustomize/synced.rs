@@ -271,7 +271,7 @@ async fn secrets_come_first_and_plaintext_is_refused() -> Result<()> {
         scene.tree.write("prod/kustomization.yaml", format!("resources: ['{resource}']\n"))?;
         scene.publish(what).await?;
         let message = scene.is_not_ready("app", "BuildFailed").await?;
-        ensure!(message.contains("is remote, and nothing is fetched"), "{what}: {message}");
+        ensure!(message.contains("is remote, which is not supported"), "{what}: {message}");
         scene.tree.write("prod/kustomization.yaml", before)?;
         let good = scene.publish("good again").await?;
         scene.is_applied("app", &good).await?;

@@ -53,7 +53,7 @@ pub(super) struct BackupArgs {
     #[arg(long)]
     force: bool,
 
-    /// Prefix of the names of the key Secrets. It must equal the controller's flag --key-prefix
+    /// Prefix of the names of the key Secrets: the value of the controller's flag --key-prefix
     #[arg(long, value_name = "PREFIX", default_value = PREFIX)]
     key_prefix: String,
 }

@@ -128,7 +128,10 @@ async fn needs(
         let (name, text) = (input.name(), input.read()?);
         let text = SealedText::read(&name, &text);
         if let Some(error) = text.unreadable.first() {
-            return Err(Hint::error(format!("{error}, so it is not known which key its values need"), error.hint()));
+            return Err(Hint::error(
+                format!("{error}, so it is not known which key the values in this file need"),
+                error.hint(),
+            ));
         }
         for object in &text.sealed {
             let origin = &object.manifest.origin;

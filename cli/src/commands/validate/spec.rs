@@ -31,8 +31,8 @@ pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
             }
         }
         Some(Value::String(_)) if is_empty(encrypted) => {
-            let message = "spec.data is the deprecated first form; `gitseal reseal` keeps this form, sealing the Secret again \
-                replaces it";
+            let message = "spec.data is the deprecated first form of a SealedSecret; `gitseal reseal` keeps this form, \
+                sealing the Secret again replaces it";
             found.warning("deprecated", &["spec", "data"], message);
         }
         Some(Value::String(_)) => {
