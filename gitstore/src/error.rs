@@ -183,7 +183,7 @@ pub enum FetchError {
         /// What it is.
         detail: String,
     },
-    /// An archive is broken, or has something that is not unpacked.
+    /// An archive is broken, or contains something that is refused, for example a link.
     #[error("the archive cannot be used: {0}")]
     InvalidArchive(String),
     /// The repository has no commit at all.

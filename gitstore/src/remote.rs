@@ -81,7 +81,7 @@ impl<'a> Remote<'a> {
                 charts.receive(&found, &archive)?;
                 Ok(Arrived::Archive { archive, layout: Layout::Chart })
             }
-            _ => unreachable!("it was found by this remote"),
+            _ => unreachable!("`found` comes from this remote, so it is of the same kind"),
         }
     }
 }

@@ -248,7 +248,7 @@ impl Translator<'_> {
                 self.rest.next();
                 let char = self.rest.next().ok_or("a bracket is not closed")?;
                 let Escape::Char(high) = self.class_char(char)? else {
-                    return Err("a range in brackets ends with a class of characters".into());
+                    return Err("a range in brackets must end with a character, not with a class of characters".into());
                 };
                 if low > high {
                     return Err("a range ends before it starts".into());
@@ -271,7 +271,7 @@ impl Translator<'_> {
         let Some(end) = ahead.find(":]") else { return Ok(None) };
         let name = &ahead[..end];
         if !POSIX.contains(&name.strip_prefix('^').unwrap_or(name)) {
-            return Err("a class of characters such as [:alpha:] is unknown".into());
+            return Err("the name of a class of characters (as in [:alpha:]) is unknown".into());
         }
         for _ in 0..end + 3 {
             self.rest.next();

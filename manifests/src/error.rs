@@ -138,7 +138,7 @@ impl ErrorKind {
             Self::InvalidMerge(_) => "write `<<: *anchor`",
             Self::AmbiguousMerge(_) => "put << first in its mapping: otherwise, tools read it in different ways",
             Self::Missing("metadata.name") => "give the object a name",
-            Self::NotAnObject | Self::Missing(_) => "list files that are not manifests in .gitsealignore",
+            Self::NotAnObject | Self::Missing(_) => "add files that are not manifests to .gitsealignore",
             Self::NotAString(_) => "quote it: in YAML, 123, true, yes, no, on, off, y and n are not text",
             Self::InvalidField("items") => "a list has its objects below items",
             Self::InvalidField("metadata") => "metadata must be a mapping with a name",

@@ -176,7 +176,7 @@ impl fmt::Display for NotManifests {
         write!(f, "; {hint}")?;
         // A single file is probably a mistake. Several files may not be manifests at all.
         if self.shown.len() > 1 && !hint.contains(IGNORE_FILE) {
-            write!(f, "; list files that are not manifests in {IGNORE_FILE}")?;
+            write!(f, "; add files that are not manifests to {IGNORE_FILE}")?;
         }
         Ok(())
     }
@@ -463,15 +463,15 @@ mod tests {
         assert_eq!(render(&[good]), Ok(1));
         assert_eq!(
             render(&[good, list]).unwrap_err(),
-            "package.json:1: apiVersion is missing; list files that are not manifests in .gitsealignore"
+            "package.json:1: apiVersion is missing; add files that are not manifests to .gitsealignore"
         );
         let broken = ("b.yaml", "a: 1\na: 2\n");
         assert_eq!(
             render(&[good, broken, list, values]).unwrap_err(),
-            "b.yaml:2: duplicate key a; package.json:1: apiVersion is missing (list files that are not manifests in \
-             .gitsealignore); values.yaml:2: apiVersion is missing (list files that are not manifests in .gitsealignore); \
-             keep one of them: which one would win depends on the tool; list files that are not manifests in \
-                 .gitsealignore"
+            "b.yaml:2: duplicate key a; package.json:1: apiVersion is missing (add files that are not manifests to \
+             .gitsealignore); values.yaml:2: apiVersion is missing (add files that are not manifests to .gitsealignore); \
+             keep one of them: which one would win depends on the tool; add files that are not manifests to \
+             .gitsealignore"
         );
         let links = [("d.yaml", "-> /etc/passwd"), ("e.yaml", "-> ..")];
         assert_eq!(
@@ -481,7 +481,7 @@ mod tests {
         assert_eq!(
             render(&[broken, links[0]]).unwrap_err(),
             "b.yaml:2: duplicate key a; d.yaml is a link to /etc/passwd; keep one of them: which one would win depends on the \
-             tool; list files that are not manifests in .gitsealignore"
+             tool; add files that are not manifests to .gitsealignore"
         );
         let kustomization = ("k/kustomization.yaml", "resources: []\n");
         assert_eq!(render(&[good, kustomization]).unwrap_err(), "k: Kustomize: it is refused");
@@ -493,6 +493,6 @@ mod tests {
         for number in 0..20 {
             let _ = write!(expected, "{number:02}.yaml:1: apiVersion is missing; "); // writing to a `String` cannot fail
         }
-        assert_eq!(told, format!("{expected}and 5 more; list files that are not manifests in .gitsealignore"));
+        assert_eq!(told, format!("{expected}and 5 more; add files that are not manifests to .gitsealignore"));
     }
 }

@@ -218,7 +218,7 @@ fn failed(error: &InquiryError, status: StatusCode) -> Refusal {
 }
 
 fn json(answer: &impl Serialize) -> Response {
-    let text = serde_json::to_vec(answer).expect("every map in an answer has strings as keys");
+    let text = serde_json::to_vec(answer).expect("an answer can be written as JSON");
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 

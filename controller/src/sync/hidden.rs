@@ -24,7 +24,7 @@ impl Pass<'_> {
             Err(error) if error.is_terminal() => {
                 let message = format!(
                     "nothing is pruned: an object may have moved into a hidden file of the folder, and the hidden files cannot be read \
-                     ({error}); list the hidden files that are not manifests in .gitsealignore"
+                     ({error}); add the hidden files that are not manifests to .gitsealignore"
                 );
                 return Err(Failure { terminal: true, message, ..Failure::new(Stage::Prune, error.reason()) });
             }

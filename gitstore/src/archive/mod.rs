@@ -30,7 +30,7 @@ pub(crate) enum Layout {
 /// Why an archive is not used.
 #[derive(Debug)]
 pub(crate) enum Flaw {
-    /// It is broken, or has something that is not unpacked.
+    /// It is broken, or contains something that is refused, for example a link.
     Refused(String),
     /// It is beyond a limit.
     TooLarge(String),

@@ -231,7 +231,7 @@ fn refused(name: &str, error: DecryptError) -> anyhow::Error {
         DecryptError::InvalidHeader | DecryptError::UnknownFormat | DecryptError::Io(_) => {
             "a backup is an age file, as `gitseal keys backup` and `age` write it"
         }
-        _ => "take another copy of the backup",
+        _ => "the file may be damaged: use another copy of the backup",
     };
     anyhow::anyhow!("{error}").context(Hint::new(format!("cannot decrypt {name}"), hint))
 }

@@ -52,7 +52,7 @@ pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()>
     let controller = Controller::find(&args.address, global).await?;
     let report = controller.keys().await.map_err(|error| {
         error.context(Hint::new(
-            "it is not known whether the key is needed, so it is not retired",
+            "it is not known whether the key is needed, so the key is not retired",
             "the controller must count the values; to choose the controller: --controller-namespace, --controller-name or --controller-url",
         ))
     })?;
@@ -209,6 +209,6 @@ fn print(
     }
     output::note(format_args!("retired {namespace}/{name}"));
     output::note(format_args!("to undo it:         {undo}"));
-    output::note(format_args!("to delete the key:  {delete}    (have a backup: `gitseal keys backup`)"));
+    output::note(format_args!("to delete the key:  {delete}    (first make a backup: `gitseal keys backup`)"));
     Ok(())
 }
