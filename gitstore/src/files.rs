@@ -277,7 +277,7 @@ impl<'a> Reader<'a> {
         if self.ignore_bytes > IGNORE_BYTES {
             return refuse(format!(
                 "with this file, the {IGNORE_FILE} files of the folder, and of the folders above and below it, have {} \
-                 bytes, and {IGNORE_BYTES} are allowed",
+                 bytes, but at most {IGNORE_BYTES} are allowed",
                 self.ignore_bytes
             ));
         }
@@ -299,7 +299,7 @@ impl<'a> Reader<'a> {
         }
         let bytes = self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
         if bytes > limits.file_bytes {
-            let what = format!("a file of {bytes} bytes, and {} are allowed", limits.file_bytes);
+            let what = format!("a file of {bytes} bytes, but at most {} are allowed", limits.file_bytes);
             return Err(too_large(path, what));
         }
         self.bytes += bytes;

@@ -90,7 +90,7 @@ impl Paths {
             Target::File(id) => {
                 let bytes = self.size(id)?;
                 if bytes > self.limits.file_bytes {
-                    let what = format!("a file of {bytes} bytes, and {} are allowed", self.limits.file_bytes);
+                    let what = format!("a file of {bytes} bytes, but at most {} are allowed", self.limits.file_bytes);
                     return Err(too_large(path, what));
                 }
                 let bytes = self.snapshot.read(&self.repository, id, path)?;

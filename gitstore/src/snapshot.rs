@@ -80,7 +80,7 @@ impl Names {
             let start = rest.offset_to_next_entry(&entries);
             let Some(entry) = rest.next() else { break };
             entry.map_err(|error| error.to_string())?;
-            starts.push(u32::try_from(start).expect("a list of names has a bound"));
+            starts.push(u32::try_from(start).expect("a list of names is far smaller than 4 GiB"));
         }
         starts.shrink_to_fit();
         Ok(Self { entries, starts })

@@ -100,7 +100,7 @@ pub enum ErrorKind {
     #[error("{0}: << must be given a mapping or a sequence of mappings")]
     InvalidMerge(String),
     /// `<<` after a key that it would set to another value. Has the path of this key.
-    #[error("<< below {0} sets this key to another value")]
+    #[error("{0} is set, and a << below it sets this key to another value")]
     AmbiguousMerge(String),
     /// The document, or an item of a list, is not a mapping.
     #[error("not a Kubernetes object: expected a mapping with apiVersion, kind and metadata")]

@@ -114,7 +114,7 @@ impl<'b> Builder<'b> {
             },
             // No second document can start in a text that was split. But the same text must never be read in two ways.
             Event::DocumentStart(..) if self.root.is_some() => {
-                Err(ErrorKind::Syntax("a document starts without a line of its own".to_owned()))
+                Err(ErrorKind::Syntax("a document starts without --- on a line of its own".to_owned()))
             }
             _ => Ok(()),
         }

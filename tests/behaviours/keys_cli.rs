@@ -228,7 +228,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let values = desk.json(&["keys", "list", "--values", "-n", "default"])?;
     ensure!(values["items"][0]["values"]["password"]["key"] == **old, "{values:#}");
     let said = desk.fails(&["keys", "retire", &new], 1)?;
-    ensure!(said.contains("is the key that seals"), "{said}");
+    ensure!(said.contains("is the key that new values are sealed with"), "{said}");
     let said = desk.fails(&["keys", "retire", old], 1)?;
     ensure!(said.contains("1 value in 1 SealedSecret of the cluster needs this key"), "{said}");
 

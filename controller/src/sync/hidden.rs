@@ -29,7 +29,9 @@ impl Pass<'_> {
                 return Err(Failure { terminal: true, message, ..Failure::new(Stage::Prune, error.reason()) });
             }
             Err(error) => {
-                let message = format!("nothing is pruned yet: the hidden files of the folder are not read ({error})");
+                let message = format!(
+                    "nothing is pruned yet, because the hidden files of the folder could not be read ({error})"
+                );
                 return Err(Failure {
                     waits: true,
                     may_pass: true,

@@ -89,7 +89,7 @@ fn remedy(id: &ObjectId, error: &ApiError) -> String {
     if error.code() != Some(403) {
         return String::new();
     }
-    let keep = format!("keep it, by its annotation {}: disabled", crds::names::PRUNE);
+    let keep = format!("keep it with the annotation {}: disabled", crds::names::PRUNE);
     // The message about a Secret already names the missing right, and a policy has its own text.
     if id.is_secret() || error.to_string().contains("denied the request") {
         return format!("; or {keep}");

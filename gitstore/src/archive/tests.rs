@@ -211,7 +211,7 @@ fn what_is_beside_the_folder_of_a_chart_is_refused() {
 #[test]
 fn more_than_the_limits_is_refused() {
     let told = too_large(&Tar::new().file("a", [0; 2001]).packed());
-    assert!(told.contains("\"a\" has 2001 bytes, and 2000 are allowed"), "{told}");
+    assert!(told.contains("\"a\" has 2001 bytes, but at most 2000 are allowed"), "{told}");
     let many = (0..21).fold(Tar::new(), |tar, number| tar.file(&number.to_string(), ""));
     let told = too_large(&many.packed());
     assert!(told.contains("more than 20 files"), "{told}");

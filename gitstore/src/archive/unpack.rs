@@ -94,7 +94,7 @@ pub(super) fn unpack(
         let node = if is_file {
             let bytes = entry.size();
             if bytes > limits.file {
-                let what = format!("its file {shown:?} has {bytes} bytes, and {} are allowed", limits.file);
+                let what = format!("its file {shown:?} has {bytes} bytes, but at most {} are allowed", limits.file);
                 return Err(Flaw::TooLarge(what));
             }
             left.now.set(bytes + BETWEEN);
@@ -122,7 +122,7 @@ pub(super) fn unpack(
 /// The names of which a path consists, if nothing is wrong with it.
 fn names<'p>(path: &'p str, limits: &Limits) -> Result<Vec<&'p str>, String> {
     if path.len() > limits.path {
-        return Err(format!("has a path of {} bytes, and {} are allowed", path.len(), limits.path));
+        return Err(format!("has a path of {} bytes, but at most {} are allowed", path.len(), limits.path));
     }
     if path.starts_with('/') {
         return Err("has an absolute path".to_owned());

@@ -70,7 +70,7 @@ pub(super) fn layer(manifest: &[u8]) -> Result<Layer, String> {
     let digest =
         digest.ok_or_else(|| format!("the digest of its layer is not of SHA-256: {}", presentable(&layer.digest)))?;
     if layer.size > ARCHIVE_BYTES {
-        return Err(format!("its archive has {} bytes, and {ARCHIVE_BYTES} are allowed", layer.size));
+        return Err(format!("its archive has {} bytes, but at most {ARCHIVE_BYTES} are allowed", layer.size));
     }
     Ok(Layer { digest: digest.to_owned(), layout })
 }

@@ -384,7 +384,7 @@ fn a_large_file_is_refused_by_its_header() {
     fixture.write("large/a.yaml", vec![b'#'; 50 << 20]).write("small/a.yaml", "a");
     let error = refused(&fixture, "large");
     assert!(matches!(&error, SnapshotError::TooLarge { path, .. } if path == "large/a.yaml"), "{error}");
-    assert!(error.to_string().contains("52428800 bytes, and 10485760 are allowed"), "{error}");
+    assert!(error.to_string().contains("52428800 bytes, but at most 10485760 are allowed"), "{error}");
     assert_eq!(files(&fixture.fetch_main(), "small").unwrap().len(), 1);
 }
 
@@ -433,7 +433,7 @@ fn ignore_files_are_bounded_together_and_forgotten_behind_their_folder() {
     assert_eq!(paths(&files(&snapshot, "rules").unwrap()), ["rules/ab/a.yaml"]);
     let error = files(&snapshot, "many").err().expect("refused").to_string();
     assert!(
-        error.contains("many/c/.gitsealignore") && error.contains("307200 bytes, and 262144 are allowed"),
+        error.contains("many/c/.gitsealignore") && error.contains("307200 bytes, but at most 262144 are allowed"),
         "{error}"
     );
 }

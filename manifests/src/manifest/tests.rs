@@ -141,7 +141,10 @@ fn refusals_say_where_and_what_to_do_and_quote_nothing() {
             "7: an alias (*) refers to no anchor (&) above it, or to one that contains it",
         ),
         ("%HEAD%data: {<<: hunter2}\n", "5: data: << must be given a mapping or a sequence of mappings"),
-        ("%HEAD%data:\n  a: hunter2\n  <<: {a: hunter3}\n", "7: << below data.a sets this key to another value"),
+        (
+            "%HEAD%data:\n  a: hunter2\n  <<: {a: hunter3}\n",
+            "7: data.a is set, and a << below it sets this key to another value",
+        ),
         ("%HEAD%data:\n  a: \"hunter2\n", "7: not valid YAML: "),
         ("%HEAD%data: @hunter2\n", "5: not valid YAML: unexpected character"),
         ("%HEAD%data: [hunter2}\n", "5: not valid YAML: a bracket is closed by one of another kind"),

@@ -53,7 +53,7 @@ pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()>
     let report = controller.keys().await.map_err(|error| {
         error.context(Hint::new(
             "it is not known whether the key is needed, so the key is not retired",
-            "the controller must count the values; to choose the controller: --controller-namespace, --controller-name or --controller-url",
+            "the controller must count the values that need the key; to choose the controller: --controller-namespace, --controller-name or --controller-url",
         ))
     })?;
     let store = Store::open(global).await?;
@@ -96,7 +96,7 @@ async fn find<'r>(report: &'r KeyReport, name: &str, store: &Store) -> anyhow::R
     };
     if key.seals {
         return Err(Hint::error(
-            format!("{name} is the key that seals: it cannot be retired"),
+            format!("{name} is the key that new values are sealed with: it cannot be retired"),
             "make a new key first: `gitseal keys rotate`",
         ));
     }
