@@ -75,7 +75,7 @@ impl Translator<'_> {
             return Err("the count of a repetition is too large".into());
         };
         if from > to {
-            return Err("a repetition ends before it starts".into());
+            return Err("the highest count of a repetition is below the lowest".into());
         }
         for _ in 0..=ahead.chars().count() {
             self.rest.next();

@@ -163,7 +163,7 @@ impl Parser {
                 return Ok(Part::End);
             }
             Keyword::Else => return self.otherwise(),
-            Keyword::Define => return Err(self.error("define is inside of a block")),
+            Keyword::Define => return Err(self.error("{{define}} must not be inside of a block")),
         };
         Ok(Part::Node(node))
     }

@@ -130,7 +130,7 @@ impl ErrorKind {
             Self::TooDeep(_) => "no Kubernetes object needs this: check the brackets",
             Self::AliasExpansion => "write the values out instead of using aliases",
             Self::Syntax(_) => "check the indentation and the quotes at this line and the one above",
-            Self::UnknownAlias => "anchors do not reach over `---`",
+            Self::UnknownAlias => "an anchor counts only in its own document, up to the next `---`",
             Self::DuplicateKey(_) => "keep one of them: which one would win depends on the tool",
             Self::InvalidKey(_) => "quote the key",
             Self::NotFinite(_) | Self::InvalidTag(_) => "quote the value, or write another one",

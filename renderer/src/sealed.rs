@@ -128,7 +128,7 @@ impl Placeholders {
         let SealedValues { file, key, path } = wanted;
         let [sealed] = manifests else {
             return Err(format!(
-                "{file} has {} objects: a file with sealed values has one SealedSecret",
+                "{file} has {} objects: a file with sealed values must have exactly one SealedSecret",
                 manifests.len()
             ));
         };
@@ -168,7 +168,7 @@ impl Placeholders {
         let mut values = Vec::new();
         for (of, text) in wanted {
             if !is_key(of) {
-                return Err(format!("{}: '{}' is not a key of a Secret", sealed.origin, printable(of)));
+                return Err(format!("{}: '{}' cannot be a key of a Secret", sealed.origin, printable(of)));
             }
             let text = text.as_str().unwrap_or_default().trim();
             SealedValue::parse(text)

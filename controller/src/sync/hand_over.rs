@@ -496,8 +496,8 @@ impl OnItsWay {
     /// The failure that says which objects are still to be taken, if there are any.
     pub(super) fn failure(&self) -> Option<Failure> {
         let message = match (moved(&self.to_others), moved(&self.to_suspended)) {
-            (Some(moved), _) => format!("{moved}, and is handed over without a change"),
-            (None, Some(moved)) => format!("{moved}, which is suspended, and is handed over when that Sync resumes"),
+            (Some(moved), _) => format!("{moved}, which takes it over without a change"),
+            (None, Some(moved)) => format!("{moved}, which is suspended; the hand-over waits until that Sync resumes"),
             (None, None) => return None,
         };
         Some(Failure { waits: true, message, ..Failure::new(Stage::Prune, "HandingOver") })
@@ -508,7 +508,7 @@ impl OnItsWay {
     /// for.
     pub(super) fn settle(&self, since: &mut Option<Instant>) -> Result<Option<String>, Failure> {
         let suspended = moved(&self.to_suspended)
-            .map(|moved| format!("{moved}, which is suspended, and stays as it is until that Sync takes it"));
+            .map(|moved| format!("{moved}, which is suspended; nothing changes until that Sync takes it"));
         let Some(moved) = moved(&self.to_others) else {
             if suspended.is_some() {
                 *since = None;
@@ -519,7 +519,8 @@ impl OnItsWay {
             return self.failure().map_or(Ok(None), Err);
         }
         let late = format!(
-            "{moved}, which did not take it within {} s (its status says why), and stays as it is until that Sync takes it",
+            "{moved}, which did not take it within {} s (the status of that Sync says why); nothing changes until it \
+             does",
             WAITS_FOR.as_secs()
         );
         Ok(Some([Some(late), suspended].into_iter().flatten().collect::<Vec<_>>().join("; ")))
