@@ -46,7 +46,7 @@ fn syntax(error: &ScanError, depth: usize) -> (u32, ErrorKind) {
         // Of all messages of the parser, only those of the following errors quote the text.
         Scan::UnexpectedCharacter { .. } => ErrorKind::Syntax("unexpected character".to_owned()),
         Scan::MismatchedFlowCollectionEnd { .. } | Scan::UnclosedFlowCollection { .. } => {
-            ErrorKind::Syntax("a bracket is closed by one of another kind".to_owned())
+            ErrorKind::Syntax("a bracket is not closed, or is closed by one of another kind".to_owned())
         }
         Scan::Custom(_) | Scan::InputIo { .. } | Scan::InputDecoding { .. } => {
             ErrorKind::Syntax("the text cannot be read".to_owned())

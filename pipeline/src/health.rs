@@ -199,8 +199,8 @@ fn waiting(why: impl Into<String>) -> Health {
 
 fn too_many(more: i64) -> Health {
     waiting(match more {
-        1 => "one replica too many is still there".to_owned(),
-        more => format!("{more} replicas too many are still there"),
+        1 => "one surplus replica is still there".to_owned(),
+        more => format!("{more} surplus replicas are still there"),
     })
 }
 

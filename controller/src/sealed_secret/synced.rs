@@ -115,7 +115,7 @@ fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, is_late: bool) 
     } else if !is_late && ctx.cluster.live.is_being_written(&secret_id(key)) {
         None
     } else if was_synced(sealed) {
-        let message = "the Secret was changed or deleted by somebody else, and is put back in a moment";
+        let message = "the Secret was changed or deleted by somebody else; the controller puts it back in a moment";
         Some((ConditionStatus::Unknown, message.into()))
     } else {
         None

@@ -147,7 +147,7 @@ fn refusals_say_where_and_what_to_do_and_quote_nothing() {
         ),
         ("%HEAD%data:\n  a: \"hunter2\n", "7: not valid YAML: "),
         ("%HEAD%data: @hunter2\n", "5: not valid YAML: unexpected character"),
-        ("%HEAD%data: [hunter2}\n", "5: not valid YAML: a bracket is closed by one of another kind"),
+        ("%HEAD%data: [hunter2}\n", "5: not valid YAML: a bracket is not closed, or is closed by one of another kind"),
         ("%HEAD%data:\n\thunter2: 1\n", "6: not valid YAML"),
     ] {
         let error = refuse(&text.replace("%HEAD%", HEAD));

@@ -25,8 +25,8 @@ enum What {
 ///
 /// Prints a Sync that renders the chart in --path with the values of the release, and says which objects would differ
 /// from those of the release. Values that are in Secrets of the release are sealed into the file of --seal, and are
-/// not printed. Nothing is changed in the cluster. Commit the files and apply the Sync: it takes the objects over,
-/// and makes none of them again. When the Sync is Ready, run the command with --finish. It removes what Helm stores
+/// not printed. Nothing is changed in the cluster. Commit the files and apply the Sync: the Sync takes the objects
+/// over, and recreates none of them. When the Sync is Ready, run the command with --finish. It removes what Helm stores
 /// about the release, so that `helm uninstall` can no longer delete the objects.
 ///
 ///     gitseal adopt helm shop -n shop --path charts/shop \

@@ -112,7 +112,7 @@ impl<'f> Backup<'f> {
         }
         if !is_stdout && !force && file.exists() {
             return Err(Hint::error(
-                format!("{} exists; a backup is not replaced by accident", file.display()),
+                format!("{} exists already, and is not replaced without --force", file.display()),
                 "choose another name, or add --force",
             ));
         }

@@ -164,7 +164,7 @@ impl Session {
     fn timed_out(&self, timeout: SignedDuration) -> anyhow::Error {
         self.progress.abandon();
         Hint::error(
-            format!("the work was not done within {}", time::short(timeout)),
+            format!("the work was not finished within {}", time::short(timeout)),
             "the work continues in the cluster: `gitseal status` shows what it waits for, and warns if no controller works; \
              --timeout waits longer",
         )
