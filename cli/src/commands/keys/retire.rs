@@ -53,7 +53,8 @@ pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()>
     let report = controller.keys().await.map_err(|error| {
         error.context(Hint::new(
             "it is not known whether the key is needed, so the key is not retired",
-            "the controller must count the values that need the key; to choose the controller: --controller-namespace, --controller-name or --controller-url",
+            "the controller must count the values that need the key; to choose the controller: --controller-namespace, \
+             --controller-name or --controller-url",
         ))
     })?;
     let store = Store::open(global).await?;
