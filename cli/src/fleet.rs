@@ -10,11 +10,13 @@ use std::{
 use anyhow::Context as _;
 use crds::{ObjectKey, Repository, Sync};
 use manifests::{Limits, Location, Manifest, parse};
+use pipeline::other_files;
 use renderer::{Capabilities, Renderer};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
+    chart_inputs::{Clones, Surroundings},
     commands::inputs,
     folder::{self, GIT},
     parallel,
@@ -27,6 +29,8 @@ pub struct Fleet {
     /// The namespace of a Sync that names none.
     namespace: String,
     renderer: Arc<Renderer>,
+    /// Clones of other Repositories, which charts get values from.
+    clones: Clones,
     /// The Syncs in files of the working copy, in the order of the files, and then the Syncs that other Syncs apply.
     pub syncs: Vec<Found>,
     /// Syncs whose folder is in another repository.
@@ -86,7 +90,7 @@ impl Fleet {
     ///
     /// # Errors
     /// The path does not exist, or a file cannot be read.
-    pub fn find(path: &Path, namespace: &str) -> anyhow::Result<Self> {
+    pub fn find(path: &Path, namespace: &str, clones: Clones) -> anyhow::Result<Self> {
         let (root, _) = folder::place(path)?;
         let below = path.canonicalize().with_context(|| format!("cannot read {}", path.display()))?;
         let mut fleet = Self {
@@ -94,6 +98,7 @@ impl Fleet {
             root: root.clone(),
             namespace: namespace.to_owned(),
             renderer: Arc::new(folder::renderer()),
+            clones,
             syncs: Vec::new(),
             elsewhere: Vec::new(),
             definitions: Vec::new(),
@@ -172,6 +177,12 @@ impl Fleet {
         is_known && !urls.is_empty() && !urls.iter().any(|url| self.remotes.contains(&same_place(url)))
     }
 
+    /// Whether a Repository of the files has the URL of this working copy.
+    fn is_here(&self, repository: &ObjectKey) -> bool {
+        let mut named = self.known_repositories.iter().filter(|(key, _)| key == repository);
+        named.any(|(_, one)| one.spec.chart.is_none() && self.remotes.contains(&same_place(&one.spec.url)))
+    }
+
     /// Renders what all Syncs apply, also those that other Syncs apply. If a Sync applies another one from a file and
     /// changes it, for example with a patch, only the changed form counts.
     pub fn render(&mut self, capabilities: &Capabilities) -> Vec<Rendered> {
@@ -216,7 +227,12 @@ impl Fleet {
 
     fn objects(&self, sync: &Sync, capabilities: &Capabilities) -> anyhow::Result<Vec<Manifest>> {
         let path = folder::of_sync(&self.root, sync)?;
-        let read = folder::read_sharing(&path, sync, capabilities.clone(), self.renderer.clone());
+        let mut clones = self.clones.clone();
+        for repository in other_files(sync).map(|file| file.repository()).filter(|key| self.is_here(key)) {
+            clones.add(repository, self.root.clone());
+        }
+        let surroundings = Surroundings { capabilities: capabilities.clone(), clones };
+        let read = folder::read_sharing(&path, sync, surroundings, self.renderer.clone());
         let mut objects = read?.manifests;
         for object in &mut objects {
             if let Ok(inside) = Path::new(&*object.origin.file).strip_prefix(&self.root) {
@@ -317,7 +333,7 @@ mod tests {
         write(root, "app/values.yaml", "replicas: 1\n");
         write(root, "app/.gitsealignore", "values.yaml\n");
         write(root, "wrong.yaml", "apiVersion: gitseal.dev/v1alpha1\nkind: Sync\nmetadata: {name: wrong}\nspec: {}\n");
-        let mut fleet = Fleet::find(&root.join("clusters"), "team").unwrap();
+        let mut fleet = Fleet::find(&root.join("clusters"), "team", Clones::default()).unwrap();
         let names: Vec<_> = fleet.syncs.iter().map(|found| found.key().name).collect();
         assert_eq!(names, ["clusters", "app"]);
         assert_eq!(fleet.elsewhere.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["other"]);
@@ -325,6 +341,6 @@ mod tests {
         assert_eq!(fleet.syncs.len(), 2, "the Sync in clusters/one is the same");
         let of_app = rendered[1].objects.as_ref().unwrap();
         assert_eq!(of_app[0].origin.to_string(), "app/map.yaml:1");
-        assert!(Fleet::find(root, "team").unwrap().wrong[0].1.contains("not valid"));
+        assert!(Fleet::find(root, "team", Clones::default()).unwrap().wrong[0].1.contains("not valid"));
     }
 }

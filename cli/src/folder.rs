@@ -18,10 +18,11 @@ use pipeline::{
     plan::possible_ids_of_hidden,
     render::{Base, Files, Kustomize, RenderError, each_object},
 };
-use renderer::{Capabilities, Changes, IS_CHART, Renderer, Repository, release_of};
+use renderer::{Changes, IS_CHART, Renderer, Repository, release_of};
 use worker::Cancel;
 
 use crate::{
+    chart_inputs::Surroundings,
     edit,
     output::Hint,
     working_copy::{Unread, WorkingCopy},
@@ -42,8 +43,8 @@ pub struct Folder {
     pub manifests: Vec<Manifest>,
     /// What rendered the kustomizations in it, or the chart.
     renderer: Arc<Renderer>,
-    /// What templates of charts see of the cluster.
-    capabilities: Capabilities,
+    /// What charts are rendered with besides their files.
+    surroundings: Surroundings,
     is_chart: bool,
 }
 
@@ -60,8 +61,8 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
 ///
 /// # Errors
 /// Those of [`read`]; or the chart cannot be rendered, or its objects cannot be applied.
-pub fn read_for(path: &Path, sync: &Sync, capabilities: Capabilities) -> anyhow::Result<Folder> {
-    read_sharing(path, sync, capabilities, Arc::new(renderer()))
+pub fn read_for(path: &Path, sync: &Sync, surroundings: Surroundings) -> anyhow::Result<Folder> {
+    read_sharing(path, sync, surroundings, Arc::new(renderer()))
 }
 
 /// Reads a folder as [`read_for`] does, with a renderer that is also used for other folders.
@@ -71,14 +72,14 @@ pub fn read_for(path: &Path, sync: &Sync, capabilities: Capabilities) -> anyhow:
 pub fn read_sharing(
     path: &Path,
     sync: &Sync,
-    capabilities: Capabilities,
+    surroundings: Surroundings,
     renderer: Arc<Renderer>,
 ) -> anyhow::Result<Folder> {
     check_values(sync)?;
     let (root, inside) = place(path)?;
     let copy = WorkingCopy { root: root.clone() };
     let tree = || Ok(Local { entries: entries(path, &root, &inside, false)?, is_named: path.is_file() });
-    let manifests = objects_in(tree, &copy, &inside, sync, &capabilities, &renderer);
+    let manifests = objects_in(tree, &copy, &inside, sync, &surroundings, &renderer);
     let manifests = manifests.map_err(|error| explained(error, &copy));
     let is_chart = sync.spec.helm.is_some();
     let manifests = if is_chart || Changes::of(sync).is_some() {
@@ -86,7 +87,7 @@ pub fn read_sharing(
     } else {
         manifests.map_err(|error| maybe_chart(error, path))
     };
-    Ok(Folder { root, inside, path: path.to_owned(), manifests: manifests?, renderer, capabilities, is_chart })
+    Ok(Folder { root, inside, path: path.to_owned(), manifests: manifests?, renderer, surroundings, is_chart })
 }
 
 /// The objects that a Sync applies from `folder` of `repository`. `tree` reads this folder, if it is not a chart. The places
@@ -99,12 +100,16 @@ pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
     repository: &R,
     folder: &str,
     sync: &Sync,
-    capabilities: &Capabilities,
+    surroundings: &Surroundings,
     renderer: &Renderer,
 ) -> Result<Vec<Manifest>, RenderError<Unread>> {
     let (room, cancel) = (&mut Unlimited, &Cancel::new());
     let tree = || tree().map_err(|error| RenderError::Files(Unread(error)));
-    let release = release_of(sync, capabilities).map(|mut release| {
+    let inputs = surroundings.clones.inputs_of(sync, repository);
+    let inputs = inputs.map_err(|error| RenderError::Files(Unread(error)))?;
+    let release = release_of(sync, &surroundings.capabilities, &inputs);
+    let release = release.map_err(|why| RenderError::NotRendered { folder: folder.to_owned(), why })?;
+    let release = release.map(|mut release| {
         folder.clone_into(&mut release.chart.path);
         release
     });
@@ -145,8 +150,8 @@ fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
     let kustomizations = Kustomizations { repository: &copy, renderer: &renderer };
     let rendered = Files(kustomizations).render(&local, &mut Unlimited);
     let rendered = rendered.map_err(|error| explained(error, &copy))?;
-    let (path, manifests, capabilities) = (path.to_owned(), rendered.objects, Capabilities::default());
-    Ok(Folder { root, inside, path, manifests, renderer, capabilities, is_chart: false })
+    let (path, manifests, surroundings) = (path.to_owned(), rendered.objects, Surroundings::default());
+    Ok(Folder { root, inside, path, manifests, renderer, surroundings, is_chart: false })
 }
 
 /// Whether the folder has a kustomization that no ignore file excludes. Then it is rendered with Kustomize, as the controller
@@ -210,7 +215,7 @@ impl Folder {
     /// # Errors
     /// As of [`read_for`].
     pub fn read_another(&self, path: &Path, sync: &Sync) -> anyhow::Result<Self> {
-        read_sharing(path, sync, self.capabilities.clone(), self.renderer.clone())
+        read_sharing(path, sync, self.surroundings.clone(), self.renderer.clone())
     }
 
     /// Whether the folder is in a working copy of Git. Then its path in the repository is known.

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod certificate;
+mod chart_inputs;
 mod commands;
 mod completion;
 mod controller;

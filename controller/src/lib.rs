@@ -18,6 +18,7 @@ mod expressions;
 mod fair;
 mod fetches;
 mod http;
+mod inputs;
 mod keys;
 mod leader;
 pub mod logging;

@@ -15,7 +15,7 @@ use gitstore::{
     Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, Snapshot, SnapshotError,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use pipeline::{Resource, Target, repository_of};
+use pipeline::{Resource, Target, other_files, repository_of};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
@@ -303,8 +303,9 @@ async fn open(
 }
 
 async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Result<(), RepositoryError> {
-    let before: Vec<_> = syncs_of(ctx, key).into_iter().map(|sync| (content_of(&ctx.sources, &sync), sync)).collect();
-    let targets: BTreeSet<Target> = before.iter().map(|(_, sync)| Target::of(sync)).collect();
+    let before: Vec<_> = syncs_of(ctx, key).into_iter().map(|sync| (content_of(ctx, &sync), sync)).collect();
+    let renders = before.iter().filter(|(_, sync)| repository_of(sync) == *key);
+    let targets: BTreeSet<Target> = renders.map(|(_, sync)| Target::of(sync)).collect();
     let (sources, repository) = (ctx.sources.clone(), key.clone());
     tokio::task::spawn_blocking(move || {
         let targets: Vec<_> = targets.into_iter().collect();
@@ -312,9 +313,9 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Res
     })
     .await
     .map_err(|error| RepositoryError::Interrupted(error.to_string()))?;
-    // Only Syncs whose folder changed have work to do.
+    // Only Syncs whose folder or values changed have work to do.
     for (content, sync) in before {
-        if content.is_none() || content != content_of(&ctx.sources, &sync) {
+        if content.is_none() || content != content_of(ctx, &sync) {
             ctx.queues.syncs.add(ObjectKey::of(&*sync));
         }
     }
@@ -337,8 +338,11 @@ fn retry_failed(ctx: &Context, key: &ObjectKey) {
     }
 }
 
+/// The Syncs whose folder is in the Repository, and those whose chart gets values from it.
 fn syncs_of(ctx: &Context, key: &ObjectKey) -> Vec<Arc<Sync>> {
-    ctx.syncs.state().into_iter().filter(|sync| repository_of(sync) == *key).collect()
+    let uses =
+        |sync: &Arc<Sync>| repository_of(sync) == *key || other_files(sync).any(|file| file.repository() == *key);
+    ctx.syncs.state().into_iter().filter(uses).collect()
 }
 
 fn enqueue_syncs(ctx: &Context, key: &ObjectKey, wanted: impl Fn(&Sync) -> bool) {

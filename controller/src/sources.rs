@@ -62,7 +62,12 @@ fn content(
 struct Contents {
     in_use: HashMap<Target, Result<ContentId, SnapshotError>>,
     asked: HashMap<Target, Result<ContentId, SnapshotError>>,
+    /// The identities of files that were asked for; `None` if there is no file.
+    files: HashMap<String, FileId>,
 }
+
+/// The identity of a file; `None` if there is no file at its path.
+pub(crate) type FileId = Result<Option<ContentId>, SnapshotError>;
 
 impl Contents {
     fn get(&self, target: &Target) -> Option<&Result<ContentId, SnapshotError>> {
@@ -76,6 +81,13 @@ impl Contents {
             self.asked.clear();
         }
         self.asked.insert(target.clone(), content);
+    }
+
+    fn remember_file(&mut self, path: &str, file: FileId) {
+        if self.files.len() >= ASKED {
+            self.files.clear();
+        }
+        self.files.insert(path.to_owned(), file);
     }
 }
 
@@ -91,18 +103,18 @@ pub enum FirstFetch {
     Failed,
 }
 
-/// What [`Sources::lookup`] found.
-pub enum Lookup {
+/// What [`Sources::lookup`] or [`Sources::file`] found. `C` is the identity of the folder or file.
+pub enum Lookup<C = Result<ContentId, SnapshotError>> {
     /// There is no Repository with this name.
     NoRepository,
     /// The Repository was never fetched.
     NotFetched(FirstFetch),
-    /// A snapshot, and the identity of the folder in it.
+    /// A snapshot, and the identity of the folder or file in it.
     Found {
         /// The snapshot.
         snapshot: Arc<Snapshot>,
-        /// Identity of the folder, or why it cannot be read.
-        content: Result<ContentId, SnapshotError>,
+        /// The identity, or why the folder or file cannot be read.
+        content: C,
     },
 }
 
@@ -152,7 +164,7 @@ impl Sources {
             let learned = targets.iter().filter_map(|target| Some((target, now?.get(target)?)));
             let learned: Vec<_> = learned.filter(|(target, now)| closures.get(*target) != Some(now)).collect();
             if learned.is_empty() {
-                let contents = Contents { in_use, asked: HashMap::new() };
+                let contents = Contents { in_use, ..Contents::default() };
                 let (snapshot, first_fetch) = (Some(snapshot), FirstFetch::Begun);
                 repositories.insert(repository.clone(), Source { snapshot, first_fetch, contents, closures });
                 return;
@@ -230,6 +242,31 @@ impl Sources {
         Lookup::Found { snapshot, content }
     }
 
+    /// The snapshot of `repository` and the identity of the file `path` in it.
+    pub(crate) fn file(&self, repository: &ObjectKey, path: &str) -> Lookup<FileId> {
+        let snapshot = {
+            let repositories = self.lock();
+            let Some(source) = repositories.get(repository) else {
+                return Lookup::NoRepository;
+            };
+            let Some(snapshot) = source.snapshot.clone() else {
+                return Lookup::NotFetched(source.first_fetch);
+            };
+            if let Some(file) = source.contents.files.get(path) {
+                return Lookup::Found { snapshot, content: file.clone() };
+            }
+            snapshot
+        };
+        let file = snapshot.paths(gitstore::Limits::default()).file_id(path);
+        let mut repositories = self.lock();
+        if let Some(source) = repositories.get_mut(repository)
+            && source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &snapshot))
+        {
+            source.contents.remember_file(path, file.clone());
+        }
+        Lookup::Found { snapshot, content: file }
+    }
+
     /// The identity of `target` in a snapshot of `repository` that need not be the current one.
     ///
     /// # Errors
@@ -282,6 +319,8 @@ mod tests {
             contents.remember(&target, refused());
             assert!(contents.asked.len() <= ASKED);
             assert!(contents.get(&target).is_some());
+            contents.remember_file(&number.to_string(), Ok(None));
+            assert!(contents.files.len() <= ASKED);
         }
         assert!(contents.get(&Target::folder("app")).is_some(), "it is in use");
     }

@@ -5,6 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ObjectReference;
+
 /// How the chart in the Sync's folder is rendered.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,8 +19,8 @@ pub struct Helm {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "any_values")]
     pub values: Map<String, Value>,
-    /// More values for the chart, from files of the same repository. A value of a later entry replaces the value of the
-    /// same name of an earlier entry.
+    /// More values for the chart, from files of the same repository or of other Repositories. A value of a later entry
+    /// replaces the value of the same name of an earlier entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub values_from: Vec<ValuesFrom>,
@@ -32,13 +34,18 @@ const EITHER: &str = "set either file or sealedSecret";
 const PATH: &str = "sealedSecret needs path, and path needs sealedSecret";
 const KEY: &str = "key needs sealedSecret";
 
-/// Values for a chart: a file with values, or sealed values.
+/// Values for a chart: a file with values, or sealed values. The file is in the repository of the chart, or in another
+/// Repository.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.file) != has(self.sealedSecret)").message(EITHER))]
 #[x_kube(validation = Rule::new("has(self.sealedSecret) == has(self.path)").message(PATH))]
 #[x_kube(validation = Rule::new("has(self.sealedSecret) || !has(self.key)").message(KEY))]
 pub struct ValuesFrom {
+    /// The Repository that contains the file. Default: the Repository of the Sync. A new commit of this Repository has
+    /// an effect only if it changes the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<ObjectReference>,
     /// A YAML file with values, by its path in the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
@@ -61,7 +68,7 @@ pub struct ValuesFrom {
 impl ValuesFrom {
     /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
     pub fn mistake(&self) -> Option<&'static str> {
-        let Self { file, sealed_secret, key, path } = self;
+        let Self { file, sealed_secret, key, path, .. } = self;
         if file.is_some() == sealed_secret.is_some() {
             Some(EITHER)
         } else if sealed_secret.is_some() != path.is_some() {
@@ -71,6 +78,12 @@ impl ValuesFrom {
         } else {
             None
         }
+    }
+
+    /// The path of the file in its repository, without `./`.
+    pub fn path_of_file(&self) -> &str {
+        let file = self.sealed_secret.as_deref().or(self.file.as_deref()).unwrap_or_default();
+        file.trim_start_matches("./")
     }
 }
 
@@ -98,6 +111,8 @@ mod tests {
         let mistake = |entry: Value| serde_json::from_value::<ValuesFrom>(entry).unwrap().mistake();
         assert_eq!(mistake(json!({"file": "a.yaml"})), None);
         assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth"})), None);
+        assert_eq!(mistake(json!({"repository": {"name": "config"}, "file": "a.yaml"})), None);
+        assert_eq!(mistake(json!({"repository": {"name": "config"}})), Some(EITHER));
         assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth.password", "key": "password"})), None);
         assert_eq!(mistake(json!({})), Some(EITHER));
         assert_eq!(mistake(json!({"file": "a.yaml", "sealedSecret": "b.yaml", "path": "auth"})), Some(EITHER));

@@ -102,6 +102,17 @@ impl Paths {
         }
     }
 
+    /// The identity of the file at `path`; `None` if there is no file. No file is read, except symbolic links.
+    ///
+    /// # Errors
+    /// The path leads out of the repository or into a submodule, or the stored objects are damaged.
+    pub fn file_id(&self, path: &str) -> Result<Option<ContentId>, SnapshotError> {
+        Ok(match self.target(path)? {
+            Target::File(id) => Some(ContentId::of_text(&id.to_string())),
+            Target::Folder(_) | Target::Nothing => None,
+        })
+    }
+
     /// `None` if too many names would have to be read.
     fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> Option<ContentId> {
         let mut hash = Sha256::new();

@@ -44,5 +44,7 @@ pub use plan::{Plan, plan};
 pub use render::{Manifests, NotManifests, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment, versions_instead};
 pub use secret_facts::SecretFacts;
-pub use settings::{Target, namespace_for, path_of, release_name, repository_of, settings_digest};
+pub use settings::{
+    OtherFile, Target, namespace_for, other_files, path_of, release_name, repository_of, settings_digest,
+};
 pub use stage::{Cause, Failure, Held, Stage, StageError};

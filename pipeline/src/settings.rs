@@ -1,6 +1,6 @@
 //! The settings in a Sync's spec that concern its folder.
 
-use crds::{ObjectKey, Sync};
+use crds::{ObjectKey, ObjectReference, Sync};
 use sha2::{Digest, Sha256};
 
 /// The key of the Repository that `sync` names.
@@ -8,6 +8,45 @@ pub fn repository_of(sync: &Sync) -> ObjectKey {
     let own = sync.metadata.namespace.clone().unwrap_or_default();
     let reference = &sync.spec.repository;
     ObjectKey::new(reference.namespace.clone().unwrap_or(own), reference.name.clone())
+}
+
+/// A file with values for the chart of a Sync, in another Repository than the chart.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherFile<'a> {
+    /// The index of the entry in `spec.helm.valuesFrom`.
+    pub index: usize,
+    repository: &'a ObjectReference,
+    own_namespace: &'a str,
+    /// The path of the file in that Repository.
+    pub path: &'a str,
+}
+
+impl OtherFile<'_> {
+    /// The Repository with the file.
+    pub fn repository(&self) -> ObjectKey {
+        let ObjectReference { name, namespace } = self.repository;
+        ObjectKey::new(namespace.as_deref().unwrap_or(self.own_namespace), name.as_str())
+    }
+
+    /// The name of the file in messages.
+    pub fn name(&self) -> String {
+        format!("Repository {}: {}", self.repository(), self.path)
+    }
+
+    /// The field of the Sync that names the file.
+    pub fn field(&self) -> String {
+        format!("spec.helm.valuesFrom[{}]", self.index)
+    }
+}
+
+/// The files in other Repositories that the chart of `sync` gets values from.
+pub fn other_files(sync: &Sync) -> impl Iterator<Item = OtherFile<'_>> {
+    let own_namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
+    let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
+    entries.filter_map(move |(index, entry)| {
+        let repository = entry.repository.as_ref()?;
+        Some(OtherFile { index, repository, own_namespace, path: entry.path_of_file() })
+    })
 }
 
 /// The folder of `sync`, as a path inside the repository without `./` and trailing slashes.
@@ -33,9 +72,15 @@ impl Target {
     /// What `sync` renders.
     pub fn of(sync: &Sync) -> Self {
         let chart = sync.spec.helm.as_ref().map(|helm| {
-            let settings =
-                serde_json::json!([release_name(sync), namespace_for(sync, None), sync.spec.target_namespace, helm]);
-            digest_of(&settings)
+            let mut settings = vec![
+                serde_json::json!(release_name(sync)),
+                serde_json::json!(namespace_for(sync, None)),
+                serde_json::json!(sync.spec.target_namespace),
+                serde_json::json!(helm),
+            ];
+            // Syncs of different namespaces may mean different Repositories by the same name.
+            settings.extend(other_files(sync).next().map(|file| serde_json::json!(file.own_namespace)));
+            digest_of(&settings.into())
         });
         let overlay = &sync.spec.overlay;
         let namespaces = [Some(namespace_for(sync, None)), sync.spec.target_namespace.as_deref()];
@@ -85,4 +130,41 @@ fn digest_of(settings: &serde_json::Value) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A Sync of a namespace whose chart gets values from this entry of `valuesFrom`.
+    fn sync(namespace: &str, entry: &serde_json::Value) -> Sync {
+        let helm = json!({"releaseName": "web", "valuesFrom": [{"file": "own.yaml"}, entry]});
+        let spec = json!({"repository": {"name": "fleet"}, "path": "chart", "targetNamespace": "shop", "helm": helm});
+        let metadata = json!({"name": "web", "namespace": namespace});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn a_repository_without_a_namespace_is_one_of_the_sync() {
+        let of = |entry: serde_json::Value| {
+            let sync = sync("team", &entry);
+            other_files(&sync).map(|file| (file.name(), file.field())).collect::<Vec<_>>()
+        };
+        let field = "spec.helm.valuesFrom[1]".to_owned();
+        let entry = json!({"repository": {"name": "config"}, "file": "./a.yaml"});
+        assert_eq!(of(entry), [("Repository team/config: a.yaml".to_owned(), field.clone())]);
+        let entry =
+            json!({"repository": {"name": "config", "namespace": "other"}, "sealedSecret": "b.yaml", "path": "a"});
+        assert_eq!(of(entry), [("Repository other/config: b.yaml".to_owned(), field)]);
+        assert_eq!(of(json!({"file": "a.yaml"})), []);
+    }
+
+    #[test]
+    fn the_same_chart_with_the_same_settings_is_another_one_in_another_namespace_if_it_has_inputs() {
+        let are_equal = |entry| Target::of(&sync("one", &entry)) == Target::of(&sync("two", &entry));
+        assert!(are_equal(json!({"file": "a.yaml"})));
+        assert!(!are_equal(json!({"repository": {"name": "config"}, "file": "a.yaml"})));
+    }
 }

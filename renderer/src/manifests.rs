@@ -15,7 +15,7 @@ use worker::Cancel;
 
 use crate::{
     At, Chart, Object, Release, RenderedChart, Renderer, Repository, Unrendered, generated,
-    helm::ReleaseValues,
+    helm::{ReleaseValues, Values},
     places::Places,
     sealed::{Placeholders, SealedValues, Take, Unsealable},
 };
@@ -92,7 +92,13 @@ pub(crate) fn with_placeholders<R: Repository>(
     chart.values.clear();
     for given in &release.values {
         match given {
-            ReleaseValues::Plain(plain) => chart.values.push(plain.clone()),
+            ReleaseValues::Plain(plain) => {
+                if let Values::Yaml { name, text } = plain {
+                    // The text is in memory here, in the request, and once on its way to the process.
+                    files.hold(name, 3 * text.len() as u64)?;
+                }
+                chart.values.push(plain.clone());
+            }
             ReleaseValues::Sealed(sealed) => {
                 let found = files.parsed(sealed)?;
                 let values = placeholders.add(sealed, &found).map_err(|why| misplaced("Helm", &chart.path, why))?;
@@ -306,14 +312,19 @@ impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
     /// The objects of a file with sealed values.
     fn parsed(&self, sealed: &SealedValues) -> Result<Vec<Manifest>, RenderError<R::Error>> {
         let path = sealed.file.as_str();
+        let parsed = |bytes: &[u8]| {
+            let mut room = self.room.borrow_mut();
+            // The sealed texts are kept until they are in a SealedSecret.
+            self.held.set(self.held.get() + 2 * bytes.len() as u64);
+            let parsed = parse_beside(TreeFile { path, bytes }, self.held.get(), &mut **room);
+            parsed.map(|parsed| parsed.manifests).map_err(|failure| failed(path, failure))
+        };
+        if let Some(content) = &sealed.content {
+            self.hold(path, content.len() as u64)?;
+            return parsed(content);
+        }
         match self.at(path)? {
-            At::File(bytes) => {
-                let mut room = self.room.borrow_mut();
-                // The sealed texts are kept until they are in a SealedSecret.
-                self.held.set(self.held.get() + 2 * bytes.len() as u64);
-                let parsed = parse_beside(TreeFile { path, bytes: &bytes }, self.held.get(), &mut **room);
-                parsed.map(|parsed| parsed.manifests).map_err(|failure| failed(path, failure))
-            }
+            At::File(bytes) => parsed(&bytes),
             At::Directory(_) | At::Nothing => {
                 let message = format!("the sealed values cannot be read: the repository has no file '{path}'");
                 Err(misplaced("Helm", path, message))
@@ -568,7 +579,8 @@ mod tests {
              {{sealedsecrets.bitnami.com/namespace-wide: 'true'}}}}\nspec: {{encryptedData: {{password: {sealed}}}}}\n"
         );
         let mut placeholders = Placeholders::default();
-        let wanted = SealedValues { file: "db.yaml".into(), key: Some("password".into()), path: "a".into() };
+        let wanted =
+            SealedValues { file: "db.yaml".into(), content: None, key: Some("password".into()), path: "a".into() };
         let parsed = manifests::parse("db.yaml", file.as_bytes(), &Limits::default()).unwrap();
         let values = placeholders.add(&wanted, &parsed).unwrap();
         let [crate::Values::SetString(set)] = &values[..] else { panic!("{values:?}") };

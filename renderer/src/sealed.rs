@@ -11,7 +11,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use aho_corasick::AhoCorasick;
@@ -30,8 +30,11 @@ use crate::{
 /// Sealed values of a file for a chart.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SealedValues {
-    /// The file in the repository. It contains one SealedSecret.
+    /// The file in the repository of the chart, or the name in messages of a file that is elsewhere. It contains one
+    /// SealedSecret.
     pub file: String,
+    /// The content of the file, if it is not in the repository of the chart.
+    pub content: Option<Arc<[u8]>>,
     /// The key of the value; `None` for all values of the SealedSecret.
     pub key: Option<String>,
     /// The name of the value in the chart, as for `helm --set`. If there is no `key`, this is the name of a table in
@@ -125,7 +128,7 @@ enum OwnedPart {
 impl Placeholders {
     /// Adds the values of the file that contains `manifests`. Returns the values that the chart gets instead.
     pub(crate) fn add(&mut self, wanted: &SealedValues, manifests: &[Manifest]) -> Result<Vec<Values>, String> {
-        let SealedValues { file, key, path } = wanted;
+        let SealedValues { file, key, path, .. } = wanted;
         let [sealed] = manifests else {
             return Err(format!(
                 "{file} has {} objects: a file with sealed values must have exactly one SealedSecret",

@@ -1,5 +1,7 @@
 //! Charts of Syncs: what is rendered for a Sync, and the objects that it applies.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use crds::{ChartCrds, Sync, ValuesFrom};
 use manifests::Manifest;
 use pipeline::{namespace_for, path_of, release_name, render::NotRendered};
@@ -89,10 +91,29 @@ impl ServedKinds {
 pub const IS_CHART: &str =
     "the folder has a Chart.yaml: to render it as a chart, set helm in the spec of the Sync; `helm: {}` is enough";
 
+/// Values for a chart that are not in its repository.
+#[derive(Clone)]
+pub struct Input {
+    /// The name in messages: where the values are.
+    pub name: String,
+    /// The content of the file.
+    pub content: Arc<[u8]>,
+}
+
+/// The values for the chart of a Sync that are not in its repository, by the indices of their entries in
+/// `spec.helm.valuesFrom`.
+pub type Inputs = BTreeMap<usize, Input>;
+
 /// What is rendered for `sync`, if it renders a chart.
-pub fn release_of(sync: &Sync, capabilities: &Capabilities) -> Option<Release> {
-    let helm = sync.spec.helm.as_ref()?;
-    let mut values: Vec<_> = helm.values_from.iter().map(values_of).collect();
+///
+/// # Errors
+/// `inputs` does not have what the Sync needs, or it is not text. A chart is never rendered without some of its values,
+/// because objects that depend on them would be pruned.
+pub fn release_of(sync: &Sync, capabilities: &Capabilities, inputs: &Inputs) -> Result<Option<Release>, NotRendered> {
+    let Some(helm) = &sync.spec.helm else { return Ok(None) };
+    let entries = helm.values_from.iter().enumerate();
+    let values: Result<Vec<_>, _> = entries.map(|(index, from)| values_of(from, index, inputs)).collect();
+    let mut values = values?;
     if !helm.values.is_empty() {
         // JSON is YAML.
         let text = Value::Object(helm.values.clone()).to_string();
@@ -109,19 +130,29 @@ pub fn release_of(sync: &Sync, capabilities: &Capabilities) -> Option<Release> {
         include_crds: helm.crds == ChartCrds::Apply,
         is_upgrade: false,
     };
-    Some(Release { chart, values, target_namespace: sync.spec.target_namespace.clone() })
+    Ok(Some(Release { chart, values, target_namespace: sync.spec.target_namespace.clone() }))
 }
 
-fn values_of(from: &ValuesFrom) -> ReleaseValues {
-    let inside = |path: &str| path.trim_start_matches("./").to_owned();
-    match (&from.sealed_secret, &from.file) {
-        (Some(file), _) => ReleaseValues::Sealed(SealedValues {
-            file: inside(file),
+fn values_of(from: &ValuesFrom, index: usize, inputs: &Inputs) -> Result<ReleaseValues, NotRendered> {
+    let wrong = |message: String| NotRendered { tool: "Helm", reason: "ValuesNotRead", message, is_terminal: true };
+    let not_read = || wrong(format!("the values of spec.helm.valuesFrom[{index}] were not read"));
+    let input = from.repository.as_ref().map(|_| inputs.get(&index).ok_or_else(not_read)).transpose()?;
+    let file = input.map_or_else(|| from.path_of_file().to_owned(), |input| input.name.clone());
+    if from.sealed_secret.is_some() {
+        return Ok(ReleaseValues::Sealed(SealedValues {
+            file,
+            content: input.map(|input| input.content.clone()),
             key: from.key.clone(),
             path: from.path.clone().unwrap_or_default(),
-        }),
-        (None, file) => ReleaseValues::Plain(Values::File(inside(file.as_deref().unwrap_or_default()))),
+        }));
     }
+    Ok(ReleaseValues::Plain(match input {
+        None => Values::File(file),
+        Some(input) => {
+            let text = str::from_utf8(&input.content).map_err(|_| wrong(format!("{file} is not text in UTF-8")))?;
+            Values::Yaml { text: text.to_owned(), name: file }
+        }
+    }))
 }
 
 /// The wave of a hook of weight zero: `BEFORE` if it runs before the chart's other objects, `AFTER` if it runs after

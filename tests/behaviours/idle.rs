@@ -5,6 +5,7 @@ use crds::{Repository, Sync, names::FIRST_INVENTORY};
 use harness::{
     Plane, Scene, eventually,
     git::ServerOptions,
+    kubernetes,
     programs::{Controller, ControllerOptions},
 };
 use localcluster::{AuditEvent, ClusterOptions};
@@ -70,11 +71,23 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
         scene.tree.write(&format!("{sync}/web.yaml"), deployment(sync, 0))?;
     }
     scene.tree.write("one/db.yaml", sealed_secret("db", &password))?;
+    for (path, text) in [
+        ("chart/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n"),
+        ("chart/templates/map.yaml", &config_map("three", "{{ .Values.value }}")),
+        ("values/three.yaml", "value: first\n"),
+    ] {
+        scene.tree.write(path, text)?;
+    }
+    let config = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "config"},
+        "spec": {"url": scene.server.url("repo"), "interval": "1s", "ref": {"branch": "main"}}});
+    kubernetes::apply(&scene.client, &scene.namespace, config).await?;
     let revision = scene.publish("everything").await?;
     let of_map = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "one", "readyExpr": "dep.data.value != ''"});
     let check = json!({"apiVersion": "v1", "kind": "ConfigMap", "current": "data.value == 'first'"});
     let waiting = json!({"interval": "10s", "dependsOn": [of_map], "healthChecks": [check], "waves": "healthy"});
-    for (sync, settings) in [("one", json!({"interval": "10s"})), ("two", waiting)] {
+    let values = json!([{"repository": {"name": "config"}, "file": "values/three.yaml"}]);
+    let chart = json!({"path": "chart", "interval": "10s", "helm": {"valuesFrom": values}});
+    for (sync, settings) in [("one", json!({"interval": "10s"})), ("two", waiting), ("three", chart)] {
         scene.sync(sync, sync, settings).await?;
         scene.is_applied(sync, &revision).await?;
     }

@@ -256,6 +256,21 @@ async fn a_default_service_account_binds_every_sync_and_repositories_are_shared_
     owner.tree.write("app/settings.yaml", config_map("settings", "2"))?;
     let revision = owner.publish("changed").await?;
     tenants.is_applied("app", &revision).await?;
+    // Values of charts may come from there, too.
+    for (path, text) in [
+        ("chart/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n"),
+        ("chart/templates/map.yaml", &config_map("of-chart", "{{ .Values.value }}")),
+        ("values.yaml", "value: shared\n"),
+    ] {
+        owner.tree.write(path, text)?;
+    }
+    let revision = owner.publish("a chart").await?;
+    let shared = json!({"name": "repo", "namespace": owner.namespace});
+    let values = json!([{"repository": shared, "file": "values.yaml"}]);
+    let chart = json!({"repository": shared, "serviceAccountName": "named", "helm": {"valuesFrom": values}});
+    tenants.sync("chart", "./chart", chart).await?;
+    tenants.is_applied("chart", &revision).await?;
+    tenants.has("v1", "ConfigMap", "of-chart", json!({"data": {"value": "shared"}})).await?;
     let writes = writes(&plane.cluster, "configmaps", &tenants.namespace)?;
     let by: Vec<_> = writes.iter().filter(|write| write.code < 300).map(|write| write.impersonated.clone()).collect();
     assert_eq!(by.first(), Some(&Some(account(&tenants, "default"))), "{writes:?}");

@@ -97,3 +97,55 @@ fn a_folder_of_a_sync_that_does_not_exist_is_named_with_its_field() {
     let told = refused(folder.path(), &["build", "--sync", "clusters/web.yaml"]);
     assert!(told.contains("charts/web, which is in spec.path of the Sync"), "{told}");
 }
+
+/// A clone of a Repository with values for charts.
+fn clone_with(path: &str, text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    let path = folder.path().join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    folder
+}
+
+#[test]
+fn values_of_another_repository_are_read_from_a_clone_that_is_named() {
+    let entry = "  helm:\n    valuesFrom: [{repository: {name: config}, file: web/prod.yaml}]\n";
+    let folder = chart_of_a_sync(entry);
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {level: {{ .Values.level }} }\n";
+    fs::write(folder.path().join("charts/web/templates/map.yaml"), template).unwrap();
+    let sync = ["build", "--sync", "clusters/web.yaml"];
+    for arguments in [sync.as_slice(), &["lint"]] {
+        let told = refused(folder.path(), arguments);
+        assert!(told.contains("spec.helm.valuesFrom[0] of the Sync names a file of Repository shop/config"), "{told}");
+    }
+    assert!(refused(folder.path(), &sync).contains("--values-repository shop/config=PATH"));
+
+    let clone = clone_with("web/prod.yaml", "level: debug\n");
+    for name in ["config", "shop/config"] {
+        let flag = format!("--values-repository={name}={}", clone.path().display());
+        let output = gitseal_in(folder.path(), &[&sync[..], &[&flag]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("level: debug"), "{text} {}", String::from_utf8_lossy(&output.stderr));
+        let linted = gitseal_in(folder.path(), &["lint", &flag]);
+        assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
+    }
+    // Another namespace has another Repository of this name.
+    let flag = format!("--values-repository=other/config={}", clone.path().display());
+    refused(folder.path(), &[&sync[..], &[&flag]].concat());
+    let clone = clone_with("web/test.yaml", "level: debug\n");
+    let flag = format!("--values-repository=config={}", clone.path().display());
+    let told = refused(folder.path(), &[&sync[..], &[&flag]].concat());
+    assert!(told.contains("Repository shop/config: web/prod.yaml: there is no such file in"), "{told}");
+    let told = refused(folder.path(), &[&sync[..], &["--values-repository=config"]].concat());
+    assert!(told.contains("it is not NAME=PATH"), "{told}");
+}
+
+#[test]
+fn values_of_the_repository_itself_need_no_clone() {
+    let entry = "  helm:\n    valuesFrom: [{repository: {name: fleet}, file: web.yaml}]\n";
+    let folder = chart_of_a_sync(entry);
+    fs::write(folder.path().join("web.yaml"), "level: debug\n").unwrap();
+    let output = gitseal_in(folder.path(), &["build", "--sync", "clusters/web.yaml"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -25,7 +25,7 @@ use pipeline::{
     render::{self as pure, Files, NotRendered, each_object},
     repository_of,
 };
-use renderer::{Changes, Release};
+use renderer::{Capabilities, Changes, Release};
 use worker::Cancel;
 
 pub(crate) use self::closure::Closure;
@@ -37,6 +37,7 @@ use crate::{
     admission::Lease,
     attempts::{Attempts, Died},
     cluster::{ApiError, Served},
+    inputs::Inputs,
     memory::{Memory, Spare as _, Taken},
     metrics::Metrics,
     passes,
@@ -225,17 +226,22 @@ impl Renderer {
         &self,
         snapshot: Arc<Snapshot>,
         sync: &Sync,
+        inputs: &Inputs,
         inventory: usize,
         patience: Patience,
     ) -> Result<Rendering, RenderError> {
         let (target, repository) = (Target::of(sync), repository_of(sync));
         let namespace = sync.metadata.namespace.clone().unwrap_or_default();
-        let release = match sync.spec.helm {
-            Some(_) => renderer::release_of(sync, &*self.served.get().await?),
+        let chart = match sync.spec.helm {
+            Some(_) => Some(Arc::new(ChartOfSync {
+                sync: Sync { metadata: sync.metadata.clone(), spec: sync.spec.clone(), status: None },
+                capabilities: self.served.get().await?,
+                inputs: inputs.clone(),
+            })),
             None => None,
         };
         let changes = Changes::of(sync);
-        let identity = identity_of(&target, release.as_ref());
+        let identity = identity_of(&target, chart.as_deref());
         let known = self.sources.closure(&repository, &target);
         let (folder, content) = blocking({
             let (snapshot, target, known) = (snapshot.clone(), target.clone(), known.clone());
@@ -258,6 +264,7 @@ impl Renderer {
                     *lock(&end) = Some(End { from: FROM_DISK, content: stored.content, closure });
                     return Ok(Manifests { objects: stored.objects });
                 }
+                let release = chart.as_ref().map(|chart| chart.release(room)).transpose()?.flatten();
                 let builds = Builds::new(processes, has_turn, &snapshot, cancel);
                 let objects = match (&release, &changes) {
                     (Some(release), None) => builds.chart(release, room),
@@ -454,16 +461,36 @@ const FROM_KUSTOMIZE: &str = "kustomize";
 const FROM_HELM: &str = "helm";
 
 /// A function that makes, of the identity of a target's content in Git, the identity of everything that the target's
-/// objects depend on. For a chart, these are also its settings and the API versions of the cluster.
-fn identity_of(target: &Target, release: Option<&Release>) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
-    let mut besides = release.map(|Release { chart, .. }| {
+/// objects depend on. For a chart, these are also its settings, its inputs and the API versions of the cluster.
+fn identity_of(target: &Target, chart: Option<&ChartOfSync>) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
+    let mut besides = chart.map(|ChartOfSync { capabilities, inputs, .. }| {
         let how = target.chart.as_deref().unwrap_or_default();
-        format!("{how} {} {}", chart.kube_version.as_deref().unwrap_or_default(), chart.api_versions.join(" "))
+        let version = capabilities.kube_version.as_deref().unwrap_or_default();
+        let served = format!("{how} {version} {}", capabilities.api_versions.join(" "));
+        inputs.digest().map_or(served.clone(), |inputs| format!("{served} inputs {inputs}"))
     });
     if let Some(changes) = &target.changes {
         besides = Some(format!("{} changed {changes}", besides.unwrap_or_default()));
     }
     move |content| besides.as_ref().map_or(content, |besides| ContentId::of_text(&format!("{content} {besides}")))
+}
+
+/// The chart of a Sync, and everything outside of the chart's repository that it is rendered with.
+struct ChartOfSync {
+    sync: Sync,
+    capabilities: Arc<Capabilities>,
+    inputs: Inputs,
+}
+
+impl ChartOfSync {
+    /// Reads the inputs, and makes the request to render.
+    fn release(&self, room: &mut Taken) -> Result<Option<Release>, pure::RenderError<SnapshotError>> {
+        let Self { sync, capabilities, inputs } = self;
+        let inputs = inputs.read(path_of(sync), room)?;
+        let folder = || path_of(sync).to_owned();
+        renderer::release_of(sync, capabilities, &inputs)
+            .map_err(|why| pure::RenderError::NotRendered { folder: folder(), why })
+    }
 }
 
 /// If the folder could not be read because it is a chart, makes an error that says what to do.

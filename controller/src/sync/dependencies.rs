@@ -222,7 +222,7 @@ fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
                 && find_condition(&status.conditions, conditions::READY)
                     .is_some_and(|ready| ready.status == ConditionStatus::True)
         });
-        let wanted = content_of(&ctx.sources, &dependency);
+        let wanted = content_of(ctx, &dependency);
         let is_current = wanted.is_some() && status.and_then(|status| status.applied_content.clone()) == wanted;
         if (!is_ready || !is_current) && dependency.spec.suspend {
             return Err(DependencyError::Suspended(key));

@@ -108,7 +108,9 @@ fn is_reported(said: &str, failure: &Failure, terminal: bool) {
 fn what_is_tried_again_is_never_stalled() {
     let mut all = table! {
         SourceError::CrossNamespace(_) => SourceError::CrossNamespace(key()), true;
-        SourceError::NoRepository(_) => SourceError::NoRepository(key()), true;
+        SourceError::NoRepository { .. } => SourceError::NoRepository { repository: key(), field: "a".into() }, true;
+        SourceError::NoFile { .. } => SourceError::NoFile { file: "a".into(), revision: "b".into(), field: "c".into() }, true;
+        SourceError::Values(_) => SourceError::Values(Box::new(SourceError::NotFetched(key()))), false;
         SourceError::Pending(_) => SourceError::Pending(key()), false;
         SourceError::Slow(_) => SourceError::Slow(key()), false;
         SourceError::NotFetched(_) => SourceError::NotFetched(key()), false;

@@ -55,6 +55,20 @@ enum Unread {
     Unable(String),
 }
 
+impl Unread {
+    /// The values of the chart cannot be read from another Repository.
+    fn of_values(error: &SourceError) -> Self {
+        match error.itself() {
+            // The controller has just started.
+            SourceError::Pending(_) => Self::Unable(error.to_string()),
+            error => Self::Folder(error.to_string().into()),
+        }
+    }
+}
+
+/// A Sync that still has something to apply, with one view of its folder, or why there is none.
+type FolderToApply = (ObjectKey, Arc<Sync>, Result<Sourced, Unread>);
+
 /// Why it is not known whether another Sync may write an object.
 enum Unasked {
     /// The API server did not answer about a Sync of another Repository and namespace. Such a Sync could cause this on
@@ -189,7 +203,11 @@ impl Pass<'_> {
             return;
         }
         for (key, other, sourced) in self.folders_to_apply(snapshot) {
-            match self.wants(&key, &other, sourced).await {
+            let wants = match sourced {
+                Ok(sourced) => self.wants(&key, &other, sourced).await,
+                Err(unread) => Err(unread),
+            };
+            match wants {
                 Ok(wants) => {
                     for id in left.iter().filter(|id| wants.contains(*id)) {
                         let takers = takers.entry(id.clone()).or_default();
@@ -218,8 +236,8 @@ impl Pass<'_> {
     /// The folders of other Syncs that still have something to apply. The folders of Syncs that have nothing to do with
     /// this Sync ([`Pass::is_stranger`]) are not read. Otherwise, anybody could make the controller read large folders
     /// for other Syncs. A stranger gets an object only if it is remembered as waiting for the object, which is
-    /// forgotten at a restart.
-    fn folders_to_apply(&self, snapshot: Option<&Arc<Snapshot>>) -> Vec<(ObjectKey, Arc<Sync>, Sourced)> {
+    /// forgotten at a restart. A Sync whose values cannot be read may want anything that its chart makes.
+    fn folders_to_apply(&self, snapshot: Option<&Arc<Snapshot>>) -> Vec<FolderToApply> {
         let mut folders = Vec::new();
         for other in self.ctx.syncs.state() {
             let key = ObjectKey::of(&*other);
@@ -227,9 +245,17 @@ impl Pass<'_> {
             if key == *self.key || is_going || self.is_stranger(&other, &key) {
                 continue;
             }
-            for sourced in self.views(&other, snapshot).unwrap_or_default() {
+            let views = match self.views(&other, snapshot) {
+                Ok(views) => views,
+                Err(SourceError::Values(error)) => {
+                    folders.push((key, other, Err(Unread::of_values(&error))));
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            for sourced in views {
                 if !self.has_surely_applied(&key, &other, &sourced.content) {
-                    folders.push((key.clone(), other.clone(), sourced));
+                    folders.push((key.clone(), other.clone(), Ok(sourced)));
                 }
             }
         }
@@ -239,18 +265,18 @@ impl Pass<'_> {
     /// The folder of `other` at the newest revision. If `other` has the same Repository, and this pass is at an older
     /// revision with another content of the folder, also the folder at this older revision.
     fn views(&self, other: &Sync, snapshot: Option<&Arc<Snapshot>>) -> Result<Vec<Sourced>, SourceError> {
-        let sources = &self.ctx.sources;
-        let newest = source::source(sources, self.ctx.tenancy.allow_cross_namespace, other)?;
+        let newest = source::source(self.ctx, other)?;
         let repository = repository_of(other);
         let is_older = |snapshot: &&Arc<Snapshot>| {
             repository == repository_of(self.sync) && snapshot.revision() != newest.snapshot.revision()
         };
         let older = snapshot.filter(is_older).and_then(|snapshot| {
             // A folder that did not exist at the older revision has no objects there.
-            let content = sources.content_in(snapshot, &repository, &Target::of(other)).ok()?;
-            let content = content_with_settings(content, other);
-            let is_other = content != newest.content;
-            is_other.then(|| Sourced { snapshot: snapshot.clone(), revision: snapshot.revision().clone(), content })
+            let content = self.ctx.sources.content_in(snapshot, &repository, &Target::of(other)).ok()?;
+            let inputs = newest.inputs.clone();
+            let content = content_with_settings(content, other, &inputs);
+            let (snapshot, revision) = (snapshot.clone(), snapshot.revision().clone());
+            (content != newest.content).then(|| Sourced { snapshot, revision, content, inputs })
         });
         Ok([Some(newest), older].into_iter().flatten().collect())
     }
@@ -273,9 +299,10 @@ impl Pass<'_> {
         }
         let patience = if self.holds_memory() { Patience::HasNone } else { Patience::Waits };
         let mut content = sourced.content;
-        let rendered = match self.ctx.renderer.render(sourced.snapshot, other, 0, patience).await {
+        let inputs = &sourced.inputs;
+        let rendered = match self.ctx.renderer.render(sourced.snapshot, other, inputs, 0, patience).await {
             Ok(rendering) => {
-                content = content_with_settings(rendering.content, other);
+                content = content_with_settings(rendering.content, other, inputs);
                 rendering.result
             }
             Err(error) => Err(error),
@@ -319,7 +346,7 @@ impl Pass<'_> {
         self.holds(None);
         for key in put_off {
             let Some(other) = self.ctx.syncs.get(&key.to_ref()) else { continue };
-            let sourced = source::source(&self.ctx.sources, self.ctx.tenancy.allow_cross_namespace, &other);
+            let sourced = source::source(self.ctx, &other);
             if let Ok(sourced) = sourced
                 && let Err(unread) = self.wants(&key, &other, sourced).await
             {
@@ -416,7 +443,11 @@ impl Pass<'_> {
         if other.metadata.deletion_timestamp.is_some() {
             return vec![LetsGo::Everything];
         }
-        let (false, Ok(views)) = (other.spec.suspend, self.views(&other, Some(snapshot))) else { return Vec::new() };
+        let views = match (other.spec.suspend, self.views(&other, Some(snapshot))) {
+            (false, Ok(views)) => views,
+            (false, Err(SourceError::Values(_))) => return vec![LetsGo::Unknown],
+            (true, _) | (false, Err(_)) => return Vec::new(),
+        };
         let mut all = Vec::new();
         for sourced in views {
             let has_applied = has_applied(&other, &sourced.content);
@@ -436,7 +467,7 @@ impl Pass<'_> {
     fn wake_if_done(&self, owner: &ObjectKey) {
         let Self { ctx, .. } = *self;
         let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return };
-        let sourced = source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &other);
+        let sourced = source::source(ctx, &other);
         if sourced.is_ok_and(|sourced| has_applied(&other, &sourced.content)) {
             ctx.retries.wake(owner);
             ctx.queues.syncs.add(owner.clone());

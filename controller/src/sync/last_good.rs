@@ -9,9 +9,12 @@ use pipeline::{
     repository_of,
 };
 
-use super::{Pass, Record, carry_out::Outcome, source::Sourced};
-use crate::context::InStore as _;
-use crate::repository::stored_url;
+use super::{
+    Pass, Record,
+    carry_out::Outcome,
+    source::{Sourced, source},
+};
+use crate::{context::InStore as _, inputs::Inputs, repository::stored_url};
 
 impl Pass<'_> {
     /// Puts back the objects that drifted, as they are in the last good revision. Objects that are not in this revision
@@ -52,7 +55,9 @@ impl Pass<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         let (revision, snapshot) = (snapshot.revision().clone(), Arc::new(snapshot));
-        let mut sourced = Sourced { snapshot, revision, content: String::new() };
+        let now = source(self.ctx, self.sync).ok().map(|sourced| sourced.inputs);
+        let inputs = Inputs::remembered(self.sync, record.status.applied_content.as_deref(), now);
+        let mut sourced = Sourced { snapshot, revision, content: String::new(), inputs };
         let plan = self.prepare(&mut sourced, &record.inventory, Scope::Drifted(drifted)).await?;
         let plan = plan.heal_only(&record.inventory);
         self.carry_out(record, plan, (&sourced.snapshot, &sourced.revision.to_string()), outcome).await

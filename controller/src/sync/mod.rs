@@ -172,17 +172,19 @@ impl Pass<'_> {
         }
         let sourced = {
             let _timer = self.begin(Stage::Source);
-            source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, sync)
+            source::source(ctx, sync)
         };
         let sourced = match sourced {
             Ok(sourced) => known_as(sourced, record),
-            Err(SourceError::Pending(_)) => return,
-            // The watches may show a new Sync before the Repository that was created together with it. So a missing
-            // Repository is not reported at once.
-            Err(SourceError::NoRepository(_)) if self.is_new() => {
-                return self.come_back(Some(Instant::now() + IS_NEW));
-            }
-            Err(error) => return self.without_source(record, error).await,
+            Err(error) => match error.itself() {
+                SourceError::Pending(_) => return,
+                // The watches may show a new Sync before the Repository that was created together with it. So a missing
+                // Repository is not reported at once.
+                SourceError::NoRepository { .. } if self.is_new() => {
+                    return self.come_back(Some(Instant::now() + IS_NEW));
+                }
+                _ => return self.without_source(record, error).await,
+            },
         };
         self.admit_request(record);
         // Drift is taken only if there is a source. Objects that drift while there is no source stay noted and are put
@@ -231,14 +233,14 @@ impl Pass<'_> {
 
     /// Reports that there is no snapshot to render. The objects that were last applied stay as they are.
     async fn without_source(&self, record: &mut Record, error: SourceError) {
-        let is_path = matches!(error, SourceError::Path { .. });
+        let has_last_good = matches!(error, SourceError::Path { .. } | SourceError::Values(_));
         let failure = Failure::from(error);
         let is_news = is_news(record, &failure) || self.has_request(record);
         // The content is forgotten, so that a pass runs and reports success when the folder can be read again, even if
         // it did not change.
         record.content = None;
         record.failed_content = None;
-        if is_path {
+        if has_last_good {
             self.heal_from_last_good(record).await;
         }
         if is_news {
@@ -404,7 +406,7 @@ impl Pass<'_> {
         }
         // During the pass, before it was known what the folder depends on, a commit may have changed something that it
         // depends on.
-        if content_of(&ctx.sources, self.sync).is_some_and(|now| now != sourced.content) {
+        if content_of(ctx, self.sync).is_some_and(|now| now != sourced.content) {
             ctx.queues.syncs.add(self.key.clone());
         }
     }

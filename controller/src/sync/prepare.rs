@@ -72,8 +72,9 @@ impl Pass<'_> {
         // The pass gives its memory back first, because a pass that waits for memory must hold none.
         self.holds(None);
         let in_git = current.len_in_git();
-        let rendering = self.ctx.renderer.render(sourced.snapshot.clone(), self.sync, in_git, Patience::Waits).await?;
-        sourced.content = content_with_settings(rendering.content, self.sync);
+        let (snapshot, inputs) = (sourced.snapshot.clone(), &sourced.inputs);
+        let rendering = self.ctx.renderer.render(snapshot, self.sync, inputs, in_git, Patience::Waits).await?;
+        sourced.content = content_with_settings(rendering.content, self.sync, inputs);
         let rendered = rendering.result?;
         self.holds(Some(rendered.clone()));
         let manifests = &rendered.manifests;

@@ -1,12 +1,16 @@
-//! Finds the snapshot and the folder of a Sync.
+//! Finds the snapshot and the folder of a Sync, and the files in other Repositories that its chart gets values from.
 
 use std::sync::Arc;
 
 use crds::{ObjectKey, Sync};
 use gitstore::{ContentId, Revision, Snapshot, SnapshotError};
-use pipeline::{Stage, StageError, Target, repository_of, settings_digest};
+use pipeline::{OtherFile, Stage, StageError, Target, other_files, repository_of, settings_digest};
 
-use crate::sources::{FirstFetch, Lookup, Sources};
+use crate::{
+    context::Context,
+    inputs::{InputFile, Inputs, SEPARATOR},
+    sources::{FirstFetch, Lookup},
+};
 
 /// The snapshot and revision that a Sync is rendered from.
 #[derive(Clone)]
@@ -19,6 +23,8 @@ pub(super) struct Sourced {
     /// is nothing to apply. What kustomizations depend on is known only after they were rendered once, so this text
     /// changes after the first render.
     pub(super) content: String,
+    /// What the chart gets from outside of its repository.
+    pub(super) inputs: Inputs,
 }
 
 /// Why there is nothing to render.
@@ -28,8 +34,13 @@ pub(super) enum SourceError {
     #[error("Repository {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
     CrossNamespace(ObjectKey),
     /// The Repository does not exist.
-    #[error("there is no Repository {0}; create it, or correct spec.repository")]
-    NoRepository(ObjectKey),
+    #[error("there is no Repository {repository}; create it, or correct {field}")]
+    NoRepository {
+        /// The Repository.
+        repository: ObjectKey,
+        /// The field of the Sync that names it.
+        field: String,
+    },
     /// The Repository has not been fetched yet. This is not reported: the end of the first fetch puts the Sync into the
     /// queue.
     #[error("Repository {0} is being fetched for the first time")]
@@ -43,6 +54,21 @@ pub(super) enum SourceError {
     /// The Sync has a setting that this release does not support. Such a setting is refused, not ignored.
     #[error("{0} is not supported yet; remove it")]
     Unsupported(&'static str),
+    /// The chart cannot get its values from another Repository.
+    #[error("{0}")]
+    Values(Box<Self>),
+    /// Another Repository does not have the file with values.
+    #[error(
+        "{file}: there is no such file at {revision}: push it, or correct {field}; nothing is applied or deleted until it can be read"
+    )]
+    NoFile {
+        /// The Repository and the path of the file.
+        file: String,
+        /// The revision of that Repository.
+        revision: String,
+        /// The field of the Sync that names the file.
+        field: String,
+    },
     /// The folder cannot be read. Nothing is pruned in this case.
     #[error("{message}; nothing is applied or deleted until the folder can be read")]
     Path {
@@ -68,7 +94,9 @@ impl StageError for SourceError {
     fn reason(&self) -> &'static str {
         match self {
             Self::CrossNamespace(_) => "AccessDenied",
-            Self::NoRepository(_) => "RepositoryNotFound",
+            Self::NoRepository { .. } => "RepositoryNotFound",
+            Self::NoFile { .. } => "ValuesNotFound",
+            Self::Values(error) => error.reason(),
             Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => "RepositoryNotReady",
             Self::Unsupported(_) => "Unsupported",
             Self::Path { reason, .. } => reason,
@@ -81,40 +109,102 @@ impl StageError for SourceError {
         match self {
             Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => false,
             Self::Path { terminal, .. } => *terminal,
-            Self::CrossNamespace(_) | Self::NoRepository(_) | Self::Unsupported(_) => true,
+            Self::Values(error) => error.is_terminal(),
+            Self::CrossNamespace(_) | Self::NoRepository { .. } | Self::NoFile { .. } | Self::Unsupported(_) => true,
         }
     }
 }
 
-/// Finds the current snapshot of the Sync's folder. Makes no requests.
-pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourced, SourceError> {
+impl SourceError {
+    /// The error without the information whether it concerns the folder or the values of the Sync.
+    pub(super) fn itself(&self) -> &Self {
+        match self {
+            Self::Values(error) => error.itself(),
+            error => error,
+        }
+    }
+}
+
+/// Finds the current snapshot of the Sync's folder, and of its values in other Repositories. Makes no requests.
+pub(super) fn source(ctx: &Context, sync: &Sync) -> Result<Sourced, SourceError> {
+    find(ctx, ctx.tenancy.allow_cross_namespace, sync)
+}
+
+fn find(ctx: &Context, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourced, SourceError> {
     let repository = repository_of(sync);
-    if !allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(repository.namespace.as_str()) {
+    if !may_name(sync, &repository, allow_cross_namespace) {
         return Err(SourceError::CrossNamespace(repository));
     }
     if sync.spec.kube_config.is_some() {
         return Err(SourceError::Unsupported("spec.kubeConfig (applying to another cluster)"));
     }
-    match sources.lookup(&repository, &Target::of(sync)) {
-        Lookup::NoRepository => Err(SourceError::NoRepository(repository)),
+    let (snapshot, content) =
+        found(ctx.sources.lookup(&repository, &Target::of(sync)), &repository, || "spec.repository".to_owned())?;
+    let content = content.map_err(|error| SourceError::of_folder(&error))?;
+    let files = other_files(sync).map(|file| {
+        let repository = file.repository();
+        if !may_name(sync, &repository, allow_cross_namespace) {
+            return Err(SourceError::CrossNamespace(repository));
+        }
+        input(ctx, file)
+    });
+    let files: Result<Vec<_>, _> = files.collect();
+    let inputs = Inputs::new(&ctx.keyring, files.map_err(|error| SourceError::Values(Box::new(error)))?);
+    let (revision, content) = (snapshot.revision().clone(), content_with_settings(content, sync, &inputs));
+    Ok(Sourced { snapshot, revision, content, inputs })
+}
+
+/// Whether a Sync may name this Repository: one of its own namespace, or any if the controller was started so.
+fn may_name(sync: &Sync, repository: &ObjectKey, allow_cross_namespace: bool) -> bool {
+    allow_cross_namespace || sync.metadata.namespace.as_deref() == Some(repository.namespace.as_str())
+}
+
+fn found<C>(
+    lookup: Lookup<C>,
+    repository: &ObjectKey,
+    field: impl FnOnce() -> String,
+) -> Result<(Arc<Snapshot>, C), SourceError> {
+    let repository = repository.clone();
+    match lookup {
+        Lookup::NoRepository => Err(SourceError::NoRepository { repository, field: field() }),
         Lookup::NotFetched(FirstFetch::Failed) => Err(SourceError::NotFetched(repository)),
         Lookup::NotFetched(FirstFetch::Slow) => Err(SourceError::Slow(repository)),
         Lookup::NotFetched(FirstFetch::Begun) => Err(SourceError::Pending(repository)),
-        Lookup::Found { snapshot, content } => {
-            let content = content.map_err(|error| SourceError::of_folder(&error))?;
-            let revision = snapshot.revision().clone();
-            Ok(Sourced { snapshot, revision, content: content_with_settings(content, sync) })
-        }
+        Lookup::Found { snapshot, content } => Ok((snapshot, content)),
     }
 }
 
-/// Identifies the content of a folder and the settings that it is applied with.
-pub(super) fn content_with_settings(content: ContentId, sync: &Sync) -> String {
-    format!("{content}+{}", settings_digest(sync))
+/// A file in another Repository.
+fn input(ctx: &Context, file: OtherFile<'_>) -> Result<InputFile, SourceError> {
+    let repository = file.repository();
+    let (snapshot, id) = found(ctx.sources.file(&repository, file.path), &repository, || file.field())?;
+    match id {
+        Ok(Some(id)) => {
+            Ok(InputFile { index: file.index, name: file.name(), snapshot, path: file.path.to_owned(), id })
+        }
+        Ok(None) => {
+            let revision = snapshot.revision().to_string();
+            Err(SourceError::NoFile { file: file.name(), revision, field: file.field() })
+        }
+        Err(error) => Err(SourceError::Path {
+            reason: error.reason(),
+            message: format!("{}: {error}", file.name()),
+            terminal: error.is_terminal(),
+        }),
+    }
 }
 
-/// Identifies the content and settings that `sync` would be applied with now; `None` if there is no snapshot or no
-/// readable folder.
-pub fn content_of(sources: &Sources, sync: &Sync) -> Option<String> {
-    source(sources, true, sync).ok().map(|sourced| sourced.content)
+/// Identifies the content of a folder, the settings that it is applied with, and the inputs of its chart.
+pub(super) fn content_with_settings(content: ContentId, sync: &Sync, inputs: &Inputs) -> String {
+    let settings = settings_digest(sync);
+    match inputs.digest() {
+        None => format!("{content}{SEPARATOR}{settings}"),
+        Some(inputs) => format!("{content}{SEPARATOR}{settings}{SEPARATOR}{inputs}"),
+    }
+}
+
+/// Identifies the content and settings that `sync` would be applied with now; `None` if there is no snapshot, no
+/// readable folder, or no readable file with values.
+pub fn content_of(ctx: &Context, sync: &Sync) -> Option<String> {
+    find(ctx, true, sync).ok().map(|sourced| sourced.content)
 }

@@ -25,7 +25,7 @@ const WIDE: &str = "sealedsecrets.bitnami.com/namespace-wide";
 
 fn placeholders(scope: &str) -> (Placeholders, Vec<String>) {
     let mut all = Placeholders::default();
-    let wanted = SealedValues { file: "secrets/db.yaml".into(), key: None, path: "auth".into() };
+    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: "auth".into() };
     let values = all.add(&wanted, &parsed(&file(scope))).unwrap();
     let words = values.into_iter().map(|value| match value {
         Values::SetString(text) => text.split_once('=').unwrap().1.to_owned(),
@@ -54,6 +54,7 @@ fn values_become_words_with_their_names_in_the_chart() {
     let mut all = Placeholders::default();
     let wanted = |key: Option<&str>| SealedValues {
         file: "secrets/db.yaml".into(),
+        content: None,
         key: key.map(str::to_owned),
         path: "auth".into(),
     };
@@ -139,7 +140,7 @@ fn thousands_of_values_in_one_text_all_get_a_key() {
          'true'}}}}\nspec:\n  encryptedData:\n{values}"
     );
     let mut all = Placeholders::default();
-    let wanted = SealedValues { file: "secrets/db.yaml".into(), key: None, path: "auth".into() };
+    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: "auth".into() };
     let limits = Limits { memory: 1 << 30, ..Limits::default() };
     let manifests = manifests::parse("secrets/db.yaml", text.as_bytes(), &limits).unwrap();
     all.add(&wanted, &manifests).unwrap();
@@ -274,7 +275,7 @@ fn templates_give_the_text_with_its_values() {
 }
 
 fn wanted(key: &str, path: &str) -> SealedValues {
-    SealedValues { file: "secrets/db.yaml".into(), key: Some(key.into()), path: path.into() }
+    SealedValues { file: "secrets/db.yaml".into(), content: None, key: Some(key.into()), path: path.into() }
 }
 
 #[test]

@@ -27,8 +27,8 @@ use crate::{
     renders::rendered,
 };
 
-const CHART: &str = "apiVersion: v2\nname: web\nversion: 1.0.0\n";
-const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: \"{{ .Release.Name }}-map\"}\n\
+pub(super) const CHART: &str = "apiVersion: v2\nname: web\nversion: 1.0.0\n";
+pub(super) const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: \"{{ .Release.Name }}-map\"}\n\
     data: {value: \"{{ .Values.level }}\", namespace: \"{{ .Release.Namespace }}\"}\n";
 
 /// Writes the chart `charts/web` with these templates.
@@ -118,20 +118,20 @@ async fn templates_see_the_version_and_the_kinds_of_the_cluster() -> Result<()> 
 }
 
 /// A Secret that uses a sealed value in three ways, and a Deployment that restarts when the value changes.
-const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: \"{{ .Release.Name }}-db\"}\ntype: example.com/db\n\
+pub(super) const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: \"{{ .Release.Name }}-db\"}\ntype: example.com/db\n\
     stringData:\n  password: {{ .Values.auth.password | quote }}\n  url: \"db://me:{{ .Values.auth.password }}@db\"\n\
     data:\n  user: {{ \"me\" | b64enc }}\n  docker: {{ printf \"{\\\"auth\\\": %q}\" (printf \"me:%s\" .Values.auth.token | b64enc) | b64enc }}\n";
 const CHECKSUM: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: checksum\n\
     data: {value: \"{{ include (print $.Template.BasePath \"/secret.yaml\") . | sha256sum }}\"}\n";
 
-async fn sealed_file(scene: &Scene, password: &str, token: &str) -> Result<String> {
+pub(super) async fn sealed_file(scene: &Scene, password: &str, token: &str) -> Result<String> {
     let password = scene.seal_for(Scope::NamespaceWide, "any", password.as_bytes()).await?;
     let token = scene.seal_for(Scope::NamespaceWide, "any", token.as_bytes()).await?;
     let wide = "metadata: {annotations: {sealedsecrets.bitnami.com/namespace-wide: 'true'}, ";
     Ok(sealed_secret("values", &password).replace("metadata: {", wide) + &format!("    token: {token}\n"))
 }
 
-fn decoded(secret: &Secret, key: &str) -> Result<String> {
+pub(super) fn decoded(secret: &Secret, key: &str) -> Result<String> {
     let value = secret.data.as_ref().and_then(|data| data.get(key)).with_context(|| format!("no {key}"))?;
     Ok(String::from_utf8(value.0.clone())?)
 }

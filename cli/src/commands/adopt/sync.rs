@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     certificate,
+    chart_inputs::Surroundings,
     commands::capabilities,
     edit::{self, PlainSecret, Sealer},
     folder,
@@ -80,7 +80,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     }
     let sync: Sync = serde_json::from_value(body)?;
     let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
-    let rendered = folder::read_sharing(path, &sync, capabilities, Arc::new(folder::renderer()));
+    let rendered = folder::read_for(path, &sync, Surroundings { capabilities, ..Surroundings::default() });
     let rendered = rendered.context("the Sync cannot render the chart")?.manifests;
     if let Err(error) = guard(&sync, &rendered) {
         output::warn(format_args!("the controller refuses this Sync: {}", in_one_line(&error.to_string())));

@@ -17,6 +17,7 @@ use worker::Cancel;
 use self::chart::ChartArgs;
 use super::diff::nobodys;
 use crate::{
+    chart_inputs::{InputArgs, Surroundings},
     folder::{self, Unlimited},
     global::Global,
     output::{self, OutputFormat},
@@ -53,6 +54,9 @@ pub struct BuildArgs {
 
     #[command(flatten)]
     chart: ChartArgs,
+
+    #[command(flatten)]
+    inputs: InputArgs,
 }
 
 pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
@@ -89,7 +93,8 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
 fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
     let file = SyncFile::read(file, &global.namespace().unwrap_or_else(|| "default".to_owned()))?;
     args.chart.refuse_values_beside_sync()?;
-    let folder = folder::read_for(&file.folder()?, &file.sync, args.chart.capabilities())?;
+    let surroundings = Surroundings { capabilities: args.chart.capabilities(), clones: args.inputs.clones() };
+    let folder = folder::read_for(&file.folder()?, &file.sync, surroundings)?;
     if let Err(error) = guard(&file.sync, &folder.manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }

@@ -37,6 +37,7 @@ use self::{
     taking_over::TakingOver,
 };
 use crate::{
+    chart_inputs::{InputArgs, Surroundings},
     completion,
     folder::{self, Folder, GIT},
     global::Global,
@@ -86,6 +87,9 @@ pub struct DiffArgs {
     /// Field managers whose objects are taken over, as with the controller's flag of this name
     #[arg(long, value_name = "NAMES", default_value = Managers::DEFAULT, hide_default_value = true)]
     take_over_from: Managers,
+
+    #[command(flatten)]
+    inputs: InputArgs,
 }
 
 /// The result for one object, with the text to print.
@@ -102,7 +106,8 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let (sync, path) = find_sync(&client, global, given, args.path.as_deref()).await?;
         // Also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
-        let folder = folder::read_for(&path, &sync, capabilities)?;
+        let surroundings = Surroundings { capabilities, clones: args.inputs.clones() };
+        let folder = folder::read_for(&path, &sync, surroundings)?;
         (client, sync, folder)
     } else {
         let path = args.path.as_deref().unwrap_or(Path::new("."));

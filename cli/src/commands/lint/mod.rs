@@ -13,6 +13,7 @@ use schemas::{Checked, KubernetesVersion, Problem as Wrong, Schemas};
 use self::report::{Finding, Report};
 use super::diff::nobodys;
 use crate::{
+    chart_inputs::InputArgs,
     fleet::{Fleet, Rendered},
     folder,
     global::Global,
@@ -44,6 +45,9 @@ pub struct LintArgs {
     /// Further API version that templates of charts see as available, for example `cert-manager.io/v1`
     #[arg(short, long, value_name = "VERSION", value_delimiter = ',')]
     api_versions: Vec<String>,
+
+    #[command(flatten)]
+    inputs: InputArgs,
 }
 
 pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
@@ -54,7 +58,7 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     versions.sort();
     versions.dedup();
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
-    let mut fleet = Fleet::find(&args.path, &namespace)?;
+    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones())?;
     let mut report = Report::new(versions.clone());
     for (manifest, why) in &fleet.wrong {
         report.add(Finding::error("invalid-sync", &manifest.origin, Some(&manifest.id), why.clone()));

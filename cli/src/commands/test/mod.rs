@@ -15,6 +15,7 @@ use renderer::Capabilities;
 use similar::TextDiff;
 
 use crate::{
+    chart_inputs::InputArgs,
     edit,
     fleet::{Fleet, Rendered},
     folder,
@@ -56,11 +57,14 @@ pub struct TestArgs {
     /// Further API version that templates of charts see as available, for example `cert-manager.io/v1`
     #[arg(short, long, value_name = "VERSION", value_delimiter = ',')]
     api_versions: Vec<String>,
+
+    #[command(flatten)]
+    inputs: InputArgs,
 }
 
 pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
-    let mut fleet = Fleet::find(&args.path, &namespace)?;
+    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones())?;
     if let Some((manifest, why)) = fleet.wrong.first() {
         anyhow::bail!("{}: {why}", manifest.origin);
     }

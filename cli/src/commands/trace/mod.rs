@@ -18,6 +18,7 @@ use renderer::Capabilities;
 use serde::Serialize;
 
 use crate::{
+    chart_inputs::Surroundings,
     commands::capabilities,
     completion, folder,
     global::Global,
@@ -128,7 +129,8 @@ impl Owner {
             None => Capabilities::default(),
         };
         let (folder, renderer) = (Path::new("."), &folder::renderer());
-        let search = Search { folder, sync: &self.sync, id: &object.id, capabilities: &capabilities, renderer };
+        let surroundings = Surroundings { capabilities, ..Surroundings::default() };
+        let search = Search { folder, sync: &self.sync, id: &object.id, surroundings: &surroundings, renderer };
         Origin::find(&search, &self.applied)
     }
 }

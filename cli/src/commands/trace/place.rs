@@ -8,10 +8,11 @@ use std::path::Path;
 use crds::Sync;
 use manifests::{Location, ObjectId};
 use pipeline::{namespace_for, path_of, plan::digest_as_applied};
-use renderer::{Capabilities, Renderer};
+use renderer::Renderer;
 
 use super::commit::Commit;
 use crate::{
+    chart_inputs::Surroundings,
     folder::{objects_in, unrendered},
     output::one_line,
 };
@@ -55,8 +56,8 @@ pub struct Search<'a> {
     pub sync: &'a Sync,
     /// The object.
     pub id: &'a ObjectId,
-    /// What templates of charts see of the cluster.
-    pub capabilities: &'a Capabilities,
+    /// What charts are rendered with besides their files.
+    pub surroundings: &'a Surroundings,
     /// What renders kustomizations and charts.
     pub renderer: &'a Renderer,
 }
@@ -69,13 +70,13 @@ impl Search<'_> {
     /// # Errors
     /// See [`Unknown`].
     pub fn at(&self, revision: &str) -> Result<Found, Unknown> {
-        let Self { folder, sync, id, capabilities, renderer } = *self;
+        let Self { folder, sync, id, surroundings, renderer } = *self;
         if digest_of(revision).is_some() {
             return Err(Unknown::Archive);
         }
         let commit = Commit::open(folder, commit_of(revision).ok_or(Unknown::NoClone)?).ok_or(Unknown::NoClone)?;
         let folder = path_of(sync);
-        let objects = objects_in(|| commit.folder(folder), &commit, folder, sync, capabilities, renderer);
+        let objects = objects_in(|| commit.folder(folder), &commit, folder, sync, surroundings, renderer);
         let objects = objects.map_err(|error| Unknown::NotRead(one_line(&unrendered(error))))?;
         let place_of = |id: &ObjectId| objects.iter().find(|manifest| is_same(sync, &manifest.id, id));
         let manifest = place_of(id).or_else(|| place_of(&id.is_secret().then(|| id.sealed_secret())?));
@@ -114,8 +115,8 @@ mod tests {
     use serde_json::json;
 
     fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<Found, Unknown> {
-        let (capabilities, renderer) = (&Capabilities::default(), &renderer());
-        Search { folder, sync, id, capabilities, renderer }.at(revision)
+        let (surroundings, renderer) = (&Surroundings::default(), &renderer());
+        Search { folder, sync, id, surroundings, renderer }.at(revision)
     }
 
     fn git(folder: &Path, arguments: &[&str]) -> String {

@@ -1,0 +1,258 @@
+//! Charts that get values from outside of their own repository.
+
+use anyhow::{Result, ensure};
+use crds::{Repository, Sync};
+use harness::{
+    Plane, Scene, eventually,
+    git::{ServerOptions, WorkTree},
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{ResourceExt as _, api::DeleteParams};
+use localcluster::ClusterOptions;
+use sealing::Scope;
+use serde_json::{Value, json};
+
+use super::synced::{CHART, MAP, SECRET, decoded, sealed_file};
+use crate::{
+    objects::{change_by_hand, config_map, is_value},
+    renders::rendered,
+};
+
+/// Another Repository of a scene.
+struct Other<'s> {
+    scene: &'s Scene,
+    name: &'static str,
+    tree: WorkTree,
+}
+
+impl<'s> Other<'s> {
+    /// Makes the repository, and commits these files. There is no Repository yet.
+    fn with(scene: &'s Scene, name: &'static str, files: &[(&str, &str)]) -> Result<Self> {
+        let other = Self { scene, name, tree: scene.server.create(name)? };
+        for (path, text) in files {
+            other.tree.write(path, text)?;
+        }
+        other.tree.publish("first")?;
+        Ok(other)
+    }
+
+    /// Makes the Repository, and waits until it is fetched.
+    async fn add(&self) -> Result<()> {
+        let spec = json!({"url": self.scene.server.url(self.name), "interval": "1h", "ref": {"branch": "main"}});
+        let repository = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository",
+            "metadata": {"name": self.name}, "spec": spec});
+        kubernetes::apply(&self.scene.client, &self.scene.namespace, repository).await?;
+        self.is_fetched().await
+    }
+
+    /// Commits the work tree, and waits until the controller has fetched it.
+    async fn publish(&self, message: &str) -> Result<()> {
+        self.tree.publish(message)?;
+        self.scene.request::<Repository>(self.name).await?;
+        self.is_fetched().await
+    }
+
+    async fn is_fetched(&self) -> Result<()> {
+        let revision = format!("main@sha1:{}", self.tree.head()?);
+        eventually(&format!("{revision} of {}", self.name), || async {
+            let status = self.scene.api::<Repository>().get(self.name).await?.status.unwrap_or_default();
+            ensure!(status.revision.as_ref() == Some(&revision), "{status:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Writes a chart with these templates to `folder`.
+fn chart(scene: &Scene, folder: &str, templates: &[(&str, &str)]) -> Result<()> {
+    scene.tree.write(&format!("{folder}/Chart.yaml"), CHART)?;
+    scene.tree.write(&format!("{folder}/values.yaml"), "level: info\n")?;
+    for (name, text) in templates {
+        scene.tree.write(&format!("{folder}/templates/{name}.yaml"), text)?;
+    }
+    Ok(())
+}
+
+/// `spec` of a Sync whose chart gets values from these entries.
+fn from(entries: Value) -> Value {
+    json!({"helm": {"valuesFrom": entries}})
+}
+
+fn of_config(file: &str) -> Value {
+    from(json!([{"repository": {"name": "config"}, "file": file}]))
+}
+
+#[tokio::test]
+async fn a_commit_of_the_repository_with_the_values_renders_those_who_use_them_and_nothing_else() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let folder = plane.folder();
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "other-values", ServerOptions::default()).await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("a chart").await?;
+    let config = Other::with(&scene, "config", &[("one.yaml", "level: debug\n"), ("two.yaml", "level: warn\n")])?;
+    config.add().await?;
+    scene.sync("one", "./charts/web", of_config("./one.yaml")).await?;
+    scene.sync("two", "./charts/web", of_config("two.yaml")).await?;
+    scene.sync("none", "./charts/web", json!({"helm": {}})).await?;
+    for (sync, level) in [("one", "debug"), ("two", "warn"), ("none", "info")] {
+        scene.is_applied(sync, &revision).await?;
+        is_value(&scene, &format!("{sync}-map"), level).await?;
+    }
+    assert_eq!(rendered(&controller, "helm").await?, 3);
+
+    config.tree.write("README.md", "read\n")?;
+    config.publish("another file").await?;
+    config.tree.write("one.yaml", "level: trace\n")?;
+    config.publish("the values of one").await?;
+    is_value(&scene, "one-map", "trace").await?;
+    scene.is_ready("one").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 4, "only one is rendered again");
+    is_value(&scene, "two-map", "warn").await?;
+
+    // Drift is put back without a render, also after a restart.
+    change_by_hand(&scene, "one-map").await?;
+    is_value(&scene, "one-map", "trace").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 4);
+    controller.stop()?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    change_by_hand(&scene, "one-map").await?;
+    is_value(&scene, "one-map", "trace").await?;
+    assert_eq!((rendered(&controller, "helm").await?, rendered(&controller, "disk").await?), (0, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn sealed_values_come_from_another_repository_too() -> Result<()> {
+    let scene = Scene::new("other-sealed").await?;
+    chart(&scene, "charts/web", &[("secret", SECRET)])?;
+    let revision = scene.publish("a chart with a secret").await?;
+    let sealed = sealed_file(&scene, "Of-Other-Repo-1", "Token-Of-Other-1").await?;
+    let config = Other::with(&scene, "config", &[("secrets/values.yaml", &sealed)])?;
+    config.add().await?;
+    let entry = json!([{"repository": {"name": "config"}, "sealedSecret": "secrets/values.yaml", "path": "auth"}]);
+    scene.sync("app", "./charts/web", from(entry)).await?;
+    scene.is_applied("app", &revision).await?;
+    let secret = scene.api::<Secret>().get("app-db").await?;
+    assert_eq!(decoded(&secret, "password")?, "Of-Other-Repo-1");
+
+    // A mistake in that file is told with its place.
+    let strict = scene.seal_for(Scope::Strict, "other", b"Of-Other-Repo-2").await?;
+    config.tree.write("secrets/values.yaml", crate::objects::sealed_secret("other", &strict))?;
+    config.publish("sealed for another Secret").await?;
+    let message = scene.is_not_ready("app", "SealedValue").await?;
+    let place = format!("Repository {}/config: secrets/values.yaml", scene.namespace);
+    ensure!(message.contains(&place), "{message}");
+    assert_eq!(decoded(&scene.api::<Secret>().get("app-db").await?, "password")?, "Of-Other-Repo-1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_that_are_missing_are_told_and_nothing_is_pruned() -> Result<()> {
+    let scene = Scene::new("no-values").await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    let revision = scene.publish("a chart").await?;
+    let config = Other::with(&scene, "config", &[("README.md", "nothing yet\n")])?;
+    let entries = json!([{"file": "charts/web/values.yaml"}, {"repository": {"name": "config"}, "file": "app.yaml"}]);
+    scene.sync("app", "./charts/web", from(entries)).await?;
+    let message = scene.is_not_ready("app", "RepositoryNotFound").await?;
+    ensure!(message.contains("/config; create it, or correct spec.helm.valuesFrom[1]"), "{message}");
+
+    config.add().await?;
+    let message = scene.is_not_ready("app", "ValuesNotFound").await?;
+    let told = [
+        format!("Repository {}/config: app.yaml: there is no such file at main@sha1:", scene.namespace),
+        "push it, or correct spec.helm.valuesFrom[1]".to_owned(),
+    ];
+    ensure!(told.iter().all(|part| message.contains(part)), "{message}");
+    ensure!(scene.get("v1", "ConfigMap", "app-map").await?.is_none(), "rendered without its values");
+
+    config.tree.write("app.yaml", "level: debug\n")?;
+    config.publish("the values").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "debug").await?;
+    let uid = scene.api::<ConfigMap>().get("app-map").await?.uid();
+
+    // Without the values, the last good objects stay, and drift is put back to them.
+    config.tree.remove("app.yaml")?;
+    config.publish("without the values").await?;
+    scene.is_not_ready("app", "ValuesNotFound").await?;
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "debug").await?;
+    config.tree.write("app.yaml", "level: [\n")?;
+    config.publish("no YAML").await?;
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    ensure!(message.contains("/config: app.yaml:") && message.contains("is not YAML"), "{message}");
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "debug").await?;
+    scene.api::<Repository>().delete("config", &DeleteParams::default()).await?;
+    scene.is_not_ready("app", "RepositoryNotFound").await?;
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "debug").await?;
+
+    config.tree.write("app.yaml", "level: error\n")?;
+    config.tree.publish("values again")?;
+    config.add().await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "error").await?;
+    assert_eq!(scene.api::<ConfigMap>().get("app-map").await?.uid(), uid);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_object_that_moves_to_a_chart_whose_values_are_missing_is_not_pruned() -> Result<()> {
+    let scene = Scene::new("values-move").await?;
+    scene.tree.write("old/moved.yaml", config_map("moved", "1"))?;
+    scene.tree.write("old/stays.yaml", config_map("stays", "1"))?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    let first = scene.publish("before").await?;
+    let config = Other::with(&scene, "config", &[("app.yaml", "level: debug\n")])?;
+    config.add().await?;
+    scene.sync("old", "./old", json!({})).await?;
+    scene.sync("app", "./charts/web", of_config("app.yaml")).await?;
+    for sync in ["old", "app"] {
+        scene.is_applied(sync, &first).await?;
+    }
+    let uid = scene.api::<ConfigMap>().get("moved").await?.uid();
+    config.tree.remove("app.yaml")?;
+    config.publish("without the values").await?;
+    scene.is_not_ready("app", "ValuesNotFound").await?;
+
+    scene.tree.remove("old/moved.yaml")?;
+    scene.tree.write("charts/web/templates/moved.yaml", config_map("moved", "{{ .Values.level }}"))?;
+    let second = scene.publish("moved").await?;
+    let waits =
+        |_: &Sync, ready: &crds::Condition| ready.reason == "PruneWaitsForSync" && ready.message.contains("app.yaml");
+    scene.sync_when("old", "the prune to wait", waits).await?;
+    ensure!(scene.get("v1", "ConfigMap", "moved").await?.is_some());
+
+    config.tree.write("app.yaml", "level: warn\n")?;
+    config.publish("the values").await?;
+    scene.is_applied("app", &second).await?;
+    is_value(&scene, "moved", "warn").await?;
+    scene.is_applied("old", &second).await?;
+    assert_eq!(scene.api::<ConfigMap>().get("moved").await?.uid(), uid, "it was handed over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_of_another_namespace_need_the_flag_that_folders_need() -> Result<()> {
+    let scene = Scene::new("values-theirs").await?;
+    let theirs = Scene::new("values-owner").await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    scene.publish("a chart").await?;
+    theirs.tree.write("app.yaml", "level: theirs\n")?;
+    theirs.publish("values").await?;
+    let entry = json!([{"repository": {"name": "repo", "namespace": theirs.namespace}, "file": "app.yaml"}]);
+    scene.sync("app", "./charts/web", from(entry)).await?;
+    let message = scene.is_not_ready("app", "AccessDenied").await?;
+    ensure!(message.contains("--allow-cross-namespace"), "{message}");
+    ensure!(scene.get("v1", "ConfigMap", "app-map").await?.is_none());
+    Ok(())
+}
