@@ -83,8 +83,8 @@ pub fn builder(mut config: Config, deadlines: Deadlines) -> kube::Result<Builder
     Ok(sender.with_layer(&layer_fn(|sender| Deadline::new(sender, deadlines.clone()))))
 }
 
-/// A client for programs that a person waits for, with the retries of `config`. `server` is the name of the server in
-/// messages. A request without an answer fails with [`NoConnection`], which has this name.
+/// A client for programs that a person waits for, with the retries of `config`. A request that gets no answer fails
+/// with [`NoConnection`], whose message names the server as `server`.
 ///
 /// # Errors
 /// As for [`builder`].

@@ -130,7 +130,7 @@ impl ServiceProxy {
         accept: &str,
         json: Option<&[u8]>,
     ) -> anyhow::Result<(Answer, Option<Duration>)> {
-        // The request has no content type, as that of kubeseal.
+        // Like the requests of kubeseal, this one has no content type.
         let request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
         let body = Body::from(json.unwrap_or_default().to_vec());
         let response = self.client.send(request.body(body)?).await?;

@@ -48,7 +48,7 @@ struct State {
     stage: Option<Stage>,
     got_on: Instant,
     unanswered: u32,
-    /// How many turns the pass waits for.
+    /// How many waits for a turn are in progress in the pass.
     waits: u32,
 }
 

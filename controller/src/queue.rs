@@ -29,9 +29,9 @@ impl Tenant for ObjectKey {
 /// Keys that wait for a worker.
 ///
 /// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is delayed and
-/// then added is not worked on twice. Namespaces take turns. If all workers are busy, as many further workers take only
-/// keys of namespaces of which no key is worked on. So the first key of such a namespace does not wait for the work of
-/// other namespaces.
+/// then added is not worked on twice. Namespaces take turns. While all workers are busy, up to the same number of extra
+/// workers take keys, but only of namespaces of which no key is being worked on. So the first key of such a namespace
+/// does not wait for the work of other namespaces.
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,

@@ -389,7 +389,7 @@ fn git_key(key: &ObjectKey) -> RepositoryKey {
     RepositoryKey { namespace: key.namespace.clone(), name: key.name.clone() }
 }
 
-/// The URL by which the store knows what the Repository names.
+/// The URL under which the Git store keeps what the Repository fetches.
 pub(crate) fn stored_url(spec: &RepositorySpec) -> String {
     match &spec.chart {
         Some(chart) => gitstore::chart_url(&spec.url, chart),

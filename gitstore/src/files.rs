@@ -15,7 +15,8 @@ const IGNORE_BYTES: u64 = 256 << 10;
 pub(super) const LINK_BYTES: u64 = 4 << 10;
 /// How many links in a row are followed, from link to link.
 const LINKS: usize = 8;
-/// For how many links in one folder it is checked whether they lead to a file. Each check may read large folders.
+/// The most links in one folder that are followed to find out whether they lead to a file. To follow a link may mean to
+/// read large folders.
 const LINKS_FOLLOWED: usize = 500;
 /// The beginning of a Git LFS pointer.
 pub(super) const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";

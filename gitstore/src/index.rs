@@ -53,7 +53,7 @@ pub enum Indexing {
 /// A budget of memory.
 pub trait Admission: Send + Sync {
     /// Waits for `bytes` for a Repository, at most for `wait`. The bytes are given back when the result is dropped.
-    /// `None` if the wait ended or was cancelled before they were free.
+    /// `None` if the wait ended or was cancelled before that many bytes were free.
     fn admit(&self, key: &RepositoryKey, bytes: u64, wait: Duration, cancel: &Cancel) -> Option<Box<dyn Send>>;
 }
 
@@ -71,7 +71,7 @@ impl std::fmt::Debug for Indexing {
 pub(crate) struct Request {
     /// The bare repository that receives the pack.
     pub(crate) repository: PathBuf,
-    /// What came, in a folder of its own.
+    /// What the server sent, stored in a folder of its own.
     pub(crate) arrived: Arrived,
     /// The largest single object.
     pub(crate) object_bytes: u64,

@@ -138,7 +138,7 @@ enum Refused {
     Archive(String),
 }
 
-/// How long a commit that could not be stored is not tried again. Another commit is tried at once.
+/// A commit that could not be stored is tried again only after this time. Another commit is tried at once.
 const LEFT_ALONE: Duration = Duration::from_secs(600);
 
 enum State {
@@ -218,7 +218,7 @@ impl GitStore {
     /// removed later.
     ///
     /// # Errors
-    /// [`SnapshotError::NotStored`] when the revision was never fetched or is gone since.
+    /// [`SnapshotError::NotStored`] if the revision was never fetched or has been removed since then.
     pub fn snapshot(&self, key: &RepositoryKey, url: &str, revision: &Revision) -> Result<Snapshot, SnapshotError> {
         let current = self.existing(key, url).ok_or_else(|| SnapshotError::NotStored(revision.to_string()))?;
         if current.revision() == revision {
@@ -488,7 +488,7 @@ fn stored(reference: &Reference, current: &Revision) -> Option<Revision> {
         (Reference::Commit(wanted), RevisionId::Commit(commit)) if wanted == commit => {
             Some(Revision { reference: String::new(), id: current.id.clone() })
         }
-        // Another tag must be asked for, because it may have another digest.
+        // If the tag is another one, the registry must be asked, because that tag may stand for another digest.
         (Reference::Digest { tag, digest: wanted }, RevisionId::Archive(digest)) if wanted == digest => {
             (tag.is_empty() || *tag == current.reference)
                 .then(|| Revision { reference: tag.clone(), id: current.id.clone() })

@@ -99,7 +99,7 @@ impl Map {
 
 pub(crate) type Entries = BTreeMap<Text, Value>;
 
-/// All dictionaries, and the rest of the limits.
+/// All dictionaries, and what is left of the limits.
 ///
 /// Dictionaries are kept until the rendering ends. So nothing is freed recursively, and no cycle keeps a secret in
 /// memory.

@@ -169,7 +169,7 @@ impl NotAllowed {
         self.only_plaintext_secrets
     }
 
-    /// The refused manifests that are named: where each is, and what is wrong with it.
+    /// The refused manifests that messages list: where each is, and what is wrong with it.
     pub fn each(&self) -> impl Iterator<Item = (&Location, String)> {
         self.shown.iter().map(|error| {
             let (origin, text) = (error.origin(), error.to_string());

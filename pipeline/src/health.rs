@@ -25,7 +25,7 @@ use crate::{Stage, StageError};
 pub enum Health {
     /// The object is healthy (kstatus calls this "current").
     Current,
-    /// The object is not healthy yet. The text says what it waits for.
+    /// The object is not healthy yet. The text says what the object waits for.
     InProgress(String),
     /// The object will not become healthy until somebody changes something. The text says why.
     Failed(String),
@@ -37,9 +37,9 @@ pub enum HealthError {
     /// At least one object failed.
     #[error("{}{id} failed: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     Failed {
-        /// Where the object that the message names is in Git, if this is known.
+        /// The file in Git that has the object, and the line, if they are known.
         origin: Option<Location>,
-        /// The object that the message names.
+        /// The object.
         id: ObjectId,
         /// The reason.
         why: String,
@@ -49,9 +49,9 @@ pub enum HealthError {
     /// At least one object was still not healthy after the Sync's timeout.
     #[error("{}{id} is not healthy after {after}: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     TimedOut {
-        /// Where the object that the message names is in Git, if this is known.
+        /// The file in Git that has the object, and the line, if they are known.
         origin: Option<Location>,
-        /// The object that the message names.
+        /// The object.
         id: ObjectId,
         /// What this object waits for.
         why: String,

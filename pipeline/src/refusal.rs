@@ -35,8 +35,8 @@ const NOT_OF_ITS_KIND: &str = "failed to create typed patch object (";
 const GO_VALUE: &str = "&value.valueUnstructured{Value:";
 
 /// What in the body of an apply does not fit the schema of its kind; `None` if the API server refused the apply for
-/// another reason. In this case the API server answers with status 500, as if it had failed itself. But nothing was
-/// written, and the same request would be refused again.
+/// another reason. If the body does not fit, the API server answers with status 500, as if it had failed itself. But
+/// nothing was written, and the same request would be refused again.
 pub fn not_of_its_kind(message: &str) -> Option<String> {
     let (_, told) = message.strip_prefix(NOT_OF_ITS_KIND)?.split_once("): ")?;
     let mut lines: Vec<_> = told.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "errors:").collect();

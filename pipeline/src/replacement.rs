@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 /// Why an object is not deleted and made again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotReplaced {
-    /// The object in Git does not have the annotation that allows it.
+    /// The object in Git does not have the annotation that allows gitseal to do so.
     #[error(
         "{0} cannot be changed in place. Delete the object, and it is made again; or let gitseal do both: annotate it in Git with {REPLACE}: {ALLOWED}"
     , REPLACE = crds::names::REPLACE, ALLOWED = crds::names::REPLACE_ALLOWED)]

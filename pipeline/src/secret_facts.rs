@@ -31,8 +31,8 @@ pub struct SecretFacts {
     /// How many of the Secret's values gitseal owns. If somebody changed or removed a value, gitseal owns fewer values
     /// than it applied.
     pub owned_values: usize,
-    /// Keys of the values that others added to an unsealed Secret. Empty for a Secret that is in Git itself, without
-    /// values.
+    /// Keys of the values that others added to an unsealed Secret. Empty if the Secret is not unsealed, but is itself
+    /// in Git, without values.
     pub foreign_values: Box<[Box<str>]>,
 }
 

@@ -284,7 +284,7 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
                 ensure!(text.contains(part), "no {part:?} in:\n{text}");
             }
         }
-        // The controller refuses the folder from here on.
+        // In the second round, the folder has a plaintext Secret, so the controller would refuse it.
         tree.write("app/plain.yaml", plain_secret("plain", "diff-plain-local"))?;
     }
     // `gitseal diff` has written nothing.

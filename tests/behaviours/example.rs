@@ -57,7 +57,8 @@ impl Cluster {
         Ok(Self { name, plane, client, port, _hunts: hunts.into() })
     }
 
-    /// Makes what `gitseal install --git-url URL --path clusters/NAME` makes after the controller.
+    /// Creates the Repository and the Sync that `gitseal install --git-url URL --path clusters/NAME` creates once the
+    /// controller is installed.
     async fn begin(&self, url: &str) -> Result<()> {
         let (repository, path) = (json!({"name": "cluster"}), format!("clusters/{}", self.name));
         for (kind, spec) in [
@@ -194,7 +195,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A kubeconfig in which each cluster is a context of its name.
+/// A kubeconfig with one context for each cluster, named like the cluster.
 fn kubeconfig(clusters: [&Cluster; 2]) -> Result<String> {
     let mut all = Kubeconfig::default();
     for cluster in clusters {

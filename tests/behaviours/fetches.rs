@@ -95,8 +95,8 @@ async fn a_deleted_repository_gives_its_place_back() -> Result<()> {
     for number in 0..HOLES {
         api.delete(&format!("hole-{number}"), &DeleteParams::default()).await?;
     }
-    // The deleted Repositories used all places of this namespace. This fetch can only run if these places are free
-    // again.
+    // The fetches of the deleted Repositories were as many as this namespace may run at the same time. The fetch of the
+    // next Repository can run only if they have ended.
     scene.tree.write("app/a.yaml", config_map("after", "1"))?;
     let revision = scene.publish("in their place").await?;
     scene.sync("app", "./app", json!({})).await?;

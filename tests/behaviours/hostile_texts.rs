@@ -53,7 +53,8 @@ async fn a_file_name_is_told_everywhere_and_obeyed_nowhere() -> Result<()> {
     is_harmless("gitseal sync", &gitseal(&scene, &["sync", "app"]).await?)?;
     is_harmless("gitseal validate", &gitseal(&scene, &["validate", "app"]).await?)?;
 
-    // An object that is not a Secret is compared with the cluster. The hostile name appears as its file.
+    // An object that is not a Secret is compared with the cluster. The output names its file, which has the hostile
+    // name.
     scene.tree.remove(&file)?;
     scene.tree.write(&file, config_map("settings", "1"))?;
     is_harmless("gitseal diff", &gitseal(&scene, &["diff", "app"]).await?)

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::traces::events;
 
-/// The greatest length of a name. With long names, fewer objects are too many.
+/// The greatest length of a name. The longer the names are, the fewer objects are enough to make the inventory too
+/// large.
 const NAME: usize = 253;
 /// With 330 bytes for each object, the inventory is larger than 1.5 MiB.
 const OBJECTS: usize = 5_000;

@@ -71,7 +71,7 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
             ready.reason == "WaitingForHealth" && parts.iter().all(|part| ready.message.contains(part))
         })
         .await?;
-    // A container that keeps crashing is named with its exit code, and where its log is.
+    // For a container that keeps crashing, the message has the exit code, and says where the log is.
     let last = json!({"terminated": {"exitCode": 3, "reason": "Error", "startedAt": null, "finishedAt": null, "message": "confidential"}});
     let crashing = json!({"name": "c", "image": "example.invalid/c", "imageID": "", "ready": false, "restartCount": 4,
         "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": last});

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write, stdout};
 
-/// Prints to standard output, in colour only on a terminal and without `NO_COLOR`.
+/// Prints to standard output: in colour if this is a terminal and `NO_COLOR` is not set.
 pub(crate) struct Narrator {
     is_coloured: bool,
     step: u32,

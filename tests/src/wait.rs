@@ -24,7 +24,7 @@ where
     }
 }
 
-/// Waits for `done`, at most as long as `limit`: for a time that the documentation promises.
+/// Waits for `done`, at most for `limit`, a time that the documentation promises.
 pub async fn within<T>(limit: Duration, done: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(limit, done).await.with_context(|| format!("it took longer than {limit:?}"))?
 }

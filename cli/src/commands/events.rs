@@ -140,7 +140,8 @@ impl About {
     }
 
     /// # Errors
-    /// There is no such object. If the user may not read a kind, so that this cannot be known, it is no error.
+    /// There is no such object. If the user may not read a kind, it cannot be known whether the object exists, and
+    /// there is no error.
     async fn must_exist(&self, client: &Client, global: &Global, namespace: &str) -> anyhow::Result<()> {
         let namespace = Some(namespace);
         let (repository, sync, sealed) = futures::join!(

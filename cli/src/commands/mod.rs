@@ -96,7 +96,7 @@ impl Command {
         }
     }
 
-    /// Whether the command prints objects of the cluster, which have names.
+    /// Whether the command supports `--output name`, because it prints objects of the cluster.
     pub fn prints_names(&self) -> bool {
         match self {
             Self::Status(_)

@@ -164,7 +164,7 @@ fn object(mut body: Map<String, Value>, fields: &[Field], path: &str) -> Result<
     Ok(shaped)
 }
 
-/// The value in this shape. If there is none, the empty value of the shape.
+/// Converts the value to the shape. If there is no value, the result is the empty value of the shape.
 fn read(value: Option<Value>, shape: &Shape, path: &str) -> Result<Value, ShapeError> {
     let refuse = |expected| Err(ShapeError { path: path.to_owned(), expected });
     match (shape, value) {

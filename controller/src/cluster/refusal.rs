@@ -16,7 +16,7 @@ use super::ApiError;
 
 /// Every message about a refused Secret begins with this.
 pub(super) const OF_SECRET: &str = "the API server refused the Secret";
-/// The words for a cause: the namespace is being deleted.
+/// Our words for the cause `NamespaceTerminating`.
 pub(super) const NAMESPACE_GOES: &str = "the namespace is being deleted";
 
 /// The hint for a field that must be a string but is a number or a boolean in YAML.
@@ -51,8 +51,8 @@ impl About {
     pub(super) fn refused(self, method: &Method, code: u16, answer: &[u8], sent: &[u8]) -> ApiError {
         let status: Status = serde_json::from_slice(answer).unwrap_or_default();
         let not_of_its_kind = (code == 500).then(|| not_of_its_kind(status.message.as_deref()?)).flatten();
-        // In this case the request is wrong, not the API server: nothing was written, and another try would be refused,
-        // too. So the code becomes 400.
+        // The code 500 says that the API server failed. But an object that does not fit its kind is a wrong request:
+        // nothing was written, and another try would be refused, too. So the code becomes 400.
         let code = if not_of_its_kind.is_some() { 400 } else { code };
         match self {
             Self::Secrets => of_secrets(method, code, &status, sent),

@@ -216,7 +216,7 @@ fn the_environment_names_a_proxy_and_who_is_asked_without_it() {
     }
 }
 
-/// Reads a request of HTTP with its body.
+/// Reads an HTTP request with its body.
 fn request(stream: &mut std::net::TcpStream) -> String {
     let (mut request, mut part) = (Vec::new(), [0; 4096]);
     loop {
@@ -265,7 +265,7 @@ fn a_branch_that_is_pushed_while_the_server_is_asked_is_found() {
     });
     let fixture = Fixture::new();
     let request = FetchRequest { url: format!("http://{address}/repo"), ..fixture.request(branch("main")) };
-    // The commit itself is refused, so it was found.
+    // The server refuses to send the commit. So the branch was found, and the fetch of its commit had begun.
     let error = fixture.store.fetch(&request).unwrap_err();
     assert_ne!(error.reason(), "ReferenceNotFound", "{error}");
     assert!(error.to_string().contains("500"), "{error}");

@@ -26,7 +26,7 @@ pub fn templates() -> Vec<String> {
     lines.map(|line| line.replace('␤', "\n").replace('␉', "\t")).collect()
 }
 
-/// The data with which they are rendered.
+/// The data with which the templates are rendered.
 pub fn data() -> BTreeMap<String, Vec<u8>> {
     let encoded: BTreeMap<String, Bytes> = serde_json::from_str(&file("data.json")).unwrap();
     encoded.into_iter().map(|(name, value)| (name, value.0)).collect()

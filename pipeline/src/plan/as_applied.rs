@@ -55,8 +55,8 @@ pub(super) fn whole(key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     manifest
 }
 
-/// Removes empty labels and annotations. Otherwise, whoever adds the first label or annotation would take the empty map
-/// from us, and this would count as drift.
+/// Removes empty labels and annotations. Otherwise, whoever adds the first label or annotation would become the owner
+/// of the empty map instead of us, and this would count as drift.
 fn drop_empty_maps(body: &mut Map<String, Value>) {
     let template = body.get_mut("spec").and_then(|spec| spec.pointer_mut("/template/metadata"));
     for metadata in template.into_iter().filter_map(Value::as_object_mut) {

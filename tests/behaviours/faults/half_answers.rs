@@ -16,7 +16,7 @@ async fn half_of_an_answer_is_none() -> Result<()> {
         let applies = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/"), fault);
         let statuses = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/syncs/"), fault);
         let revision = faulty.publish("second").await?;
-        // Two requests, one after the other, may each be sent again only after 8 s.
+        // It can take 8 s until a request is sent again, and this happens to two requests, one after the other.
         within(2 * SOON, faulty.is_applied(&revision, "second")).await?;
         ensure!((applies.hits(), statuses.hits()) == (1, 1), "{name}: nothing was cut");
     }

@@ -17,7 +17,7 @@ async fn what_was_applied_without_anybody_knowing_is_no_failure() -> Result<()> 
     let lost = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/"), Fault::LoseAnswer);
     let status = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/syncs/"), Fault::LoseAnswer);
     let revision = faulty.publish("second").await?;
-    // Two answers are lost, one after the other.
+    // Two answers are lost, one after the other, so this may take twice as long.
     within(2 * SOON, faulty.is_applied(&revision, "second")).await?;
     eventually("the status to be lost", || async {
         ensure!((lost.hits(), status.hits()) == (1, 1));

@@ -22,7 +22,7 @@ use localcluster::ClusterOptions;
 use sealing::{Certificate, Scope};
 use serde_json::json;
 
-/// The value, and its update.
+/// The sealed value at first, and after it is changed.
 const VALUES: [&str; 2] = ["Trillian-first-4721-plaintext", "Trillian-second-4722-plaintext"];
 
 /// A plain value of the chart. The search finds this value where it may be, so it would also find a sealed value there.
@@ -45,7 +45,7 @@ fn renderers(pid: u32) -> Vec<u32> {
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_renderer).collect()
 }
 
-/// Everything that a process has in memory and may write, one item per mapping.
+/// All memory of a process that the process may write, one item per mapping.
 fn memory(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     let mut all = Vec::new();

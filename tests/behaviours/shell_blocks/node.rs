@@ -63,7 +63,8 @@ pub(super) async fn run(plane: &Plane) -> Result<Infallible> {
             nodes.patch_status(NODE, &PatchParams::default(), &status).await?;
         }
         let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?.items;
-        // First end Pods that are being deleted, because a volume can belong to only one Pod at a time.
+        // Pods that are being deleted are ended before new ones begin, because a volume can belong to only one Pod at a
+        // time.
         let (ending, wanted): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
         for pod in ending {
             running.remove(&uid(pod)).map(Program::stop).transpose()?;

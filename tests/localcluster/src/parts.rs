@@ -130,12 +130,13 @@ pub struct KubernetesParts {
 }
 
 impl KubernetesParts {
-    /// The controller manager. It is built even if `KUBEBUILDER_ASSETS` is set, because envtest does not have it.
+    /// The controller manager. It is built even if `KUBEBUILDER_ASSETS` is set, because the envtest tools do not
+    /// include it.
     pub fn kube_controller_manager(&self) -> Result<PathBuf> {
         self.optional(CONTROLLER_MANAGER)
     }
 
-    /// The scheduler. It is built if `KUBEBUILDER_ASSETS` is set but does not have it.
+    /// The scheduler. It is built unless the folder `KUBEBUILDER_ASSETS` has it.
     pub fn kube_scheduler(&self) -> Result<PathBuf> {
         self.optional(SCHEDULER)
     }

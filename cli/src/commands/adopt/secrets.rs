@@ -34,7 +34,7 @@ pub(super) struct SecretValue {
     pub(super) value: SecretBytes,
 }
 
-/// Words of names whose values are mostly secret.
+/// A value whose name contains one of these words is mostly secret.
 const SOUNDS_SECRET: [&str; 8] =
     ["password", "passwd", "secret", "token", "apikey", "credential", "privatekey", "passphrase"];
 

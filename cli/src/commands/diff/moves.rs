@@ -46,7 +46,8 @@ pub fn folders_of_others<'s>(
     })
 }
 
-/// The objects of `wanted` that another Sync would hand over, because they left its folder, each with that Sync.
+/// The objects of `wanted` that another Sync would hand over to `sync`, because they left the other Sync's folder. Each
+/// object comes with that other Sync.
 pub fn arriving(
     sync: &Sync,
     syncs: &Syncs,

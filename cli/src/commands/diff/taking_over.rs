@@ -33,7 +33,7 @@ impl<'a> TakingOver<'a> {
         let mut entries = entries(whole);
         let ours = entries.iter().find(|entry| is_ours(entry))?.fields_v1.clone()?.0;
         let mut goes = Value::Object(Map::new());
-        // Each turn takes over the fields of one API version in which another manager owns fields.
+        // Each round of the loop takes over the fields that another manager owns in one API version.
         while let Some(taken) = take_over(&entries, self.managers, object.id, object.body, object.left_to_others) {
             set::unite(&mut goes, &taken.goes(&ours));
             entries = taken.entries;

@@ -28,8 +28,9 @@ const TRIED_IN: &str = "default";
 pub struct Step {
     pub object: Manifest,
     pub change: Change,
-    /// The object as it is in the cluster, and as it would be after the apply.
+    /// The object as it is in the cluster.
     pub live: Option<Value>,
+    /// The object as it would be after the apply.
     pub after: Value,
     /// Fields that somebody edited and that stay as they are.
     pub edited: Vec<String>,
@@ -141,7 +142,7 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
     Ok(Step { object, change, live: Some(live), after, edited: set::names(&edited), first })
 }
 
-/// The parameters of the merge patch that comes first.
+/// The parameters for the merge patch [`Step::first`].
 pub fn by_us() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
 }

@@ -1,4 +1,4 @@
-//! Objects of an earlier choice that a new choice no longer needs.
+//! Objects that an earlier installation made, and that an installation with the new settings does not need.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::found::or_gone;
 
-/// An object of an earlier choice that is deleted.
+/// An object of an earlier installation that is deleted, because the new settings do not need it.
 pub enum Removal {
     ClusterRoleBinding(&'static str),
     ClusterRole(&'static str),
@@ -35,7 +35,7 @@ impl Display for Removal {
 }
 
 impl Removal {
-    /// The existing objects of earlier choices that the new choices do not need.
+    /// The existing objects of an earlier installation that the new choices do not need.
     pub fn find(live: &Live, choices: &Choices) -> Vec<Self> {
         let had = live.tenancy.unwrap_or_default();
         let mut found = Vec::new();

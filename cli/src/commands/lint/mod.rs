@@ -109,8 +109,8 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if report.errors() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What this version of Kubernetes accepts, with the CustomResourceDefinitions of gitseal, of the files, and of the
-/// rendered objects.
+/// The schemas of the kinds that this version of Kubernetes serves, and of those that CustomResourceDefinitions define:
+/// gitseal's own, those in the files, and those among the rendered objects.
 fn schemas<'m>(
     version: KubernetesVersion,
     fleet: &'m Fleet,

@@ -44,7 +44,7 @@ impl Held {
     }
 }
 
-/// Adds the paths at which a value has a content.
+/// Adds to `fields` the path of every part of `value` that is content of its own (see [`follows_from_the_rest`]).
 fn collect<'v>(path: &mut Vec<&'v str>, value: &'v Value, fields: &mut BTreeSet<String>) {
     if follows_from_the_rest(path, value) {
         return;

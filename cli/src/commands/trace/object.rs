@@ -201,7 +201,7 @@ impl Object {
         self.writers().filter(|entry| entry.time.is_some()).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
     }
 
-    /// Writers of anything except the status without a recorded time: Kubernetes does not record it for `scale`.
+    /// The writers of anything except the status whose time Kubernetes did not record, as for `scale`.
     pub fn undated_writers(&self) -> impl Iterator<Item = &ManagedFieldsEntry> {
         self.writers().filter(|entry| entry.time.is_none())
     }

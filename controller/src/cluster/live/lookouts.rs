@@ -85,9 +85,9 @@ impl Drop for Lookout {
 pub(super) struct Lookouts {
     waits: HashMap<ObjectKey, Wait>,
     running: HashMap<Target, Lookout>,
-    /// The groups whose kinds Syncs wait for.
+    /// For each Sync that waits for a kind: the API group of this kind.
     groups: HashMap<ObjectKey, String>,
-    /// When a CustomResourceDefinition of the group last changed.
+    /// For each of these groups: when one of its CustomResourceDefinitions last changed.
     changed: HashMap<String, Instant>,
 }
 
@@ -265,7 +265,8 @@ async fn follow(live: &Live, target: &Target) {
                 live.inner.metrics.watch_interrupted(&api_resource.kind);
                 let mut lookouts = live.lookouts();
                 if cluster::is_refused(&error) {
-                    // The Syncs read the object again after the usual pauses, and the watch may begin again then.
+                    // This watch ends. Each Sync reads the object again after the usual pause, and may then begin a new
+                    // watch.
                     lookouts.running.remove(target);
                     return;
                 }

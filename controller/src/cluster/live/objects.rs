@@ -81,7 +81,7 @@ pub(super) enum Touched {
     /// The labels of the object name another Sync.
     Taken,
     Fields(Option<FieldsDigest>),
-    /// The object is a Secret with this number of values of others beside ours.
+    /// The object is a Secret that has, besides our values, this many values of others.
     Mixed(usize),
 }
 

@@ -81,7 +81,8 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
                     let said = said_by(&id, meta);
                     went_back |= live.relist(id, resource_version(meta), live_object(meta, secrets), said, writes);
                 } else {
-                    // The first list may come from a cache.
+                    // The first list may come from a cache, so an old version in it does not mean that the API server's
+                    // store went back.
                     observe(live, resource, meta, secrets);
                 }
             }

@@ -124,7 +124,7 @@ pub(crate) enum Because {
 }
 
 impl Because {
-    /// The cause for an object that is being deleted although it was written.
+    /// The cause for an object that was written, but is being deleted.
     pub(super) fn terminating(id: &ObjectId, finalizers: Vec<String>) -> Self {
         if id.group.is_empty() && id.kind == "Namespace" {
             return Self::TerminatingNamespace(id.name.clone());
@@ -132,7 +132,7 @@ impl Because {
         Self::Terminating(finalizers)
     }
 
-    /// This cause for `id`. If the object was refused because of its namespace, the result is a cause that says so.
+    /// This cause; or, if the object `id` was refused because of its namespace, a cause that says so.
     pub(super) fn by_its_namespace(self, id: &ObjectId) -> Self {
         let (Self::Api(error), Some(namespace)) = (&self, &id.namespace) else { return self };
         match no_place(error) {
