@@ -482,7 +482,7 @@ fn is_of_what_is_stored(error: &FetchError) -> bool {
     }
 }
 
-/// The revision that a reference stands for, if its hash says so and it is the current one.
+/// The current revision, if the reference is its hash: then the remote need not be asked.
 fn stored(reference: &Reference, current: &Revision) -> Option<Revision> {
     match (reference, &current.id) {
         (Reference::Commit(wanted), RevisionId::Commit(commit)) if wanted == commit => {
@@ -512,7 +512,7 @@ fn remote<'a>(
     let session =
         |authorization, url: &str| client.map(|client| Session::new(client.clone(), authorization, deadline, url));
     if url.serves() == Serves::Artifacts {
-        // A registry says first how it wants to get a password.
+        // A registry says first how it wants to get a password, so only a token is sent with the first request.
         let authorization = authorization.filter(|_| credentials.is_token());
         let session = session(authorization, &url.registry_api()).expect("only file:// URLs have no client");
         return Ok(Remote::Registry(Registry::new(Requests { server, session, cancel }, credentials)));

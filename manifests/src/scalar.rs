@@ -99,8 +99,8 @@ pub fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether a text with the tag `!!timestamp` may be a date, which stays text. Other text with this tag is refused, as
-/// far as this simple check sees it.
+/// Whether a text with the tag `!!timestamp` may be a date, which stays text. Other text with this tag is refused. This
+/// simple check does not find every text that is no date.
 fn begins_with_a_year(text: &str) -> bool {
     text.split_once('-').is_some_and(|(year, _)| year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()))
 }

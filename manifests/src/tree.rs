@@ -34,7 +34,7 @@ pub enum TreeEntry<'a, E> {
     Refused {
         /// Why the file or folder is not read, with its path.
         error: E,
-        /// The reason of the condition.
+        /// The reason in the condition Ready of the Sync.
         reason: &'static str,
     },
 }

@@ -248,8 +248,8 @@ impl Scope<'_> {
 }
 
 /// Makes the plan for the objects in `manifests`. `kinds` has the kinds that the cluster serves or the folder defines;
-/// `current` has all objects that the Sync has. Without `keyed`, no digests can be made, so workloads keep the digests
-/// of values that they have.
+/// `current` has all objects that the Sync has. `keyed` makes the digests of values that are written into Pod
+/// templates. Without it, workloads keep the digests that they have.
 pub fn plan(
     sync: &Sync,
     manifests: &[Manifest],

@@ -161,7 +161,8 @@ func TestAnOverlayThatCannotBeAppliedSaysWhy(t *testing.T) {
 	}
 }
 
-// TestAnObjectWhoseAnnotationsAreReplacedIsNotTakenForAnother checks that the kustomization of a layer is no place.
+// TestAnObjectWhoseAnnotationsAreReplacedIsNotTakenForAnother checks that the kustomization that a layer writes does
+// not count as the file that an object comes from.
 func TestAnObjectWhoseAnnotationsAreReplacedIsNotTakenForAnother(t *testing.T) {
 	patch := "- {op: add, path: /metadata/annotations, value: {a: b}}"
 	made, failed := overlaid(t, nil, "app", overlay{Objects: []string{oneMap}, Patches: []types.Patch{{Patch: patch, Target: &types.Selector{}}}})

@@ -46,7 +46,7 @@ pub async fn apply_cluster_wide(client: &Client, object: Value) -> Result<Dynami
     Ok(cluster_wide(client, api_version, kind).patch(name, &params, &Patch::Apply(&object)).await?)
 }
 
-/// Applies the CustomResourceDefinitions and waits until they are served.
+/// Applies the CustomResourceDefinitions and waits until their kinds are served.
 pub async fn install_crds(client: &Client) -> Result<()> {
     let api = Api::<CustomResourceDefinition>::all(client.clone());
     for crd in crds::custom_resource_definitions() {
@@ -57,7 +57,7 @@ pub async fn install_crds(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Applies the CustomResourceDefinition in a YAML file unchanged, and waits until it is served.
+/// Applies the CustomResourceDefinition in a YAML file unchanged, and waits until its kind is served.
 pub async fn install_crd_file(client: &Client, name: &str, file: &Path) -> Result<()> {
     let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}?fieldManager=kubectl");
     let request = http::Request::patch(path)

@@ -77,7 +77,6 @@ fn of_secrets(method: &Method, code: u16, status: &Status, sent: &[u8]) -> ApiEr
     let reason = reason.map_or_else(|| format!("HTTP {code}"), str::to_owned);
     let message = status.message.as_deref().unwrap_or_default();
     let causes = status.details.as_ref().and_then(|details| details.causes.as_deref()).unwrap_or_default();
-    // The words that Sealed Secrets uses for this.
     let is_immutable = code == 422 && causes.iter().any(of_immutable);
     let causes = known_causes(causes, sent);
     let mut text = format!("{OF_SECRET}: {reason} ({code})");
@@ -85,6 +84,7 @@ fn of_secrets(method: &Method, code: u16, status: &Status, sent: &[u8]) -> ApiEr
         text.push_str(&format!(": {who}"));
     }
     if is_immutable {
+        // Sealed Secrets reports this case in the same words.
         text.push_str(": the target Secret is immutable");
     }
     if !causes.is_empty() {

@@ -71,7 +71,7 @@ fn unpacked_within(archive: &[u8], layout: Layout, limits: &Limits) -> Result<Fo
     unpack(Cursor::new(archive), layout, limits, &mut pack)
 }
 
-/// Why an archive is refused, whether it is taken for a chart or not.
+/// Why the archive is refused. The same archive would be refused as a chart, too.
 fn refused(archive: &[u8]) -> String {
     match unpacked_within(archive, Layout::Files, &SMALL) {
         Err(Flaw::Refused(why)) => why,
@@ -228,14 +228,14 @@ fn what_grows_without_an_end_is_stopped() {
     let told = unpacked_within(&large, Layout::Files, &limits).err();
     assert!(matches!(&told, Some(Flaw::TooLarge(why)) if why.contains("more than 8 MiB")), "{told:?}");
 
-    // Names of files are read to memory, so they have a bound of their own.
+    // Names of files are read into memory, so their size has a limit of its own.
     for kind in [EntryType::GNULongName, EntryType::XHeader, EntryType::XGlobalHeader, EntryType::Directory] {
         let archive = Tar::new().entry(kind, "x", &vec![b'a'; 2 << 20]).file("a", "").packed();
         let told = unpacked_within(&archive, Layout::Files, &limits).err();
         assert!(matches!(&told, Some(Flaw::Refused(why)) if why.contains("between two files")), "{told:?}");
     }
 
-    // A header may promise more than there is.
+    // A header may state a larger size than the archive has.
     let mut header = Header::new_gnu();
     header.set_path("a").unwrap();
     header.set_size(u64::MAX >> 2);

@@ -40,7 +40,7 @@ struct Entry {
 
 /// The login for the repository of artifacts at `url`, or why there is none.
 pub(super) fn login(json: &[u8], url: &str) -> Result<Login, String> {
-    // An error of the parser may quote the text.
+    // The parser's error may quote the text, so the message has only the line.
     let config: Config = serde_json::from_slice(json)
         .map_err(|error| format!("the Secret's {KEY} is not valid: line {}", error.line()))?;
     let wanted = place(url);

@@ -2,7 +2,7 @@ use manifests::Limits;
 
 use super::*;
 
-/// A text of the form and the length of a value under a key of 2,048 bits.
+/// A text with the form and the length of a value that was sealed with a key of 2,048 bits.
 fn sealed_text(fill: u8) -> String {
     STANDARD.encode([&[1, 0][..], &[fill; 300]].concat())
 }

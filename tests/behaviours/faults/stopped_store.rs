@@ -91,7 +91,7 @@ async fn works(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// A Sync as the API server remembers it, without its store.
+/// A Sync as the API server has it in memory, without reading its store.
 async fn remembered(scene: &Scene, name: &str) -> Result<Sync> {
     let namespace = &scene.namespace;
     let path = format!("/apis/gitseal.dev/v1alpha1/namespaces/{namespace}/syncs/{name}?resourceVersion=0");

@@ -84,7 +84,7 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     scene.is_gone("v1", "ConfigMap", "blue-map").await?;
     let before = rendered(&controller, "helm").await?;
 
-    // Drift is put back without a render, also after a restart.
+    // Drift is undone without a render, also after a restart.
     change_by_hand(&scene, "one-config").await?;
     is_value(&scene, "one-config", "trace").await?;
     assert_eq!(rendered(&controller, "helm").await?, before);
@@ -350,7 +350,8 @@ async fn a_hook_runs_before_the_other_objects_and_again_when_it_changes() -> Res
     for left_out in ["test", "bye"] {
         assert!(scene.get("batch/v1", "Job", left_out).await?.is_none(), "{left_out}");
     }
-    // Values that only other objects use do not run the Job again; its own values do.
+    // A change of a value that only other objects use does not run the Job again; a change of a value that the Job uses
+    // does.
     scene.sync("app", "./charts/web", json!({"helm": {"values": {"tag": "1", "level": "warn"}}})).await?;
     is_value(&scene, "app-map", "warn").await?;
     let uid = |job: Option<serde_json::Value>| job.map(|job| job["metadata"]["uid"].clone());

@@ -82,7 +82,8 @@ impl Split {
         match value {
             Value::Object(fields) => {
                 let plain = self.mapping(fields, path, texts, in_list);
-                // A mapping of which nothing is left must not replace the sealed values in it.
+                // If all values of a mapping are secret, the mapping is left out, so that it does not replace the
+                // sealed values in it.
                 (!plain.is_empty() || fields.is_empty()).then_some(Value::Object(plain))
             }
             Value::Array(items) => {
