@@ -1,5 +1,5 @@
-//! The controller behind the API server's service proxy, by the name of its Service's first port: one client for
-//! `gitseal` and for kubeseal.
+//! Reaches the controller through the API server's service proxy, at the first port of the controller's Service: one
+//! client for `gitseal` and for kubeseal.
 //!
 //! # Guarantees
 //! - If an answer asks to try again later (`Retry-After`, with 429 or 5xx), the request is sent again, for as long as
@@ -62,7 +62,7 @@ pub struct Answer {
 
 impl ServiceProxy {
     /// The controller behind this Service. `client` must not send requests again by itself, because this type decides
-    /// that.
+    /// when a request is sent again.
     ///
     /// # Errors
     /// There is no cluster or no such Service in it, or the Service has no ports.

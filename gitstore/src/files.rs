@@ -64,8 +64,8 @@ impl Snapshot {
 }
 
 impl Folder {
-    /// Reads, instead of the folder's files, those that are left out only because they are hidden: their name, or that
-    /// of a folder above them, begins with a dot. Links and submodules among them are skipped.
+    /// Reads other files than the folder's own: those that are left out only because they are hidden, which means that
+    /// their name, or that of a folder above them, begins with a dot. Links and submodules among them are skipped.
     #[must_use]
     pub fn hidden(self) -> Self {
         Self { hidden: true, ..self }

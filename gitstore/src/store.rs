@@ -393,7 +393,8 @@ impl GitStore {
 }
 
 impl Entry {
-    /// Refuses content that failed a moment ago, in a way that would happen again.
+    /// Refuses a commit or archive that could not be stored a short time ago, if another try would fail in the same
+    /// way.
     fn is_left_alone(&self, id: &RevisionId) -> Result<(), FetchError> {
         match &*lock(&self.refused) {
             Some((refused, why, at)) if refused == id && at.elapsed() < LEFT_ALONE => Err(why.clone().into()),

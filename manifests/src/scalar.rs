@@ -69,7 +69,7 @@ impl Scalar {
         })
     }
 
-    /// The text of a mapping's key; `None` if it cannot be a key.
+    /// The text of the scalar as the key of a mapping; `None` if it cannot be a key.
     pub(crate) fn into_key(self, text: impl Into<String>) -> Option<String> {
         Some(match self {
             Scalar::Null | Scalar::Uint(_) => return None,

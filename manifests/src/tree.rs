@@ -1,6 +1,6 @@
 use std::error::Error;
 
-/// Names of Kustomize's own file.
+/// The names that a kustomization file can have.
 const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// A folder with manifests, in a commit, in an image or on a disk.
@@ -48,7 +48,7 @@ pub struct TreeFile<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Whether Kustomize would use the file as its own.
+/// Whether the file is a kustomization file, by its name.
 pub fn is_kustomization(path: &str) -> bool {
     KUSTOMIZATIONS.contains(&path.rsplit('/').next().unwrap_or(path))
 }

@@ -320,7 +320,8 @@ pub fn has_values(secret: &Map<String, Value>) -> bool {
 const COPIES: [&str; 2] =
     ["kubectl.kubernetes.io/last-applied-configuration", "kubecfg.ksonnet.io/last-applied-configuration"];
 
-/// The annotation of a Secret, a SealedSecret or its template that contains a Secret with its values.
+/// If the manifest is a Secret or a SealedSecret: the name of the annotation, on it or on its template, that contains a
+/// whole Secret with its values.
 pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
     if !manifest.id.is_secret() && !manifest.id.is_sealed_secret() {
         return None;

@@ -517,9 +517,9 @@ impl Plan {
         }
     }
 
-    /// Leaves out the heals of the objects `later`; what changed in Git stays in the plan. A SealedSecret stays if its
-    /// Secret stays. A SealedSecret that is in the plan only because of its Secret is left out together with the
-    /// Secret.
+    /// Leaves out the steps that heal the objects in `later`; what changed in Git stays in the plan. A SealedSecret
+    /// stays if its Secret stays. A SealedSecret that is in the plan only because of its Secret is left out together
+    /// with the Secret.
     #[must_use]
     pub fn put_off(mut self, later: &BTreeSet<ObjectId>) -> Self {
         let is_later = |step: &Step| step.why == Why::Heal && later.contains(&step.id);

@@ -45,8 +45,8 @@ impl SecretFacts {
         let controller = sealed_secret_of(meta);
         let old_mark = annotation(crds::names::SEALED_DIGEST);
         let (owned, mut foreign) = values(meta.managed_fields.as_deref());
-        // We own no value if the Secret was not made from a SealedSecret, or if somebody changed all our values. Its
-        // owner or its mark shows which of the two holds.
+        // We own no value if the Secret was not made from a SealedSecret, or if somebody changed all our values. The
+        // owner or the mark of the Secret shows which of the two is the case.
         if owned == 0 && controller.is_none() && old_mark.is_none() {
             foreign.clear();
         }
@@ -72,10 +72,10 @@ impl SecretFacts {
         self.old_mark.as_deref().map(OldMark::read)
     }
 
-    /// How the Secret was last written: `told`, which the status of its SealedSecret says, or else what the metadata
-    /// show. After a crash, the status may be behind, and everybody who may write the status can remove the mark in it.
-    /// If the metadata show only that gitseal owns values, the result is `None`: the values may have been merged into a
-    /// Secret of somebody else.
+    /// How the controller last wrote the Secret: `told`, if the status of its SealedSecret says it, or else what the
+    /// metadata of the Secret show. After a crash, the status may be behind, and everybody who may write the status can
+    /// remove the mark in it. If the metadata show only that gitseal owns values, the result is `None`: the values may
+    /// have been merged into a Secret of somebody else.
     pub fn made(&self, told: Option<Made>) -> Option<Made> {
         let has_mark = self.skips_owner || self.sealed_secret.is_some();
         let seems_whole = has_mark && self.owned_values > 0 && self.foreign_values.is_empty();

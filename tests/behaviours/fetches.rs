@@ -33,7 +33,7 @@ fn repository(number: usize, url: &str) -> Value {
     })
 }
 
-/// Repositories of this namespace that all name `url`.
+/// Creates the Repositories of this namespace, all with the URL `url`.
 async fn repositories(scene: &Scene, url: &str) -> Result<()> {
     for number in 0..HOLES {
         kubernetes::apply(&scene.client, &scene.namespace, repository(number, url)).await?;
@@ -95,8 +95,8 @@ async fn a_deleted_repository_gives_its_place_back() -> Result<()> {
     for number in 0..HOLES {
         api.delete(&format!("hole-{number}"), &DeleteParams::default()).await?;
     }
-    // The fetches of the deleted Repositories were as many as this namespace may run at the same time. The fetch of the
-    // next Repository can run only if they have ended.
+    // The deleted Repositories had as many fetches in progress as this namespace may run at the same time. The fetch of
+    // the next Repository can run only if these have ended.
     scene.tree.write("app/a.yaml", config_map("after", "1"))?;
     let revision = scene.publish("in their place").await?;
     scene.sync("app", "./app", json!({})).await?;

@@ -96,7 +96,7 @@ impl Command {
         }
     }
 
-    /// Whether the command supports `--output name`, because it prints objects of the cluster.
+    /// Whether `--output name` can be used with the command: it prints objects of the cluster, which have names.
     pub fn prints_names(&self) -> bool {
         match self {
             Self::Status(_)

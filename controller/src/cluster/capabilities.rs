@@ -11,9 +11,8 @@ use tokio::sync::Mutex;
 
 use super::{Api, ApiError};
 
-/// How long an answer of the API server is used. A shorter time would not help, because the kinds that the cluster
-/// serves now are compared with those that it served at the last render only when the whole folder of the Sync is
-/// compared with the cluster.
+/// How long an answer of the API server is used. A shorter time would not help: the kinds that the cluster serves are
+/// compared with those of the last render only when the whole folder of a Sync is compared with the cluster.
 const IS_BELIEVED: Duration = Duration::from_secs(30);
 
 /// The version of Kubernetes and the API versions of a cluster. They are requested when a chart is rendered, and then

@@ -93,7 +93,7 @@ fn stored(archive: &[u8], layout: Layout) -> (tempfile::TempDir, String) {
     std::fs::write(&path, archive).unwrap();
     let commit = to_pack(&path, layout, &pack).unwrap_or_else(|flaw| panic!("{flaw:?}")).to_string();
     git(folder.path(), &["init", "--quiet", "--bare"]);
-    // It checks every object, and the digest of the whole pack.
+    // `index-pack` checks every object, and the digest of the whole pack.
     git(folder.path(), &["index-pack", "--strict", "new.pack"]);
     for file in ["new.pack", "new.idx"] {
         let into = folder.path().join("objects/pack").join(file.replace("new", "pack-1234"));

@@ -207,8 +207,8 @@ fn word_of(all: &Placeholders, index: usize) -> String {
     all.by_word.iter().find(|(_, known)| **known == index).unwrap().0.clone()
 }
 
-/// The template of any pieces, plain and in base64, gives these pieces again, with values in the places of the
-/// placeholders.
+/// A text of random pieces, plain or in base64, is made into a template. The template gives the same text again, with
+/// the values instead of the placeholders.
 #[test]
 fn templates_give_the_text_with_its_values() {
     let (all, words) = placeholders(WIDE);

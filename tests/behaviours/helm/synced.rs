@@ -417,7 +417,7 @@ async fn diff_renders_a_chart_as_its_sync_does() -> Result<()> {
     // Without the Sync, it is not known how the chart is rendered.
     let said = gitseal(&scene, &diff[..2]).await?.is(2, &[])?;
     ensure!(said.err.contains("--sync"), "{}", said.err);
-    // The folder is that of the Sync.
+    // Without a path, the folder of the Sync is compared.
     gitseal(&scene, &["diff", "--sync", "app"]).await?.is(1, &["app-map"])?;
     gitseal(&scene, &["diff"]).await?.is(2, &["<PATH>"])?;
     Ok(())

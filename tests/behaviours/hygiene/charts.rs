@@ -25,7 +25,8 @@ use serde_json::json;
 /// The sealed value at first, and after it is changed.
 const VALUES: [&str; 2] = ["Trillian-first-4721-plaintext", "Trillian-second-4722-plaintext"];
 
-/// A plain value of the chart. The search finds this value where it may be, so it would also find a sealed value there.
+/// A plain value of the chart. The search must find this value where plain values may be. So it would also find a
+/// sealed value there.
 const PLAIN: &str = "Trillian-plain-4723-of-the-chart";
 
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData:\n  \

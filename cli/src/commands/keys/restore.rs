@@ -73,7 +73,7 @@ enum Plan {
     Create,
     /// The cluster has the same key under the same name.
     Unchanged,
-    /// Another key in the cluster has its name.
+    /// The cluster has another key under the same name.
     Conflict,
 }
 

@@ -14,8 +14,7 @@ use crate::output::Hint;
 /// An object, and what is in it if it is a Secret or a SealedSecret.
 struct Held {
     id: ObjectId,
-    /// The fields that have a content, by their paths. Those of a Secret are named as in the SealedSecret that it
-    /// becomes.
+    /// The paths of the fields that have content. Those of a Secret are named as in the SealedSecret that it becomes.
     fields: BTreeSet<String>,
 }
 
@@ -72,7 +71,7 @@ fn follows_from_the_rest(path: &[&str], value: &Value) -> bool {
     }
 }
 
-/// The content of a text.
+/// The documents of a YAML text.
 struct Text<'t> {
     objects: Vec<Held>,
     /// Documents that are not manifests, with the mistake in them.

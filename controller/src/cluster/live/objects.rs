@@ -308,9 +308,9 @@ impl Live {
         self.index().writes
     }
 
-    /// Records that objects are gone that are not in a new list, `seen`, of one namespace or of all. The list began
-    /// when `writes` writes had ended. An object that we have written since then may be newer than the list, so the
-    /// list says nothing about this object.
+    /// `seen` are the objects in a new list of one namespace or of all. Records that all other objects of the kind
+    /// there are gone. The list began when `writes` writes had ended. An object that we have written since then may be
+    /// newer than the list, so the list says nothing about this object.
     pub(super) fn sweep(&self, watched: (&str, &str, Option<&str>), seen: &HashSet<ObjectId>, writes: u64) {
         let (group, kind, namespace) = watched;
         let gone: Vec<_> = self
