@@ -175,8 +175,8 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Runs `work` on every key, with `workers` keys at the same time, until the future is dropped. If all workers are
-    /// busy, up to `workers` more take keys of namespaces of which no key is worked on.
+    /// Runs `work` on every key, with `workers` keys at the same time, until the future is dropped. While all workers
+    /// are busy, up to `workers` extra workers take keys, but only of namespaces of which no key is being worked on.
     pub async fn run<F>(self: Arc<Self>, workers: usize, work: impl Fn(K) -> F)
     where
         K: Send + Sync + 'static,
@@ -270,7 +270,7 @@ mod tests {
             queue.add(key);
         }
         assert_eq!([queue.next().await, queue.next().await], ["a/1", "b/1"]);
-        // All workers are busy. Each namespace of which no key is worked on gets a further worker.
+        // All workers are busy. Each namespace of which no key is being worked on gets an extra worker.
         assert_eq!([queue.next().await, queue.next().await], ["c/1", "d/1"]);
         assert!(futures::poll!(Box::pin(queue.next())).is_pending());
         for key in ["b/1", "c/1", "d/1"] {

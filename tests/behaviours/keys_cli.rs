@@ -300,7 +300,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     ensure!(rows.contains(&vec!["default", "other", "none", "unseals", "it", "password"]), "{table}");
     ensure!(rows.contains(&vec!["default", "db", &new, "password"]), "{table}");
 
-    // Run the command that the message names to undo the change.
+    // To undo the change, run the command that the message shows.
     ensure!(
         retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"),
         "{retired:#}"

@@ -35,7 +35,7 @@ async fn all_four_are_there(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command that the message names.
+/// Runs the command that the message shows.
 async fn confirm(message: &str) -> Result<()> {
     let (_, command) = message.split_once("confirm with: gitseal ").context(message.to_owned())?;
     let (command, _) = command.split_once(" (").context(message.to_owned())?;
