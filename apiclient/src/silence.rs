@@ -12,7 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
-/// How long after a request without an answer the shorter limit [`Silence::in_trouble`] holds for watches.
+/// How long the shorter limit [`Silence::in_trouble`] holds for watches after a request had no answer.
 const TROUBLE: Duration = Duration::from_secs(60);
 
 /// When a request last had no answer in time. Clones share this time.

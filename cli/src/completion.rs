@@ -1,4 +1,5 @@
-//! Completions: what a shell offers while a command line is typed. Names come from the cluster that the line is about.
+//! Completions: what a shell offers while a command line is typed. Names come from the cluster that the command line
+//! would use.
 //!
 //! The script of `gitseal completions` runs this program with [`VARIABLE`] set and with the line after `--`.
 //!
@@ -68,12 +69,12 @@ fn what_fits() -> clap::Command {
     if line().is_some_and(|(_, word)| word.as_encoded_bytes().starts_with(b"-")) {
         return command;
     }
-    // `build` adds `--help`, and the global flags to the subcommands.
+    // `build` gives every subcommand `--help` and the global flags.
     command.build();
     without_flags(command)
 }
 
-/// Offers only files whose names are one word, where files are offered.
+/// Where a command line can name a file, offers only files whose names are one word for every shell.
 fn with_safe_files(command: clap::Command) -> clap::Command {
     let files = |word: &OsStr| {
         let mut files = PathCompleter::any().complete(word);
@@ -135,7 +136,7 @@ pub fn syncs() -> ArgValueCompleter {
     })
 }
 
-/// The Syncs and Repositories of the namespace, in the form in which they may be named.
+/// The Syncs and Repositories of the namespace, as a user can type them: `web`, `sync/web` or `repository/web`.
 pub async fn named(client: &Client, global: &Global, typed: &str) -> Vec<String> {
     let namespace = global.default_namespace();
     let found = futures::join!(names::<GitSync>(client, &namespace), names::<Repository>(client, &namespace));

@@ -61,7 +61,7 @@ fn command_line() -> clap::Command {
 /// Help is no wider than an ordinary terminal.
 const WIDTH: usize = 80;
 
-/// Wraps the paragraphs of a long help again. Examples keep their line ends.
+/// Joins the lines of each paragraph of a long help, so that clap can wrap it. Examples keep their line breaks.
 fn flowing(command: clap::Command) -> clap::Command {
     let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
     let command = if about.contains('\n') {
@@ -163,7 +163,7 @@ fn refuse_empty_values(command: &mut clap::Command, matches: &ArgMatches) -> Res
     }
 }
 
-/// The command line with an empty environment.
+/// The command line, as if no environment variable were set.
 fn without_environment() -> clap::Command {
     fn forget(command: clap::Command) -> clap::Command {
         command.mut_args(|argument| argument.env(None::<&'static str>)).mut_subcommands(forget)
@@ -185,7 +185,7 @@ fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
 mod tests {
     use super::{as_kubeseal, read};
 
-    /// clap wraps lines of texts with fixed line ends a second time if they are wider than the help.
+    /// clap wraps lines that are wider than the help, also those of a text that keeps its own line breaks.
     #[test]
     fn no_line_of_a_help_breaks_in_the_middle() {
         let mut commands = vec![super::command_line()];

@@ -35,7 +35,8 @@ pub struct Overlay {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub images: Vec<Image>,
-    /// Patches of objects. Each patch sees the objects as the fields before it and earlier patches left them.
+    /// Patches of objects, applied in this order. They see the objects with the changes of `components`, and with the
+    /// new names, labels, annotations and images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub patches: Vec<Patch>,
@@ -91,7 +92,7 @@ pub struct PatchTarget {
     /// Namespace in the manifests of the objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Name of the objects, either the one in the manifest or the one that it has now.
+    /// Name of the objects, either as in the manifest or as it is when the patch is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Selects objects by their labels, for example `app=web,tier!=cache`.

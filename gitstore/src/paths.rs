@@ -1,4 +1,4 @@
-//! Reads single paths of a snapshot, in any folder: a renderer requests them.
+//! Reads the paths of a snapshot that a renderer requests, one by one and in any folder.
 
 use std::cell::RefCell;
 

@@ -48,7 +48,7 @@ func answersTo(t *testing.T, files map[string]string, requests ...request) ([]st
 	return answers, <-ended
 }
 
-// answered sends files until there is an answer.
+// answered sends the files that the renderer asks for, until it answers.
 func answered(t *testing.T, c *conn, files map[string]string) string {
 	t.Helper()
 	for {

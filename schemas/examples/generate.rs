@@ -1,8 +1,9 @@
 //! Writes `schemas/src/kubernetes.json`: what each supported version of Kubernetes accepts.
 //!
-//! `cargo run -p gitseal-schemas --example generate`, with Go and access to its modules. The facts come from Kubernetes' own
-//! OpenAPI documents (`api/openapi-spec/v3` of the module `k8s.io/kubernetes`) and from the lifecycles in the module `k8s.io/api`.
-//! Descriptions, defaults and statuses are left out. A new version of Kubernetes is one more line in [`VERSIONS`].
+//! Run it with `cargo run -p gitseal-schemas --example generate`. It needs Go and access to Go modules. The facts come
+//! from Kubernetes' own OpenAPI documents (`api/openapi-spec/v3` of the module `k8s.io/kubernetes`) and from the
+//! lifecycles in the module `k8s.io/api`. Descriptions, defaults and statuses are left out. A new version of Kubernetes
+//! is one more line in [`VERSIONS`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -159,7 +160,7 @@ fn short(name: &str) -> &str {
 /// What decides whether an object is accepted.
 fn reduced(schema: &Value) -> Value {
     let Value::Object(fields) = schema else { return schema.clone() };
-    // A reference with a description or a default.
+    // A `$ref` beside which there is a description or a default is written as an `allOf` with one item.
     if let Some([only]) = fields.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
         return reduced(only);
     }

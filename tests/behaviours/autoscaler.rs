@@ -81,7 +81,7 @@ async fn the_steps_of_the_page_hand_the_replicas_to_an_autoscaler() -> Result<()
     autoscale(&scene, 4).await?;
     stays(&scene, 4).await?;
 
-    // Next, the field leaves the manifest.
+    // Next, the field is removed from the manifest.
     scene.tree.write("app/web.yaml", &without_replicas)?;
     let revision = scene.publish("without replicas").await?;
     scene.is_applied("app", &revision).await?;

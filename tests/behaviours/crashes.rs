@@ -245,7 +245,8 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
         scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")))?;
         scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")) + moving)?;
         scene.tree.publish(&format!("the move that is interrupted at {stage}"))?;
-        // The new Sync runs the stages from allow to unseal. The old Sync prunes.
+        // The crash from `allow` to `unseal` is in a pass of the new Sync, and from `prune` on in a pass of the old
+        // Sync.
         let lets_go = ["prune", "hand-over", "report"].contains(&stage);
         let sync = if lets_go { format!("{stage}-from") } else { format!("{stage}-to") };
         crash(&plane, &scene, stage, &sync).await?;
@@ -268,7 +269,7 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
     nothing_is_orphaned(&scene).await?;
     controller.kill()?;
 
-    // Somebody deletes an object while no controller runs. Then its heal is interrupted.
+    // Somebody deletes an object while no controller runs. Then the heal of this object is interrupted.
     for (stage, sync) in HEALING.into_iter().zip(WRITING) {
         scene.api::<Secret>().delete(&format!("{sync}-sealed"), &DeleteParams::default()).await?;
         crash(&plane, &scene, stage, &format!("{sync}-to")).await?;

@@ -34,7 +34,7 @@ async fn polls(scene: &Scene, times: usize) -> Result<()> {
     .await
 }
 
-/// Waits until the controller has made `times` more full passes of Syncs, as it does at their intervals.
+/// Waits until the controller has made `times` more full passes of Syncs. It makes them at the intervals of the Syncs.
 async fn looks(controller: &Controller, times: u64) -> Result<()> {
     let until = passes(controller).await? + times;
     eventually("the Syncs to be looked at again", || async {

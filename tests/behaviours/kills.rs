@@ -78,7 +78,7 @@ async fn settled(scene: &Scene, places: &[usize]) -> Result<BTreeMap<usize, Stri
         for (object, place) in places.iter().enumerate() {
             let name = format!("object-{object}");
             let found = scene.get("v1", kind(object), &name).await?.with_context(|| format!("{name} is gone"))?;
-            // A Secret belongs to the Sync of its SealedSecret, and has no labels of the Sync itself.
+            // A Secret has no labels that name a Sync. It belongs to the Sync that its SealedSecret's labels name.
             let labelled = match kind(object) {
                 "Secret" => scene.get("bitnami.com/v1alpha1", "SealedSecret", &name).await?.unwrap_or_default(),
                 _ => found.clone(),
@@ -98,8 +98,8 @@ fn is_as_in_git(object: &Value) -> bool {
     object["data"] == json!({"value": "1"}) || object["data"] == json!({"value": STANDARD.encode("1")})
 }
 
-/// Somebody changes and deletes objects, of which some may not be there at the moment. Those that were deleted are added to
-/// `deleted`.
+/// Changes some objects and deletes others, as somebody might do by hand. Some of them may not exist at the moment.
+/// Adds to `deleted` the objects that it deleted.
 async fn drift(scene: &Scene, dice: &mut Dice, deleted: &mut BTreeSet<usize>) -> Result<()> {
     for object in 0..OBJECTS {
         let (api, name) =

@@ -164,8 +164,8 @@ async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
     programs::run(Command::new("kill").args(["-USR1", &pid]))?;
     let second = keys.another(&controller, &first).await?;
 
-    // The newest key is backed up, and its Secret is deleted. The key before it is too old, so the controller must make
-    // a new key.
+    // The newest key is backed up, and its Secret is deleted. The other key is too old for sealing, so the controller
+    // must make a new key.
     let is_second = |secret: &Secret| -> bool {
         let stored = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
         stored.and_then(|pem| Certificate::from_pem(&pem.0).ok()).is_some_and(|stored| stored == second)
@@ -219,7 +219,7 @@ async fn values_whose_key_is_gone_are_told_while_their_secret_is_there() -> Resu
     let api = Api::<Secret>::namespaced(keys.client.clone(), NAMESPACE);
     api.delete(&backup.name_any(), &DeleteParams::default()).await?;
 
-    // The controller reports such values by itself.
+    // Without being asked, the controller reports the values whose sealing key is gone.
     let told = eventually("an event about the SealedSecret", || async {
         let all = Api::<k8s_openapi::api::core::v1::Event>::namespaced(keys.client.clone(), "default");
         let all = all.list(&ListParams::default()).await?.items;

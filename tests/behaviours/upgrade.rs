@@ -319,7 +319,7 @@ async fn cluster_admin_is_asked_for_again_where_somebody_took_it_away() -> Resul
             .is(1, &["cluster-admin: it may do everything", "nothing was applied"])?;
         ensure!(installed(&client).await? == before);
     }
-    // The same holds with the rights for several teams.
+    // The rights of an installation for several teams are also asked for again.
     install(&plane, &["--apply", "--no-wait", "--multi-tenant", "--yes"])?.is(0, &[])?;
     let nobody = Patch::Merge(json!({"subjects": null}));
     bindings.patch("gitseal-controller-watch", &PatchParams::default(), &nobody).await?;
@@ -409,7 +409,7 @@ async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
 
 #[tokio::test]
 async fn several_teams_get_a_first_sync_that_works() -> Result<()> {
-    // The control plane combines the rights of `admin` from several roles.
+    // This plane has a controller manager, which combines the rights of the ClusterRole `admin` from several roles.
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "first", ServerOptions::default()).await?;
     scene.tree.write("app/settings.yaml", crate::objects::config_map("settings", "1"))?;

@@ -52,7 +52,7 @@ fn build() -> Result<PathBuf> {
     folder.map(Path::to_path_buf).with_context(|| format!("{} is not in a folder '{profile}'", current.display()))
 }
 
-/// The command line, without any configuration of the user.
+/// The program `gitseal` with this kubeconfig, whatever the user's own settings are.
 pub fn gitseal(kubeconfig: &Path) -> Result<Command> {
     let mut command = Command::new(folder()?.join("gitseal"));
     command.env("KUBECONFIG", kubeconfig).env("NO_COLOR", "1");

@@ -314,7 +314,7 @@ impl UnsealedSecret {
         self.type_.as_deref().filter(|type_| !type_.is_empty())
     }
 
-    /// Whether the Secret is immutable, if the template says so.
+    /// The field `immutable` of the Secret, if the template sets it.
     pub fn immutable(&self) -> Option<bool> {
         self.immutable
     }

@@ -70,7 +70,7 @@ fn is_chosen(chosen: &Found, sync: &Sync) -> bool {
     chosen.sync(&sync.name_any()).is_some() || chosen.repositories.iter().any(is_of)
 }
 
-/// A revision of a Sync's folder; also the machine-readable form.
+/// A revision of a Sync's folder. The fields are also those of the machine-readable output.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 struct Entry {
     namespace: String,

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{leader::Leadership, metrics::Metrics, passes};
 
-/// The query for writes to the controller's own objects. The API server need not check these for unknown fields.
+/// The query string of writes to the controller's own objects. The API server need not check these for unknown fields.
 const OUR_OWN: &str = "?fieldManager=gitseal-controller&fieldValidation=Ignore";
 
 /// Makes requests to the API server, as the controller itself or as an impersonated service account.

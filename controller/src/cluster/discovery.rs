@@ -149,7 +149,7 @@ impl Discovery {
 
     async fn is_served(&self, group: &str, version: &str, api_version: &str) -> Result<bool, DiscoveryError> {
         if group.is_empty() {
-            // The core group has no other version.
+            // The core group has only the version `v1`.
             return Ok(version == "v1");
         }
         let known = || {

@@ -5,7 +5,7 @@
 //!
 //! | part | digest of | shows |
 //! | --- | --- | --- |
-//! | `WHOSE` | the Secret's UID, when we last wrote it, and whether values were merged into it | the controller wrote this Secret last, and how |
+//! | `WHOSE` | the Secret's UID, the time of our last write to it, and whether values were merged into it | the controller wrote this Secret last, and how |
 //! | `OF` | the sealed input, and the fields that we owned after our last write, with its time | the Secret is still as it was made from this input |
 //! | `KEY` | the sealed input and the sealing key | which key unsealed all values; empty if several were needed |
 //! | `AS` | the sealed input, and the Secret's UID and resource version | nobody has written the Secret since, not even in the same second |
@@ -190,8 +190,8 @@ pub(super) fn is_any(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> b
     sealed.status.as_ref().is_some_and(|status| status.made_from.is_some()) || ctx.marks.lock().known.contains_key(key)
 }
 
-/// How many Secrets are made once more at the same time, and the pause after them. This is slow, because nobody waits
-/// for it.
+/// How many Secrets are made once more at the same time, and the pause after them. The pause does no harm, because
+/// nobody waits for these Secrets.
 const AT_ONCE: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 

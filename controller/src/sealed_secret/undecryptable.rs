@@ -20,14 +20,15 @@ use crate::{
     status::reference,
 };
 
-/// How long the controller waits after a value could not be unsealed. Often this happens to many values at the same
-/// time, and they are counted together.
+/// How long the controller waits after a value could not be unsealed before it counts such values. Often many values
+/// fail at the same time, so they are counted together.
 const GATHER: Duration = Duration::from_secs(1);
 /// The time after which values are counted again if nothing new is found. Values of deleted SealedSecrets are still
 /// counted for this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
-/// Counts and reports such values whenever the keys change or something new is known about values, for ever.
+/// Counts and reports the values that no sealing key unseals, whenever the sealing keys change or something new becomes
+/// known about a value. Never ends.
 pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut changes = ctx.keyring.changes();
     let mut told = HashMap::new();

@@ -32,7 +32,7 @@ const APPLYING: [Right; 4] = [
     ("gitseal.dev", "syncs", "", "list"),
     ("gitseal.dev", "syncs", "", "watch"),
 ];
-/// How many rights are asked for at the same time.
+/// How many questions about rights are sent to the API server at the same time.
 const AT_ONCE: usize = 8;
 
 /// The rights that are missing.
@@ -43,8 +43,8 @@ pub(super) struct Access {
 
 impl Access {
     /// Asks whether the controller has the rights to unseal in `namespace` (`None` for all namespaces) and, if
-    /// `applies` is true, the rights to apply. If the API server does not answer, a right counts as given. A later
-    /// request that needs the right shows whether it is.
+    /// `applies` is true, the rights to apply. If the API server does not answer, a right counts as given. The first
+    /// request that needs a missing right shows that it is missing.
     pub(super) async fn ask(client: &kube::Client, namespace: Option<&str>, applies: bool) -> Self {
         let unsealing = UNSEALING.into_iter().map(|right| (right, namespace));
         let applying = APPLYING.into_iter().filter(|_| applies).map(|right| (right, namespace));

@@ -52,8 +52,8 @@ pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<
     Ok(Connection { client, urgent, namespace })
 }
 
-/// Requests per second, and how many further requests at once. As in client-go, zero means the default of client-go,
-/// and a negative number means no limit.
+/// The limit of requests: how many per second, and how many more may be sent at once. `None` means no limit. As in
+/// client-go, zero means the default of client-go, and a negative number means no limit.
 fn limit(network: &Network) -> Option<(f64, u32)> {
     let per_second = match network.kubeclient_qps? {
         0.0 => 5.0,

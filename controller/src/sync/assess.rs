@@ -43,8 +43,8 @@ impl StageError for ExpressionError {
 pub(super) type Turn = Option<Lease>;
 
 impl Pass<'_> {
-    /// Whether the Sync has other `healthChecks` than those by which the health of its objects is known. From now on, these
-    /// count.
+    /// Whether the Sync's `healthChecks` changed since the health of its objects was found out. Puts the new ones into
+    /// the record.
     pub(super) fn checks_anew(&self, record: &mut Record) -> bool {
         let now = &self.sync.spec.health_checks;
         let is_anew = record.health_checks != *now;
@@ -81,8 +81,8 @@ impl Pass<'_> {
         checked
     }
 
-    /// The expression for which the process ended before it could answer. Each expression needs a new turn, so that the
-    /// Syncs of others do not wait for all of them.
+    /// Finds the expression that the evaluating process could not answer within its limits of time and memory. Each
+    /// expression needs a new turn, so that the Syncs of others do not wait for all of them.
     async fn which_overruns(&self, texts: Vec<health::apart::Text>) -> Option<ExpressionError> {
         let expressions = &self.ctx.expressions;
         for text in texts {
@@ -164,7 +164,8 @@ impl Pass<'_> {
         }
     }
 
-    /// There is no answer: comes back when there may be one.
+    /// The health of an object for which there is no answer. Also puts the Sync into the queue for the time when there
+    /// may be one.
     fn unanswered(&self, unanswered: &Unanswered, place: &str) -> Health {
         self.come_back(Some(match unanswered {
             Unanswered::Overran { until, .. } => *until,

@@ -141,8 +141,8 @@ impl LetsGo {
 }
 
 impl Pass<'_> {
-    /// Which of the objects that `left` this Sync's folder another Sync wants. `snapshot` is the snapshot of this pass,
-    /// if it has one.
+    /// Finds out which of the objects `left` other Syncs want. These are the objects that left this Sync's folder.
+    /// `snapshot` is the snapshot of this pass, if it has one.
     pub(super) async fn wanted_by_others(
         &self,
         left: &BTreeSet<ObjectId>,
@@ -169,7 +169,7 @@ impl Pass<'_> {
             match taker {
                 Ok(taker) => wanted.by.extend(taker.map(|taker| (id, taker))),
                 Err(Unasked::Stranger(error)) => drop(wanted.unsaid.get_or_insert_with(|| because(error))),
-                // The next questions would probably fail in the same way.
+                // The questions about the other objects would probably fail in the same way.
                 Err(Unasked::Anybody(error)) => {
                     wanted.unasked = Some(because(error));
                     break;
@@ -454,7 +454,7 @@ impl Pass<'_> {
             all.push(match self.wants(owner, &other, sourced).await {
                 Ok(wants) => LetsGo::AllBut(wants),
                 Err(Unread::NoMemory | Unread::Unable(_)) => LetsGo::Unknown,
-                // The Sync has already applied this content of its folder, so it keeps its objects.
+                // The other Sync has already applied this content of its folder, so it keeps its objects.
                 Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
                 Err(Unread::Folder(_)) => LetsGo::Everything,
             });
@@ -534,9 +534,9 @@ impl OnItsWay {
         Some(Failure { waits: true, message, ..Failure::new(Stage::Prune, "HandingOver") })
     }
 
-    /// The failure while the Sync waits, for a limited time that began at `since`, for Syncs that can take the objects.
-    /// After this time, and for suspended Syncs, the result is a text that names the objects that are no longer waited
-    /// for.
+    /// While the Sync waits for other Syncs to take the objects, returns the failure that says so. The Sync waits for a
+    /// limited time, which began at `since`, and not for suspended Syncs. Otherwise, returns a text that names the
+    /// objects that it does not wait for.
     pub(super) fn settle(&self, since: &mut Option<Instant>) -> Result<Option<String>, Failure> {
         let suspended = moved(&self.to_suspended)
             .map(|moved| format!("{moved}, which is suspended; nothing changes until that Sync takes it"));
@@ -610,7 +610,7 @@ mod tests {
         assert!(OnItsWay::default().failure().is_none());
     }
 
-    /// The delay of a prune that has already waited for the longest time.
+    /// What `delay` returns for a prune that has already waited as long as it may, [`WAITS_FOR`].
     fn delayed(wanted: &Wanted, since: &mut Option<Instant>) -> Option<Failure> {
         *since = since.and_then(|since| since.checked_sub(WAITS_FOR));
         wanted.delay(since)

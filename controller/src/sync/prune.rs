@@ -75,8 +75,8 @@ pub(super) enum PruneError {
         /// Whether another try may help for any of these objects.
         transient: bool,
     },
-    /// One of the objects is a Sync, which prunes its own objects first. Objects that this Sync may need for its prune
-    /// are pruned after it.
+    /// One of the objects is a Sync, which prunes its own objects first. Objects that it may need for this are pruned
+    /// only after that Sync is gone.
     #[error(
         "{0} is being deleted and first prunes its own objects; the objects of earlier waves are deleted when it is \
          gone"

@@ -25,7 +25,7 @@ impl Requests {
         }
     }
 
-    /// Whether `request` ends the pauses.
+    /// Whether `request` was the last request that was allowed to end the pauses.
     pub(super) fn is_admitted(&self, request: &str) -> bool {
         self.last.as_ref().is_some_and(|(last, _)| last == request)
     }

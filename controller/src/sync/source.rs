@@ -20,8 +20,8 @@ pub(super) struct Sourced {
     /// The revision of the snapshot.
     pub(super) revision: Revision,
     /// Identifies the content of the folder and the settings that it is applied with. If this text is unchanged, there
-    /// is nothing to apply. What kustomizations depend on is known only after they were rendered once, so this text
-    /// changes after the first render.
+    /// is nothing to apply. Which files a kustomization reads is known only after its first render, so this text
+    /// changes then.
     pub(super) content: String,
     /// What the chart gets from outside of its repository.
     pub(super) inputs: Inputs,

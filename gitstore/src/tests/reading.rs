@@ -263,7 +263,7 @@ fn identities_of_paths_cost_a_limited_time() {
     };
     let blob = fixture.git(&["rev-parse", "HEAD:a.yaml"]).trim().to_owned();
     let large = tree((0..120_000).map(|n| format!("100644 blob {blob}\tf{n}\n")).collect());
-    // It is stored once, and has many names.
+    // Git stores the tree `large` once, and the folders `d000` to `d029` are all this tree.
     let folders = (0..30).map(|n| format!("040000 tree {large}\td{n:03}\n")).collect::<String>();
     let identity = |message: &str| {
         let top = tree(format!("100644 blob {blob}\ta.yaml\n{folders}"));

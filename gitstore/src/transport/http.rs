@@ -60,7 +60,7 @@ pub(crate) enum Fault {
     Timeout,
     /// A redirect that is not followed.
     Redirect(String),
-    /// The server does not speak the protocol that it is asked in.
+    /// The server does not speak the protocol of the request.
     Protocol(String),
     /// The response is larger than allowed.
     TooLarge(u64),
@@ -108,7 +108,7 @@ impl Session {
         Self { agent, authorization, deadline, origin }
     }
 
-    /// Requests within the same time to another server, with credentials for that one.
+    /// A session for another server: with the same deadline, and with the credentials for that server.
     pub(crate) fn of(&self, url: &str, authorization: Option<HeaderValue>) -> Self {
         Self::new(self.agent.clone(), authorization, self.deadline, url)
     }
@@ -158,11 +158,11 @@ impl Session {
         Err(Fault::Status(refusal::read(response, self.authorization.as_ref(), self.is_own(url))))
     }
 
-    /// Sends GET requests from redirect to redirect. `accepts` says whether a URL that a redirect names may be asked, or why
-    /// not. The status of the answer is no redirect.
+    /// Sends a GET request and follows redirects. `accepts` says whether a redirect to this URL may be followed, or why
+    /// not. The answer is never a redirect.
     ///
     /// # Errors
-    /// The URL at which it went wrong, and how.
+    /// What went wrong, and at which URL.
     pub(crate) fn get(
         &self,
         url: &str,
@@ -176,7 +176,8 @@ impl Session {
                 Ok(response) => response,
                 Err(fault) => return Err(failed(Some(current), fault)),
             };
-            // Also a redirection: what was asked for has not changed.
+            // The status 304 is among those of redirects, but only says that nothing has changed since the last
+            // request.
             if !response.status().is_redirection() || response.status() == ureq::http::StatusCode::NOT_MODIFIED {
                 return Ok((current, response));
             }

@@ -47,8 +47,8 @@ impl Requests<'_> {
         response.into_body().into_with_config().limit(most).reader()
     }
 
-    /// Writes the body of an answer to a new file. It is the archive of `revision`, and must have this SHA-256 digest, in hex
-    /// digits. An error names `host`.
+    /// Writes the body of an answer to a new file. The body is the archive of `revision`, and must have this SHA-256
+    /// digest, in hex digits. An error names `host`.
     pub(crate) fn save_archive(
         &self,
         (url, response): Answer,
@@ -82,7 +82,7 @@ impl Requests<'_> {
         Err(FetchError::WrongBytes { host, what, expected: expected.to_owned(), found })
     }
 
-    /// What a failure means at this URL, or at that of the Repository.
+    /// Explains why a request to `at` failed; without `at`, a request to the Repository's own server.
     pub(crate) fn explain(&self, at: Option<&Uri>, fault: Fault) -> FetchError {
         let Some(other) = at.filter(|at| !self.session.is_own(at)) else { return self.server.explain(fault) };
         let host = presentable(other.authority().map_or("", |authority| authority.as_str()));

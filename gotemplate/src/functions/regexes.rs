@@ -49,7 +49,8 @@ const LONGEST: usize = 4096;
 const STEPS: usize = 5_000;
 
 impl Expression {
-    /// Counts a search through this number of bytes. Its time is proportional to the size of the expression as well.
+    /// Counts the steps of a search through this number of bytes. The time of a search is proportional to the number of
+    /// bytes and to the size of the expression.
     fn searches(&self, memory: &mut Memory, bytes: usize) -> Result<(), Failure> {
         memory.budget.step(1 + bytes.saturating_mul(self.length) / 512)
     }

@@ -1,8 +1,8 @@
 //! When objects of common operators are healthy: a table of kinds with CEL expressions. They mean the same as those of a Sync's
 //! `healthChecks`, which count instead of this table.
 //!
-//! The expressions are evaluated in this process, so each must take only as much time as the object is long: no list in a list.
-//! [docs/health.md](../../../docs/health.md) has the table for people.
+//! The expressions are evaluated in this process, so the time of each may grow only in proportion to the length of the
+//! object: no loop inside a loop. [docs/health.md](../../../docs/health.md) has the table for people.
 //!
 //! An object *failed* only if its operator says that somebody has to do something. What may end by itself is waited for, because
 //! the objects that it needs may come with the same commit; the message says what the operator reports.
@@ -31,13 +31,13 @@ impl Entry {
         Self { group, kinds, current, in_progress: None, failed: None }
     }
 
-    /// They failed if this is true.
+    /// Objects of these kinds have failed if `failed` is true.
     const fn fails(mut self, failed: &'static str) -> Self {
         self.failed = Some(failed);
         self
     }
 
-    /// They are not healthy yet if this is true, whatever the others say.
+    /// Objects of these kinds are not healthy yet if `in_progress` is true, even if `current` is true as well.
     const fn waits(mut self, in_progress: &'static str) -> Self {
         self.in_progress = Some(in_progress);
         self
@@ -74,7 +74,7 @@ static TABLE: &[Entry] = &[
     // Argo CD
     Entry::new("argoproj.io", &["Application"], "status.?sync.?status.orValue('') == 'Synced' && status.?health.?status.orValue('') == 'Healthy'")
         .fails("status.?health.?status.orValue('') == 'Degraded'"),
-    // Argo Rollouts: the generation is a text, in old versions a digest
+    // Argo Rollouts: `observedGeneration` is a text; in old versions, the text is a digest
     Entry::new("argoproj.io", &["Rollout"], "status.?phase.orValue('') == 'Healthy'")
         .waits("string(status.?observedGeneration.orValue('')).matches('^[0-9]{1,9}$') && int(status.observedGeneration) < metadata.generation")
         .fails("status.?phase.orValue('') == 'Degraded'"),

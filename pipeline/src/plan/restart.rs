@@ -77,7 +77,7 @@ fn is_asked(id: &ObjectId, body: &Map<String, Value>) -> bool {
 #[derive(Default)]
 pub(super) struct Values<'m> {
     manifests: HashMap<ObjectId, &'m Manifest>,
-    /// The texts that [`Values::text`] has made. Many workloads may use the same values.
+    /// The texts that [`Values::text`] has made. They are kept because many workloads may use the same values.
     texts: RefCell<HashMap<ObjectId, Option<String>>>,
 }
 

@@ -1,4 +1,4 @@
-//! Fields of the template with which our controller makes another Secret than the Sealed Secrets controller.
+//! Fields of the template for which our Secret differs from the one that the Sealed Secrets controller makes.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};

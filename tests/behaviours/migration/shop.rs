@@ -32,14 +32,16 @@ pub(super) const NAMESPACE: &str = "shop";
 pub(super) struct Shop {
     pub(super) plane: Plane,
     pub(super) client: Client,
-    /// More arguments for our controller. The next field has the groups of the user that it runs as.
+    /// More arguments for our controller.
     arguments: &'static [&'static str],
+    /// The groups of the user that our controller runs as.
     groups: &'static [&'static str],
 }
 
 impl Shop {
-    /// A cluster in which only the manifests of the Sealed Secrets project were applied: its CustomResourceDefinition and
-    /// its rights. Either controller runs with these rights, and with the flags of the project's Helm chart.
+    /// A cluster in which only the manifests of the Sealed Secrets project were applied: its CustomResourceDefinition
+    /// and its rights. The Sealed Secrets controller and ours both run with these rights, and with the flags of the
+    /// project's Helm chart.
     pub(super) async fn of_sealed_secrets() -> Result<Self> {
         let shop = Self::on(Plane::of_sealed_secrets(Self::options()).await?, &CHART, &[]).await?;
         for object in rights() {

@@ -62,7 +62,8 @@ pub fn arguments() -> Vec<String> {
         .collect()
 }
 
-/// The kinds and namespaces, which stay when gitseal is removed, as YAML texts. Deleting them deletes what people made.
+/// The CustomResourceDefinitions and namespaces, as YAML texts. They stay when gitseal is removed, because deleting
+/// them would delete what people made.
 pub fn foundation<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut texts: Vec<String> = crds::custom_resource_definitions().iter().map(crds::to_yaml).collect();
     texts.extend(namespaces.into_iter().filter(|namespace| *namespace != NAMESPACE).map(namespace_manifest));

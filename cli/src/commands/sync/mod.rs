@@ -137,7 +137,8 @@ impl Session {
         Ok(fetched && (group.syncs.is_empty() || self.bring_up_to_date::<Sync>(&group.syncs).await?))
     }
 
-    /// Requests a reconcile of `objects`, which are in one namespace, and waits. Returns whether all are Ready.
+    /// Requests a reconcile of `objects`, which are in one namespace, and waits for its end. Returns whether all are
+    /// Ready.
     async fn bring_up_to_date<K: Managed>(&self, objects: &[ObjectKey]) -> anyhow::Result<bool> {
         let Some(first) = objects.first() else {
             return Ok(true);

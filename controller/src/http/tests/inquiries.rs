@@ -204,8 +204,8 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
     stolen["spec"]["template"]["metadata"]["annotations"] = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     assert_eq!(endpoints.post("/v1/verify", &stolen).await.status, 409);
     assert_eq!(endpoints.post("/v1/rotate", &stolen).await.status, 500);
-    // The object's own annotations cannot widen the scope, either, because a value is bound to its place when it is
-    // sealed.
+    // The object's own annotations cannot widen the scope, either, because a value is sealed for one name, namespace
+    // and scope.
     let annotations = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     let widened = sealed_secret(json!({"z": seal(&endpoints.old, B, "secret")}), annotations);
     assert_eq!(endpoints.post("/v1/rotate", &widened).await.status, 500);
