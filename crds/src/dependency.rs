@@ -25,8 +25,8 @@ pub struct Dependency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// A CEL expression that is true when this Sync may be applied. `dep` is the object, `self` is this Sync. It counts instead
-    /// of the object's health.
+    /// A CEL expression that is true when this Sync may be applied. `dep` is the object, `self` is this Sync. The
+    /// expression counts instead of the object's health.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub ready_expr: Option<String>,

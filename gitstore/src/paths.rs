@@ -56,8 +56,8 @@ impl Snapshot {
         Paths { snapshot, repository, recent: RefCell::default(), limits, names_bytes: usize::MAX }
     }
 
-    /// Identifies what there is at all of the paths together, and `besides`, which is any text. If this identity is
-    /// equal in two revisions, [`Paths::at`] gives the same for each of these paths in both. No file is read.
+    /// Identifies the content of all paths together, and the text `besides`. If this identity is equal in two
+    /// revisions, [`Paths::at`] gives the same for each of these paths in both. No file is read.
     ///
     /// If too many names would have to be read, the identity is that of the whole revision.
     pub fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {

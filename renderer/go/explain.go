@@ -113,7 +113,7 @@ var quoting = []struct {
 	{regexp.MustCompile(`(?s)strconv\.(\w+): parsing ".*"`), "strconv.$1"},
 }
 
-// withoutValues leaves out of an error of Kustomize what it quotes of the content of files.
+// withoutValues removes from an error of Kustomize the content of files that the error quotes.
 func withoutValues(text string) string {
 	for _, quoted := range quoting {
 		text = quoted.pattern.ReplaceAllString(text, quoted.instead)

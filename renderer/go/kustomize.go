@@ -71,7 +71,8 @@ func (k kustomization) build(files *repository) ([]object, error) {
 			if index, is := k.Overlay.index(from); is {
 				one.Index = &index
 			} else if isInOverlay(from) {
-				// A patch replaced all annotations, and Kustomize takes the object for a new one.
+				// A patch replaced all annotations, also the one with the origin, so Kustomize takes the object for a generated
+				// one.
 				one.Generated = false
 			} else {
 				one.Origin = files.inRepository(from)

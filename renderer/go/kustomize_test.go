@@ -20,8 +20,8 @@ func served(t *testing.T, files map[string]string, paths ...string) ([]string, e
 	return answersTo(t, files, asked...)
 }
 
-// answersTo answers requests in one process after the other, from `files`. It returns the text of each answer, and how the
-// process ended.
+// answersTo sends the requests to one process, one after the other, and gives it the files that it asks for. It returns
+// the text of each answer, and how the process ended.
 func answersTo(t *testing.T, files map[string]string, requests ...request) ([]string, error) {
 	t.Helper()
 	toWorker, ours := io.Pipe()

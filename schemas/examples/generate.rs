@@ -24,7 +24,7 @@ const LIFECYCLES: [&str; 3] =
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// A type as it is from one minor version to another.
+/// A type, and the first and the last minor version in which it has this form.
 #[derive(PartialEq)]
 struct Variant {
     from: u32,

@@ -11,7 +11,7 @@ use crate::{
     traces::{event, handled},
 };
 
-/// The `ignoreDifferences` that the page shows.
+/// The `ignoreDifferences` that docs/sync.md shows.
 fn of_the_page() -> Result<Value> {
     let page = include_str!("../../docs/sync.md");
     let chapter = page.split_once("\n## Replicas and autoscalers\n").context("the chapter")?.1;
@@ -89,7 +89,7 @@ async fn the_steps_of_the_page_hand_the_replicas_to_an_autoscaler() -> Result<()
     autoscale(&scene, 5).await?;
     stays(&scene, 5).await?;
 
-    // After that, the entry leaves the Sync.
+    // After that, the entry in `ignoreDifferences` is removed from the Sync.
     scene.sync("app", "./app", json!({"wait": false})).await?;
     stays(&scene, 5).await?;
     autoscale(&scene, 6).await?;

@@ -1,5 +1,5 @@
-//! Hostile files that a tenant pushes. Each is refused by name, the last good revision stays applied, and the neighbours are
-//! not affected.
+//! Hostile files that a tenant pushes. Each is refused with a message that names it, the last good revision stays
+//! applied, and the neighbours are not affected.
 
 use std::fmt::Write as _;
 

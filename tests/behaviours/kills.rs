@@ -93,7 +93,7 @@ async fn settled(scene: &Scene, places: &[usize]) -> Result<BTreeMap<usize, Stri
     .await
 }
 
-/// Whether an object has its one value of Git, as a ConfigMap or as a Secret in base64.
+/// Whether an object has the value that every object has in Git, `1`: a ConfigMap as text, a Secret in base64.
 fn is_as_in_git(object: &Value) -> bool {
     object["data"] == json!({"value": "1"}) || object["data"] == json!({"value": STANDARD.encode("1")})
 }

@@ -146,7 +146,7 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
     assert_eq!(keys.secrets().await?.len(), 3);
     drop(controller);
 
-    // The renewal period makes new keys again and again.
+    // With a renewal period, the controller makes a new key whenever the period is over.
     let controller = keys.controller(&["--key-renew-period=2s"]).await?;
     let fourth = keys.another(&controller, &third).await?;
     let fifth = keys.another(&controller, &fourth).await?;

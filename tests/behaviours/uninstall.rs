@@ -119,7 +119,7 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(uid(&scene, "Secret", "db").await? == secret);
     controller.stop()?;
 
-    // The CustomResourceDefinitions are deleted only if the user types the word. No Secret is deleted with them.
+    // The CustomResourceDefinitions are deleted only if the user types the word `crds`. No Secret is deleted with them.
     let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "yes\n")?;
     ensure!(code == Some(1) && said.contains("nothing was changed"), "{code:?} {said}");
     let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "crds\n")?;
@@ -295,7 +295,8 @@ async fn it_ends_although_others_write_meanwhile() -> Result<()> {
             "spec": {"repository": {"name": "r"}, "path": "./"}});
         harness::kubernetes::apply(&client, "default", sync).await?;
     }
-    // One Pod of the controller is still running. Meanwhile, the parent of one of the Syncs creates the Sync again.
+    // One Pod of the controller is still running. Meanwhile, one of the Syncs is resumed, as by another Sync that
+    // applies it.
     let pods = rollout::pod(&client, "controller").await?;
     rollout::begin_to_delete(&pods, "controller").await?;
 

@@ -81,7 +81,7 @@ pub fn answering(command: &Command, answers: &[(&str, &str)]) -> Result<(Option<
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
         .collect();
-    // This program of util-linux runs the command with its own terminal, and ends with its exit code.
+    // `script` of util-linux runs the command at a terminal of its own, and ends with the command's exit code.
     let mut terminal = Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
     terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("SHELL", "/bin/sh");
@@ -132,7 +132,7 @@ pub struct ControllerOptions<'a> {
     pub ports: Option<[u16; 3]>,
     /// More arguments.
     pub arguments: Vec<String>,
-    /// What the controller logs, unless the arguments set it.
+    /// The log level of the controller, unless the arguments set it.
     pub log_level: &'a str,
     /// Environment.
     pub environment: Vec<(String, String)>,

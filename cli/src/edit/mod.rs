@@ -55,7 +55,7 @@ enum Holds {
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sealed {
-    /// File as it was named.
+    /// The file, as the user named it.
     pub file: String,
     /// Line at which the Secret started.
     pub line: u32,
@@ -188,7 +188,7 @@ fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
     yaml::write(source, body)
 }
 
-/// A list loses its comments, because its items are written again.
+/// Writes the whole document again, so a list loses its comments.
 fn write_anew(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     if json::is_json(source) {
         return json::write(source, body);

@@ -120,7 +120,8 @@ impl Outline {
         *awaits_key = !*awaits_key;
     }
 
-    /// The span of a block scalar ends at the start of the next line.
+    /// Moves the last line to the end of `span`, if that is later. The span of a block scalar ends at the start of the
+    /// next line, which does not count.
     fn extend_to(&mut self, span: &Span) {
         let end = span.end.line().saturating_sub(if span.end.col() == 0 { 2 } else { 1 });
         self.last_line = self.last_line.max(end).max(span.start.line().saturating_sub(1));

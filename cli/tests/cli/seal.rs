@@ -163,7 +163,7 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
     assert_eq!(here.read("apps/chart/templates/secret.yaml"), template);
 }
 
-/// More files than are in memory at the same time. Some of them have mistakes.
+/// More files than `gitseal seal` has in memory at the same time. Some of them have mistakes.
 #[test]
 fn a_large_folder_is_sealed_and_told_in_the_order_of_its_files() {
     let here = Workplace::new();

@@ -16,7 +16,7 @@ use crate::{stderr, stdout};
 
 const UNSEAL: [&str; 4] = ["--recovery-unseal", "--recovery-private-key=key.pem", "-w", "out/secret.yaml"];
 
-/// A SealedSecret with so many values of this size.
+/// A SealedSecret with this number of values, each of this size.
 fn sealed(values: usize, size: usize) -> String {
     let mut text =
         "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec:\n  encryptedData:\n"

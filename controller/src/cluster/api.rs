@@ -375,7 +375,7 @@ impl Api {
         Ok(!self.answer(request).await?.0.is_server_error())
     }
 
-    /// The client that watches use.
+    /// The client for watches.
     pub fn client(&self) -> kube::Client {
         self.client.clone()
     }

@@ -97,7 +97,7 @@ pub struct Servers {
     pub address: SocketAddr,
     /// The address of `/metrics`.
     pub metrics_address: SocketAddr,
-    /// The address of the second `/healthz` and `/readyz`.
+    /// The address that has only `/healthz` and `/readyz`.
     pub probes_address: SocketAddr,
     tasks: [JoinHandle<()>; 3],
 }

@@ -196,8 +196,8 @@ const AT_ONCE: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Writes all Secrets again that have the annotation of older versions, so that the annotation is removed. After that,
-/// this function waits for ever, as a part of the controller must not end. Secrets of Syncs are not written here, but
-/// by the next complete pass of the Sync.
+/// this function waits for ever, because none of the controller's tasks may end. Secrets of Syncs are not written here,
+/// but by the next complete pass of the Sync.
 pub(crate) async fn renew_old(ctx: Arc<Context>) {
     let is_old = |sealed: &Arc<SealedSecret>| {
         let key = ObjectKey::of(&**sealed);

@@ -105,8 +105,8 @@ fn told(sealed: &SealedSecret) -> Option<ConditionStatus> {
 }
 
 /// What the status should say. `None` if this is not known yet: before the first try to make the Secret, during a
-/// write, or while a Sync holds the SealedSecret back and says why itself. `is_late` means that the status has waited
-/// for so long that the last one may be wrong.
+/// write, or while a Sync holds the SealedSecret back and says why itself. `is_late` means that the new status has
+/// waited for so long that the stored one may be wrong.
 fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, is_late: bool) -> Option<(ConditionStatus, String)> {
     if let Some(message) = ctx.failing_secrets.message(key, &digest(ctx, sealed, key)) {
         Some((ConditionStatus::False, message))

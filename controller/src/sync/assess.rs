@@ -123,7 +123,7 @@ impl Pass<'_> {
         Ok(expressions.turn(&self.key.namespace).await)
     }
 
-    /// The health of an object that was read with this turn.
+    /// The health of `object`, which was read after `turn` was taken.
     pub(super) async fn assess(&self, id: &ObjectId, object: Value, turn: &Turn) -> Health {
         let (Some(turn), Some((place, check))) = (turn, own_check(self.sync, id)) else {
             return health::assess(id, &object);

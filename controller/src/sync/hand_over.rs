@@ -79,7 +79,7 @@ enum Unasked {
     Anybody(ApiError),
 }
 
-/// The facts about the objects that left a folder.
+/// What is known about the objects that left a folder: who gets them, or why this is not known.
 #[derive(Default)]
 pub(super) struct Wanted {
     /// The objects that are to be handed over, each with the Sync that gets it.
@@ -126,7 +126,7 @@ enum LetsGo {
     AllBut(Arc<BTreeSet<ObjectId>>),
     /// No object is known to be released.
     Nothing,
-    /// Not known, because the controller cannot read its folder now.
+    /// Not known, because the controller cannot read the Sync's folder now.
     Unknown,
 }
 
@@ -462,8 +462,8 @@ impl Pass<'_> {
         all
     }
 
-    /// Makes the Sync `owner` run a pass if it has nothing else to do. Otherwise, it would not notice that this Sync
-    /// wants an object that left the folder of `owner`.
+    /// Makes the Sync `owner` run a pass if it has nothing else to do. Without this pass, it would not notice that this
+    /// Sync wants an object that left the folder of `owner`.
     fn wake_if_done(&self, owner: &ObjectKey) {
         let Self { ctx, .. } = *self;
         let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return };

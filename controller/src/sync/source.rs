@@ -103,7 +103,7 @@ impl StageError for SourceError {
         }
     }
 
-    /// Most of these errors end with an event that puts the Sync into the queue again: an edit, a new Repository, or a
+    /// Most of these errors last until an event that also puts the Sync into the queue: an edit, a new Repository, or a
     /// new revision.
     fn is_terminal(&self) -> bool {
         match self {

@@ -4,8 +4,9 @@
 //! The expressions are evaluated in this process, so the time of each may grow only in proportion to the length of the
 //! object: no loop inside a loop. [docs/health.md](../../../docs/health.md) has the table for people.
 //!
-//! An object *failed* only if its operator says that somebody has to do something. What may end by itself is waited for, because
-//! the objects that it needs may come with the same commit; the message says what the operator reports.
+//! An object *failed* only if its operator says that somebody has to do something. A problem that may end by itself is
+//! waited for, because the objects that it needs may come with the same commit; the message says what the operator
+//! reports.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -61,7 +62,7 @@ const READY_OR_SUSPENDED: &str =
     "spec.?suspend.orValue(false) || status.?conditions.orValue([]).exists(c, c.type == 'Ready' && c.status == 'True')";
 /// A condition is about an older generation than the one that is stored.
 const IS_OLD: &str = "status.?conditions.orValue([]).exists(c, c.?observedGeneration.orValue(metadata.?generation.orValue(0)) < metadata.?generation.orValue(0))";
-/// Managed resources: they exist outside, and are as their manifest says.
+/// Managed resources of Crossplane: what they describe exists outside of the cluster, and is as their manifest says.
 const READY_AND_SYNCED: &str =
     "['Ready', 'Synced'].all(t, status.?conditions.orValue([]).exists(c, c.type == t && c.status == 'True'))";
 /// Of Cluster API: `Ready` in older versions, `Available` in newer ones.
@@ -144,7 +145,7 @@ static TABLE: &[Entry] = &[
     // Karpenter
     Entry::new("karpenter.sh", &["NodePool", "NodeClaim"], READY),
     Entry::new("karpenter.k8s.aws", &["EC2NodeClass"], READY),
-    // Knative: False is final, and Unknown is waited for
+    // Knative: the status False is final, and the status Unknown is waited for
     Entry::new("serving.knative.dev", &["Service", "Route", "Configuration", "Revision", "DomainMapping"], READY).fails(NOT_READY),
     Entry::new("eventing.knative.dev", &["Broker", "Trigger"], READY).fails(NOT_READY),
     Entry::new("messaging.knative.dev", &["Channel", "InMemoryChannel", "Subscription"], READY).fails(NOT_READY),

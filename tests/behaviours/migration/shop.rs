@@ -28,7 +28,7 @@ const CHART: [&str; 7] =
 /// The namespace of all objects.
 pub(super) const NAMESPACE: &str = "shop";
 
-/// A cluster in which either controller can run.
+/// A cluster in which our controller can run, and the Sealed Secrets controller as well.
 pub(super) struct Shop {
     pub(super) plane: Plane,
     pub(super) client: Client,
@@ -69,7 +69,7 @@ impl Shop {
         Ok(Self { plane, client, arguments, groups })
     }
 
-    /// The real controller, behind the Service.
+    /// The Sealed Secrets controller, behind the Service.
     pub(super) async fn theirs(&self, arguments: &[&str]) -> Result<SealedSecretsController> {
         let arguments = [&["--key-size=2048"], arguments].concat();
         let theirs = SealedSecretsController::start_on(&self.plane, network::POD, &arguments).await?;
@@ -244,7 +244,7 @@ fn differences(path: &str, after: &Value, before: &Value, changes: &mut Vec<Stri
     }
 }
 
-/// A plaintext Secret with these values and more fields.
+/// A plaintext Secret with these values, and with the fields of `more`.
 pub(super) fn secret(name: &str, values: &[(&str, &str)], more: Value) -> Value {
     let values: Value = values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     let mut secret = json!({

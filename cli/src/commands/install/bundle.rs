@@ -160,7 +160,7 @@ fn plain_or_quoted(text: &str) -> String {
     }
 }
 
-/// The source of a volume that somebody chose. JSON is also YAML.
+/// The volume source that the user chose, as YAML. Its value is written as JSON, which is also YAML.
 fn volume_source(source: &Value, indent: &str) -> String {
     let fields = source.as_object().into_iter().flatten();
     let fields: Vec<_> = fields.map(|(kind, source)| format!("{kind}: {source}")).collect();

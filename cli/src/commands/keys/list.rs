@@ -61,7 +61,7 @@ pub(super) async fn run(args: ListArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// The names of objects as kubectl prints and takes them.
+/// Prints the names of objects in the form that kubectl prints and accepts.
 fn print_names<'n>(api_version: &str, kind: &str, names: impl Iterator<Item = &'n str>) -> anyhow::Result<()> {
     let object = |name| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
     let items: Vec<Value> = names.map(object).collect();

@@ -196,7 +196,7 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
         assert_eq!(rotated["metadata"]["annotations"], sent["metadata"]["annotations"]);
         assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 200);
     }
-    // Such annotations also do not help to unseal a value that was sealed for another place.
+    // Such annotations also do not help to unseal a value that was sealed for another scope.
     let mut stolen = sealed_secret(
         json!({"z": seal(&endpoints.old, Binding { scope: Scope::ClusterWide, ..B }, "secret")}),
         json!({}),
