@@ -41,7 +41,8 @@ pub struct CertificateTrust {
 }
 
 impl CertificateTrust {
-    /// # Errors The certificate, which came from the place `from`, has another fingerprint.
+    /// # Errors
+    /// The certificate, which came from the place `from`, has another fingerprint.
     pub fn check(&self, certificate: &Certificate, from: &str) -> anyhow::Result<()> {
         let Some(fingerprint) = &self.cert_fingerprint else { return Ok(()) };
         fingerprint.check(certificate).with_context(|| format!("{from} is not the expected certificate"))

@@ -18,7 +18,7 @@ const LINKS: usize = 40;
 /// of so many names.
 const STEPS: usize = 2000;
 
-/// How many bytes of lists of names are read to identify what there is at some paths.
+/// How many bytes of lists of names may be read to identify the content of some paths.
 const IDENTITY_BYTES: usize = 16 << 20;
 
 /// The entry at a path.

@@ -140,7 +140,7 @@ impl Tables {
     }
 }
 
-/// Whether it is the type of an object, which has metadata.
+/// Whether this is the schema of a whole object, which has the field `metadata`.
 fn has_metadata(schema: &Value) -> bool {
     schema.pointer("/properties/metadata").is_some_and(|field| field.to_string().contains("ObjectMeta\""))
 }
@@ -157,7 +157,7 @@ fn short(name: &str) -> &str {
     name.strip_prefix("api.").unwrap_or(name)
 }
 
-/// What decides whether an object is accepted.
+/// The parts of a schema that decide whether an object is accepted.
 fn reduced(schema: &Value) -> Value {
     let Value::Object(fields) = schema else { return schema.clone() };
     // A `$ref` beside which there is a description or a default is written as an `allOf` with one item.

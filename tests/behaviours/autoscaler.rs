@@ -73,7 +73,7 @@ async fn the_steps_of_the_page_hand_the_replicas_to_an_autoscaler() -> Result<()
     event(&scene, "app", "Drifted", &["Deployment", "spec.replicas by kube-controller-manager"]).await?;
     scene.has("apps/v1", "Deployment", "web", json!({"spec": {"replicas": 2}})).await?;
 
-    // First, the entry is added to the Sync.
+    // First, the entry in `ignoreDifferences` is added to the Sync.
     let ignored = json!({"wait": false, "ignoreDifferences": of_the_page()?});
     scene.sync("app", "./app", ignored).await?;
     stays(&scene, 2).await?;

@@ -1,5 +1,5 @@
-//! Jobs and other objects that cannot be changed in place. The message is short, the object is replaced if Git allows it,
-//! and a finished Job is not run again.
+//! Jobs and other objects that cannot be changed in place. The message in the status is short, the object is replaced
+//! if an annotation in Git allows it, and a finished Job is not run again.
 
 use anyhow::{Context, Result, ensure};
 use harness::{

@@ -131,7 +131,7 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
     assert_eq!(certificate(&controller).await?, second);
     drop(controller);
 
-    // The cutoff time makes one new key.
+    // With a cutoff time, the controller makes one new key.
     eventually("another second", || async {
         ensure!(k8s_openapi::jiff::Timestamp::now().as_second() > second.not_before().as_second(), "not yet");
         Ok(())

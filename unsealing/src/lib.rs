@@ -103,7 +103,8 @@ pub struct ReservedNames<'a> {
 impl ReservedNames<'_> {
     /// Checks that the Secret of the SealedSecret does not get one of these names.
     ///
-    /// # Errors The Secret would have one of these names.
+    /// # Errors
+    /// The Secret would have one of these names.
     pub fn check(&self, sealed: &SealedInput<'_>) -> Result<(), UnsealError> {
         if self.contain(sealed.namespace, sealed.name) {
             return Err(UnsealError::ReservedName(printable(sealed.name)));

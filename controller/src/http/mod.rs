@@ -112,7 +112,7 @@ impl Servers {
     }
 }
 
-/// Listens on all addresses and answers until `shutdown`.
+/// Listens on the three addresses, and answers until `shutdown` is cancelled.
 pub async fn serve(listen: Listen<'_>, state: HttpState, shutdown: CancellationToken) -> Result<Servers, ListenError> {
     let (listener, address) = listen::bind(listen.api).await?;
     let (metrics_listener, metrics_address) = listen::bind(listen.metrics).await?;
@@ -195,8 +195,8 @@ async fn measured(State(state): State<HttpState>, request: Request, next: Next) 
 
 const PATHS: [&str; 7] = ["/healthz", "/readyz", "/v1/cert.pem", "/v1/keys", "/v1/rotate", "/v1/verify", "/v1/which"];
 
-/// A path as the value of a label. All unknown paths have the same value, because a client could fill the memory with
-/// invented paths.
+/// A path as the value of a label. All unknown paths have the same value. Otherwise, a client could fill the memory
+/// with invented paths.
 fn path_label(path: &str) -> &'static str {
     PATHS.into_iter().find(|known| *known == path).unwrap_or("other")
 }

@@ -90,7 +90,7 @@ fn written_as(keyring: &Keyring, digest: &str, uid: &str, version: u64) -> Strin
     keyring.digest("written as", [digest.as_bytes(), uid.as_bytes(), &version.to_be_bytes()[..]])
 }
 
-/// Marks that may not be in the statuses yet, and Secrets that are to be made once more.
+/// Marks, of which some are perhaps not in the statuses yet, and Secrets that are to be made once more.
 #[derive(Default)]
 pub(crate) struct Marks(Mutex<Inner>);
 

@@ -9,7 +9,7 @@ use kube::{Api, api::PostParams};
 /// A right: group, resource, subresource and verb.
 pub(super) type Right = (&'static str, &'static str, &'static str, &'static str);
 
-/// The rights without which SealedSecrets are not unsealed, or are not reported in statuses and events.
+/// The rights that the controller needs to unseal SealedSecrets, and to report about them in statuses and events.
 const UNSEALING: [Right; 11] = [
     ("bitnami.com", "sealedsecrets", "", "list"),
     ("bitnami.com", "sealedsecrets", "", "watch"),
@@ -25,7 +25,7 @@ const UNSEALING: [Right; 11] = [
 ];
 /// The right to write a Secret with a single request, which keeps what others added.
 const PATCH_SECRETS: Right = ("", "secrets", "", "patch");
-/// The rights without which nothing is applied from Git.
+/// The rights that the controller needs to apply anything from Git.
 const APPLYING: [Right; 4] = [
     ("gitseal.dev", "repositories", "", "list"),
     ("gitseal.dev", "repositories", "", "watch"),

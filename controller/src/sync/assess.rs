@@ -107,7 +107,7 @@ impl Pass<'_> {
         self.turn(&place).await.map(Some)
     }
 
-    /// The same for the expression of a dependency.
+    /// Like [`Pass::turn_for`], for the object of a dependency, which may have an expression of its own.
     pub(super) async fn turn_for_dependency(&self, dependency: &Dependency, id: &ObjectId) -> Result<Turn, Health> {
         match dependency.ready_expr {
             Some(_) => self.turn("its readyExpr").await.map(Some),
@@ -135,7 +135,7 @@ impl Pass<'_> {
         self.ask(question, &place, turn).await
     }
 
-    /// Whether the object of a dependency, which was read with this turn, is as it should be.
+    /// Whether `object`, which a dependency names and which was read after `turn` was taken, is as it should be.
     pub(super) async fn assess_dependency(
         &self,
         dependency: &Dependency,

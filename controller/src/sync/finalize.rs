@@ -27,7 +27,7 @@ use crate::{
 
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// How many of the objects that stay an event names.
+/// If objects stay, an event names at most this number of them.
 const NAMED: usize = 5;
 /// How often the write of the finalizer is tried if others write at the same time.
 const FINALIZER_TRIES: u32 = 4;

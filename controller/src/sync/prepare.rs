@@ -60,8 +60,8 @@ pub(super) fn values_digest(keyring: &Keyring, parts: &[&[u8]]) -> String {
 }
 
 impl Pass<'_> {
-    /// Makes the plan for the Sync's folder in the snapshot of `sourced`. Also corrects the content in `sourced`, which
-    /// may be known exactly only after the render. `current` is the Sync's inventory.
+    /// Makes the plan for the Sync's folder in the snapshot of `sourced`. Also corrects [`Sourced::content`] in
+    /// `sourced`, which may be known exactly only after the render. `current` is the Sync's inventory.
     pub(super) async fn prepare(
         &self,
         sourced: &mut Sourced,

@@ -1,4 +1,4 @@
-//! Reports a pass that takes long in the status while the pass runs.
+//! If a pass takes long, says so in the status while the pass runs.
 
 use std::time::Duration;
 

@@ -70,7 +70,7 @@ const READY_OR_AVAILABLE: &str =
     "!status.?conditions.orValue([]).exists(c, c.type in ['Ready', 'Available'] && c.status != 'True')";
 const FAILED_MACHINE: &str = "status.?phase.orValue('') == 'Failed' || has(status.failureReason)";
 
-/// The table, by the name of the operator.
+/// The table, sorted by the name of the operator.
 static TABLE: &[Entry] = &[
     // Argo CD
     Entry::new("argoproj.io", &["Application"], "status.?sync.?status.orValue('') == 'Synced' && status.?health.?status.orValue('') == 'Healthy'")

@@ -48,7 +48,7 @@ const NAMESPACE: &str = "kube-system";
 /// The Service that the manifests name.
 const SERVICE_NAME: &str = "sealed-secrets-controller";
 
-/// The image that the manifests name: by its short name, because it is in no public registry.
+/// The image that the manifests name. The name has no registry, because the image is in no public registry.
 pub fn image() -> String {
     format!("{DEPLOYMENT_NAME}:{}", env!("CARGO_PKG_VERSION"))
 }

@@ -7,7 +7,8 @@ use pipeline::prune::NEEDS_CONFIRMATION;
 use super::{Session, plan::Plan};
 use crate::{managed::Managed, output::Hint};
 
-/// Length of the whole hash of a commit. Somebody else could make a commit with the same beginning of the hash.
+/// Length of the whole hash of a commit. The beginning of a hash is not enough, because somebody else could make a
+/// commit whose hash begins in the same way.
 const COMMIT: usize = 40;
 
 impl Session {
