@@ -1,7 +1,8 @@
 //! Completions: what a shell offers while a command line is typed. Names come from the cluster that the command line
 //! would use.
 //!
-//! The script of `gitseal completions` runs this program with [`VARIABLE`] set and with the line after `--`.
+//! The script of `gitseal completions` runs this program with [`VARIABLE`] set, and with the words of the command line
+//! after `--`.
 //!
 //! # Guarantees
 //! - Nothing is printed except what is offered. If names cannot be found for any reason, none are offered.

@@ -88,7 +88,7 @@ func (s *chartSource) chain(text string) []templateFailure {
 	return chain
 }
 
-// placeOf returns the file in the repository, with the line, for a template by Helm's name.
+// placeOf returns the place in the repository, a file and a line, of a template that Helm names.
 func (s *chartSource) placeOf(template, line string) string {
 	file := s.templates[template]
 	if file == "" {

@@ -130,7 +130,7 @@ async fn a_commit_elsewhere_touches_neither_a_sync_nor_its_objects() -> Result<(
     for sync in ["touched", "untouched"] {
         scene.sync(sync, sync, json!({})).await?;
         scene.is_applied(sync, &first).await?;
-        // The annotation is dropped in the reconcile after the one that stored the status.
+        // The annotation with the first inventory is removed by the pass after the one that stored the status.
         let has_first = |sync: &Sync| sync.metadata.annotations.iter().any(|all| all.contains_key(FIRST_INVENTORY));
         scene.sync_when(sync, "its first inventory to be dropped", |sync, _| !has_first(sync)).await?;
     }

@@ -182,7 +182,7 @@ impl Controller {
         Ok(Self { child, address: options.address, port, metrics_port, probes_port, log, hunt })
     }
 
-    /// Where to search for values of a namespace while the controller goes on running.
+    /// Where the plaintexts of one namespace are searched while the controller goes on running.
     pub(crate) fn hunt_of(&self, namespace: &str) -> hunt::OfController {
         self.hunt.of_namespace(namespace)
     }

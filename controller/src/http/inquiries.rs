@@ -6,8 +6,8 @@
 //! - The scope of a value is the one in the SealedSecret's own metadata. The template of the SealedSecret is neither
 //!   read nor rendered. So annotations in the template cannot change the scope (CVE-2026-22728), and nobody learns
 //!   anything from the result of a template.
-//! - Each request has a limit of bytes, values and time; all requests together have a limit of memory. Decryptions for
-//!   requests use at most half of the places for decryptions, so that those for Secrets are never stopped.
+//! - Each request has a limit of bytes, values and time; all requests together have a limit of memory. At most half of
+//!   the decryptions that may run at the same time are for requests, so that decryptions for Secrets always go on.
 
 use std::{sync::OnceLock, time::Duration};
 

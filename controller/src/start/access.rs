@@ -23,7 +23,7 @@ const UNSEALING: [Right; 11] = [
     ("", "events", "", "patch"),
     PATCH_SECRETS,
 ];
-/// The right to write a Secret with a single request, which keeps what others added.
+/// The right to write a Secret with a single request. Such a request keeps the fields that others added.
 const PATCH_SECRETS: Right = ("", "secrets", "", "patch");
 /// The rights that the controller needs to apply anything from Git.
 const APPLYING: [Right; 4] = [

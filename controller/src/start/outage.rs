@@ -10,7 +10,7 @@ pub(super) const GATE: &str = "api-server";
 const SHORT: Duration = Duration::from_secs(10);
 /// How often an API server that does not answer is asked whether it works.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long the answer to this question is waited for before the API server is asked again.
+/// How long the controller waits for the answer to this question before it asks again.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Notices when the API server does not answer, or fails requests because it cannot reach its store. Reports this, and

@@ -23,7 +23,8 @@ use crate::{
     keys::Keyring,
 };
 
-/// How many times an object to which others keep writing is read before its deletion is left to the next try.
+/// How many times the deletion of one object is tried if somebody writes to the object each time. After that, it is
+/// left to the next prune.
 const READS: usize = 5;
 
 /// Prunes objects of one Sync.

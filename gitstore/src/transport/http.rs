@@ -95,7 +95,7 @@ pub(crate) type Answer = (Uri, Response<ureq::Body>);
 #[derive(Clone)]
 pub(crate) struct Session {
     agent: ureq::Agent,
-    /// Sent only to the origin.
+    /// The credentials, which are sent only to `origin`.
     pub(crate) authorization: Option<HeaderValue>,
     deadline: Instant,
     origin: Option<Origin>,

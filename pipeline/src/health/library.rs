@@ -4,9 +4,9 @@
 //! The expressions are evaluated in this process, so the time of each may grow only in proportion to the length of the
 //! object: no loop inside a loop. [docs/health.md](../../../docs/health.md) has the table for people.
 //!
-//! An object *failed* only if its operator says that somebody has to do something. A problem that may end by itself is
-//! waited for, because the objects that it needs may come with the same commit; the message says what the operator
-//! reports.
+//! An object *failed* only if its operator says that somebody has to do something. If a problem may end by itself, the
+//! end is waited for, because an object that is missing now may come with the same commit; the message says what the
+//! operator reports.
 
 use std::sync::{LazyLock, OnceLock};
 

@@ -55,7 +55,7 @@ impl Plan {
 
     /// Leaves out the waves that have to wait for earlier ones, and returns what they wait for; `None` if nothing is
     /// left out. A wave has to wait if an earlier wave has an awaited object that is held back, or for which
-    /// `may_be_unhealthy` is true. It must be true for every object that is about to be applied.
+    /// `may_be_unhealthy` is true. `may_be_unhealthy` must be true for every object that is about to be applied.
     ///
     /// Objects that are left out keep the entry that they have in `current`, the inventory of the Sync when the plan
     /// was made. Heals of objects in the waiting waves stay in the plan. Nothing is pruned until the last wave is

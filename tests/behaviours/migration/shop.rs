@@ -1,4 +1,4 @@
-//! A cluster with SealedSecrets in use, in which either controller can run.
+//! A cluster with SealedSecrets in use, for our controller and for the Sealed Secrets controller.
 
 use std::collections::BTreeSet;
 

@@ -122,7 +122,7 @@ impl Settings {
         }
     }
 
-    /// A sealer with this certificate and the scope that the rules ask for, if no flag sets it.
+    /// A sealer with this certificate. `scope` is what the rules ask for, and is used if no flag sets the scope.
     fn sealer<'k>(&self, certificate: &'k Certificate, scope: Option<Scope>) -> Sealer<'k> {
         Sealer {
             key: certificate.public_key(),

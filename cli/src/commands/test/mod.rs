@@ -25,10 +25,11 @@ use crate::{
 
 /// Compare what the Syncs of a repository apply with stored files
 ///
-/// Use it in CI, so that a change to a base or a chart shows in review what it changes in each Sync. Finds the Syncs in the files of
-/// PATH, renders the folder of each as the controller does, and compares the objects with those in its golden file. The golden file
-/// of a Sync in clusters/production/ is .gitseal/golden/clusters/production/NAMESPACE.NAME.yaml. With --update, the golden files
-/// are written instead; commit them.
+/// Use it in CI, so that the review of a change to a base or a chart shows what changes in each Sync. Finds the Syncs
+/// in the files of PATH, renders the folder of each as the controller does, and compares the objects with those in its
+/// golden file. The golden file of a Sync in clusters/production/ is
+/// .gitseal/golden/clusters/production/NAMESPACE.NAME.yaml. With --update, the golden files are written instead; commit
+/// them.
 ///
 ///     gitseal test --update
 ///     gitseal test

@@ -20,7 +20,7 @@ const REASON: &str = "gitseal was uninstalled";
 /// How often a change is tried when somebody else changes the same object at the same time.
 const TRIES: usize = 20;
 
-/// Suspends a Sync, so that a controller that comes back does nothing by itself.
+/// Suspends a Sync, so that a controller that is installed later does not apply it by itself.
 pub async fn suspend(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     change(client, sync, |sync| (!sync.spec.suspend).then(|| suspension::patch(Some(REASON)))).await
 }
