@@ -92,7 +92,7 @@ pub struct PatchTarget {
     /// Namespace in the manifests of the objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Name of the objects, either as in the manifest or as it is when the patch is applied.
+    /// Name of the objects, as in the manifest or as it is when the patch is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Selects objects by their labels, for example `app=web,tier!=cache`.

@@ -182,7 +182,8 @@ impl Controller {
         Ok(Self { child, address: options.address, port, metrics_port, probes_port, log, hunt })
     }
 
-    /// Where the plaintexts of one namespace are searched while the controller goes on running.
+    /// The log and the part of the Git store of this namespace, to search them for plaintexts while the controller goes
+    /// on running.
     pub(crate) fn hunt_of(&self, namespace: &str) -> hunt::OfController {
         self.hunt.of_namespace(namespace)
     }

@@ -1,4 +1,4 @@
-//! Requests for archives, which follow redirects. A failure names the host that failed.
+//! Requests for archives. They follow redirects. A failure names the host that failed.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

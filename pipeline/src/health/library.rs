@@ -38,7 +38,7 @@ impl Entry {
         self
     }
 
-    /// Objects of these kinds are not healthy yet if `in_progress` is true, even if `current` is true as well.
+    /// Objects of these kinds are not healthy yet if `in_progress` is true, whatever `failed` and `current` say.
     const fn waits(mut self, in_progress: &'static str) -> Self {
         self.in_progress = Some(in_progress);
         self
