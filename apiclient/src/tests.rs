@@ -161,7 +161,7 @@ async fn who_may_not_write_any_more_repeats_no_write() {
 
 #[tokio::test]
 async fn a_slow_answer_gets_its_time() {
-    // All later requests get no answer.
+    // Only the first request gets an answer.
     let server = Server::new([Does::Answers(6 * SOON), Does::Nothing]);
     let deadlines = Deadlines { late: SOON, ..leading() };
     assert_eq!(ask(&server, &deadlines, Method::PATCH).await.unwrap(), "whole answer");

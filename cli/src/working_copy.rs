@@ -56,7 +56,7 @@ impl WorkingCopy {
         }
         let mut names = Vec::new();
         for entry in fs::read_dir(&real).with_context(cannot_read)? {
-            // A name that is not UTF-8 cannot be requested.
+            // A name that is not UTF-8 is left out, because it cannot be requested.
             names.extend(entry.with_context(cannot_read)?.file_name().to_str().map(str::to_owned));
         }
         Ok(At::Directory(names))

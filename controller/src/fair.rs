@@ -62,7 +62,7 @@ pub(crate) enum Asker<'a> {
     Inquiry,
 }
 
-/// Stands for HTTP requests among the namespaces. No namespace has this name.
+/// The name under which HTTP requests take turns with the namespaces. No namespace has this name.
 const INQUIRY: &str = "";
 
 /// A limited number of places for work. Each free place is given to the waiting namespace whose turn it is.
@@ -117,8 +117,8 @@ impl Places {
             drop(free);
             let place = Place { places: self.clone(), is_inquiry, is_taken: true };
             if let Err(mut unwanted) = waiting.send(place) {
-                // The place is given back here. If it were dropped, its drop would call this function again, and
-                // thousands of waiting items whose caller is gone would be thousands of nested calls.
+                // The place is given back here. If `unwanted` were only dropped, its drop would call this function
+                // again, and thousands of waiting items whose callers are gone would cause thousands of nested calls.
                 unwanted.give_back();
             }
         }

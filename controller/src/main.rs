@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     }
     let runtime = Runtime::new().expect("threads can be started");
     let ended = runtime.block_on(controller::run(config, Arc::new(Unobserved)));
-    // A fetch that hangs must not delay the end, because the next leader waits for the lease.
+    // A fetch that hangs must not delay the end of the process, because the next leader waits for the lease.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,7 +29,7 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// Waits until this holds for all kinds.
+    /// Waits until such a list of every kind that `work` needs is in the store.
     pub(crate) async fn all(&self, work: Work) {
         if work == Work::Everything {
             self.repositories.wait().await;

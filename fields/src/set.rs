@@ -168,8 +168,8 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Removes the fields of `set` from `object`, as the API server does if an apply no longer has them. A parent stays as
-/// long as it has other fields.
+/// Removes the fields of `set` from `object`, as the API server does with fields that the next apply leaves out. A
+/// parent stays as long as it has other fields.
 pub fn take_out(object: &mut Value, set: &Value) {
     for (key, child) in set.as_object().into_iter().flatten() {
         let Some((kind, told_by)) = key.split_at_checked(2) else { continue };

@@ -46,7 +46,7 @@ pub(crate) struct Registry<'a> {
 /// What a reference leads to.
 pub(crate) struct Found {
     pub(crate) revision: Revision,
-    /// `None` if it is the known one.
+    /// `None` if the revision is the known one, because its archive is stored already.
     layer: Option<Layer>,
 }
 
@@ -120,8 +120,8 @@ impl<'a> Registry<'a> {
         Ok(layer.layout)
     }
 
-    /// The digest that the registry has for a tag, if it says so without sending the manifest. Registries count who asks for a
-    /// manifest, but not this.
+    /// The digest that the registry has for a tag, if it says so without sending the manifest. Registries limit how
+    /// often a client may ask for a manifest; this request does not count.
     fn digest(&mut self, named: &str) -> Result<Option<String>, FetchError> {
         let answer = self.ask(Method::HEAD, &format!("manifests/{named}"), manifest::TYPES)?;
         if matches!(answer.1.status().as_u16(), 401 | 403 | 429) {
@@ -141,7 +141,8 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// There is no such tag or digest; perhaps there is no such repository, either.
+    /// The error for a tag or digest that does not exist. If the tags cannot be listed, for example because the
+    /// repository does not exist either, the error says that.
     fn not_found(&mut self, reference: &Reference) -> FetchError {
         match self.tags() {
             Ok(tags) => not_found(reference, tags.iter().map(|tag| version_of(tag)).collect()),
@@ -158,7 +159,7 @@ impl<'a> Registry<'a> {
         FetchError::OtherDigest { version: version_of(tag), pinned, found }
     }
 
-    /// All tags, from page to page. What cannot be a tag is left out.
+    /// All tags, read page by page. What cannot be a tag is left out.
     fn tags(&mut self) -> Result<Vec<String>, FetchError> {
         let (mut tags, mut path) = (Vec::new(), "tags/list".to_owned());
         loop {
@@ -183,8 +184,8 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// The answer to a request for a path of the repository, which may be a refusal. If the registry asks for a login, it gets
-    /// one.
+    /// The answer to a request for a path of the repository, which may be a refusal. If the registry asks for a login,
+    /// this function logs in and sends the request again.
     fn ask(&mut self, method: Method, path: &str, accept: &str) -> Result<Answer, FetchError> {
         let url = format!("{}/{path}", self.requests.server.url.registry_api());
         let headers = [(header::ACCEPT.to_string(), accept.to_owned())];
@@ -212,7 +213,8 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// What to send, so that the registry answers; `None` if there is nothing.
+    /// The header `Authorization` for the next try of a request that the registry refused; `None` if there are no
+    /// credentials that could help.
     fn log_in(&self, (_, response): &Answer) -> Result<Option<HeaderValue>, FetchError> {
         let challenges = response.headers().get_all(header::WWW_AUTHENTICATE);
         let challenges = challenges.iter().filter_map(|value| value.to_str().ok()).flat_map(challenge::parse);
@@ -220,7 +222,7 @@ impl<'a> Registry<'a> {
             match challenge {
                 Challenge::Basic => return self.credentials.authorization(),
                 Challenge::Bearer { realm, service, scope } => {
-                    // A token of the Secret was sent already.
+                    // The token in the Secret was sent already, and the registry refused it.
                     if self.credentials.is_token() {
                         return Ok(None);
                     }
@@ -258,7 +260,7 @@ impl<'a> Registry<'a> {
         let failed = |fault| server.explain_at(host.clone(), fault);
         let response = requests.session.send(Method::GET, &at, &[], &[]).map_err(failed)?;
         let response = requests.session.succeeded(&at, response).map_err(|fault| match fault {
-            // The text of a server is repeated only if the author of the Repository named that server.
+            // An error repeats the text of a server only if the author of the Repository named that server.
             Fault::Status(refusal) if !self.requests.session.is_own(&at) => {
                 failed(Fault::Status(Refusal { said: String::new(), ..refusal }))
             }
@@ -283,8 +285,9 @@ struct Page {
     tags: Option<Tags>,
 }
 
-/// The tags of a page. Whatever else a server sends in their place is dropped while it is read, and so are the tags after the
-/// first that is too many. Otherwise, a few pages of long texts would fill the memory.
+/// The tags of a page. Whatever else a server sends in their place is dropped while it is read. Of the tags beyond the
+/// limit, only one is kept, which shows that there are too many. Otherwise, a few pages of long texts would fill the
+/// memory.
 #[derive(Default)]
 struct Tags(Vec<String>);
 
@@ -348,7 +351,8 @@ fn kind((_, response): &Answer) -> &str {
     response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
 }
 
-/// The rest of the list of tags: `Link: </v2/name/tags/list?last=…>; rel="next"`. Only the query is taken from it.
+/// The path of the next page of the list of tags. The server names it in a header such as `Link:
+/// </v2/name/tags/list?last=…>; rel="next"`, of which only the query is used.
 fn next_page((_, response): &Answer) -> Option<String> {
     let links = response.headers().get_all(header::LINK).iter().filter_map(|link| link.to_str().ok());
     let next = links.flat_map(|links| links.split(',')).find(|link| {

@@ -12,7 +12,7 @@ use crate::registry::{self, Registry};
 use crate::revision::{Reference, Revision};
 use crate::transport::{self, Server};
 
-/// A remote, with the time for a conversation.
+/// The server that a fetch talks to, by the protocol that it speaks.
 pub(crate) enum Remote<'a> {
     Git(transport::Remote<'a>),
     Registry(Registry<'a>),
@@ -27,7 +27,8 @@ pub(crate) enum Found {
 }
 
 impl Found {
-    /// Annotated tags of Git: the hash may be that of the tag until the commit was received.
+    /// The revision that was found. If the reference is an annotated tag of Git, the hash may be that of the tag until
+    /// the commit was received.
     pub(crate) fn revision(&self) -> &Revision {
         match self {
             Self::Git(found) => &found.revision,

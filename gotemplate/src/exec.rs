@@ -404,7 +404,7 @@ fn failed(line: usize, reason: impl Into<String>) -> Error {
     Error::new(line, ErrorKind::Failed, reason)
 }
 
-/// A number for an argument of any type.
+/// The value of a number in the template, if the argument may have any type.
 fn ideal(line: usize, number: &Number) -> Result<Value, Error> {
     match number.ideal {
         Ideal::Int(int) => Ok(Value::Int(Int::Int, int)),

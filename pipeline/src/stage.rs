@@ -79,8 +79,8 @@ impl fmt::Display for Stage {
 pub trait StageError: std::error::Error {
     /// The stage in which the error occurs.
     const STAGE: Stage;
-    /// The stage that is reported with the error. A reason is always reported with the same stage, so this is another
-    /// stage than [`StageError::STAGE`] if a later stage notices the error.
+    /// The stage that is reported with the error. It differs from [`StageError::STAGE`] if a later stage notices the
+    /// error, because a reason is always reported with the same stage.
     fn stage(&self) -> Stage {
         Self::STAGE
     }

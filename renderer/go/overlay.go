@@ -27,8 +27,8 @@ type overlay struct {
 	Patches           []types.Patch     `json:"patches"`
 }
 
-// The folders that Kustomize sees with an overlay. The repository is not at the root, because Kustomize refuses a
-// kustomization that needs a folder above itself, and every folder is below the root.
+// The folders that Kustomize sees with an overlay. The repository is not at the root: Kustomize refuses a kustomization
+// that uses a folder above itself, and the root is above overlayFolder, too.
 const (
 	repositoryMount = "/.gitseal-repository"
 	overlayFolder   = "/.gitseal-overlay"
@@ -36,8 +36,8 @@ const (
 	objectName = "gitseal-object-"
 )
 
-// build adds one kustomization on top of the other to the files, so that the fields take effect in the order of the Sync:
-// Kustomize itself applies the patches of a kustomization before its other fields. It returns the folder of the last one.
+// build adds kustomizations to the files, each on top of the one before, so that patches take effect last: within one
+// kustomization, Kustomize would apply them before its other fields. It returns the folder of the last kustomization.
 func (o *overlay) build(folder string, files *repository) (string, error) {
 	files.mount = repositoryMount
 	first := types.Kustomization{}
@@ -104,7 +104,8 @@ func (o *overlay) build(folder string, files *repository) (string, error) {
 	return layer(len(layers)), nil
 }
 
-// explained explains an error of Kustomize as explained does, and says which patch caused it, if that is known.
+// explained explains an error of Kustomize as the function explained does, and also says which patch caused the error,
+// if that is known.
 func (o *overlay) explained(err error, files *repository) *failure {
 	failed := explained(err, files)
 	if o == nil {
@@ -125,7 +126,7 @@ func (o *overlay) explained(err error, files *repository) *failure {
 
 var missingPath = regexp.MustCompile(`operation does not apply: .*?: (/\S*?):? |^error in \w+ for path: '([^']*)'`)
 
-// isBlamed returns whether an error of Kustomize speaks of a patch.
+// isBlamed returns whether text, an error of Kustomize, is about this patch.
 func isBlamed(patch, text string) bool {
 	patch = strings.TrimSpace(patch)
 	if strings.Contains(text, fmt.Sprintf("[patch: %q]", patch)) {
@@ -154,7 +155,7 @@ func (o *overlay) index(name string) (int, bool) {
 // isInOverlay returns whether a path is one of those that an overlay adds.
 func isInOverlay(name string) bool { return strings.HasPrefix(name, overlayFolder+"/") }
 
-// relative returns a path as it is relative to the folder of a layer.
+// relative makes an absolute path relative to the folder of a layer.
 func relative(name string) string { return path.Join("../..", name) }
 
 // secretReferences is the name of a file with namesOfSealedSecrets.

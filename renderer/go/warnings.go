@@ -48,7 +48,7 @@ func (w *warnings) Handle(_ context.Context, record slog.Record) error {
 	return nil
 }
 
-// No library in this program uses a logger with attributes.
+// No library in this program uses a logger with attributes or groups, so both are ignored.
 func (w *warnings) WithAttrs([]slog.Attr) slog.Handler { return w }
 func (w *warnings) WithGroup(string) slog.Handler      { return w }
 

@@ -127,8 +127,8 @@ pub(crate) fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<
 }
 
 /// Makes a SealedSecret of a Secret with sealed values, and returns the YAML of the SealedSecret. The first argument
-/// says whether a generator made the object. The last one takes memory if the SealedSecret and its text are larger than
-/// the Secret. Other objects stay as they are. The error says why a sealed value cannot be used.
+/// says whether a generator made the object. The last argument reserves memory if the SealedSecret and its text are
+/// larger than the Secret. Other objects stay as they are. The error says why a sealed value cannot be used.
 pub(crate) trait Seal: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable> {}
 
 impl<F: FnMut(bool, &mut Manifest, Take<'_>) -> Result<Option<String>, Unsealable>> Seal for F {}
@@ -183,8 +183,8 @@ pub(crate) struct Located {
     pub(crate) files: Files,
 }
 
-/// Finds the place in Git of each object. A Secret with sealed values becomes a SealedSecret, also in `objects`. `files` are
-/// those that were read, and `held` their bytes.
+/// Finds the place in Git of each object. A Secret with sealed values becomes a SealedSecret, also in `objects`.
+/// `files` are the files that were read, and `held` is the memory that is reserved for them.
 fn located<'o, E>(
     Reading { tool, folder, given, needs_places }: Reading<'_>,
     objects: impl IntoIterator<Item = &'o mut Object>,
@@ -260,8 +260,8 @@ fn located<'o, E>(
     Ok(Located { manifests: all, files })
 }
 
-/// The place of the object that is probably this one, although a patch removed the annotation with its place: an object of
-/// the same kind whose name is a part of this name.
+/// Where `object` probably is in Git, if a patch removed the annotation that says so: at the place of the given object
+/// of the same kind whose name is the longest part of this object's name.
 fn most_alike(given: &[Given], object: &Manifest) -> Option<Location> {
     let alike = given.iter().filter(|given| given.kind == object.id.kind && object.id.name.contains(&given.name));
     alike.max_by_key(|given| given.name.len()).map(|given| given.origin.clone())
@@ -301,7 +301,7 @@ impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
         located(reading, objects, files, self.room.into_inner(), seal)
     }
 
-    /// Holds more memory. The error names `path` as what needs it.
+    /// Reserves more memory. The error names `path` as what needs this memory.
     pub(crate) fn hold(&self, path: &str, bytes: u64) -> Result<(), RenderError<R::Error>> {
         let held = self.held.get().saturating_add(bytes);
         reserve(*self.room.borrow_mut(), path, held)?;
@@ -337,7 +337,7 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
     type Error = RenderError<R::Error>;
 
     fn at(&self, path: &str) -> Result<At, Self::Error> {
-        // The path is remembered, perhaps more than once.
+        // This function and the repository remember the path, so there may be several copies.
         self.hold(path, 3 * path.len() as u64 + PER_PATH)?;
         let found = self.repository.at(path).map_err(RenderError::Files)?;
         if let At::File(bytes) = &found {
@@ -371,7 +371,7 @@ struct Source {
     objects: HashMap<String, Vec<(String, u32)>>,
     /// The lines of its generators of Secrets and of ConfigMaps.
     generators: [Option<u32>; 2],
-    /// The places that its sealed values are bound to, if they are needed.
+    /// The places that the sealed values of the file are bound to; empty if nobody needs these places.
     sealed: Places,
 }
 
@@ -385,7 +385,7 @@ impl Files {
         })
     }
 
-    /// The places that the sealed values of a file are bound to, if an object comes from it.
+    /// The places that the sealed values of `file` are bound to; `None` if no object comes from this file.
     pub(crate) fn sealed_in(&self, file: &str) -> Option<&Places> {
         self.known.get(file).map(|source| &source.sealed)
     }
@@ -435,7 +435,8 @@ impl Source {
     }
 }
 
-/// The most kinds of one template whose lines are remembered. Each takes more memory than its line.
+/// How many kinds of one template are remembered at most, because a remembered kind takes more memory than its line in
+/// the template.
 const KINDS: usize = 1000;
 
 /// For each kind in a template, the line at which its first object starts.

@@ -1,5 +1,6 @@
-//! The places that sealed values are bound to. They are compared, so that the fields of a Sync that change rendered
-//! objects cannot make a value impossible to unseal unnoticed.
+//! The places that sealed values are bound to: the scope, and the namespace, name and key for which a value was sealed.
+//! They are compared, so that it is noticed if fields of a Sync that change rendered objects make a value impossible to
+//! unseal.
 
 use std::collections::HashMap;
 
@@ -8,11 +9,11 @@ use sealing::{Format, Scope, SealedValue};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// The place of a sealed value.
+/// What a sealed value is bound to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Place {
     scope: Scope,
-    /// `None` if the manifest does not say it.
+    /// `None` if the manifest names no namespace.
     namespace: Option<String>,
     name: String,
     key: String,
@@ -71,9 +72,9 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// The first value of a SealedSecret that was sealed for another place. The first of `known` that knows a value says for which
-/// place it was sealed. Values that none of them knows are taken to be in their place. `namespace` is where an object is
-/// applied, given the namespace in its manifest.
+/// The first value of a SealedSecret that was sealed for another place. The first item of `known` that contains a value
+/// says for which place the value was sealed. A value that none of them contains counts as not moved. `namespace` is
+/// where an object is applied, given the namespace in its manifest.
 pub(crate) fn moved(
     manifest: &Manifest,
     known: &[&Places],

@@ -212,7 +212,7 @@ impl BuiltRelease {
     }
 }
 
-/// The number of the wave that a hook runs in. `None` if it is not applied.
+/// The number of the wave that a hook runs in. `None` if the hook is not applied.
 fn wave_of(hook: &Hook) -> Option<i64> {
     let weight = hook.weight.clamp(-MOST_WEIGHT, MOST_WEIGHT);
     let is_any = |names: [&str; 2]| hook.events.iter().any(|event| names.contains(&event.as_str()));
@@ -225,7 +225,7 @@ fn wave_of(hook: &Hook) -> Option<i64> {
     }
 }
 
-/// Makes a hook an object of a wave.
+/// Gives a hook the annotations that put it into `wave`.
 fn in_wave(manifest: &mut Manifest, wave: i64) {
     let wave = wave.to_string();
     let ours = [

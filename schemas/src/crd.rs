@@ -86,7 +86,8 @@ impl Definitions {
     }
 }
 
-/// The schema of a whole object. The API server checks its metadata as that of every object. The status is left out.
+/// The schema of a whole object. For the metadata, it is the same as for objects of every kind. The status may have any
+/// content.
 fn of_object(at: KubernetesVersion, schema: &Value) -> Value {
     let Value::Object(mut object) = structural(schema) else { return json!({}) };
     let properties = object.entry("properties").or_insert_with(|| json!({}));
@@ -156,8 +157,8 @@ fn structural(schema: &Value) -> Value {
     Value::Object(kept)
 }
 
-/// The rules of a schema about the value itself, and what it says with allOf and the like. There, fields may be left out that the
-/// structural part has.
+/// The rules of a schema about the value itself, and the schemas in its allOf, anyOf, oneOf and not. Those schemas need
+/// not repeat the fields of the structural part.
 fn refined(fields: &Map<String, Value>) -> Map<String, Value> {
     const SAME: [&str; 13] = [
         "type",

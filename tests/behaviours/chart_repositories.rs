@@ -82,7 +82,7 @@ async fn a_chart_follows_the_index() -> Result<()> {
     scene.is_applied("app", &moved).await?;
     scene.has("v1", "ConfigMap", "app-settings", settings("three", "1.1.0")).await?;
 
-    // Other bytes than the index names.
+    // The archive has other bytes than those whose digest is in the index.
     add(server.folder(), "hello", "1.2.0", "four")?;
     server.publish(None)?;
     add(server.folder(), "hello", "1.2.0", "changed")?;
@@ -90,7 +90,7 @@ async fn a_chart_follows_the_index() -> Result<()> {
     let message = scene.repository_fails("DigestMismatch").await?;
     ensure!(message.contains("the archive of 1.2.0@sha256:"), "{message}");
 
-    // A version that is gone.
+    // A version that the index does not have.
     repository(&scene, &server, "hello", json!({"tag": "9.9.9"})).await?;
     let message = scene.repository_fails("ReferenceNotFound").await?;
     ensure!(message.contains("the versions are: 2.0.0-rc.1, 1.2.0, 1.1.0, 1.0.0"), "{message}");

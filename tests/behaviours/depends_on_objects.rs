@@ -11,7 +11,7 @@ use crate::{
     objects::{config_map, deployment, widgets},
 };
 
-/// The controller's reads of a Deployment of the scene.
+/// How often the controller read a Deployment of the scene.
 async fn reads(scene: &Scene, name: &str) -> Result<usize> {
     let requests = Plane::shared().await?.cluster.requests()?;
     let reads = requests.into_iter().filter(|request| {

@@ -420,7 +420,8 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         labels: before[1].metadata.labels.clone(),
         ..kube::api::ObjectMeta::default()
     };
-    // The controller may have made a key with that name already, which is a different key, too.
+    // If this name is taken, the controller has made a key with it, which is another key than the one in the backup,
+    // too.
     if let Err(error) = desk.secrets.create(&kube::api::PostParams::default(), &taken).await {
         ensure!(matches!(&error, kube::Error::Api(status) if status.reason == "AlreadyExists"), "{error}");
     }
@@ -521,7 +522,8 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     let secret = desk.secrets.get(new).await?.data.unwrap_or_default();
     ensure!(desk.certificate()?.as_bytes() == secret["tls.crt"].0, "it does not seal with the key made here");
 
-    // With its keys from the backup, the rest works offline, and it can unseal the resealed values.
+    // With the controller's keys from the backup, the rest works offline, and the controller can unseal the resealed
+    // values.
     desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
     fs::write(desk.path("keys.yaml"), programs::run(&mut desk.age(&["-d", "-i", "me.txt", "keys.age"]))?)?;
     fs::write(desk.path("new.pem"), desk.certificate()?)?;

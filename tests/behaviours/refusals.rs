@@ -112,7 +112,7 @@ async fn a_policy_that_quotes_values_puts_none_into_a_status() -> Result<()> {
     assert!(message.contains("app/db.yaml:1: ") && message.contains("ValidatingAdmissionPolicy quoting-"), "{message}");
     assert_no_value(&told(&scene).await?, &values);
 
-    // Refused patch: keys that others added are removed with a separate patch before the apply.
+    // The patch that removes keys of others is refused. It is a separate request, before the apply.
     let first = commit(values[0]).await?;
     scene.is_applied("app", &first).await?;
     let foreign = json!({"stringData": {"foreign": values[2]}});

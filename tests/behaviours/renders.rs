@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::objects::config_map;
 
-/// How often the objects of a folder came from `from`.
+/// How often the objects of a folder were taken from `from`, for example rendered from `git`.
 pub(crate) async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
     let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
     Ok(rendered.unwrap_or(0))
@@ -83,7 +83,8 @@ async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one
     kubernetes::apply(&scene.client, &scene.namespace, stray).await?;
     scene.api::<Sync>().delete("stray", &DeleteParams::default()).await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "stray").await?;
-    // The watch shows the Sync `after` later. So when `after` is applied, the controller has seen the other Sync, too.
+    // The watch shows the new Sync `after` later than it shows the other Sync. So when `after` is applied, the
+    // controller has seen the other Sync, too.
     scene.sync("after", "./after", json!({})).await?;
     scene.is_applied("after", &revision).await?;
     assert_eq!(rendered(&controller, "git").await?, 2, "each folder once");

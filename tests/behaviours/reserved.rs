@@ -136,7 +136,7 @@ async fn no_sync_applies_over_the_controllers_own_secrets_or_prunes_them() -> Re
         );
         ensure!(own.get_opt(name).await? == before, "{name} was changed");
     }
-    // The inventory and the labels say that these Secrets belong to the Sync, as an earlier version could leave them.
+    // An earlier version could leave an inventory and labels that say that these Secrets belong to the Sync.
     let ours = json!({crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace});
     let meta = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labelled, "labels": ours}});
     kubernetes::apply(&scene.client, OWN, meta).await?;
@@ -162,7 +162,7 @@ async fn a_key_that_a_sealed_secret_owns_is_not_read() -> Result<()> {
     let scene = Scene::new("owned-key").await?;
     let plane = Plane::shared().await?;
     let name = format!("owned-{}", scene.namespace);
-    // The Secret is unsealed without the label. The label is added afterwards.
+    // The SealedSecret makes the Secret without the label, and the label is added afterwards.
     kubernetes::apply(&scene.client, OWN, sealed_key(OWN, &name, "kubernetes.io/tls", json!({})).await?).await?;
     let own = Api::<Secret>::namespaced(scene.client.clone(), OWN);
     eventually("the Secret", || async { own.get_opt(&name).await?.context("it is not there") }).await?;

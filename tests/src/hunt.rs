@@ -1,6 +1,6 @@
 //! The plaintext hunt: what a test seals may stand in the data of its Secret and nowhere else.
 //!
-//! A test seals [`known`] values. They are searched for, in all the ways in which one could be written down,
+//! A test seals [`known`] values. They are searched for, in every encoding in which a program could write a value,
 //! - in the log of a controller, which logs as much as it can, and in its Git store, when the controller has ended;
 //! - in the objects and events of a scene's namespace, when the scene ends. The plane that all tests share is never
 //!   ended, so its log and the scene's part of its Git store are searched when the scene ends, too.
@@ -29,7 +29,7 @@ use kube::{
 
 use crate::kubernetes;
 
-/// The length from which a value is searched for.
+/// Values with fewer bytes are not searched for.
 const SHORTEST: usize = 8;
 
 /// What a controller of a test logs: everything of our own crates, and what dependencies say of single requests.
@@ -257,7 +257,8 @@ impl OfNamespace {
 
 impl Drop for OfNamespace {
     fn drop(&mut self) {
-        // A test's own thread is in its runtime, and a runtime does not run inside of another one.
+        // The search needs a thread of its own: the test's thread runs a Tokio runtime, and a runtime cannot run inside
+        // of another one.
         let search = std::thread::scope(|scope| scope.spawn(|| self.search()).join());
         match search {
             Ok(found) => tell(found),

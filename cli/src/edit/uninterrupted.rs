@@ -32,7 +32,7 @@ pub(super) fn uninterrupted<T>(work: impl FnOnce() -> T) -> T {
     signals.ends.store(true, Ordering::SeqCst);
     let came = signals.came.load(Ordering::SeqCst);
     if let Some(signal) = i32::try_from(came).ok().filter(|signal| *signal != 0) {
-        // For these signals, this ends the program.
+        // The default handler of each of these signals ends the program.
         let _ = emulate_default_handler(signal);
     }
     result
@@ -52,7 +52,7 @@ impl Signals {
     }
 }
 
-/// Whether whoever started the program wants the signal to be ignored, as nohup does.
+/// Whether the program was started with the signal ignored, as nohup does.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -135,7 +135,7 @@ impl<'a> SealedText<'a> {
     }
 
     /// The text with these values instead of the old ones. Also returns the indices of replacements that are not
-    /// possible, because the value is written through an alias, or because it is used elsewhere, too. Such
+    /// possible, because the value comes from a YAML alias, or because an alias uses the value elsewhere, too. Such
     /// replacements are not made.
     pub fn replace(&self, replacements: &[Replacement]) -> (String, Vec<usize>) {
         let mut text = String::with_capacity(self.text.len());

@@ -60,7 +60,7 @@ fn fragment(value: &Value, quote_all: bool) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Whether a text reads back as exactly the body.
+/// Whether exactly `body` results if `text` is parsed.
 fn says(text: &str, body: &Map<String, Value>) -> bool {
     let mut documents = manifests::split(text).filter(|document| !document.is_empty());
     let (Some(document), None) = (documents.next(), documents.next()) else {
@@ -112,7 +112,8 @@ impl<'a> Layout<'a> {
         };
         let above = if is_values(first) { self.start_of(first) } else { first.line };
         let mut text = self.lines[..above].concat();
-        // The first key may stand in the line of a document marker, after a tag. Such a document cannot be kept.
+        // The first key may stand in the line of a document marker, after a tag. The layout of such a document cannot
+        // be kept.
         if first.column != 0 {
             return Ok(None);
         }
@@ -271,7 +272,7 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// Where the values end if nothing follows them: at a blank line, or at the end of the document.
+    /// Where the values end if no key follows them: at a blank line, or at the end of the document.
     fn end_of_values(&self) -> usize {
         let behind = self.outline.last_line + 1;
         (behind..self.lines.len())

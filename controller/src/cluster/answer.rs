@@ -20,7 +20,7 @@ pub struct Written {
     pub secret: Option<Box<SecretFacts>>,
     /// Whether the apply created the object.
     pub created: bool,
-    /// Whether the object is a Job with a time to live that is complete or being deleted.
+    /// Whether the object is a Job that has a time to live, and that is complete or being deleted.
     pub expires: bool,
     /// If the object is being deleted: the finalizers that the deletion waits for.
     pub going: Option<Vec<String>>,

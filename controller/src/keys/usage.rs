@@ -29,8 +29,7 @@ use super::{
 /// unused.
 const AHEAD: usize = 16;
 
-/// If this many values are remembered (about 10 MB), values that are unsealed are not added, so that only scans add
-/// more.
+/// When this many values are remembered (about 10 MB), only scans add more values; unsealing a value no longer does.
 const MOST_NOTED: usize = 1 << 17;
 
 /// The keys that values were sealed with. The key of a value is known if the value was unsealed, or if a scan has tried
@@ -160,8 +159,8 @@ impl Usage {
 
 impl Keyring {
     /// How many values of `sealed_secrets` need each key. The counts are for the keys that exist at the end of the
-    /// scan, because somebody may remove a key whose count is 0. What was found out is kept for the next call, even if
-    /// this call is dropped before it ends.
+    /// scan, because somebody may remove a key whose count is 0. The results of the scan are kept for the next call,
+    /// even if this call is dropped before it ends.
     pub async fn report(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> KeyReport {
         let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
         loop {
@@ -177,8 +176,8 @@ impl Keyring {
         }
     }
 
-    /// SealedSecrets with values that no key unseals. Values whose key `marks` knows are not tried. What was found out
-    /// is kept for the next call, even if this call is dropped before it ends.
+    /// SealedSecrets with values that no key unseals. If `marks` knows the key of a value, the value is not tried. The
+    /// results of the tries are kept for the next call, even if this call is dropped before it ends.
     pub(crate) async fn undecryptable(
         &self,
         sealed_secrets: Vec<Arc<SealedSecret>>,

@@ -64,8 +64,8 @@ pub(crate) fn closure(snapshot: &Snapshot, target: &Target) -> Option<Closure> {
 
 /// The stored objects of `target`, if everything that they depend on is the same in `snapshot` as when they were
 /// stored. Memory is taken from `room`; if there is not enough, the result is `None`. `folder` is the identity of the
-/// folder itself. `identity` makes, of the identity of the content in Git, the identity of everything that the objects
-/// depend on.
+/// folder itself. `identity` takes the identity of the content in Git, and returns the identity of everything that the
+/// objects depend on.
 pub(super) fn read(
     snapshot: &Snapshot,
     target: &Target,
@@ -118,7 +118,7 @@ pub(super) fn write(
         return Err(error);
     }
     let (renderer, closure, identity) = (closure.renderer(), closure.clone(), identity.to_owned());
-    // Each thread uses another temporary name, because two passes may store the same folder at the same time.
+    // Each thread uses its own temporary name, because two passes may store the same folder at the same time.
     let temporary = target.with_extension(format!("{:?}", std::thread::current().id()));
     let written = (|| {
         let mut file = BufWriter::new(fs::File::create(&temporary)?);

@@ -4,7 +4,7 @@
 //! Before the first write, the API server is asked for the rights of this identity, with SelfSubjectAccessReviews. If a
 //! tenant may not write an object, the object is not claimed for the tenant, nothing is decrypted for it, and no watch
 //! begins for it. For a Sync without a service account, nothing is asked, because it has the controller's own rights.
-//! No Sync with any identity may write the controller's own Secrets.
+//! Whatever its identity is, no Sync may write the controller's own Secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -64,7 +64,7 @@ pub(super) enum WidenError {
         left: usize,
         /// The size of the inventory.
         bytes: usize,
-        /// The space for the inventory.
+        /// How large the inventory may be.
         most: usize,
     },
 }
@@ -219,7 +219,8 @@ impl Pass<'_> {
             return Ok(());
         }
         let size = |json: Result<String, serde_json::Error>| json.map_or(0, |json| json.len());
-        // If somebody applies the Sync with kubectl, the spec is stored twice.
+        // If somebody applies the Sync with kubectl, the spec is stored twice, because kubectl copies it into an
+        // annotation.
         let own = size(serde_json::to_string(&self.sync.metadata)) + 2 * size(serde_json::to_string(&self.sync.spec));
         let most = MOST_BYTES.saturating_sub(SPARE_BYTES + own);
         if bytes <= most {
@@ -264,7 +265,7 @@ pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool 
     known.manifest.is_none() && live.get(id).is_none_or(|object| object.fields.is_none())
 }
 
-/// How many objects that are held back a message names, and how many objects that use them.
+/// How many objects a message names at most: of those that are held back, and again of those that use them.
 const NAMED: usize = 20;
 
 /// The failure for objects that were held back: the first cause in full, and the names of the others. `barrier` says
@@ -289,7 +290,7 @@ pub(super) fn held_failure(held: &[Held], barrier: Option<&Barrier>) -> Option<F
             message.push_str(&format!("; everything else up to wave {} is applied; {barrier}", barrier.number));
         }
     }
-    // The failure is terminal only if no cause may go away at another try.
+    // The failure is terminal only if another try helps against none of the causes.
     let terminal = causes.iter().all(|(_, cause)| cause.terminal);
     Some(Failure { terminal, waits: first.waits_for_hand_over(), message, ..Failure::new(cause.stage, cause.reason) })
 }

@@ -56,7 +56,7 @@ pub(super) fn drifted(ctx: &Context, sync: ObjectKey, id: ObjectId) {
     ctx.queues.syncs.add(sync);
 }
 
-/// Publishes that an object differs from Git until a pause is over.
+/// Publishes the event that somebody keeps changing an object, so that it is put back only after a pause.
 fn tell_of_pause(ctx: &Context, key: &ObjectKey, id: &ObjectId, pause: Duration) {
     tracing::warn!(sync = %key, object = %id, wait = ?pause, "somebody keeps changing the object; it is put back after a pause");
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };

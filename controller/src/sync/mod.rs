@@ -187,8 +187,8 @@ impl Pass<'_> {
             },
         };
         self.admit_request(record);
-        // Drift is taken only if there is a source. Objects that drift while there is no source stay noted and are put
-        // back later.
+        // Drift that was noted is taken out of the notes only if there is a source. Objects that drift while there is
+        // no source stay noted and are put back later.
         let (drifted, next_heal) = if self.ends_pauses(record) {
             (ctx.drift.take_all(key), None)
         } else {
@@ -222,8 +222,8 @@ impl Pass<'_> {
         created.is_some_and(|created| jiff::Timestamp::now().duration_since(created.0).abs() < IS_NEW_FOR)
     }
 
-    /// Puts the Sync into the queue for the time `next`. This is needed even if `next` did not change: when the time of
-    /// a Sync has come, the queue forgets it, even if the work is put off then.
+    /// Puts the Sync into the queue for the time `next`. This is needed even if `next` did not change, because the
+    /// queue forgets a Sync as soon as its time has come, even if the Sync is then not worked on.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());
@@ -289,7 +289,7 @@ impl Pass<'_> {
         requested.is_some() && requested != record.next.last_handled_reconcile_at.as_deref()
     }
 
-    /// Lets a request that was not handled yet end the pauses, unless another request did so a moment ago.
+    /// If there is a request that was not handled yet, it ends the pauses, unless another request did so a moment ago.
     fn admit_request(&self, record: &mut Record) {
         if let Some(request) = requested_at(self.sync).filter(|_| self.has_request(record)) {
             record.requests.admit(request, Instant::now());
@@ -462,7 +462,7 @@ impl Pass<'_> {
         }
         self.read_what_was_put_off().await;
         let mut plan = self.prepare(sourced, &record.inventory, scope).await?;
-        // A commit that changes another object does not end the pause of an object.
+        // If an object is put back only after a pause, a commit that changes other objects does not end that pause.
         let later = self.put_off(record, plan.heals());
         plan = plan.put_off(&later);
         if scope != Scope::Folder {

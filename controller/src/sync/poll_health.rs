@@ -65,7 +65,7 @@ impl Facts {
         Self { pods: pods::selector(id, object), uid: uid.to_owned() }
     }
 
-    /// Whether a watch on the object does not show everything.
+    /// Whether a watch on the object is not enough, because its Pods or events may say what is wrong.
     fn is_elsewhere(&self, id: &ObjectId) -> bool {
         self.pods.is_some() || pods::has_events(id)
     }
@@ -114,7 +114,8 @@ impl Pass<'_> {
                     let health = match read {
                         Ok(object) => {
                             facts = Facts::of(&id, &object);
-                            // An expression is evaluated elsewhere, and must not keep others from reading.
+                            // An expression is evaluated in another process, and meanwhile others should be able to
+                            // read.
                             let _place = if turn.is_none() { Some(place) } else { None };
                             self.assess(&id, object, &turn).await
                         }
@@ -194,7 +195,8 @@ impl Pass<'_> {
                 Some(barrier) => format!("applied {revision} up to wave {}; the later waves wait", barrier.number),
             };
             let message = format!("{applied} for {place}{id}: {why}{more}");
-            // One event for each revision and wave says that the later waves wait. The status goes on to say for what.
+            // One event for each revision and wave says that the later waves wait. After that, only the status says
+            // which object they wait for.
             if record.barrier.is_some() && !is_said(record, &applied) {
                 ctx.events.publish(&reference(sync), EventType::Normal, WAITING_FOR_HEALTH, message.clone());
             }

@@ -30,9 +30,9 @@ pub(crate) enum Layout {
 /// Why an archive is not used.
 #[derive(Debug)]
 pub(crate) enum Flaw {
-    /// It is broken, or contains something that is refused, for example a link.
+    /// The archive is broken, or contains something that is refused, for example a link.
     Refused(String),
-    /// It is beyond a limit.
+    /// The archive exceeds a limit.
     TooLarge(String),
     /// The disk failed.
     Disk(io::Error),

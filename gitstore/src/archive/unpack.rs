@@ -18,7 +18,7 @@ const CHART: &str = "Chart.yaml";
 pub(super) struct Limits {
     /// Bytes of one file.
     pub(super) file: u64,
-    /// Bytes of everything after it was decompressed, with the names of files and what is between them.
+    /// Bytes of the whole tar after decompression, with headers and padding.
     pub(super) total: u64,
     /// Number of files and folders.
     pub(super) entries: usize,
@@ -30,7 +30,8 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // A Sync cannot read larger files and deeper folders. The rest is more than Helm allows.
+        // Larger files and deeper folders are refused, because a Sync could not read them. The other limits are higher
+        // than those of Helm.
         let read = crate::Limits::default();
         Self { file: read.file_bytes, total: 128 << 20, entries: 20_000, path: 1024, depth: read.depth }
     }
@@ -161,7 +162,7 @@ fn put(root: &mut Folder, names: &[&str], node: Node) -> Result<(), &'static str
             folder.insert((*name).to_owned(), node);
             Ok(())
         }
-        // An archive may name a folder again, or after what is in it.
+        // An archive may list a folder twice, or list a folder after the files in it.
         (Some(Node::Folder(_)), Node::Folder(_)) => Ok(()),
         (Some(_), _) => Err("is there twice"),
     }
@@ -183,7 +184,8 @@ enum Bound {
     Between,
 }
 
-/// Reads no more than what is left. tar would read names of any length to memory.
+/// Reads no more bytes than `left` allows. Without this limit, the tar library would read names of any length into
+/// memory.
 struct Metered<R> {
     inner: R,
     left: Rc<Left>,

@@ -7,7 +7,7 @@ use super::presentable;
 use crate::FetchError;
 use crate::url::{RemoteUrl, Serves};
 
-/// The server of a fetch, for messages.
+/// What messages say about the server of a fetch.
 #[derive(Clone, Copy)]
 pub(crate) struct Server<'a> {
     pub(crate) url: &'a RemoteUrl,
@@ -33,7 +33,7 @@ impl Server<'_> {
         self.explain_at(self.host(), fault)
     }
 
-    /// What a failure at this host means.
+    /// The error for a failure at this host.
     pub(crate) fn explain_at(&self, host: String, fault: Fault) -> FetchError {
         let url = self.url.as_str().to_owned();
         match fault {

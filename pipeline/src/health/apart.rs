@@ -83,8 +83,8 @@ pub fn texts(sync: &Sync) -> Vec<Text> {
     texts
 }
 
-/// The check of `sync` for objects of this kind, and its place. A Secret never has one, because its values must not come into
-/// a message.
+/// The check that `sync` has for objects of this kind, and the path of the check in the Sync. There is never a check
+/// for Secrets, because their values must not come into a message.
 pub fn own_check<'s>(sync: &'s Sync, id: &ObjectId) -> Option<(String, &'s HealthCheck)> {
     let group = |api_version: &'s str| api_version.split_once('/').map_or("", |(group, _)| group);
     let mut checks = sync.spec.health_checks.iter().enumerate();
@@ -92,7 +92,7 @@ pub fn own_check<'s>(sync: &'s Sync, id: &ObjectId) -> Option<(String, &'s Healt
     found.filter(|_| !id.is_secret()).map(|(number, check)| (format!("spec.healthChecks[{number}]"), check))
 }
 
-/// The work of the process.
+/// What the worker process does: it answers one question.
 fn serve(request: &[u8]) -> Result<Vec<u8>, String> {
     let question: Question = read(request)?;
     let work = move || answer(&question);
@@ -104,7 +104,7 @@ fn serve(request: &[u8]) -> Result<Vec<u8>, String> {
 /// Reads the answer of the process.
 ///
 /// # Errors
-/// It is not an answer.
+/// The bytes are not an answer.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| format!("line {} column {}", error.line(), error.column()))
 }

@@ -140,11 +140,11 @@ fn explained(error: &ExecutionError) -> String {
     }
 }
 
-/// Finds names that nothing has.
+/// Finds names in an expression that are not defined.
 struct Names<'a> {
     about: About,
     info: &'a SourceInfo,
-    /// The variables of the macros around.
+    /// The variables of the macros that the current part of the expression is in.
     variables: Vec<&'a str>,
     mistake: Option<String>,
 }
@@ -216,7 +216,8 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Whether there is a function or method of this name. The library cannot list them, so it is tried.
+/// Whether there is a function or method of this name. The library cannot list its functions, so a call of `name` is
+/// tried.
 fn is_function(name: &str) -> bool {
     let is_operator = !name.chars().all(char::is_alphanumeric);
     let knows = |call: String| match ENVIRONMENT.compile(&call) {
@@ -224,7 +225,7 @@ fn is_function(name: &str) -> bool {
             let result = program.execute(&Context::with_env(ENVIRONMENT.clone()));
             !matches!(result, Err(ExecutionError::UndeclaredReference(unknown)) if *unknown == name)
         }
-        // A macro with other arguments.
+        // The name is known, but it is a macro that needs other arguments.
         Err(_) => true,
     };
     is_operator || knows(format!("{name}(null)")) || knows(format!("''.{name}()"))

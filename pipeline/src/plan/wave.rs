@@ -116,9 +116,9 @@ pub struct TooLate {
     pub late: i32,
 }
 
-/// The numbers of the objects that are not in wave 0. A Namespace must not have a later wave than the objects in it, a
-/// CustomResourceDefinition not than the objects of its kind, and a SealedSecret not than the objects that use its
-/// Secret. If such an object has no number in Git, it gets the number of the first object that needs it.
+/// The numbers of the objects that are not in wave 0. A Namespace must not have a later wave than the objects in it.
+/// The same holds for a CustomResourceDefinition and the objects of its kind, and for a SealedSecret and the objects
+/// that use its Secret. If such an object has no number in Git, it gets the number of the first object that needs it.
 pub(super) fn numbers(
     sync: &Sync,
     manifests: &[Manifest],
@@ -161,7 +161,7 @@ impl<'a> Objects<'a> {
             .iter()
             .map(|manifest| match kinds.of(manifest) {
                 Some(resource) => id_in_cluster(sync, manifest, resource),
-                // A kind that is unknown is reported by the plan.
+                // The plan reports unknown kinds.
                 None => manifest.id.clone(),
             })
             .collect();
@@ -187,7 +187,7 @@ impl<'a> Objects<'a> {
         secrets.filter_map(|secret| self.places.get(&secret.sealed_secret()).copied()).collect()
     }
 
-    /// The Namespace that the object is in, and the definition of its kind.
+    /// The Namespace that the object is in, and the CustomResourceDefinition of its kind.
     fn foundations_of(&self, user: usize) -> Vec<usize> {
         let id = &self.ids[user];
         let namespace = id.namespace.as_ref().and_then(|name| {

@@ -120,7 +120,8 @@ fn write(top: &Path, path: &str, text: &str) -> Result<()> {
     Ok(fs::write(path, text)?)
 }
 
-/// Writes the kustomizations that mean the same as the fields: one on top of the other. Returns the folder of the last one.
+/// Writes kustomizations that mean the same as the fields, each on top of the one before. Returns the folder of the
+/// last one.
 fn write_layers(top: &Path, resources: &Value, fields: &Map<String, Value>) -> Result<&'static str> {
     let _ = fs::remove_dir_all(top.join("all/layers"));
     let mut first = json!({"resources": resources});

@@ -57,7 +57,7 @@ fn every_block_says_what_it_is_and_every_page_with_shell_blocks_is_run() -> Resu
     Ok(())
 }
 
-/// Runs `work` with a cluster that has a node, and the machine of a reader.
+/// Runs `work` with a cluster that has a node, and with the [`Desk`] at which the commands of the pages are typed.
 async fn with_a_node(plane: &Plane, work: impl AsyncFnOnce(&Plane, &Desk) -> Result<()>) -> Result<()> {
     let desk = Desk::new(plane)?;
     tokio::select! {

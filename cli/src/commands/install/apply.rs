@@ -70,7 +70,7 @@ pub fn show(steps: &[Step], removals: &[Removal]) {
     }
 }
 
-/// Asks if the controller, or others, get more rights.
+/// Asks for a confirmation if the controller, or others, would get more rights.
 pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if growth.is_empty() {
         return Ok(());
@@ -87,7 +87,7 @@ pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
 }
 
-/// The controller's own rights, if Syncs that exist already would get them; as text.
+/// A text about the existing Syncs that would now get the controller's own rights; `None` if there are none.
 pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> anyhow::Result<Option<String>> {
     let grows = !live.gives_own_rights() || choices.tenancy.cluster_admin && !live.is_cluster_admin;
     if arguments::has_default_account(&choices.arguments) || !grows {

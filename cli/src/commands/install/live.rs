@@ -127,17 +127,18 @@ impl Live {
         self.people_edit_syncs && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
 
-    /// Whether a Sync without a service account is written with the controller's own rights.
+    /// Whether a Sync without a service account is applied with the controller's own rights.
     pub fn gives_own_rights(&self) -> bool {
         self.deployment.is_some() && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
 
-    /// Whether people may edit Syncs already, and no controller writes a Sync with its own rights.
+    /// Whether people may edit Syncs already, and no controller applies a Sync with the controller's own rights.
     pub fn is_widened(&self) -> bool {
         self.people_edit_syncs && !self.is_open()
     }
 
-    /// Whether the Deployment runs no controller that writes a Sync with its own rights. Old Pods may still be ending.
+    /// Whether no controller of the Deployment applies a Sync with the controller's own rights. Old Pods may still be
+    /// ending.
     pub fn is_bound(&self) -> bool {
         let Some(deployment) = &self.deployment else { return true };
         arguments::has_default_account(&self.arguments().unwrap_or_default()) && is_rolled_out(deployment)
@@ -181,8 +182,8 @@ impl Live {
     }
 }
 
-/// Whether exactly the Pods that the Deployment describes run. Its conditions are not used, because they may be about
-/// an earlier version.
+/// Whether the Pods that run are exactly those that the Deployment describes. Its conditions are not used, because they
+/// may be about an earlier version.
 pub fn is_rolled_out(deployment: &Deployment) -> bool {
     let (Some(spec), Some(status)) = (&deployment.spec, &deployment.status) else { return false };
     let wanted = spec.replicas.unwrap_or(1);
@@ -210,8 +211,8 @@ async fn deployment(client: &Client, namespace: &str) -> kube::Result<Option<Dep
     Api::namespaced(client.clone(), namespace).get_opt(DEPLOYMENT_NAME).await
 }
 
-/// The name of the Service that was chosen when gitseal was installed: that in the Role by which everybody may reach
-/// the Service through the API server's proxy.
+/// The name of the Service that was chosen when gitseal was installed. It is read from the Role that lets everybody
+/// reach the Service through the API server's proxy.
 fn service_of(role: &Role) -> Option<String> {
     let rules = role.rules.iter().flatten();
     let mut of_services = rules.filter(|rule| rule.resources.iter().flatten().any(|resource| resource == "services"));

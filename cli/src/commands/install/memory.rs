@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The limit of the manifests, for a controller with the default arguments.
+/// The memory limit in the manifests of gitseal, for a controller with the default arguments.
 pub const USUAL_LIMIT: &str = "1Gi";
 /// How much memory the controller may need in addition to the memory for its work on repositories.
 const ABOVE: u64 = 192 << 20;

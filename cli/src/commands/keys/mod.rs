@@ -34,7 +34,7 @@ enum KeysCommand {
 }
 
 impl KeysArgs {
-    /// Whether the command prints objects of the cluster, which have names.
+    /// Whether the command prints objects of the cluster, so that it can print their names (`-o name`).
     pub fn prints_names(&self) -> bool {
         matches!(self.command, KeysCommand::List(_))
     }

@@ -112,8 +112,8 @@ impl Store {
 
     fn failed(&self, what: &str, error: kube::Error) -> anyhow::Error {
         let what = format!("cannot {what} in namespace {}", self.namespace);
-        // If a Secret is refused, the text of the API server, a policy or a webhook may quote values. A missing right
-        // is reported before the Secret is read, so that text is safe.
+        // If a Secret is refused, the text of the API server, a policy or a webhook may quote values. The API server
+        // reports a missing right before it reads the Secret, so the text of such a report is safe.
         let error = match error {
             kube::Error::Api(mut status) if !is_about_rights(&status.message) => {
                 status.message = format!("the API server refused the Secret ({})", status.code);

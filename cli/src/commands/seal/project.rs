@@ -214,7 +214,7 @@ impl Project {
         Ok(Self { root: root.to_owned(), clusters: file.clusters, rules })
     }
 
-    /// How a file is sealed: as the first rule says that matches its path. If no rule matches, or the rule names no
+    /// How a file is sealed. The first rule that matches its path decides. If no rule matches, or the rule names no
     /// cluster, the file is sealed for the cluster in `.gitseal.yaml`, if there is exactly one.
     fn rules(&self, file: Option<&Path>, needs_cert: bool) -> anyhow::Result<Rules> {
         let path = file.and_then(|file| self.path_in_tree(file));

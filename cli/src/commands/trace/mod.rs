@@ -103,8 +103,8 @@ impl Owner {
         }
     }
 
-    /// The Sync that the object's labels name, if the Sync has the object: Kubernetes also copies labels to objects
-    /// that nobody applied.
+    /// The Sync that the object's labels name, if the Sync has the object. This is checked, because Kubernetes also
+    /// copies labels to objects that nobody applied.
     async fn by_labels(object: &Object, client: &Client) -> anyhow::Result<Option<Self>> {
         let labels = (object.label(names::SYNC_NAMESPACE), object.label(names::SYNC_NAME));
         let (Some(namespace), Some(name)) = labels else { return Ok(None) };
@@ -123,7 +123,8 @@ impl Owner {
 
     /// Where the object is from, as far as the clone around the working directory knows.
     async fn origin(&self, client: &Client, object: &Object) -> Origin {
-        // If the API server does not say what it serves, a chart is rendered without it, which often makes the same objects.
+        // If the API server does not say which kinds it serves, a chart is rendered without this list, which often
+        // makes the same objects.
         let capabilities = match self.sync.spec.helm {
             Some(_) => capabilities(client).await.unwrap_or_default(),
             None => Capabilities::default(),

@@ -10,7 +10,7 @@ use super::place::{Search, Unknown};
 /// Where an object is from.
 #[derive(Default)]
 pub struct Origin {
-    /// The revision; several, if it may be any of them.
+    /// The revision; if it is not certain which one it is, all revisions that it may be.
     pub revisions: Vec<String>,
     /// The place of the object in that revision.
     pub place: Option<Result<Location, Unknown>>,

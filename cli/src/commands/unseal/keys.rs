@@ -29,7 +29,7 @@ pub(in crate::commands) fn read(files: &[PathBuf], decryption: &Decryption) -> a
 /// The private keys in a file's bytes: all keys of a PEM text, or those of key Secrets in YAML or JSON.
 ///
 /// # Errors
-/// There is no private key, or one of them cannot be used.
+/// There is no private key in the file, or one of its private keys cannot be used.
 pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let name = file.display().to_string();
     if is_encrypted(bytes) {

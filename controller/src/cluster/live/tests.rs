@@ -48,7 +48,8 @@ impl Scene {
         self.live.observe(id.clone(), version, None, None);
     }
 
-    /// Lets a list end that has exactly the objects `listed` and began when `writes` writes had ended.
+    /// Simulates the end of a list request. It has found exactly the objects `listed`, and it began when `writes`
+    /// writes had ended.
     fn lists(&self, listed: &[&ObjectId], writes: u64) {
         let seen: HashSet<ObjectId> = listed.iter().copied().cloned().collect();
         self.live.sweep(("", "ConfigMap", None), &seen, writes);
@@ -642,7 +643,8 @@ async fn a_write_counts_more_than_what_was_seen_before_it_of_another_store() {
     let scene = Scene::with_applied(&id);
     scene.apply(&id, 200, OURS);
     scene.sees(&id, 200, OURS);
-    // The restore is noticed by another kind's list before the list of this kind has arrived.
+    // The cluster was restored from a backup. The list of another kind shows this, before the list of this kind has
+    // arrived.
     scene.live.distrust();
     scene.apply(&id, 95, OURS);
     assert!(scene.live.is_untouched(&id));

@@ -26,7 +26,7 @@ impl Applier<'_> {
         is_made_from(self.pass.ctx, &key, before, digest).then(|| known.values.as_ref().unwrap_or(digest).clone())
     }
 
-    /// Makes the digests of the workloads in `steps` again. For Secrets that have the `same` values as before, the
+    /// Computes the digests of the workloads in `steps` again. For Secrets that have the `same` values as before, the
     /// digest of the SealedSecret that first had these values is used. If a workload is then the same as the one that
     /// was applied before, it is left out and counts as `unchanged`.
     pub(super) fn restamped(&self, steps: Vec<Step>, same: &SameValues, unchanged: &mut usize) -> Vec<Step> {

@@ -24,7 +24,9 @@ fn with(mut status: Value, more: Value) -> Value {
     status
 }
 
-/// Checks one kind. `waits` and `stuck` have a part of the message; `stuck` is `Failed` if it begins with `!`.
+/// Checks some kinds with three statuses: with `healthy`, the object is healthy; with `waits`, it is not healthy yet;
+/// with `stuck`, something is wrong with it. The texts of `waits` and `stuck` are parts of the expected message. If the
+/// text of `stuck` begins with `!`, the result must be `Failed`, otherwise `InProgress`.
 fn check(group: &str, kinds: &[&str], spec: &Value, healthy: &Value, waits: (&Value, &str), stuck: (&Value, &str)) {
     for kind in kinds {
         let health = |status: &Value| {
