@@ -136,8 +136,8 @@ impl State {
             return failed(stalled, true);
         }
         match condition(conditions::READY) {
-            // This holds even while the condition Reconciling is True: the last try failed, although the controller
-            // tries again by itself.
+            // The state is Failed even while the condition Reconciling is True: the last try failed, although the
+            // controller tries again by itself.
             Some(ready) if ready.status == ConditionStatus::False => failed(ready, false),
             ready => match holds(conditions::RECONCILING) {
                 Some(reconciling) => Self::Working { message: reconciling.message.clone() },

@@ -189,7 +189,7 @@ impl<'a> Registry<'a> {
     fn ask(&mut self, method: Method, path: &str, accept: &str) -> Result<Answer, FetchError> {
         let url = format!("{}/{path}", self.requests.server.url.registry_api());
         let headers = [(header::ACCEPT.to_string(), accept.to_owned())];
-        // A token may have been valid for the requests before this one.
+        // This is false even if there was a login for an earlier request, because its token may have expired.
         let mut is_logged_in = false;
         loop {
             let answer = if method == Method::HEAD {
@@ -251,7 +251,8 @@ impl<'a> Registry<'a> {
         }
         let joint = if realm.query().is_some() { '&' } else { '?' };
         let url = format!("{realm}{joint}service={}&scope={}", encoded(service), encoded(&scope));
-        // The registry has proven by its certificate who it is, and names this service.
+        // The credentials may be sent to this service, because the registry names it and has proven by its certificate
+        // who it is.
         let session = self.requests.session.of(&url, self.credentials.authorization()?);
         let server = self.requests.server;
         let requests = Requests { server, session, cancel: self.requests.cancel.clone() };

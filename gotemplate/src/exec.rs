@@ -236,7 +236,7 @@ impl<'t> Exec<'t> {
         self.operand(line, first, dot)
     }
 
-    /// The value of an operand for an argument of any type.
+    /// The value of an operand, if the argument may have any type.
     fn operand(&mut self, line: usize, operand: &Operand, dot: &Value) -> Result<Value, Error> {
         match operand {
             Operand::Bool(value) => Ok(Value::Bool(*value)),

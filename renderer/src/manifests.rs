@@ -220,8 +220,8 @@ fn located<'o, E>(
         }
         let count = manifests.len();
         for manifest in &mut manifests {
-            // A SealedSecret of a generator takes less memory than the Secret, and so does its text. The Secret is
-            // dropped afterwards.
+            // If a generator made the Secret, the SealedSecret takes less memory than the Secret, and so does its text.
+            // Afterwards, the Secret is dropped.
             let least = held.saturating_add(memory.saturating_mul(2));
             if manifest.id.is_secret() {
                 reserve(room, path, least)?;

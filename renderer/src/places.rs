@@ -47,7 +47,7 @@ impl Places {
         }
     }
 
-    /// Whether this value is known.
+    /// The places of a value, by its sealed text; `None` if the value is not known.
     fn get(&self, text: &str) -> Option<&[Place]> {
         self.0.get(&digest(text)).map(Vec::as_slice)
     }
@@ -73,8 +73,8 @@ fn digest(text: &str) -> [u8; 32] {
 }
 
 /// The first value of a SealedSecret that was sealed for another place. The first item of `known` that contains a value
-/// says for which place the value was sealed. A value that none of them contains counts as not moved. `namespace` is
-/// where an object is applied, given the namespace in its manifest.
+/// says for which place the value was sealed. A value that none of them contains counts as not moved. `namespace` takes
+/// the namespace in the manifest of an object, and returns the namespace in which the object is applied.
 pub(crate) fn moved(
     manifest: &Manifest,
     known: &[&Places],
@@ -87,7 +87,8 @@ pub(crate) fn moved(
     })
 }
 
-/// Whether none of `known` says for which place a value of a SealedSecret was sealed, or one says that it was another place.
+/// Whether the SealedSecret has a value for which none of `known` says that it was sealed for the place where it is
+/// now.
 pub(crate) fn is_in_doubt(manifest: &Manifest, known: &[&Places], namespace: impl Fn(Option<&str>) -> String) -> bool {
     values(manifest).any(|(text, to)| {
         let mut places = known.iter().filter_map(|places| places.get(text)).flatten();

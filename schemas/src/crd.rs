@@ -33,9 +33,9 @@ struct Version {
 
 /// What the definitions say about a kind.
 pub(crate) enum Defined {
-    /// It is not served.
+    /// The API server does not serve the kind.
     Not(Problem),
-    /// It has this schema, and may be deprecated.
+    /// The API server serves the kind. This is its schema, and a warning if the kind is deprecated.
     Served(Value, Option<Problem>),
 }
 

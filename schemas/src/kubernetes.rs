@@ -127,9 +127,9 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
 pub(crate) enum Known {
     /// It is not a kind of Kubernetes, and its group is not one of Kubernetes.
     Foreign,
-    /// It is not served.
+    /// This version does not serve the kind.
     Not(Problem),
-    /// It has this schema, and may be deprecated.
+    /// This version serves the kind. This is its schema, and a warning if the kind is deprecated.
     Served(Value, Option<Problem>),
 }
 

@@ -26,7 +26,7 @@ pub struct Schemas {
 enum Checks {
     /// There is no schema of it.
     Unknown,
-    /// It is not served.
+    /// The API server does not serve the kind.
     Refused(Problem),
     Served {
         validator: Box<Validator>,

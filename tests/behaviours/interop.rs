@@ -82,8 +82,8 @@ fn renamed(sealed: &Value, namespace: &str, name: &str) -> Value {
     sealed
 }
 
-/// Applies the output of `seal(namespace, name, scope)` in every place where its scope allows it to be unsealed, and in one
-/// where it does not.
+/// Applies the output of `seal(namespace, name, scope)` in every place where its scope allows it to be unsealed, and in
+/// one place where the scope does not allow it.
 async fn every_scope(here: &Scene, there: &Scene, seal: impl AsyncFn(&str, &str, &str) -> Result<Value>) -> Result<()> {
     for scope in SCOPES {
         let sealed = seal(&here.namespace, scope, scope).await?;

@@ -400,7 +400,8 @@ async fn a_heal_forgets_nobody_who_waits_for_what_left_git() -> Result<()> {
     scene.is_applied("app", &first).await?;
     let before = uid(&scene, "ConfigMap", "shared").await?;
 
-    // This Sync has the rights of a tenant. Its folder is read only if it waits for an object.
+    // This Sync has the rights of a tenant. For a hand-over, the folder of such a Sync is read only if the Sync waits
+    // for an object.
     other.tree.write("app/all.yaml", mapping("own"))?;
     let theirs = other.publish("their own").await?;
     other.sync("app", "./app", json!({"serviceAccountName": "deployer"})).await?;

@@ -202,8 +202,8 @@ pub struct OfController {
 }
 
 impl OfController {
-    /// Prepares the search for a controller that is about to start. What is in the log already is of an earlier
-    /// controller, and is not searched.
+    /// Prepares the search for a controller that is about to start. Text that is already in the log was written by an
+    /// earlier controller, and is not searched.
     pub fn begin(log: &Path, store: &Path) -> Self {
         let searched = fs::metadata(log).map_or(0, |file| file.len());
         let log = Log { path: log.to_owned(), searched: Arc::new(Mutex::new(searched)) };

@@ -2,7 +2,7 @@
 //!
 //! Comments before and after the object stay, and so do those of its `metadata`, which is copied line by line. Comments
 //! above and among the values are left out, because a value that was commented out is still a secret. The result is
-//! used only if it reads back as exactly the intended object; otherwise a simpler layout is tried.
+//! used only if exactly the intended object results when it is parsed; otherwise a simpler layout is tried.
 
 use std::ops::Range;
 

@@ -30,13 +30,13 @@ const LEFT_OUT: [&str; 8] = [
 /// How Secrets are sealed.
 pub(super) struct Sealing<'a> {
     pub(super) key: &'a PublicKey,
-    /// Scope of the flags. With strict, the Secret's annotations decide.
+    /// The scope that the flags choose. If it is strict, the Secret's annotations decide.
     pub(super) scope: Scope,
     /// Name of the SealedSecret, if it is not the Secret's.
     pub(super) name: Option<String>,
     /// Namespace of the SealedSecret, if it is not the Secret's.
     pub(super) namespace: Option<String>,
-    /// Namespace of the flags or of the kubeconfig, and whether the user named it.
+    /// The namespace from the flags or from the kubeconfig, and whether it is from the flags.
     pub(super) default_namespace: Option<(String, bool)>,
     pub(super) allow_empty: bool,
 }

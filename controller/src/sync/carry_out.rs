@@ -36,7 +36,8 @@ pub(super) struct Outcome {
     pub(super) prune_waits: Option<String>,
     /// The text about objects that left the folder and stay in the cluster for a Sync that does not take them now.
     pub(super) left_for: Option<String>,
-    /// The text about objects that left the folder and stay in the cluster because their file is only hidden.
+    /// The text about objects that left the folder and stay in the cluster because their file was not deleted, but is
+    /// now hidden.
     pub(super) hidden: Option<String>,
 }
 

@@ -33,7 +33,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// The time after which an object that could not be read is read again.
 pub(super) const READS_AGAIN: Duration = Duration::from_secs(5);
 
-/// For how long after an object was created the watch is relied on to show that nobody has written to the object.
+/// As long as the wait for health has not lasted longer than this, an object is not read if the watch shows that nobody
+/// has written to it since it was created.
 const UNREAD: Duration = Duration::from_secs(30);
 
 /// How many Pods of one object are read. There may be thousands of Pods, and each may be as large as a request.
@@ -255,7 +256,7 @@ impl Pass<'_> {
             Said::Ready => None,
         };
         drop(place);
-        // The status of a workload may say the same.
+        // The status of a workload may say the same already.
         let trouble = trouble.filter(|trouble| !object.why.contains(trouble.as_str()));
         record.pods = Some(SeenPods { of: id.clone(), at: Instant::now(), trouble: trouble.clone() });
         trouble

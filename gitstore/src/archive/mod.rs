@@ -23,7 +23,7 @@ pub(crate) const ARCHIVE_BYTES: u64 = 64 << 20;
 pub(crate) enum Layout {
     /// Files and folders.
     Files,
-    /// A folder with a chart, and nothing beside it. What is in the folder gets to the root.
+    /// A folder with a chart, and nothing beside it. The content of this folder becomes the root of the commit.
     Chart,
 }
 

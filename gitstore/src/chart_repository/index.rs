@@ -44,11 +44,11 @@ pub(super) struct Version {
 /// Why an index is not used.
 #[derive(Debug)]
 pub(super) enum Flaw {
-    /// It is no index.
+    /// The text is no index.
     Unreadable(String),
-    /// It is beyond a limit.
+    /// The index exceeds a limit.
     TooLarge(String),
-    /// It was not received.
+    /// The index was not received.
     Broken(io::Error),
     Cancelled,
 }

@@ -1,4 +1,5 @@
-//! Checks that the fields of a Sync change what `kustomize build` changes for the kustomizations that mean the same.
+//! Checks that the fields of a Sync have the same effect as kustomizations that mean the same and are rendered by
+//! `kustomize build`.
 
 use std::{
     fs,

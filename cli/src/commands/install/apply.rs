@@ -114,8 +114,8 @@ pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> an
     }))
 }
 
-/// Whether the step gives `edit` the right to create Syncs. Such a step comes last: before it, a Sync may still be
-/// written with the controller's own rights.
+/// Whether the step gives `edit` the right to create Syncs. Such a step comes last, because until then a Sync may still
+/// be applied with the controller's own rights.
 pub fn widens(step: &Step, choices: &Choices) -> bool {
     step.object.id.name == EDIT_ROLE && step.object.id.kind == "ClusterRole" && choices.people_edit_syncs()
 }

@@ -31,7 +31,7 @@ pub struct Live {
     pub tenancy: Option<Tenancy>,
     /// Whether the binding to cluster-admin names the controller.
     pub is_cluster_admin: bool,
-    /// Whether the PodDisruptionBudget of several controllers is there, made by `gitseal install`.
+    /// Whether there is the PodDisruptionBudget that `gitseal install` makes if there are several controllers.
     pub has_disruption_budget: bool,
     /// Whether people with `edit` in a namespace may create Syncs there.
     people_edit_syncs: bool,

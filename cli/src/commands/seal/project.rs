@@ -175,7 +175,7 @@ struct Target {
 }
 
 impl Project {
-    /// The file in this folder, or in the nearest folder above it in the same repository.
+    /// The `.gitseal.yaml` in this folder, or in the nearest folder above it in the same repository.
     fn find(folder: &Path) -> anyhow::Result<Option<Self>> {
         let folder = folder.canonicalize().context("cannot find the working directory")?;
         let Some(root) = own_ancestors(&folder).find(|ancestor| ancestor.join(FILE).symlink_metadata().is_ok()) else {

@@ -147,7 +147,7 @@ struct Trace {
     last_writer: Option<Writer>,
     /// Writers without a recorded time. Each of them may have written later than `last_writer`.
     undated_writers: Vec<Writer>,
-    /// Whether the object from Git is in the cluster as it was applied.
+    /// Whether the object in the cluster is still as it was applied from Git.
     as_applied: Option<bool>,
     sync: Option<OfSync>,
     repository: Option<OfRepository>,

@@ -1,4 +1,5 @@
-//! Statuses as the operators write them: of a healthy object, of one that is not ready yet, and of one that needs somebody.
+//! Statuses as the operators write them: of a healthy object, of one that is not ready yet, and of one that somebody
+//! has to repair.
 
 use serde_json::json;
 
