@@ -1,5 +1,5 @@
 //! Which client sent a request. Usually this is the peer of the connection. But if the peer is an API server that works
-//! as a proxy, it is the client that sent the request to the API server.
+//! as a proxy, the client is the one that sent the request to this API server.
 //!
 //! An API server appends the address of its own client to `X-Forwarded-For`, after anything that the client wrote
 //! there. So only the last address in the header comes from the API server, and only on a connection from an API
