@@ -24,8 +24,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// No certificate is larger than this, not even with its chain.
 const LARGEST: u64 = 1 << 20;
 
-/// Environment variable with the fingerprint. kubeseal has no flag for the fingerprint, so under the name kubeseal,
-/// only this variable sets it.
+/// Environment variable with the fingerprint. kubeseal has no flag for the fingerprint, so if this program is started
+/// under the name kubeseal, only this variable sets the fingerprint.
 pub const FINGERPRINT: &str = "GITSEAL_CERT_FINGERPRINT";
 
 /// Which certificates are accepted.

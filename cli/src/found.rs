@@ -134,7 +134,7 @@ impl Found {
 
     /// All found objects, with the names that the command line accepts.
     pub fn names(&self) -> String {
-        /// How many names a hint has.
+        /// How many names a hint shows at most.
         const SHOWN: usize = 20;
         let repositories = self.repositories.iter().map(Managed::reference);
         let mut names: Vec<_> = repositories.chain(self.syncs.iter().map(Managed::reference)).collect();
@@ -172,8 +172,8 @@ impl Found {
     }
 }
 
-/// Lists in a namespace that does not exist are empty. If nothing was found in `namespace`, this checks whether the
-/// namespace exists.
+/// The API server answers a list request for a namespace that does not exist with an empty list. So if nothing was
+/// found in `namespace`, this checks whether the namespace exists.
 ///
 /// # Errors
 /// The namespace does not exist. If this cannot be known, because the user may not read namespaces, it is no error.

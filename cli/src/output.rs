@@ -258,7 +258,7 @@ pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> 
     Some(all.context(format!("{} keep {what}", counted(lines.len(), "mistake"))))
 }
 
-/// The messages of an error in one line, for places that have no more space.
+/// The messages of an error in one line, for places with room for one line only.
 pub fn one_line(error: &anyhow::Error) -> String {
     causes(error).join(": ")
 }

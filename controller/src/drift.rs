@@ -13,7 +13,7 @@ use crds::ObjectKey;
 
 /// How long an object must stay unchanged, at least, before its pauses begin at zero again.
 const PEACE: Duration = Duration::from_secs(600);
-/// The object must also stay unchanged for this many times as long as the longest time that it stayed unchanged before.
+/// The factor by which the object must also stay unchanged for longer than ever before since its pauses began.
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -83,7 +83,7 @@ impl Heals {
     }
 
     /// Whether the other writer has probably stopped, because the object stayed unchanged for the time `peace`. A
-    /// writer that changes the object every quarter of an hour has not stopped.
+    /// writer that changes the object regularly has not stopped, even if it does so only every quarter of an hour.
     fn is_forgiven(&self, peace: Duration) -> bool {
         match self.longest_peace {
             Some(longest) => peace >= PEACE.max(longest * LONGER_THAN_BEFORE).min(FORGOTTEN_AFTER),
@@ -149,8 +149,9 @@ impl Drift {
         self.lock().waiting.remove(sync).unwrap_or_default().into_keys().collect()
     }
 
-    /// The objects of `sync` that are to be healed later than `now`. `drifted` are all objects that drifted: one that
-    /// drifted a moment ago may not have been noted here yet.
+    /// The objects of `sync` that are to be healed later than `now`. `drifted` are all objects of `sync` that differ
+    /// from Git now. They are needed because [`note`](Self::note) may not have been called yet for an object that
+    /// drifted a moment ago.
     pub fn put_off<'a>(
         &self,
         sync: &ObjectKey,

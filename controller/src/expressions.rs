@@ -1,10 +1,10 @@
 //! Evaluates the expressions of Syncs (`spec.healthChecks`, `readyExpr`) in worker processes.
 //!
 //! # Guarantees
-//! - An expression takes at most [`TIME`] and [`MEMORY`]. If it needs more, its process is killed, and this Sync waits for a pause
-//!   that doubles each time before it evaluates anything again.
-//! - Namespaces take turns, and each has at most one process at a time. So the expressions of one namespace delay those of another
-//!   by one turn at most, and only if several namespaces are busy.
+//! - An expression takes at most [`TIME`] and [`MEMORY`]. If it needs more, its process is killed, and this Sync
+//!   evaluates nothing again before a pause has passed. The pause doubles each time.
+//! - Namespaces take turns, and each has at most one process at a time. So the expressions of one namespace delay those
+//!   of another by one turn at most, and only if several namespaces are busy.
 
 use std::{
     collections::HashMap,

@@ -26,7 +26,7 @@ use crate::{
 const INDEXER: f64 = 0.5;
 /// Share of the budget for one folder.
 const FOLDER: f64 = 0.4;
-/// Share of the budget for folders that are kept because they drift.
+/// Share of the budget for folders that stay in memory because their objects drift.
 const KEPT: f64 = 0.125;
 /// How much memory a reader takes at first. Most folders need no more.
 const FIRST: u64 = 2 << 20;

@@ -24,11 +24,11 @@ pub(crate) struct ChartRepository<'a> {
     last: &'a LastIndex,
 }
 
-/// What the index said last. It is asked for again only if it has changed.
+/// The index as it was last downloaded. It is downloaded again only if it has changed.
 #[derive(Default)]
 pub(crate) struct LastIndex(Mutex<Option<(Validators, Arc<Index>)>>);
 
-/// Headers with which the server says whether the index has changed.
+/// Request headers by which the server can tell whether the index has changed since the last download.
 type Validators = Vec<(String, String)>;
 
 /// What a reference leads to.
@@ -110,7 +110,7 @@ impl<'a> ChartRepository<'a> {
         self.requests.save_archive(answer, archive, (&found.revision, &found.digest), host)
     }
 
-    /// The index; if it has not changed, what it said last.
+    /// The index. It is downloaded only if it has changed since the last call.
     fn index(&self) -> Result<Arc<Index>, FetchError> {
         let mut last = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
         let server = self.requests.server;

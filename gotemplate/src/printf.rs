@@ -496,7 +496,7 @@ impl Printer<'_> {
     }
 }
 
-/// At most as many characters as the precision.
+/// The start of `text`: at most as many characters as the precision says.
 fn cut(spec: Spec, text: &[u8]) -> &[u8] {
     match spec.precision {
         Some(precision) => &text[..pieces(text).take(precision).map(|(_, piece)| piece.len()).sum()],

@@ -119,7 +119,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
         let what = if bytes[at] == 0 { "it has a NUL byte" } else { "it has a control character" };
         return Err((line_at(bytes, at), ErrorKind::NotText(what)));
     }
-    // For JSON, all programs agree where a line and a string end.
+    // For JSON, the check that follows is not needed: all programs agree where a line and a string of JSON end.
     if is_json(text) {
         return Ok(text);
     }

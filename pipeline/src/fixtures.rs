@@ -1,4 +1,4 @@
-//! Objects for the tests of several stages.
+//! Objects for the tests of several stages of the pipeline.
 
 use crds::Sync;
 use manifests::ObjectId;

@@ -16,8 +16,8 @@ pub trait Render<T: Tree> {
     /// All objects of `tree`. Memory is taken from `room` before it is used.
     ///
     /// # Errors
-    /// All files that Kubernetes would not accept, the first file that cannot be read from the store, the first
-    /// kustomization that cannot be rendered, or a lack of memory.
+    /// The error names all files that Kubernetes would not accept, or the first file that cannot be read from the
+    /// store, or the first kustomization that cannot be rendered, or says that there is not enough memory.
     fn render(&self, tree: &T, room: &mut dyn Room) -> Result<Manifests, RenderError<T::Error>>;
 }
 
@@ -139,7 +139,7 @@ impl NotManifests {
         Self { shown: vec![Mistake::Parse(error)], more: 0 }
     }
 
-    /// The reason of the condition, which is the reason of the first mistake.
+    /// The reason for the condition `Ready`. It is the reason of the first mistake.
     pub fn reason(&self) -> &'static str {
         match self.shown.first() {
             Some(Mistake::Refused { reason, .. }) => reason,

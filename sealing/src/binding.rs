@@ -22,8 +22,8 @@ pub struct Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// Namespace, name and key; those that a value is not bound to are empty. A value can be unsealed in every place for
-    /// which this gives the same.
+    /// Namespace, name and key; those that a value is not bound to are empty. A value that was sealed for one binding
+    /// can be unsealed for another if this method returns the same for both.
     pub fn bound(&self) -> [&str; 3] {
         match self.scope {
             Scope::Strict => [self.namespace, self.name, self.key],

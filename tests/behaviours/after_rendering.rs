@@ -262,7 +262,7 @@ async fn sealed_values_of_a_chart_reach_its_secrets_after_the_changes() -> Resul
     scene.has("v1", "Secret", "p-db", wanted).await?;
     let web = scene.has("apps/v1", "Deployment", "p-web", json!({})).await?;
     assert_eq!(web["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"], "p-db");
-    // A patch must not carry a value out of the Secret.
+    // A patch must not copy a value from the Secret into the metadata.
     scene.sync("out", "./chart", more("/metadata/annotations/a")).await?;
     let message = scene.is_not_ready("out", "SealedValue").await?;
     ensure!(message.contains("chart/templates/all.yaml:1: Secret p-db: metadata.annotations.a contains"), "{message}");

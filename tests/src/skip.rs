@@ -1,4 +1,4 @@
-//! Tests that need something that not every machine has.
+//! Skips tests that need something that this machine does not have.
 
 use std::io::Write as _;
 

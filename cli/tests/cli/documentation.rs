@@ -116,7 +116,7 @@ fn what_reads_hostile_files_has_no_unsafe_code() {
     let named: Vec<_> = after.split(')').next().unwrap_or_default().split(',').map(str::trim).collect();
     assert!(named.contains(&"granit-parser") && named.len() == 5, "{named:?}");
     let mut cargo = Command::new(env!("CARGO"));
-    // Crates that only other systems need may not have been downloaded.
+    // Crates that are needed only on other operating systems may not have been downloaded.
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
     cargo.args(["metadata", "--format-version=1", "--offline", "--locked", &platform]).current_dir(root());
     let output = cargo.output().expect("cargo runs");

@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 use super::{Api, ApiError};
 use crate::passes;
 
-/// How long an answer of the API server is used. If a right was taken away after the answer, the write itself is
-/// refused.
+/// How long an answer of the API server is used. If a right was taken away after the answer, the API server refuses the
+/// write itself.
 const BELIEVED: Duration = Duration::from_secs(30);
 /// A "no" is used for a shorter time, because somebody may be waiting for the right.
 const NO_IS_BELIEVED: Duration = Duration::from_secs(3);
@@ -127,7 +127,8 @@ impl Reviews {
         answer.as_ref().map(|answer| answer.allowed).map_err(Clone::clone)
     }
 
-    /// The place for the answer to `review`: it has the known answer, or will have it.
+    /// The cell for the answer to `review`. It has the answer if this is known already; otherwise, the answer is put
+    /// into it when it arrives.
     fn answer_to(&self, review: &Review) -> Arc<Asked> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = answers.get(review).filter(|answer| counts(answer)) {

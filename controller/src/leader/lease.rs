@@ -207,7 +207,7 @@ impl Candidate {
     async fn wait(&self, seen: &mut Seen) {
         let started = Instant::now();
         // The API server ends watches from time to time, and the role may not allow a watch at all. So there is a pause
-        // before the next one.
+        // before the next watch.
         let again = |seen: &Seen| sleep_until(seen.expires.min(started + RETRY));
         let Some(lease) = &seen.lease else { return again(seen).await };
         let only = WatchParams::default().fields(&format!("metadata.name={}", self.name));

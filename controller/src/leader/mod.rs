@@ -26,8 +26,8 @@
 //!
 //! # Why not a library
 //! For kube 5, there is kube-lease-manager 0.13. It trusts the clocks of other machines. It continues to lead when
-//! renewals fail, because its state changes only with an answer. It notices that a lease was released only when the
-//! lease would have expired.
+//! renewals fail, because it updates its state only when a renewal is answered. If the holder releases the lease, the
+//! library does not notice this before the time at which the lease would have expired.
 
 mod lease;
 mod reach;

@@ -21,7 +21,7 @@ use crate::admission::{Claim, Gate, Group, Lease};
 /// How long all kustomizations of a folder may take together. The pass keeps its turn for as long, and others wait.
 const FOLDER: Duration = Duration::from_secs(120);
 
-/// The processes that render, and the turns to use one of them. A namespace uses one process at a time.
+/// The processes that render, and the turns to use one of them. A namespace uses at most one process at a time.
 pub(super) struct Processes {
     renderer: Renderer,
     turns: Gate,
@@ -77,8 +77,8 @@ impl<'a> Builds<'a> {
         self.needs_turn.get()
     }
 
-    /// The folders with kustomizations or the chart that were rendered, and the paths that the renderer asked for; `None`
-    /// if there was nothing to render.
+    /// What was rendered (the chart, or the folders with kustomizations), and the paths that the renderer asked for;
+    /// `None` if there was nothing to render.
     pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
         self.has_begun.get().then(|| (self.folders.into_inner(), self.files.asked.into_inner()))
     }
@@ -157,7 +157,7 @@ fn is_in_time(folder: &str, until: Instant) -> Result<(), RenderError<SnapshotEr
     Err(RenderError::NotRendered { folder: folder.to_owned(), why })
 }
 
-/// The files of the whole repository, and the paths that were asked for.
+/// The files of the whole repository, and the paths that the renderer has asked for.
 struct Files {
     paths: Paths,
     asked: RefCell<BTreeSet<String>>,

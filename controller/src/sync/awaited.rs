@@ -11,7 +11,7 @@ use super::{Record, carry_out::Outcome, record::Pending};
 /// The objects of a pass whose health is awaited, and the waves that wait for them.
 pub(super) struct Awaited {
     objects: BTreeMap<ObjectId, Pending>,
-    /// The objects among them that are about to be written.
+    /// Those of `objects` that this pass is about to write.
     steps: BTreeSet<ObjectId>,
     /// Whether the health of all other applied objects is known or already awaited.
     others_are_healthy: bool,

@@ -173,7 +173,8 @@ impl Pass<'_> {
             return Stored::Yes;
         };
         tracing::warn!(sync = %key, %error, "the status could not be written");
-        // The content is forgotten, so that the revision is applied again, which does no harm, and then reported.
+        // Forget which content was applied. So the next pass applies the revision again, which does no harm, and then
+        // reports it.
         record.content = None;
         record.unstored += 1;
         let longest = if error.code().is_none() { AGAIN } else { LONGEST_AGAIN };
@@ -200,9 +201,9 @@ impl Pass<'_> {
     }
 }
 
-/// Reports that the inventory in the status has the entry `entry`, which cannot be read. Without this entry, the
-/// controller would forget an object. So nothing is applied, only the conditions are written, and the rest of the
-/// status stays as it is.
+/// Reports that the inventory in the status has the entry `entry`, which cannot be read. If the controller ignored this
+/// entry, it would forget an object. So nothing is applied, only the conditions are written, and the rest of the status
+/// stays as it is.
 pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, entry: &str) {
     let message = format!(
         "status.inventory has the entry {entry:?}, which cannot be read, so nothing is applied or pruned; correct it \

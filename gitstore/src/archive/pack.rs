@@ -15,7 +15,8 @@ use gix::odb::pack::data::{Version, entry, header};
 
 const HASH: gix::hash::Kind = gix::hash::Kind::Sha1;
 
-/// The author of every commit. Nothing of it depends on who fetches and when.
+/// The author of every commit. It does not depend on who fetches and when, so that the same files always make the same
+/// commit.
 const AUTHOR: &str = "gitseal";
 
 /// The content of a folder by name.

@@ -27,7 +27,7 @@ const CHARTS: usize = 100;
 pub(super) struct Index {
     /// The versions of the chart, in the order of the index.
     pub(super) versions: Vec<Version>,
-    /// The names of the first charts, for a message.
+    /// The names of the first charts in the index, for an error message.
     pub(super) charts: Vec<String>,
 }
 
@@ -187,7 +187,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A value in the description of a version.
+    /// Handles a value in the description of a version.
     fn field(&mut self, text: &str) -> Result<(), Flaw> {
         let [above @ .., last] = &self.levels[..] else { return Ok(()) };
         let (field, is_listed) = match (above, last) {

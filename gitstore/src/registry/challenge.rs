@@ -14,7 +14,7 @@ pub(super) enum Challenge {
     Other,
 }
 
-/// The ways to log in that a header offers.
+/// The ways to log in that the value of the header `WWW-Authenticate` offers.
 pub(super) fn parse(header: &str) -> Vec<Challenge> {
     let mut all: Vec<(String, Vec<(String, String)>)> = Vec::new();
     let mut rest = header.trim_start_matches([' ', ',']);

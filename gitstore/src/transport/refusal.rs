@@ -61,7 +61,8 @@ fn shows(text: &str, sent: &HeaderValue) -> bool {
     [token, name, password].iter().any(|secret| {
         let bare = Zeroizing::new(bare(secret));
         let is_in = |text: &String| !bare.is_empty() && text.contains(bare.as_str());
-        // A secret of punctuation only has nothing to compare after `bare`, so the text is searched as it is, too.
+        // If a secret has only punctuation, `bare` leaves nothing of it to search for. So the text is also searched for
+        // the secret as it is.
         !secret.is_empty() && (text.contains(secret) || written.iter().any(is_in))
     })
 }

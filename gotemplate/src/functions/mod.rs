@@ -83,7 +83,7 @@ const fn variadic(name: &'static str, parameters: &'static [Parameter], rest: Pa
     Function { name, parameters, rest: Some(rest), special: Special::No, run }
 }
 
-/// The definition of a function name.
+/// What is known about the name of a function.
 pub(crate) enum Known {
     Function(&'static Function),
     /// The function is not supported, for this reason.

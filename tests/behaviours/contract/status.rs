@@ -194,7 +194,8 @@ async fn a_message_is_about_the_generation_that_was_observed() -> Result<()> {
             Ok(status["conditions"][0]["message"].as_str().unwrap_or_default().to_owned())
         })
         .await?;
-        // Every message of a generation is checked, also the first one.
+        // The first message that is seen for a generation must be right already; it must not be the message of the
+        // generation before.
         ensure!(message.contains(&key), "observed generation of {key}, and: {message}");
     }
     Ok(())

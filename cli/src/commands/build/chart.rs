@@ -124,8 +124,8 @@ impl ChartArgs {
     }
 }
 
-/// A file in the repository is passed by its path, and is then read under the rules for all files of the repository. Any
-/// other file is read here, because it belongs to the user.
+/// For a file in the repository, returns only its path: the file is read later, under the rules for all files of the
+/// repository. Any other file is read here, because it belongs to the user.
 fn file(path: &Path, root: &Path) -> anyhow::Result<Values> {
     let cannot_read = || format!("cannot read the values in {}", path.display());
     if path.as_os_str() == "-" {

@@ -15,7 +15,8 @@ use super::{
 /// The rights that the controller, and people, do not have now and would get; as text.
 pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
     let mut new = of_the_controller(steps, live, choices);
-    // In a new installation for several teams, the user is not asked about this, because it is part of what the user chose.
+    // In a new installation for several teams, the right of everybody with `edit` is not listed here, because the user
+    // has just chosen it.
     let was_shared = live.tenancy.is_some_and(|tenancy| !tenancy.cluster_admin);
     let edit = steps.iter().find(|step| was_shared && apply::widens(step, choices));
     if edit.is_some_and(|step| step.live.as_ref().is_some_and(|role| !is_aggregated(role))) {

@@ -128,7 +128,8 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     if args.crds && undone.is_empty() {
         remove::definitions(&client, args.timeout, &mut undone).await?;
     } else if args.crds && found.has_kinds {
-        // With the kind SealedSecret, Secrets would be deleted that could not be released.
+        // If the kind SealedSecret were deleted, Kubernetes would delete all SealedSecrets, and with them the Secrets
+        // that they still own.
         undone.add("the CustomResourceDefinitions are not deleted before everything else is done".into());
     }
     if undone.is_empty() {
