@@ -46,7 +46,7 @@ pub struct Found {
     pub namespace: Option<String>,
     /// The namespace as messages name it; see [`Global::told_namespace`].
     pub place: String,
-    /// The labels that they were chosen by.
+    /// The label selector with which they were chosen.
     pub selector: Option<String>,
     /// The Repositories.
     pub repositories: Vec<Repository>,

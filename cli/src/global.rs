@@ -87,8 +87,8 @@ impl Global {
         self.namespace().or_else(|| self.context_namespace()).unwrap_or_else(|| "default".into())
     }
 
-    /// [`Global::default_namespace`] for messages. If the user did not name a namespace, the text says where it comes
-    /// from.
+    /// [`Global::default_namespace`] for messages. If the user did not name a namespace, the text says where this
+    /// namespace comes from.
     pub fn told_namespace(&self) -> String {
         let from = match (&self.namespace, self.context_namespace()) {
             (Some(_), _) => "",

@@ -39,7 +39,7 @@ pub enum Serves {
 }
 
 impl Serves {
-    /// The reason when the server turns out to be something else.
+    /// The reason for the condition if the server turns out to serve something else.
     pub(super) fn denial(self) -> &'static str {
         match self {
             Self::Git => "NotAGitServer",

@@ -82,7 +82,7 @@ pub(crate) fn is_json(text: &str) -> bool {
 }
 
 /// JSON in a form for a reader of YAML. Such a reader takes unescaped line separators for line ends, and refuses some
-/// characters, so these are escaped. In JSON they can only be in strings.
+/// characters, so these are escaped. In JSON, these characters can only be in strings, where an escape means the same.
 ///
 /// The set is that of go-yaml 2.4 (`yaml_parser_update_buffer`), with which the API server reads an apply: characters
 /// that are not printable in YAML 1.1, or that are line breaks there.

@@ -324,7 +324,8 @@ async fn a_field_that_cannot_be_applied_says_which_and_why() -> Result<()> {
     // What would be a regular expression for Kustomize is not the name of an image.
     let refused = scene.sync("image", "./app", json!({"images": [{"name": "a((a+)+)+$", "newTag": "1"}]})).await;
     ensure!(format!("{:?}", refused.err()).contains("spec.images[0].name"), "the name is accepted");
-    // A patch that matches nothing, or another tenant's kinds, changes nothing.
+    // A patch whose target matches no object of the Sync, for example one in another tenant's namespace, changes
+    // nothing.
     let nothing = patch("- {op: remove, path: /metadata}", json!({"kind": "Secret", "namespace": "kube-system"}));
     scene.sync("nothing", "./app", nothing).await?;
     scene.is_applied("nothing", &first).await?;

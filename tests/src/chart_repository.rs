@@ -46,7 +46,8 @@ impl ChartServer {
         format!("{}/stable", self.server.base())
     }
 
-    /// Makes the index of all archives with `helm repo index`. With `base`, the URLs of the archives are absolute.
+    /// Makes the index of all archives with `helm repo index`. With `base`, the URLs of the archives in the index are
+    /// absolute, and begin with `base`.
     pub fn publish(&self, base: Option<&str>) -> Result<()> {
         let mut arguments = vec!["repo".into(), "index".into(), self.folder.path().as_os_str().to_owned()];
         arguments.extend(base.map(|base| format!("--url={base}").into()));

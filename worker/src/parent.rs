@@ -92,7 +92,7 @@ impl Worker {
             .map_err(WorkerError::Start)?;
         let mut running = Running(child);
         let (answer, words) = running.listen(limits.answer);
-        // The input is kept open until the answer has arrived, because the worker ends when it is closed.
+        // The input is kept open until the answer has arrived, because the worker ends when its input is closed.
         let _input = running.send(request);
         let answer = loop {
             if cancel.is_cancelled() {

@@ -73,7 +73,7 @@ pub(super) fn key(pem: &[u8]) -> anyhow::Result<PublicKey> {
     Ok(certificate.public_key().clone())
 }
 
-/// The scheme of a URL; `None` for a file name. A single letter is a drive of Windows.
+/// The scheme of a URL; `None` for a file name. A single letter before the colon is a drive of Windows, not a scheme.
 fn scheme(place: &str) -> Option<&str> {
     let (scheme, _) = place.split_once(':')?;
     let is_scheme = scheme.len() > 1

@@ -12,8 +12,9 @@
 //! - If a leader can renew its lease, but its other writes are not answered, it gives the lease back. A replica whose
 //!   writes are not answered does not take the lease. To find out whether writes are answered, a replica sends a write
 //!   that changes nothing.
-//! - The duration in the lease is used only within limits. So if the holder is gone, another replica leads within a
-//!   minute, even if somebody wrote a long duration into the lease or deleted it.
+//! - If the duration in the lease is longer than a minute, replicas use one minute instead. So if the holder is gone,
+//!   another replica leads within a minute, even if somebody wrote a long duration into the lease, or deleted the
+//!   lease.
 //!
 //! # Caveats
 //! - A write that a leader sent in time may reach the API server when another replica leads. This does no harm, because

@@ -72,7 +72,7 @@ impl<'a> Builds<'a> {
         Self { processes, has_turn, cancel, files, needs_turn, has_begun, folders: RefCell::default(), until }
     }
 
-    /// Whether nothing was rendered only because there was no turn.
+    /// Whether a render was necessary, but could not start because there was no turn.
     pub(super) fn needs_turn(&self) -> bool {
         self.needs_turn.get()
     }

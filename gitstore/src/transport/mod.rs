@@ -38,7 +38,7 @@ use crate::range::Range;
 use crate::revision::{Reference, Revision, RevisionId};
 use crate::{FetchError, StoreError};
 
-/// The local side of the refspec. It is never written; gix accepts no refspec without a local side here.
+/// The local side of the refspec. It is given only because the refspec must have one.
 const LOCAL_REFERENCE: &str = "refs/gitseal/head";
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;

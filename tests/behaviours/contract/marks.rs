@@ -21,7 +21,7 @@ use super::{
     side::{SEALED, Side, data},
 };
 
-/// The controller of each test serves only its own namespace.
+/// With this argument, the controller of each test serves only the namespace that it runs in.
 const OWN_NAMESPACE: [&str; 1] = ["--all-namespaces=false"];
 const REQUESTS: &str = "sealed_secrets_controller_unseal_requests_total";
 

@@ -29,7 +29,8 @@ async fn refusals_that_pass_are_told_and_pass() -> Result<()> {
     Ok(())
 }
 
-/// Waits for so many tries that the pauses between them cannot have doubled without a limit.
+/// Waits for ten tries. If each pause between tries were twice as long as the last, without a limit, this would take
+/// too long.
 async fn is_tried_again(refused: &Injected) -> Result<()> {
     eventually("more tries", || async {
         ensure!(refused.hits() > 9, "{}", refused.hits());

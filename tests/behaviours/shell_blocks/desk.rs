@@ -75,7 +75,7 @@ impl Desk {
         command
     }
 
-    /// Runs a line of shell that is in no page. Returns its output.
+    /// Runs a line of shell that is not from the documentation. Returns its output.
     pub(crate) async fn sh(&self, line: &str) -> Result<String> {
         let mut command = self.command("bash");
         command.args(["-eu", "-o", "pipefail", "-c", line]);

@@ -1,5 +1,5 @@
-//! Seals files. Many files are read at the same time. Then it is decided for one file after another what is done with
-//! it. After that, many files are sealed and written at the same time.
+//! Seals files. Many files are read at the same time. Then this module goes through the files one after another, and
+//! decides what is done with each. After that, many files are sealed and written at the same time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ impl File<'_> {
 /// Seals files. With `in_place`, the files are written; otherwise their texts are returned. Also returns what was done.
 ///
 /// # Errors
-/// The first mistake of a file that was named, or a certificate that cannot be fetched. The files before it are sealed,
-/// those after it are not.
+/// A file that was named has a mistake, or the certificate for a file cannot be fetched. The error is about the first
+/// such file. The files before this file are sealed; those after it are not.
 pub(super) async fn seal(
     inputs: &[Input],
     args: &SealArgs,
