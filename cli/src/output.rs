@@ -138,10 +138,10 @@ pub fn note_lines(text: impl fmt::Display) {
     let _ = writeln!(anstream::stderr().lock(), "{}", style::for_terminal(&text.to_string()));
 }
 
-/// Asks the user, who must answer yes.
+/// Asks the user a question. Returns whether the answer is yes.
 ///
 /// # Errors
-/// There is no terminal. `instead` says how to answer without one.
+/// There is no terminal. `instead` says how a user without a terminal can answer.
 pub fn confirm(question: &str, instead: &str) -> anyhow::Result<bool> {
     let answer = ask(question, " [y/N]", instead)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))

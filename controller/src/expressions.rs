@@ -52,7 +52,7 @@ struct Overrun {
     why: String,
 }
 
-/// Why there is no answer.
+/// Why an expression has no result.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Unanswered {
     /// It took too much time or memory.

@@ -163,7 +163,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// A value that was passed directly, not one inside another.
+    /// Prints a value that was passed to `printf` itself, not one inside a list or map.
     fn top(&mut self, spec: Spec, verb: char, value: &Value) -> Result<(), Failure> {
         match (verb, value) {
             ('T', value) if !value.is_nil() => {

@@ -92,7 +92,7 @@ pub fn json_for_yaml(json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     let Some(text) = std::str::from_utf8(&json).ok().filter(|text| text.contains(is_told_apart)) else {
         return json;
     };
-    // Large enough for everything, because growing would leave copies behind.
+    // The buffer is large enough for everything, because a buffer that grows leaves copies behind, which are not wiped.
     let escapes = text.chars().filter(|c| is_told_apart(*c)).count();
     let mut out = Zeroizing::new(Vec::with_capacity(json.len() + 6 * escapes));
     let mut rest = text;

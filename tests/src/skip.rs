@@ -21,7 +21,7 @@ fn skip_unless(lacks: &str, is_required: bool) -> Result<()> {
         bail!("{lacks}, and {REQUIRE_ALL}=1 is set, so this test must not be skipped");
     }
     let thread = std::thread::current();
-    // The name of a test is that of its thread. The output of `eprintln` would not be shown.
+    // The thread has the name of the test. What `eprintln` writes would not be shown if the test passes.
     writeln!(std::io::stderr(), "skipped: {}: {lacks}", thread.name().unwrap_or("a test"))?;
     Ok(())
 }

@@ -120,8 +120,8 @@ pub struct LeaseLost {
     pub reason: String,
 }
 
-/// The part of a replica in the election before it begins to wait for the lease, because it has no client for the API
-/// server yet.
+/// This replica before it takes part in the election: it has no client for the API server yet, so it cannot wait for
+/// the lease.
 pub struct Candidacy {
     flags: ElectionFlags,
     term: watch::Sender<Term>,
@@ -160,7 +160,8 @@ impl Candidacy {
     }
 }
 
-/// The part of this replica in the election. If this value is dropped, the lease is no longer renewed and expires.
+/// This replica while it takes part in the election: it waits for the lease, or holds it. If this value is dropped, the
+/// lease is no longer renewed and expires.
 pub struct Election {
     release: CancellationToken,
     task: JoinHandle<Option<LeaseLost>>,

@@ -265,7 +265,7 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome
 fn applied(record: &Record, revision: &str) -> String {
     let count = record.inventory.len_in_git();
     // The message does not name later commits that do not change the folder. So if a comparison of the whole folder
-    // finds nothing, nothing is written.
+    // finds no difference, the status is not written.
     let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
     let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
     for more in [&record.left_for, &record.hidden, &record.put_off].into_iter().flatten() {

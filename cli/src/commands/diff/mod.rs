@@ -184,7 +184,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
 /// What templates of charts see of the cluster.
 ///
 /// # Errors
-/// The API server does not answer, or answers with something else.
+/// The API server does not answer, or its answer is no list of the kinds that it serves.
 pub async fn capabilities(client: &Client) -> anyhow::Result<Capabilities> {
     let version = client.apiserver_version().await?;
     let mut served: Vec<ServedKinds> = Vec::new();

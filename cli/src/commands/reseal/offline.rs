@@ -82,7 +82,8 @@ impl<'k> Unsealer<'k> {
 
     fn object(&self, object: &SealedObject, namespace: Option<&String>) -> Vec<Verdict> {
         let place = Place::of(object, namespace);
-        // Equal texts have the same verdict. A value that is shared through an anchor is sealed once.
+        // Equal texts get the same verdict. So a value that several keys share through a YAML anchor is sealed only
+        // once.
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         let verdict = |value: &ValueInText| match &place {
             Err(reason) => Verdict::Failed(reason.clone()),

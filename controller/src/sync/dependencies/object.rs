@@ -121,7 +121,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether an object with this health is waited for.
+/// An error if the Sync has to wait for an object with this health.
 fn waits_for(id: ObjectId, health: Health) -> Result<(), DependencyError> {
     let id = Box::new(id);
     match health {

@@ -43,7 +43,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A Sync that has `ids`.
+    /// A Sync with `ids` in its inventory.
     async fn new(ids: &[&ObjectId]) -> Self {
         let (server, client) = FakeServer::start().await;
         let mut inventory = Inventory::default();
