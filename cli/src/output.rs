@@ -162,7 +162,7 @@ fn ask(question: &str, answers: &str, instead: &str) -> anyhow::Result<String> {
 /// Asks the user to type `word`. Returns whether the user typed it.
 ///
 /// # Errors
-/// There is no terminal. `instead` says what to do without one.
+/// There is no terminal. `instead` says what a user without a terminal can do.
 pub fn type_word(question: &str, word: &str, instead: &str) -> anyhow::Result<bool> {
     Ok(ask(question, "", instead)?.trim() == word)
 }

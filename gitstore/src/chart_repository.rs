@@ -1,7 +1,8 @@
 //! Charts of an HTTP chart repository: what `helm repo add` takes.
 //!
-//! A chart repository is a folder with the file `index.yaml`, which lists the versions of each chart with their digests and the
-//! URLs of their archives. Only the versions of one chart are kept from it. The digest of the archive is that of the revision.
+//! A chart repository is a folder with the file `index.yaml`, which lists the versions of each chart with their digests
+//! and the URLs of their archives. Of this list, only the versions of one chart are kept. The digest of a revision is
+//! the digest of its archive.
 
 mod index;
 

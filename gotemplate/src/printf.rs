@@ -10,7 +10,7 @@ use crate::{
     value::{Memory, Value},
 };
 
-/// A larger width is a mistake, as in Go.
+/// The largest width and precision. As in Go, a larger one is a mistake.
 const WIDEST: usize = 1_000_000;
 
 /// The part between `%` and the verb.

@@ -1,7 +1,7 @@
 //! Frames: the protocol between the worker and the program that started it.
 //!
-//! A frame is the length of the rest in four bytes (big endian), one byte with the kind of the frame, and its body. The
-//! worker's side is in `go/frames.go`.
+//! A frame has three parts: four bytes (big endian) with the length of the other two parts, one byte with the kind of
+//! the frame, and the body. The worker's side is in `go/frames.go`.
 
 use std::io::{self, Read, Write};
 

@@ -8,7 +8,8 @@ use crate::Scope;
 /// Each format binds values in its own way, and may leave something out: the RSA format does not bind the key.
 ///
 /// # Caveats
-/// Callers must check the names first. With an empty namespace, a namespace-wide value would be bound to nothing.
+/// Callers must first check that the namespace and the names are valid. With an empty namespace, a namespace-wide value
+/// would be bound to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Binding<'a> {
     /// Which of the other fields a value is bound to.

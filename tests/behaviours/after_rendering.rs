@@ -321,7 +321,7 @@ async fn a_field_that_cannot_be_applied_says_which_and_why() -> Result<()> {
         let message = scene.is_not_ready(name, "BuildFailed").await.with_context(|| name.to_owned())?;
         ensure!(message.contains(part) && !message.contains("Of-A-Patch-1"), "{name}: '{part}' is not in: {message}");
     }
-    // What would be a regular expression for Kustomize is not the name of an image.
+    // The API server refuses the name of an image that Kustomize would read as a regular expression.
     let refused = scene.sync("image", "./app", json!({"images": [{"name": "a((a+)+)+$", "newTag": "1"}]})).await;
     ensure!(format!("{:?}", refused.err()).contains("spec.images[0].name"), "the name is accepted");
     // A patch whose target matches no object of the Sync, for example one in another tenant's namespace, changes

@@ -425,7 +425,7 @@ async fn a_heal_takes_what_others_put_into_a_secret_out_in_the_same_pass() -> Re
     let revision = scene.publish("secrets").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
-    // A SealedSecret and its Secret have the same name.
+    // A SealedSecret and its Secret have the same name, so each name counts two applies.
     for name in names {
         assert_eq!(applies(&scene, name).await?, 2);
     }

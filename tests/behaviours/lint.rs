@@ -228,7 +228,8 @@ async fn what_the_schemas_refuse_the_api_server_refuses_too() -> Result<()> {
             let found = problems(&mut schemas, variant)?;
             let refused = match answer {
                 Ok(_) => None,
-                // Status 500 is for a server-side apply with an unknown field or a wrong type.
+                // The API server answers with status 500 if an object in a server-side apply has an unknown field or a
+                // wrong type.
                 Err(Error::Api(status)) if matches!(status.code, 400 | 422 | 500) => Some(status.message),
                 Err(error) => return Err(error.into()),
             };

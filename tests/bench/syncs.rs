@@ -1,4 +1,5 @@
-//! Measures N Syncs of one Repository: the first sync, one commit, drift, and how many requests are made without work.
+//! Measures N Syncs of one Repository: the first sync, one commit, drift, and how many requests are made while there is
+//! nothing to do.
 
 use std::time::{Duration, Instant};
 

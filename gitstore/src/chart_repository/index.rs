@@ -1,4 +1,5 @@
-//! Reads `index.yaml` as a stream. Whoever made it may be hostile: nothing is kept but the versions of one chart.
+//! Reads `index.yaml` as a stream. Whoever made the file may be hostile, so memory is limited: only the versions of one
+//! chart are kept, and some names of charts for an error message.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead as _, BufReader, Read};

@@ -101,7 +101,8 @@ async fn synced_is_never_true_without_its_secret() -> Result<()> {
     let side = Side::ours("true").await?;
     side.put("db", &[("a", "one")], json!({})).await?;
     side.synced("db", "True").await?;
-    // If somebody keeps changing the Secret, it is healed later and later. Meanwhile, the SealedSecret is not Synced.
+    // If somebody keeps changing the Secret, the controller waits longer and longer before it puts the Secret back.
+    // While it waits, `Synced` is not True.
     let unknown = eventually("Unknown while the Secret waits to be put back", || async {
         side.patch_secret("db", json!({"data": data(&[("a", "edited")])})).await?;
         let (condition, is_there) = look(&side, "db", &[("a", "one")]).await?;

@@ -106,7 +106,7 @@ pub(super) async fn same_but_synced(sides: &[Side; 2], name: &str, synced: [&str
     same("SealedSecret", name, found)
 }
 
-/// Like [`same_status`], but our SealedSecret comes from the Sync `app`. Only its labels may show this.
+/// Like [`same_status`], but our SealedSecret comes from the Sync `app`. This may make a difference only in its labels.
 pub(super) async fn same_status_of_a_sync(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
     let [(mut our, message), theirs] = status(sides, name, [synced; 2]).await?;
     let labels = our["metadata"].as_object_mut().and_then(|metadata| metadata.remove("labels"));
