@@ -106,7 +106,8 @@ impl Expressions {
         match answer {
             Ok(answer) => {
                 let answer = read(&answer).map_err(Unanswered::Failed)?;
-                // Another expression of the Sync may have taken too much, so only an edit ends its pauses before they are over.
+                // Another expression of the Sync may have taken too much time or memory. So the pauses of the Sync end
+                // early only after an edit of the Sync.
                 let mut overran = self.overran();
                 if overran.get(sync).is_some_and(|last| last.generation != generation) {
                     overran.remove(sync);
@@ -150,7 +151,7 @@ impl Expressions {
 }
 
 impl Unanswered {
-    /// The health of an object for which there is no answer. `place` is where its expressions are in the Sync.
+    /// The health of an object whose expressions have no result. `place` is where its expressions are in the Sync.
     pub(crate) fn as_health(&self, place: &str) -> Health {
         match self {
             Self::Overran { why, .. } => {

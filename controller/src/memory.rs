@@ -133,8 +133,8 @@ impl Memory {
     }
 }
 
-/// Memory for plaintexts, which is taken from the unsealing of values to the write of their Secret. It is not part of
-/// the memory budget, so that a pass that holds memory of the budget may wait for it.
+/// Memory for plaintexts. A pass takes it before it unseals values, and gives it back when their Secret is written. It
+/// is not part of the memory budget, so that a pass that holds memory of the budget may wait for it.
 pub struct Plaintexts(Gate);
 
 impl Plaintexts {
@@ -210,7 +210,7 @@ impl Admission for Memory {
         let _hook = cancel.on_cancel(move || {
             let _ = cancelled.send(());
         });
-        // Fetches run on threads of the async runtime, so this test must use one, too.
+        // Fetches run on blocking threads of the async runtime, so the runtime's handle exists here.
         Handle::current().block_on(async {
             tokio::select! {
                 lease = self.admitted(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),

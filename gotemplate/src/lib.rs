@@ -60,8 +60,8 @@ impl Renderer {
     /// Renders `text`, the template called `name`.
     ///
     /// # Errors
-    /// Go would fail, too; or the template names a function that is not supported, even if the call would not be
-    /// reached; or a limit is exceeded.
+    /// The template would fail in Go, too; or it calls a function that is not supported, even if this call would not be
+    /// reached; or it exceeds a limit.
     pub fn render(&mut self, name: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
         let templates = parse::parse(name, text)?;
         self.memory.salts.begin(name);

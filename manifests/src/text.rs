@@ -84,8 +84,8 @@ pub(crate) fn is_json(text: &str) -> bool {
 /// JSON in a form for a reader of YAML. Such a reader takes unescaped line separators for line ends, and refuses some
 /// characters, so these are escaped. In JSON, these characters can only be in strings, where an escape means the same.
 ///
-/// The set is that of go-yaml 2.4 (`yaml_parser_update_buffer`), with which the API server reads an apply: characters
-/// that are not printable in YAML 1.1, or that are line breaks there.
+/// The API server reads an apply with go-yaml 2.4. The escaped characters are those that it refuses or takes for line
+/// breaks (`yaml_parser_update_buffer`): they are not printable in YAML 1.1, or are line breaks there.
 pub fn json_for_yaml(json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     let is_told_apart =
         |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');

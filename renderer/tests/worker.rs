@@ -135,7 +135,8 @@ fn one_process_renders_again_and_again_and_another_follows_it() {
 
 #[test]
 fn what_an_earlier_render_left_in_memory_fails_no_other_render() {
-    // It answers the first request, which has 33 bytes with its head, and has no memory for the second one.
+    // This worker answers the first request, which has 33 bytes with its head, and ends at the second one for lack of
+    // memory.
     let script = "head -c 33 >/dev/null; printf '\\000\\000\\000\\017M{\"objects\":[]}'\n\
         head -c 33 >/dev/null; echo 'fatal error: out of memory' >&2; exit 2";
     let script = Script::new(script);

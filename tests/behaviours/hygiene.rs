@@ -140,7 +140,8 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
         Ok(())
     };
 
-    // The first value and its update arrive in the Secret. So the search below would find a value.
+    // The first value and its update do arrive in the Secret. Otherwise, the search below might find nothing only
+    // because nothing was unsealed.
     for value in &VALUES[..2] {
         commit("db", "Opaque", "password", value)?;
         let revision = scene.publish("seal").await?;

@@ -135,7 +135,7 @@ true, storage: true, additionalPrinterColumns: [{name: A, type: string, jsonPath
 properties: {spec: {type: object, properties: {a: {type: string, default: b, enum: [b, c]}, d: {type: integer, minimum: 1}}}}}}}]}}
 ";
 
-/// Every object that differs from `object` in one place: a field with another name, without the field, or with a value of another
+/// For each field of `object`: three copies in which this field has another name, is missing, or has a value of another
 /// type.
 fn variants(object: &Value) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();

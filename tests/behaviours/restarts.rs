@@ -82,7 +82,7 @@ async fn a_workload_is_restarted_once_for_each_change_of_its_values() -> Result<
     ensure!(stamp(&scene, "asks").await? == before && applies(&scene, "asks").await? == 3);
     ensure!([stamp(&scene, "declines").await?, stamp(&scene, "silent").await?] == others);
     ensure!(others.iter().all(|(_, stamp)| stamp.is_none()), "{others:?}");
-    // Without the Sync, too, the digest in the Pod template is not a difference.
+    // `gitseal diff` does not show the digest in the Pod template as a difference.
     gitseal(&scene, &["diff", "app"]).await?.is(0, &[])?;
     Ok(())
 }

@@ -37,7 +37,7 @@ pub struct Worker {
     program: PathBuf,
 }
 
-/// Why there is no answer.
+/// Why a worker gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The process could not be started.

@@ -18,7 +18,8 @@ use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
 
-/// How long all kustomizations of a folder may take together. The pass keeps its turn for as long, and others wait.
+/// How long all kustomizations of a folder may take together. For all this time, the pass keeps its turn, and other
+/// passes wait.
 const FOLDER: Duration = Duration::from_secs(120);
 
 /// The processes that render, and the turns to use one of them. A namespace uses at most one process at a time.

@@ -86,7 +86,7 @@ pub(super) fn read(input: impl Read, chart: &str, cancel: &Cancel) -> Result<Ind
             }
         }
     }
-    // A text that ends too early is often wrong, too.
+    // An error of reading is checked first, because a text that such an error cuts off is often wrong YAML, too.
     if let Some(error) = failed.into_inner() {
         let is_no_text = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotText>);
         let why = "its index.yaml is not UTF-8".to_owned();

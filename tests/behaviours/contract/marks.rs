@@ -1,6 +1,6 @@
 //! The *mark* in the status of a SealedSecret (`madeFrom`), with which the controller remembers what it made the Secret
-//! from. After a restart, the controller makes no unchanged Secret again, and sees which Secrets were changed meanwhile. A
-//! mark that somebody else wrote has no effect.
+//! from. After a restart, the controller does not make unchanged Secrets again, and sees which Secrets were changed
+//! while it did not run. A mark that somebody else wrote has no effect.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ async fn a_restart_makes_nothing_again_and_sees_what_was_done_meanwhile() -> Res
         })
         .await?;
     }
-    // These are all Secrets except the one that nobody touched.
+    // The controller makes every Secret once more except the one that nobody touched.
     eventually("five Secrets to be made once more", || async {
         let requests = own.controller.metric::<u64>(REQUESTS).await?;
         ensure!(requests == Some(5), "{requests:?}");

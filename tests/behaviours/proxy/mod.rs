@@ -31,7 +31,7 @@ const UNLIMITED: [&str; 2] = ["--rate-limit=100000", "--rate-limit-burst=100000"
 
 /// A control plane whose Service `sealed-secrets-controller` leads to `controller`.
 struct Proxied<C> {
-    // The fields are dropped in this order.
+    // Rust drops the fields in this order, so the controller ends before its control plane.
     controller: C,
     plane: Plane,
 }
