@@ -23,7 +23,7 @@ pub(super) struct RemoteUrl {
     url: gix::Url,
     text: String,
     serves: Serves,
-    /// The chart, in a chart repository.
+    /// The name of the chart, if this is the URL of a chart repository.
     chart: Option<String>,
 }
 
@@ -147,7 +147,7 @@ impl RemoteUrl {
         self.serves
     }
 
-    /// The chart, in a chart repository.
+    /// The name of the chart, if this is the URL of a chart repository.
     pub(super) fn chart(&self) -> Option<&str> {
         self.chart.as_deref()
     }

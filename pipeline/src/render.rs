@@ -174,7 +174,8 @@ impl fmt::Display for NotManifests {
         }
         let Some(hint) = hint else { return Ok(()) };
         write!(f, "; {hint}")?;
-        // A single file is probably a mistake. Several files may not be manifests at all.
+        // If only one file is wrong, this is probably a mistake in a manifest. If several files are, they may not be
+        // meant as manifests at all.
         if self.shown.len() > 1 && !hint.contains(IGNORE_FILE) {
             write!(f, "; add files that are not manifests to {IGNORE_FILE}")?;
         }
@@ -233,7 +234,7 @@ impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
     }
 }
 
-/// Only notes the folders with kustomizations.
+/// Renders nothing: only notes the folders with kustomizations.
 struct Found<E>(RefCell<Vec<String>>, PhantomData<E>);
 
 impl<E> Kustomize for &Found<E> {

@@ -144,7 +144,7 @@ async fn a_component_is_a_reason_to_render_only_for_those_who_use_it() -> Result
     }
     assert_eq!(renders(&controller).await?, (0, 2));
 
-    // A plain file counts, too.
+    // If a commit changes only a plain manifest, the Sync is rendered again, too.
     scene.tree.write("plain/map.yaml", config_map("map", "3"))?;
     let third = scene.publish("a plain file").await?;
     scene.is_applied("plain", &third).await?;

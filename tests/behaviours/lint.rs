@@ -135,8 +135,8 @@ true, storage: true, additionalPrinterColumns: [{name: A, type: string, jsonPath
 properties: {spec: {type: object, properties: {a: {type: string, default: b, enum: [b, c]}, d: {type: integer, minimum: 1}}}}}}}]}}
 ";
 
-/// For each field of `object`: three copies in which this field has another name, is missing, or has a value of another
-/// type.
+/// Copies of `object` that each differ from it in one place: a field has another name, a field is missing, or a value
+/// has another type.
 fn variants(object: &Value) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
     let mut open = vec![String::new()];

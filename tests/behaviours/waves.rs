@@ -102,7 +102,7 @@ async fn what_is_needed_comes_with_its_first_user() -> Result<()> {
     let expected = ["sealedsecrets login", "secrets login", "deployments web", "configmaps usual"];
     have_been_made(&scene, &expected, |request| request.uri.contains("fieldManager=gitseal&")).await?;
 
-    // A number that Git sets is never changed.
+    // The controller never changes a wave that Git sets. If the waves contradict what objects need, it applies nothing.
     scene.tree.write("app/c.yaml", in_wave("3", &namespace))?;
     scene.tree.write("app/e.yaml", config_map("usual", "2"))?;
     scene.publish("the Namespace comes later than what is in it").await?;

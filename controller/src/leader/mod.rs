@@ -82,7 +82,7 @@ impl Leadership {
         Self { term, reach: Reach::default() }
     }
 
-    /// The leadership of the only replica.
+    /// The state of a replica that is the only one, so it always leads.
     pub fn alone() -> Self {
         Self::new(watch::channel(Term::Alone).1)
     }

@@ -43,7 +43,8 @@ proptest! {
         }
     }
 
-    /// A changed certificate may still be valid. Then its key can seal, or returns an error.
+    /// A changed certificate may still be valid. Then sealing with its key works or returns an error, but does not
+    /// panic.
     #[test]
     fn a_changed_certificate(position: Index, byte: u8) {
         let mut der = RSA_2048.certificate.as_der().to_vec();
