@@ -203,7 +203,7 @@ fn checked(base: &str, url: String) -> Result<String, &'static str> {
     Ok(url)
 }
 
-/// What the server wants to hear when it is asked again.
+/// The headers to send with the next request, so that the server can answer that the index is unchanged.
 fn validators((_, response): &Answer) -> Validators {
     let pairs = [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)];
     let of = |(told, asked): (header::HeaderName, header::HeaderName)| {

@@ -81,7 +81,7 @@ pub enum RenderError<E> {
 pub struct NotRendered {
     /// `Kustomize` or `Helm`.
     pub tool: &'static str,
-    /// The reason of the condition.
+    /// The reason for the condition `Ready`.
     pub reason: &'static str,
     /// What is wrong and, if known, where.
     pub message: String,

@@ -376,7 +376,8 @@ impl Keyring {
     }
 
     /// Whether a Secret is one of the controller's own: by its name, or because it is in the controller's namespace and
-    /// has the label of a sealing key (`is_labelled`). No Sync with any identity applies or prunes such a Secret.
+    /// has the label of a sealing key (`is_labelled`). No Sync applies or prunes such a Secret, whatever its identity
+    /// may do.
     pub fn has_as_its_own(&self, id: &ObjectId, is_labelled: bool) -> bool {
         let namespace = id.namespace.as_deref().unwrap_or_default();
         let is_labelled = is_labelled && self.0.store.options().namespace == namespace;

@@ -22,12 +22,12 @@ const HISTORY: usize = 10;
 const AGAIN: Duration = Duration::from_secs(2);
 /// The longest pause before a status is written again, if the API server refuses it repeatedly.
 const LONGEST_AGAIN: Duration = Duration::from_secs(60);
-/// The reason of a Sync that is Ready, and the outcome of an applied revision in the history.
+/// The reason in the condition of a Sync that is Ready, and the outcome of an applied revision in the history.
 const APPLIED: &str = "Applied";
-/// The reason of a Sync that waits until objects are healthy, and the outcome of a revision whose later waves wait for
-/// this.
+/// The reason in the condition of a Sync that waits until objects are healthy. Also the outcome, in the history, of a
+/// revision whose later waves wait for this.
 pub(super) const WAITING_FOR_HEALTH: &str = "WaitingForHealth";
-/// The reason of a Sync whose inventory in the status cannot be read.
+/// The reason in the condition of a Sync whose inventory in the status cannot be read.
 const NOT_UNDERSTOOD: &str = "InventoryNotUnderstood";
 
 /// Whether the API server has stored the status.

@@ -160,7 +160,7 @@ fn slice(memory: &mut Memory, arguments: &[Value]) -> Outcome {
 fn chunk(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let items = list(arguments, 1)?.items();
     let size = usize::try_from(int(arguments, 0)).ok().filter(|size| *size > 0).ok_or("the size is not positive")?;
-    // Without items there is no chunk, not one empty chunk.
+    // An empty list gives no chunk at all, and not one empty chunk.
     if items.is_empty() {
         return memory.list(Element::List, Vec::new());
     }

@@ -30,7 +30,7 @@ pub(crate) struct Function {
     pub(crate) run: Run,
 }
 
-/// Gets arguments of the declared types.
+/// What a function does. The types of its arguments were checked before.
 type Run = fn(&mut Memory, &[Value]) -> Outcome;
 type Outcome = Result<Value, Failure>;
 

@@ -103,7 +103,8 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     if args.prune {
         prune::all(&client, &found.syncs, args.timeout).await?;
     }
-    // After the controller is gone, nobody sets a finalizer or an owner again.
+    // First the Syncs are suspended and the controller is removed. Finalizers and owners are removed only after that,
+    // because the controller would set them again.
     for sync in all::<Sync>(&client).await? {
         if let Err(error) = release::suspend(&client, &sync).await {
             output::warn(format_args!("{}; it is tried again", output::one_line(&error)));
