@@ -41,7 +41,7 @@ pub(crate) fn is_space(char: char) -> bool {
     char.is_whitespace()
 }
 
-/// `unicode.ToUpper`: always one character for one.
+/// `unicode.ToUpper`: the upper case of one character is always one character.
 pub(crate) fn to_upper(char: char) -> char {
     single(char, char.to_uppercase())
 }

@@ -246,7 +246,7 @@ impl<E> Kustomize for &Found<E> {
     }
 }
 
-/// What a Sync changes before it is applied.
+/// What a folder or chart contains before the Sync's own changes, such as `spec.patches` and `spec.images`.
 #[derive(Default)]
 pub struct Base {
     /// Objects of plain manifests, or of a chart.

@@ -49,7 +49,7 @@ type object struct {
 	Origin string `json:"origin,omitempty"`
 	// Generated is true if a generator made the object, so that no file contains it.
 	Generated bool `json:"generated,omitempty"`
-	// Index is set if the object is one of those in the request.
+	// Index is set if the object comes from the list of objects in the request: it is the position in this list.
 	Index *int `json:"index,omitempty"`
 	// YAML is the object as one YAML document.
 	YAML string `json:"yaml"`

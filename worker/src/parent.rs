@@ -71,7 +71,7 @@ impl Default for Worker {
 }
 
 impl Worker {
-    /// Another program, whose `main` calls [`entry`](crate::entry).
+    /// Starts another program as the worker. Its `main` must call [`entry`](crate::entry).
     pub fn of(program: PathBuf) -> Self {
         Self { program }
     }

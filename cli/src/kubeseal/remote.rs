@@ -1,4 +1,4 @@
-//! Requests to the controller: whether it can unseal, and to seal again.
+//! Requests to the controller: to check whether it can unseal SealedSecrets, and to seal their values again.
 
 use anyhow::{Context, bail};
 use http::StatusCode;

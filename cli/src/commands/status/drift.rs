@@ -93,7 +93,7 @@ pub fn follow(
     events.try_filter_map(|drift| ready(Ok(drift)))
 }
 
-/// The Sync of an event about drift, and what it says.
+/// The Sync that an event about drift belongs to, and what the event says.
 fn drift(event: Event) -> Option<(ObjectKey, Drift)> {
     let sync = event
         .regarding
