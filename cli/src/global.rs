@@ -51,7 +51,7 @@ pub struct Global {
     read: OnceLock<Kubeconfig>,
 }
 
-/// Where kubeseal looks for the controller.
+/// The namespace in which kubeseal looks for the controller.
 pub const CONTROLLER_NAMESPACE: &str = "kube-system";
 /// The name under which kubeseal looks for the controller's Service.
 pub const CONTROLLER_NAME: &str = "sealed-secrets-controller";

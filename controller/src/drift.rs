@@ -17,7 +17,7 @@ const PEACE: Duration = Duration::from_secs(600);
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// How often objects to forget are looked for.
+/// How often [`State::forget_old`] looks for objects to forget.
 const SWEPT_EVERY: Duration = Duration::from_secs(3600);
 /// How many heals in a row have no pause.
 const FREE_HEALS: u32 = 3;
@@ -35,7 +35,7 @@ struct State {
     /// The time at which each object of a Sync is to be put back.
     waiting: HashMap<ObjectKey, BTreeMap<ObjectId, Instant>>,
     history: HashMap<ObjectId, Heals>,
-    /// When objects to forget were last looked for.
+    /// When [`State::forget_old`] last looked for objects to forget.
     swept: Option<Instant>,
 }
 
@@ -58,7 +58,7 @@ struct Heals {
     last: Instant,
     /// When the object drifted again; `None` while it stays as it was put back.
     drifted: Option<Instant>,
-    /// The longest time that the object stayed unchanged between two heals in the row.
+    /// The longest time that the object stayed unchanged between two of these heals.
     longest_peace: Option<Duration>,
 }
 
@@ -277,7 +277,8 @@ mod tests {
             drift.healed(Some(&sync), &id("a"), start);
         }
         assert_eq!(note(&drift, &sync, start).as_secs(), 8);
-        // The Sync was suspended, or its pass failed, for longer than the quiet time that resets the pauses.
+        // The object waited for its heal for longer than the time without a change that resets the pauses, for example
+        // because the Sync was suspended.
         let later = start + MINUTE * 60;
         assert_eq!(drift.note(&sync, id("a"), later), PutBack::Now, "it waited long enough");
         drift.healed(Some(&sync), &id("a"), later);

@@ -119,7 +119,7 @@ impl Memory {
 
     async fn admitted(&self, claim: Claim) -> Lease {
         let mut admitted = pin!(self.gate.admit(claim));
-        // From now on this claim waits, and code that is about to keep memory can see this.
+        // Once the claim has been polled, it counts as waiting, and code that is about to keep memory can see this.
         if let Some(lease) = admitted.as_mut().now_or_never() {
             return lease;
         }

@@ -152,7 +152,7 @@ impl RemoteUrl {
         self.chart.as_deref()
     }
 
-    /// Tells apart what is stored: the URL, and the chart if there is one.
+    /// The text under which the store keeps what was fetched: the URL, and the chart if there is one.
     pub(super) fn identity(&self) -> String {
         self.chart.as_ref().map_or_else(|| self.text.clone(), |chart| chart_url(&self.text, chart))
     }

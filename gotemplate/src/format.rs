@@ -63,7 +63,7 @@ pub(crate) fn visit(memory: &mut Memory, out: &Buffer, depth: usize) -> Result<(
     memory.budget.step(1)
 }
 
-/// `fmt.Sprint`: a space between two neighbours if neither is a string.
+/// Writes values as `fmt.Sprint` does: with a space between two neighbours if neither is a string.
 pub(crate) fn print(memory: &mut Memory, out: &mut Buffer, values: &[Value]) -> Result<(), Failure> {
     let is_text = |value: &Value| matches!(value, Value::Text(_));
     for (index, value) in values.iter().enumerate() {
@@ -75,7 +75,8 @@ pub(crate) fn print(memory: &mut Memory, out: &mut Buffer, values: &[Value]) -> 
     Ok(())
 }
 
-/// `strconv.FormatFloat`. Without a precision, with the fewest digits that are read back as the same number.
+/// Writes a number as `strconv.FormatFloat` does. Without a precision, it has the fewest digits that are read back as
+/// the same number.
 pub(crate) fn float(out: &mut Buffer, value: f64, verb: char, precision: Option<usize>) {
     if value.is_nan() {
         return out.push(b"NaN");

@@ -504,7 +504,7 @@ fn cut(spec: Spec, text: &[u8]) -> &[u8] {
     }
 }
 
-/// `%#`: always a decimal point, and for `g` the zeros at the end.
+/// Writes a number as for the flag `%#`: always with a decimal point, and for `g` also with the zeros at the end.
 fn pointed_float(out: &mut Buffer, number: &str, letter: char, precision: Option<usize>) {
     let tail = number.find(['e', 'E']).unwrap_or(number.len());
     let (mantissa, tail) = number.split_at(tail);

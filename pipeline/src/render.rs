@@ -65,8 +65,8 @@ pub enum RenderError<E> {
         /// Why it was not rendered.
         why: NotRendered,
     },
-    /// The objects need more memory than is free now, so that another try may help, or more than one folder may have,
-    /// so that it cannot help.
+    /// There is not enough memory for the objects. Another try may help, unless the folder already had as much memory
+    /// as one folder may have.
     #[error("{path}: the objects of this file and of those before it need more memory than is available")]
     NoRoom {
         /// The file at which the lack of memory was noticed.

@@ -31,7 +31,8 @@ impl Helm {
     }
 }
 
-/// Packages a chart with `helm package` into the folder `into`. Its files are given by path and content.
+/// Packages a chart with `helm package` into the folder `into`. `files` has the path and the content of each file of
+/// the chart.
 pub fn package(into: &Path, name: &str, version: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
     let folder = tempfile::tempdir()?;
     let chart = folder.path().join(name);

@@ -78,9 +78,10 @@ struct Held {
 }
 
 impl Held {
-    /// Whether this process still holds the lease in the state `found`, which it wrote itself, perhaps with a renewal
-    /// whose answer was lost. The name of the holder alone does not show this, because another process may have the
-    /// same name. So the time at which the lease was taken is compared, too.
+    /// Whether this process still holds the lease, which has been read as `found`. The process may have written this
+    /// state itself, with a renewal whose answer was lost. The name of the holder alone does not show who holds the
+    /// lease, because another process may have the same name. So the time at which the lease was taken is compared,
+    /// too.
     fn is_still(&self, found: &Lease) -> bool {
         let term =
             |lease: &Lease| lease.spec.as_ref().map(|spec| (spec.holder_identity.clone(), spec.acquire_time.clone()));
@@ -392,7 +393,8 @@ fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-/// How long the lease is valid after a renewal: the duration that its holder wrote, within limits.
+/// How long the lease is valid after a renewal: the duration that its holder wrote, but at least [`DURATION`] and at
+/// most [`LONGEST`].
 pub(super) fn duration(lease: &Lease) -> Duration {
     let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
     let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());

@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //! - At most one replica leads, even if the clocks of the machines differ. Each replica measures with its own clock how
-//!   long it has not seen a renewal of the lease. It takes the lease over only if the lease still has the resource
-//!   version that the replica has seen.
+//!   long it has not seen a renewal of the lease. A replica takes the lease over only if the lease still has the
+//!   resource version that this replica saw last.
 //! - The holder leads until ten seconds after it *sent* the last renewal that was answered. Other replicas wait for
 //!   fifteen seconds after they *saw* this renewal. Between these two times, no replica leads. [`Leadership::leads`]
 //!   looks at the clock at every call, so a process that was frozen notices at once that it no longer leads.

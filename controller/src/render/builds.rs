@@ -121,7 +121,7 @@ impl<'a> Builds<'a> {
         self.processes.renderer.changed(changes, folder, base, &self.files, room, self.cancel)
     }
 
-    /// Notes that something is rendered. Fails without a turn.
+    /// Notes that a render begins. Fails if the pass has no turn.
     fn begin(&self, folder: &str, tool: &'static str) -> Result<(), RenderError<SnapshotError>> {
         self.has_begun.set(true);
         if self.has_turn {

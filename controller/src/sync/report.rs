@@ -92,7 +92,7 @@ impl Pass<'_> {
         self.state(record, progress_of(failure), failure.reason, &message).await;
     }
 
-    /// Answers a request to reconcile, if there is one and nothing has to be done.
+    /// If somebody requested a reconcile, and nothing has to be done, notes in the status that the request was handled.
     pub(super) async fn acknowledge(&self, record: &mut Record, sourced: Option<&Sourced>) {
         let Self { sync, .. } = *self;
         let requested = requested_at(sync);

@@ -45,7 +45,7 @@ const NAMES_SHOWN: usize = 10;
 
 type BoxedTransport = Box<dyn Transport + Send>;
 
-/// A Git server, and the time until the fetch from it must have ended.
+/// A Git server, and the deadline for the conversation with it.
 pub(crate) struct Remote<'a> {
     pub(crate) server: Server<'a>,
     /// `None` for `file://`.

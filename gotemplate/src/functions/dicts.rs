@@ -67,7 +67,7 @@ fn make(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.map(Element::Any, made)
 }
 
-/// A dictionary with only the given keys, or without them.
+/// A dictionary with only the given keys, or, if they are not `wanted`, without these keys.
 fn chosen(memory: &mut Memory, arguments: &[Value], wanted: bool) -> Outcome {
     let keys: std::collections::BTreeSet<&[u8]> = (1..arguments.len()).map(|at| text(arguments, at)).collect();
     let all = memory.entries(dict(arguments, 0)).iter();

@@ -195,7 +195,7 @@ fn numbers(memory: &mut Memory, start: i64, stop: i64, step: i64) -> Outcome {
     memory.list(Element::Int, values)
 }
 
-/// Numbers with spaces in between, the last one included.
+/// The numbers from the first to the last, which is included, as one text with spaces in between.
 fn seq(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let at = |index| int(arguments, index);
     let (start, end, step) = match arguments.len() {

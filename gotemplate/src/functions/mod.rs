@@ -39,7 +39,7 @@ type Outcome = Result<Value, Failure>;
 pub(crate) enum Parameter {
     /// `interface {}`
     Any,
-    /// `reflect.Value`: any type, but a missing value stays missing.
+    /// `reflect.Value`: any type. A missing value is passed on as missing, and does not become nil as for `Any`.
     Reflect,
     Text,
     /// `int`, no other integer type.

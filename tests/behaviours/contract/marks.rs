@@ -79,8 +79,8 @@ async fn a_restart_makes_nothing_again_and_sees_what_was_done_meanwhile() -> Res
             side.delete_secret("anew").await?;
             let metadata = json!({"labels": before["labels"], "ownerReferences": before["ownerReferences"]});
             side.create_secret("anew", json!({"metadata": metadata, "data": data(&[("a", "one")])})).await?;
-            // Changes the Secret as our own field manager, so that the change shows only in the time of the apply, which is
-            // in seconds.
+            // Changes the Secret as our own field manager. The only trace of this change is the time of the apply, in
+            // whole seconds.
             next_second(side, "applied").await?;
             let api = kubernetes::objects(&side.scene.client, &side.scene.namespace, "v1", "Secret");
             let before = side.secret("applied").await?["metadata"].clone();

@@ -87,7 +87,8 @@ async fn a_tenant_without_rights_starts_no_watch() -> Result<()> {
         let watched = watched(group)?;
         ensure!(watched.is_empty(), "a watch began for who may write nothing of it: {watched:#?}");
     }
-    // Where the tenant may write, drift is seen. Objects that it may not write are still refused.
+    // The controller still notices drift of objects that the tenant may write. Objects that the tenant may not write
+    // are still refused.
     let text = thing(&group, json!({"name": "own"})) + "---\n" + &thing(&wide, json!({"name": "a"}));
     case.is_refused("what it may, and what it may not", &text, "Forbidden").await?;
     is_put_back(&case.tenant, &group, "own").await?;

@@ -267,7 +267,8 @@ fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
     ));
 }
 
-/// A Sync of the namespace that has no objects yet and leaves no fields to others. It is used for a folder without a Sync.
+/// A made-up Sync in this namespace, for a folder that no Sync applies. It has no objects yet, and leaves no fields to
+/// others.
 pub(super) fn nobodys(namespace: &str) -> Sync {
     let spec = json!({"repository": {"name": ""}});
     let sync = json!({"metadata": {"name": "nobodys", "namespace": namespace}, "spec": spec});

@@ -12,7 +12,7 @@ use super::{
     plan::Step,
 };
 
-/// The rights that the controller, and people, do not have now and would get; as text.
+/// The rights that the controller or people would get and do not have now, as text.
 pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
     let mut new = of_the_controller(steps, live, choices);
     // In a new installation for several teams, the right of everybody with `edit` is not listed here, because the user
@@ -41,7 +41,7 @@ fn of_the_controller(steps: &[Step], live: &Live, choices: &Choices) -> Vec<Stri
     }
     let (mut had, mut gets) = (BTreeSet::new(), BTreeSet::new());
     let roles = steps.iter().filter(|step| step.object.id.kind.ends_with("Role"));
-    // The other roles are for people.
+    // Only the controller's own roles are looked at here. The other roles are for people.
     for step in roles.filter(|step| step.object.id.name.starts_with(DEPLOYMENT_NAME)) {
         let place = step.object.id.namespace.clone();
         if is_bound(steps, step) {

@@ -113,8 +113,8 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     remove::controller(&client, &live, args.timeout).await?;
     let mut undone = Undone::default();
     for sync in all::<Sync>(&client).await? {
-        // Syncs that are not suspended now were created or resumed while the controller still ran, or another Sync,
-        // which applies them, has undone the suspension.
+        // A Sync may be active again here: it was created or resumed while the controller still ran, or another Sync,
+        // which applies this Sync, has undone its suspension.
         undone.note(release::suspend(&client, &sync).await);
         undone.note(release::let_go(&client, &sync).await);
     }
