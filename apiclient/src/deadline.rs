@@ -47,7 +47,8 @@ pub struct Deadlines {
     /// Time until the last byte of the answer; for a watch, until the first byte. The API server itself allows 34 s for
     /// a write with all its admission webhooks.
     pub answer: Duration,
-    /// After this time an answer is late: the request is sent again, while the first one still waits.
+    /// After this time an answer is late: the request is sent again, while the client still waits for the answer to the
+    /// first one.
     pub late: Duration,
     /// Which requests are sent again.
     pub repeat: Repeats,

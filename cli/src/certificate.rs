@@ -109,7 +109,7 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
         }
         Some(file) => {
             // The file name may come from somebody else's repository, and may be that of a device whose content never
-            // ends.
+            // ends. So at most `LARGEST` bytes are read.
             let mut pem = Vec::new();
             File::open(file)
                 .and_then(|file| file.take(LARGEST).read_to_end(&mut pem))

@@ -186,7 +186,7 @@ impl Global {
 /// The name of the API server of `config` in messages: its address, and the context.
 pub fn server_of(config: &Config, context: Option<&str>) -> String {
     let url = &config.cluster_url;
-    // Not the whole authority, because it may have a password.
+    // The message does not get the whole authority of the URL, because it may contain a password.
     let host = url.host().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let scheme = url.scheme_str().unwrap_or("https");

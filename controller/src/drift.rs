@@ -13,7 +13,8 @@ use crds::ObjectKey;
 
 /// How long an object must stay unchanged, at least, before its pauses begin at zero again.
 const PEACE: Duration = Duration::from_secs(600);
-/// The factor by which the object must also stay unchanged for longer than ever before since its pauses began.
+/// The object must also stay unchanged for this many times the longest time that it stayed unchanged between earlier
+/// heals.
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -109,7 +110,7 @@ pub enum PutBack {
 }
 
 impl Drift {
-    /// Notes that `id` drifted. Returns when the object is healed.
+    /// Notes that `id` drifted. Returns when the object will be healed.
     pub fn note(&self, sync: &ObjectKey, id: ObjectId, now: Instant) -> PutBack {
         let mut state = self.lock();
         let due = state.history.get_mut(&id).map_or(now, |heals| heals.due(now));

@@ -87,7 +87,7 @@ impl Expressions {
         Some(Unanswered::Overran { why: last.why.clone(), until: last.until })
     }
 
-    /// Asks a process.
+    /// Lets a worker process answer `question`. The caller must hold a turn.
     pub(crate) async fn ask(
         &self,
         sync: &ObjectKey,
@@ -140,7 +140,7 @@ impl Expressions {
         Unanswered::Overran { why, until }
     }
 
-    /// `sync` no longer exists.
+    /// Forgets `sync`, which no longer exists.
     pub(crate) fn forget(&self, sync: &ObjectKey) {
         self.overran().remove(sync);
     }

@@ -127,8 +127,8 @@ fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_ot
     fields
 }
 
-/// Removes each map of which no other field is left in `fields`, if `all` has fields in this map. Others keep these
-/// fields, so they keep the entry (`.`) for the map itself, too.
+/// Removes a map from `fields` if none of its fields are left there, although `all` has some. Others keep those fields,
+/// so they also keep the map itself (the entry `.`).
 fn without_shells(fields: &mut Value, all: &Value) {
     let (Some(map), Some(all)) = (fields.as_object_mut(), all.as_object()) else { return };
     map.retain(|key, child| {

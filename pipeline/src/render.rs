@@ -410,7 +410,7 @@ mod tests {
         }
     }
 
-    /// A megabyte.
+    /// A budget of one megabyte.
     struct Megabyte(u64);
 
     impl Room for Megabyte {

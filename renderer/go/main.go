@@ -116,7 +116,7 @@ func serve(c *conn) error {
 	}
 }
 
-// errPanicked means that Kustomize or Helm panicked. What it left in memory must not be used for another render.
+// errPanicked means that Kustomize or Helm panicked. What the panic left in memory must not be used for another render.
 var errPanicked = errors.New("Kustomize or Helm panicked during a render, so this process ends")
 
 func answer(c *conn, asked request) error {

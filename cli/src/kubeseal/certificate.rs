@@ -38,7 +38,8 @@ async fn find(flags: &Flags, is_pinned: bool) -> anyhow::Result<Vec<u8>> {
         Some("http" | "https") => {
             let address = place.to_owned();
             let downloaded = tokio::task::spawn_blocking(move || download(&address, PlainHttp::Taken)).await??;
-            // kubeseal prints nothing, and scripts get the same output. Only a person at a terminal is warned.
+            // kubeseal prints no warning here. So that scripts get the same output, only a person at a terminal is
+            // warned.
             if downloaded.came_over_http && !is_pinned && std::io::stderr().is_terminal() {
                 warn(format_args!(
                     "the certificate came over plain http://, so anybody on the way may have replaced it: use \

@@ -118,7 +118,7 @@ impl KeyOptions {
             renew_period: Some(Duration::from_secs(30 * 24 * 3600)),
             cutoff: None,
             clock: Clock::default(),
-            // This is enough: a replica makes only two requests between its claim and the write of its key.
+            // Thirty seconds are enough: a replica makes only two requests between its claim and the write of its key.
             claim_respected: Duration::from_secs(30),
         }
     }

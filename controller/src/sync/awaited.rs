@@ -20,8 +20,8 @@ pub(super) struct Awaited {
 
 impl Awaited {
     /// Finds the objects whose health is awaited: those that change now, or all if their health is not known. If the
-    /// Sync does not `wait`, these are only objects that later waves wait for. Also leaves the waves that have to wait
-    /// out of `plan`.
+    /// Sync does not `wait`, these are only objects that later waves wait for. Also removes from `plan` the waves that
+    /// have to wait.
     pub(super) fn of(record: &mut Record, plan: &mut Plan, sync: &Sync) -> Self {
         let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
         let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);

@@ -52,7 +52,7 @@ fn challenge(scheme: &str, mut parameters: Vec<(String, String)>) -> Challenge {
     }
 }
 
-/// A word, or a text in quotes; and what follows it.
+/// Splits a text into its first value, which is a word or a text in quotes, and the rest.
 fn value_of(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([' ', ',']).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! Manifests: which layer is the archive.
+//! Reads the manifest of an artifact, and finds the layer that is the archive.
 
 use serde::Deserialize;
 

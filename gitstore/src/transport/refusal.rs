@@ -83,7 +83,7 @@ fn unescaped(text: &str, begin: &str, end: &str) -> String {
     plain
 }
 
-/// A number of seconds, or a date.
+/// The pause that the header `Retry-After` asks for: as a number of seconds, or until a date.
 fn pause(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     let pause = if let Ok(seconds) = text.parse() {

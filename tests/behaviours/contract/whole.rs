@@ -77,8 +77,8 @@ pub(super) async fn same_secret(sides: &[Side; 2], name: &str) -> Result<Value> 
     same_secret_but(sides, name, |_| ()).await
 }
 
-/// Checks that both Secrets are the same after `better` has changed theirs in the way in which only our controller
-/// changes a Secret. Returns our Secret.
+/// Checks that both Secrets are the same after `better` has changed theirs. `better` makes the changes that only our
+/// controller makes. Returns our Secret.
 pub(super) async fn same_secret_but(sides: &[Side; 2], name: &str, better: impl Fn(&mut Value)) -> Result<Value> {
     let [ours, theirs] = sides;
     let (our, mut their) = (of_secret(ours.secret(name).await?)?, of_secret(theirs.secret(name).await?)?);

@@ -104,7 +104,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (client, sync, folder) = if let Some(given) = &args.sync {
         let client = global.client().await?;
         let (sync, path) = find_sync(&client, global, given, args.path.as_deref()).await?;
-        // Also read if this Sync renders no chart, because other Syncs may render charts.
+        // The capabilities are also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
         let surroundings = Surroundings { capabilities, clones: args.inputs.clones() };
         let folder = folder::read_for(&path, &sync, surroundings)?;

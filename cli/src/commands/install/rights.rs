@@ -15,7 +15,7 @@ use super::{
 /// The rights that the controller or people would get and do not have now, as text.
 pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
     let mut new = of_the_controller(steps, live, choices);
-    // In a new installation for several teams, the right of everybody with `edit` is not listed here, because the user
+    // In a new installation for several teams, what everybody with `edit` may do is not listed here, because the user
     // has just chosen it.
     let was_shared = live.tenancy.is_some_and(|tenancy| !tenancy.cluster_admin);
     let edit = steps.iter().find(|step| was_shared && apply::widens(step, choices));

@@ -43,9 +43,9 @@ pub(super) async fn judge(
     }))
 }
 
-/// Anybody who can write to the repository chooses its certificates. They could choose their own certificate, to read
-/// the values that are sealed with it. If the user has the certificate's private key, the certificate is that of the
-/// cluster.
+/// Anybody who can write to the repository can change the certificate that its rules name. They could name their own
+/// certificate, to read the values that are sealed with it. Only if the user has given the certificate's private key,
+/// it is certain that this is the cluster's certificate.
 fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &str) -> anyhow::Result<()> {
     let fingerprint = certificate.public_key().fingerprint();
     if keys.iter().any(|key| key.public_key().fingerprint() == fingerprint) {

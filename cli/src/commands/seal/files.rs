@@ -107,7 +107,7 @@ fn read(inputs: &[Input]) -> (Vec<Zeroizing<String>>, Vec<Option<anyhow::Error>>
 
 impl<'t> File<'t> {
     /// Decides what is done with the file, and fetches the certificate if there is something to seal. `target` is the
-    /// path for the rules.
+    /// path for which `.gitseal.yaml` gives the rules; `None` means standard input.
     async fn look_at(
         &mut self,
         text: Text<'t>,

@@ -253,7 +253,7 @@ async fn a_secret_belongs_to_whoever_has_its_sealed_secret() {
         (json!({"uid": "9", "labels": theirs}), false, "another Sync has it by now"),
         (json!({"uid": "10"}), false, "made anew since"),
     ] {
-        // The Secret's own labels do not count.
+        // The labels of the SealedSecret decide, not those of its Secret.
         let secret_of = ours(&secret, &json!({"ownerReferences": owner}));
         let mut scene = Scene::new(&[&secret]).await.with(&secret, secret_of).with_sealed("db", &more);
         scene.inventory.widen(sealed.clone(), "v1alpha1");
