@@ -410,7 +410,7 @@ mod tests {
         }
     }
 
-    /// A budget of one megabyte.
+    /// Memory of this many bytes. More cannot be taken.
     struct Megabyte(u64);
 
     impl Room for Megabyte {

@@ -150,7 +150,8 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
         let wanted = json!({"data": {"password": STANDARD.encode(value)}});
         scene.has("v1", "Secret", "db", wanted).await?;
     }
-    // The API server refuses the Secret of a SealedSecret, both if a Sync applied the SealedSecret and if kubectl did.
+    // The API server refuses the Secret of a SealedSecret, both if a Sync applied the SealedSecret and if somebody
+    // applied it by hand.
     commit("db", "example.com/other", "password", VALUES[2])?;
     let refused = async |revision: String| -> Result<String> {
         let is_refused = |sync: &Sync, ready: &crds::Condition| {
