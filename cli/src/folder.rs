@@ -210,7 +210,8 @@ impl<R: Repository<Error = Unread>> Kustomize for Kustomizations<'_, R> {
 }
 
 impl Folder {
-    /// Reads the folder of another Sync with the same renderer, which keeps its processes. See [`read_for`].
+    /// Reads the folder of another Sync as [`read_for`] does, with the same renderer, so that its processes are used
+    /// again.
     ///
     /// # Errors
     /// As of [`read_for`].

@@ -1,10 +1,10 @@
-//! Notes on disk about work during which the process may die, so that after the process died, the next one does not
-//! begin with the same work.
+//! Notes on disk about work during which the process may die. They prevent that the next process begins with the same
+//! work and dies as well.
 //!
-//! A note is a small file that exists while a piece of work runs. If a note exists when the process starts, the last
-//! process died during that work. The note says how often a process died during it. Such work is delayed, longer after
-//! each death, and its error says so. If the work is never done again, for example because there is a newer commit, the
-//! note is removed after a week.
+//! A note is a small file that exists while a piece of work runs. If a note exists when the process starts, the
+//! previous process died during that work. The note says how often a process died during that work. Such work is
+//! delayed, longer after each death, and its error says so. If the work is never done again, for example because there
+//! is a newer commit, the note is removed after a week.
 
 use std::{
     collections::HashMap,
@@ -57,7 +57,7 @@ pub(crate) struct Died {
     pub(crate) pause: Duration,
 }
 
-/// The note about work in progress. The file is removed when the note is dropped.
+/// The note about work in progress. Its file is removed when this value is dropped.
 pub(crate) struct Attempt(Option<(Arc<Inner>, String)>);
 
 impl Attempts {

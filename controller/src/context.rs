@@ -107,10 +107,10 @@ pub struct Context {
     pub wants: Wants,
     /// The queues of work.
     pub queues: Queues,
-    /// Places for writes of objects. Namespaces take turns to get one.
+    /// Limits how many writes of objects run at the same time. Namespaces take turns.
     pub(crate) writes: Places,
-    /// Places for reads of whole objects, which the health checks need. Their number is limited, because such an object
-    /// may take many times its size in memory.
+    /// Limits how many reads of whole objects, which the health checks need, run at the same time, because such an
+    /// object may take many times its size in memory.
     pub(crate) health_reads: Places,
     /// Evaluates expressions.
     pub(crate) expressions: Expressions,

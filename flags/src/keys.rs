@@ -73,7 +73,7 @@ pub enum KeyOrder {
 pub type CutoffTime = Option<Timestamp>;
 
 impl Keys {
-    /// The age of the newest key at which a new one is made; `None` for never.
+    /// A new key is made when the newest key has this age. `None` if no key is ever renewed.
     pub fn renew_period(&self) -> Option<Duration> {
         let period = self.rotate_period.unwrap_or(self.key_renew_period);
         (!period.is_zero()).then_some(period)

@@ -134,7 +134,7 @@ pub enum FetchError {
         /// For example `branch "main"`.
         reference: String,
     },
-    /// A version has another digest than the one that was asked for.
+    /// A version has another digest than `spec.ref.digest`.
     #[error(
         "{version:?} has the digest sha256:{found} now, and spec.ref.digest asks for sha256:{pinned}: correct the digest if you \
          trust the new content; otherwise ask who changed it"
@@ -142,12 +142,12 @@ pub enum FetchError {
     OtherDigest {
         /// The tag or version.
         version: String,
-        /// The digest that was asked for.
+        /// The digest in `spec.ref.digest`.
         pinned: String,
-        /// That of the server.
+        /// The digest of the version on the server.
         found: String,
     },
-    /// What was received does not have the digest by which it was asked for.
+    /// The received bytes do not have the digest with which they were requested.
     #[error(
         "{host} sent wrong bytes, which are not used: {what} should have the digest sha256:{expected}, and has \
          sha256:{found}"
@@ -157,9 +157,9 @@ pub enum FetchError {
         host: String,
         /// For example `the archive of 6.5.0`.
         what: String,
-        /// The digest by which it was asked for.
+        /// The digest with which the bytes were requested.
         expected: String,
-        /// That of the bytes.
+        /// The digest of the received bytes.
         found: String,
     },
     /// A manifest names an archive that does not exist.

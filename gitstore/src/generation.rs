@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use super::transport::store_error;
 use super::{Damaged, FetchError, RepositoryKey, Revision, RevisionId};
 
-/// The largest object that is unpacked in this process, including objects that are unpacked on the way to another one.
-/// Unpacking uses about three times as much memory.
+/// The largest object that is unpacked in this process. This also limits each object that must be unpacked first,
+/// because Git stores another object as a difference to it. Unpacking uses about three times as much memory.
 const READ_BYTES: u64 = 12 << 20;
 /// How many objects are unpacked at the same time.
 const READERS: usize = 2;
@@ -197,7 +197,7 @@ impl Generation {
         Ok(Incoming(path))
     }
 
-    /// The folder is deleted when the last reader has finished.
+    /// Marks the generation, so that its folder is deleted when its last reader has finished.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -273,7 +273,7 @@ struct Current {
     generation: u64,
     commit: String,
     reference: String,
-    /// If the commit was made from an archive.
+    /// The digest of the archive that the commit was made from. `None` if the commit is one of a Git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<String>,
 }
@@ -356,7 +356,7 @@ fn is_leftover(path: &Path, in_pack_folder: bool) -> bool {
 }
 
 pub(super) fn sync_folder(folder: &Path) {
-    // Not every file system can sync a folder. There, a power failure may cost a fetch.
+    // Not every file system can sync a folder. If it cannot, a fetch may have to be repeated after a power failure.
     let _ = File::open(folder).and_then(|file| file.sync_all());
 }
 

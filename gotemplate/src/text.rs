@@ -4,7 +4,8 @@ use std::{cmp::Ordering, fmt, ops::Deref, rc::Rc};
 
 use zeroize::Zeroizing;
 
-/// A string value. Cheap to clone, wiped with its last clone; no Debug.
+/// A string value. It is cheap to clone, and its memory is wiped when the last clone is dropped. It has no `Debug`, so
+/// that it cannot be logged by mistake.
 #[derive(Clone)]
 pub(crate) struct Text(Rc<Zeroizing<Vec<u8>>>);
 
@@ -96,7 +97,7 @@ impl Buffer {
         }
     }
 
-    /// Whether something was not appended.
+    /// Whether something was not appended, because the text would have been longer than the limit.
     pub(crate) fn is_full(&self) -> bool {
         self.full
     }

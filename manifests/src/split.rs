@@ -20,8 +20,8 @@ impl Document<'_> {
     }
 }
 
-/// Splits a text into its documents at `---` lines and after `...` lines. If it is [JSON](is_json), it is split into
-/// its values.
+/// Splits a text into its documents at `---` lines and after `...` lines. If the text is [JSON](is_json), it is split
+/// into its values.
 ///
 /// The texts of all documents together are the whole text, so an editor can replace one and keep every other byte. No
 /// scalar can contain a document marker (YAML 1.2, 9.1.2), so it is enough to look at lines.

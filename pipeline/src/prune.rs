@@ -118,8 +118,8 @@ pub struct TooMany {
 }
 
 /// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was
-/// applied as a whole. The inventory `current` also has objects that later, failed passes created. If a percentage were
-/// taken of its size, the same prune would look smaller after each such pass.
+/// applied as a whole. A percentage is taken of this number. The inventory `current` also has objects that later,
+/// failed passes created: with a percentage of its size, the same prune would look smaller after each such pass.
 pub fn exceeds_limit(
     sync: &Sync,
     current: &Inventory,
@@ -135,7 +135,7 @@ pub fn exceeds_limit(
 /// Reason of the condition of a Sync whose prune waits.
 pub const NEEDS_CONFIRMATION: &str = "PruneNeedsConfirmation";
 
-/// How many of the objects to delete a message names.
+/// A message names at most this many of the objects that would be deleted.
 const NAMED: usize = 10;
 
 /// The message for a prune that is larger than the Sync allows and that is not confirmed; see [`exceeds_limit`].

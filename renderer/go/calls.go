@@ -59,7 +59,7 @@ func (c *calls) functions() template.FuncMap {
 	known := sprig.TxtFuncMap()
 	made := template.FuncMap{
 		"lookup": c.lookup,
-		// In Helm, the order of keys and values is random.
+		// In Helm, the order of keys and values is random. Here, it is always the same.
 		"keys":   keys,
 		"values": values,
 	}

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KubernetesVersion(u32);
 
-/// The version cannot be checked.
+/// There are no schemas for this version of Kubernetes.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "Kubernetes {given:?} is not known: the known versions are {} to {}",
@@ -107,7 +107,7 @@ struct Lifecycle {
     replacement: Option<String>,
 }
 
-/// A type in some versions.
+/// The schema of a type in the versions `from` to `to` of Kubernetes.
 #[derive(Deserialize)]
 struct Variant {
     from: u32,
@@ -183,7 +183,7 @@ pub(crate) fn with_definitions(minor: u32, name: &str) -> Value {
     json!({"$ref": format!("{DEFINITIONS}{name}"), "$defs": definitions(minor, name)})
 }
 
-/// The metadata of objects, and the types that it needs, as they are in `at`.
+/// The metadata of objects, and the types that it needs, as they are in the version `at`.
 pub(crate) fn metadata(at: KubernetesVersion) -> Map<String, Value> {
     definitions(at.0, METADATA)
 }

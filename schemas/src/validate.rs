@@ -45,7 +45,7 @@ pub enum Checked {
 }
 
 impl Schemas {
-    /// Of a version of Kubernetes without CustomResourceDefinitions.
+    /// The schemas of the kinds of a version of Kubernetes. [`Self::add`] adds kinds of CustomResourceDefinitions.
     pub fn new(version: KubernetesVersion) -> Self {
         Self { version, definitions: Definitions::default(), known: HashMap::new() }
     }

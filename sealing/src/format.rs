@@ -49,7 +49,7 @@ pub fn is_sealed(value: &str) -> Result<Format, FormatError> {
 /// A value of `spec.encryptedData`, parsed as far as that is possible without a key.
 pub struct SealedValue(pub(crate) Contents);
 
-/// A value by its format.
+/// The parsed parts of a sealed value, which depend on its format.
 pub(crate) enum Contents {
     Rsa(Envelope),
     Age,

@@ -39,8 +39,8 @@ const ALONE: &[&str] = &["gitseal-controller", "--leader-elect=false"];
 
 /// Everything recovers within this time after the cause is gone.
 pub(super) const SOON: Duration = Duration::from_secs(15);
-/// How long it may take until another replica leads: the lease is valid for 15 s, and a lease that says more counts for up
-/// to 60 s.
+/// How long it may take until another replica leads. The lease is valid for 15 s. If somebody wrote a longer duration
+/// into the lease, other replicas wait for up to 60 s.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
 /// A scene with its own controller, which serves only the scene's namespace. The controller reaches the API server

@@ -48,7 +48,7 @@ async fn objects_are_healthy_when_the_expressions_of_the_sync_say_so() -> Result
     let check = json!({"apiVersion": api_version, "kind": "Widget", "current": "status.phase == 'Done'",
         "failed": "status.phase == 'Broken'"});
     scene.sync("app", "./app", json!({"waves": "healthy", "healthChecks": [check]})).await?;
-    // By the built-in rules, an object without a status is healthy.
+    // By the built-in rules, an object without a status would be healthy. The Sync's own health check counts instead.
     waits(
         &scene,
         "app",
@@ -134,7 +134,7 @@ async fn a_sync_waits_until_the_expression_about_an_object_is_true() -> Result<(
     kubernetes::apply(&scene.client, &scene.namespace, gate("app")).await?;
     scene.is_applied("app", &revision).await?;
 
-    // With an expression, a Sync is an object like any other.
+    // A `readyExpr` can use all fields of a Sync, as of any other object.
     scene.tree.write("other/a.yaml", config_map("other", "1"))?;
     let revision = scene.publish("another one").await?;
     let on = json!({"name": "app", "readyExpr": "dep.spec.path == './app' && dep.status.observedGeneration > 0"});
@@ -177,7 +177,7 @@ async fn a_hostile_expression_is_stopped_and_delays_nobody_else() -> Result<()> 
         });
         anyhow::Ok(told.filter_map(|sync| sync.metadata.name.clone()).collect::<BTreeSet<_>>())
     };
-    // One of them is being evaluated, or was.
+    // At least one of the hostile expressions has been evaluated, or is being evaluated.
     eventually("the first hostile expression to be stopped", || async {
         ensure!(!told().await?.is_empty());
         Ok(())

@@ -1,4 +1,4 @@
-//! The shortest interval of a Sync.
+//! The shortest interval that a Sync may have.
 
 use anyhow::{Context, Result, bail, ensure};
 use crds::Sync;
@@ -48,7 +48,7 @@ async fn a_sync_has_an_interval_of_ten_seconds_and_what_is_stored_with_less_stil
         ensure!(why.is_some() == is_refused && why.is_none_or(|why| why.contains(REFUSED)), "{interval}");
     }
 
-    // An older version accepted a shorter interval.
+    // The CustomResourceDefinition of an older version accepted a shorter interval.
     let kinds = Api::<CustomResourceDefinition>::all(scene.client.clone());
     let by = PatchParams::apply("kubectl").force();
     kinds.patch("syncs.gitseal.dev", &by, &Patch::Apply(of_older_versions()?)).await?;

@@ -51,9 +51,9 @@ async fn secret(scene: &Scene, registry: &Registry, keys: &[(&str, &str)]) -> Re
     kubernetes::apply(&scene.client, &scene.namespace, secret).await.map(drop)
 }
 
-/// Makes `repo` the artifact `name` of the registry.
+/// Makes the Repository `repo` name the artifact `name` of the registry.
 async fn repository(scene: &Scene, registry: &Registry, name: &str, reference: Value) -> Result<()> {
-    // What the last one has set is removed.
+    // Fields that an earlier call set are removed.
     let mut full = json!({"branch": null, "tag": null, "semver": null, "digest": null});
     for (field, value) in reference.as_object().context("fields")? {
         full[field] = value.clone();
@@ -114,7 +114,7 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
     let trace = told(&["trace", "configmap/app-settings"])?;
     ensure!(trace.contains(digest) && trace.contains("this revision was downloaded as an archive"), "{trace}");
 
-    // What another version would change, before it is pushed.
+    // `gitseal diff` shows what another version would change, before that version is pushed.
     let next = hello(folder.path(), "1.2.0", "four")?;
     run(std::process::Command::new("tar").arg("-xzf").arg(next).arg("-C").arg(folder.path()))?;
     let chart = folder.path().join("hello").display().to_string();
@@ -213,7 +213,7 @@ async fn a_digest_pins_what_is_applied() -> Result<()> {
     scene.is_applied("app", &revision).await?;
     scene.has("v1", "ConfigMap", "app-settings", settings("one", "1.0.0")).await?;
 
-    // By its digest only, and then by the new one.
+    // The Repository names the version by its digest only, and then by the digest of the other version.
     repository(&scene, &registry, "charts/hello", json!({"digest": first})).await?;
     is_fetched(&scene, &first).await?;
     repository(&scene, &registry, "charts/hello", json!({"digest": second})).await?;

@@ -223,8 +223,8 @@ async fn drift_is_healed_while_waves_wait() -> Result<()> {
     scene.tree.write("app/job.yaml", awaited(-1, "migrate", ""))?;
     let second = scene.publish("second").await?;
     waits(&scene, "app", "migrate").await?;
-    // An object of an applied wave is as in the new revision, and an object of a wave that waits is as it was last
-    // applied.
+    // An edited object of an applied wave is set to the new revision. An edited object of a wave that waits is set to
+    // what was last applied.
     for name in ["early", "last", "usual"] {
         edit(&scene, name).await?;
     }
@@ -255,7 +255,7 @@ async fn a_commit_to_a_later_wave_asks_nothing_about_the_earlier_ones() -> Resul
     let first = scene.publish("first").await?;
     scene.sync("app", "./app", json!({"waves": "healthy"})).await?;
     scene.is_applied("app", &first).await?;
-    // The programs of the control plane read the Deployment as well.
+    // The requests of the control plane's own programs, which read the Deployment as well, are left out.
     let about_web = || async {
         let requests = Plane::shared().await?.cluster.requests()?;
         let of_web = requests.into_iter().filter(|request| {

@@ -1,4 +1,5 @@
-//! A real OCI registry on a loopback address, with TLS by its own authority, and the token service that it may send clients to.
+//! A real OCI registry on a loopback address, with a self-signed certificate, and the token service that it may send
+//! clients to.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! A *plane* is a control plane with a controller; all tests of a binary share one. A *scene* is the part of one test: a
-//! namespace and a Git repository.
+//! A *plane* is a control plane with a controller; all tests of a binary share one. A *scene* is what belongs to one
+//! test alone: a namespace and a Git repository.
 
 use std::{
     path::PathBuf,
@@ -27,7 +27,7 @@ use crate::{
 /// A control plane with the CRDs and a controller.
 pub struct Plane {
     // The fields are dropped in this order: the controller first, then the things that it uses.
-    /// The controller. Tests that restart it take it out.
+    /// The controller. A test that restarts the controller takes it out of this field.
     pub controller: tokio::sync::Mutex<Option<Controller>>,
     /// The control plane.
     pub cluster: Cluster,
@@ -121,7 +121,7 @@ impl Scene {
         let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
         let server = tokio::task::spawn_blocking(move || GitServer::new(options)).await??;
         let tree = server.create("repo")?;
-        // The controller of the shared plane never ends.
+        // The controller of the shared plane never ends, so its log and store are searched when the scene ends.
         let of_controller = plane.controller.lock().await.as_ref().map(|controller| controller.hunt_of(&namespace));
         let hunt = (of_controller, hunt::OfNamespace::begin(plane.cluster.kubeconfig(), &namespace));
         Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0), _hunt: hunt })
@@ -270,7 +270,7 @@ impl Scene {
         self.sync_when(sync, "it to be Ready", |_, ready| ready.status == crds::ConditionStatus::True).await
     }
 
-    /// Waits until the Sync is not Ready for `reason`. Returns the message.
+    /// Waits until the Sync is not Ready and its condition has this `reason`. Returns the message.
     pub async fn is_not_ready(&self, sync: &str, reason: &str) -> Result<String> {
         let found = self
             .sync_when(sync, &format!("Ready=False with {reason}"), |_, ready| {
@@ -296,7 +296,7 @@ impl Scene {
         .await
     }
 
-    /// Waits until the Repository is not Ready for `reason`. Returns the message.
+    /// Waits until the Repository is not Ready and its condition has this `reason`. Returns the message.
     pub async fn repository_fails(&self, reason: &str) -> Result<String> {
         let api: Api<Repository> = self.api();
         eventually(&format!("the Repository to fail with {reason}"), || async {

@@ -63,10 +63,10 @@ pub struct WebServer {
     running: Mutex<Option<Runtime>>,
 }
 
-/// A certificate for `localhost` by its own authority.
+/// A self-signed certificate for `localhost`.
 pub struct Tls {
     acceptor: TlsAcceptor,
-    /// The certificate, PEM. It is its own authority.
+    /// The certificate, PEM. It is self-signed, so clients also use it as the certificate authority.
     pub authority: String,
     /// Its private key, PEM.
     pub key: String,
@@ -83,7 +83,7 @@ struct Shared {
 }
 
 impl WebServer {
-    /// Starts a server on a free port. With TLS, it has a certificate for `localhost` by its own authority.
+    /// Starts a server on a free port. With TLS, it has a self-signed certificate for `localhost`.
     pub fn new(access: Access, tls: bool, handler: Handler) -> Result<Self> {
         let tls = tls.then(Tls::new).transpose()?;
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
@@ -124,7 +124,7 @@ impl WebServer {
     /// Closes the port and every connection.
     pub fn stop(&self) {
         if let Some(runtime) = lock(&self.running).take() {
-            // A runtime must not be dropped in asynchronous code, as that of tests.
+            // A runtime must not be dropped in asynchronous code, and tests are asynchronous code.
             let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
             let _ = stopping.join();
         }
@@ -188,7 +188,7 @@ impl Tls {
 }
 
 impl Tls {
-    /// Connects clients that trust this certificate.
+    /// The TLS connector of clients that trust this certificate.
     pub fn connector(&self) -> Result<tokio_rustls::TlsConnector> {
         use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
         let mut roots = tokio_rustls::rustls::RootCertStore::empty();

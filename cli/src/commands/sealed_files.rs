@@ -27,7 +27,7 @@ impl Place {
         Ok(Self { namespace, scope })
     }
 
-    /// The binding of the value under `key` in the SealedSecret `name`. Without a key, this is the value of `spec.data`.
+    /// The binding of the value under `key` in the SealedSecret `name`, or of the value of `spec.data` if there is no key.
     pub(super) fn binding<'a>(&'a self, name: &'a str, key: Option<&'a str>) -> Binding<'a> {
         self.scope.binding(self.namespace.as_deref().unwrap_or_default(), name, key.unwrap_or_default())
     }

@@ -43,8 +43,8 @@ fn mapping(out: &mut String, map: &Map<String, Value>, indent: usize, mut is_sta
     }
 }
 
-/// The entries in go-yaml's order. This is not always a total order: of three keys, each may come before the next one in a
-/// circle. Then the standard library's sort may panic.
+/// The entries in go-yaml's order. This is not always a total order: `a` may come before `b`, `b` before `c`, and `c`
+/// before `a`. The standard library's sort may panic if an order is not total, so it is not used here.
 fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut sorted: Vec<(&String, &Value)> = Vec::with_capacity(map.len());
     for entry in map {
@@ -376,7 +376,7 @@ fn compare_keys(a: &str, b: &str) -> Ordering {
         (false, true) => return Ordering::Less,
         (false, false) => {}
     }
-    // A zero inside a number does not begin a smaller number.
+    // A zero that follows other digits of a number is not a leading zero.
     let is_inside = (x == '0' || y == '0') && a[..at].iter().rev().take_while(|c| c.is_numeric()).any(|&c| c != '0');
     let number = |chars: &[char]| {
         let digits: Vec<u32> = chars[at..].iter().map_while(|c| c.to_digit(10)).collect();

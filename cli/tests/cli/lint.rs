@@ -76,7 +76,7 @@ fn everything_that_syncs_apply_is_checked() {
     assert_eq!(problems(root, &["clusters/production"]), (Some(1), vec![mistake.to_owned()]));
     write(root, "apps/base/web.yaml", DEPLOYMENT);
 
-    // In a chart, the template is named.
+    // For an object of a chart, the problem names the template.
     write(
         root,
         "charts/cache/templates/old.yaml",

@@ -88,7 +88,7 @@ impl fmt::Debug for Events {
 
 /// How many events may wait for the API server. Further events are dropped.
 const QUEUE: usize = 1024;
-/// How long a normal event waits for other work at most.
+/// The longest time that a normal event waits for other work.
 const LATEST: Duration = Duration::from_secs(30);
 /// How often a waiting event checks whether there still is more work than workers.
 const LOOK: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! Listens on addresses that are written as for Go programs.
+//! Listens on addresses in the form that Go programs read, for example `:8080`.
 
 use std::{
     io,

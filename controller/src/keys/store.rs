@@ -163,8 +163,8 @@ impl Store {
     ///
     /// The claim is a Secret without values, because every role that may make keys can create Secrets. The replica that
     /// created the claim deletes it when the key is stored. If this replica was killed, another replica deletes the
-    /// claim after it has seen the claim for [`KeyOptions::claim_respected`]. The replica that created the claim makes
-    /// no key after half of this time, measured from before the creation.
+    /// claim after it has seen the claim for [`KeyOptions::claim_respected`]. The replica that created the claim uses
+    /// it only for half of this time, counted from the moment before it sent the claim.
     pub(super) async fn claim(&self) -> Result<Claim, KeyError> {
         let namespace = Some(self.options.namespace.as_str());
         let failed = |source| self.writing(CLAIM, source);

@@ -158,7 +158,7 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
         observer,
     };
     let ended = tokio::select! {
-        // Running work is not finished, because another replica may lead now.
+        // Running work is stopped at once, because another replica may lead now.
         lost = election.lost() => return Err(lost.into()),
         ended = replica.run() => ended,
     };

@@ -131,11 +131,12 @@ impl StageError for DependencyError {
     }
 }
 
-/// A step on a way through the dependencies of Syncs: the Sync that it leads to.
+/// A step on a path through the dependencies of Syncs: the Sync that the step leads to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Step {
     sync: ObjectKey,
-    /// The object of this Sync that the Sync before waits for. `None` if the Sync before waits for this Sync itself.
+    /// The object of this Sync for which the previous Sync on the path waits. `None` if the previous Sync waits for
+    /// this Sync itself.
     object: Option<ObjectId>,
 }
 
@@ -240,7 +241,7 @@ fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
     Ok(())
 }
 
-/// The way from `sync` through its dependencies back to itself, if there is one.
+/// The path from `sync` through its dependencies back to itself, if there is one.
 fn cycle_of(ctx: &Context, sync: &Sync) -> Option<Vec<Step>> {
     let live = &ctx.cluster.live;
     cycle(sync, |key| ctx.syncs.get(&key.to_ref()), |object| live.owner(object))
@@ -270,8 +271,8 @@ fn cycle(
     owner: impl Fn(&ObjectId) -> Option<ObjectKey>,
 ) -> Option<Vec<Step>> {
     let start = ObjectKey::of(sync);
-    // Every Sync that was found, with the Sync that depends on it. So the memory grows with the number of Syncs, not
-    // with the number of ways.
+    // Every Sync that was found, with one Sync that depends on it. So the memory grows with the number of Syncs, not
+    // with the number of paths between them.
     let mut found: BTreeMap<ObjectKey, (Step, ObjectKey)> = BTreeMap::new();
     let mut next: Vec<ObjectKey> = vec![start.clone()];
     let waits_for = |key: &ObjectKey| -> Vec<Step> {
@@ -303,7 +304,7 @@ fn cycle(
     None
 }
 
-/// A way as text. The middle of a long way is left out.
+/// A path as text. The middle of a long path is left out.
 fn names(way: &[Step]) -> String {
     const SHOWN: usize = 6;
     let name = |steps: &[Step]| steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ");

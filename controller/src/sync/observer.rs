@@ -10,7 +10,7 @@ use crate::passes::Patience;
 pub trait StageObserver: Send + Sync {
     /// `stage` is about to begin for the Sync `namespace/name`.
     fn begins(&self, stage: Stage, sync: &ObjectKey);
-    /// How long a pass may take, and how long it may make no progress.
+    /// How long a pass may take, and how long it may go on without progress.
     fn patience(&self) -> Patience {
         Patience::default()
     }

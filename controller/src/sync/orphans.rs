@@ -23,7 +23,7 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(15);
 /// The shortest time between two events about orphans of the same Sync.
 const AGAIN: Duration = Duration::from_secs(3600);
-/// How many objects an event names.
+/// An event names at most this many objects.
 const NAMED: usize = 5;
 
 /// Reports orphans as long as the controller runs.

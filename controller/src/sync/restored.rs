@@ -43,7 +43,7 @@ pub(super) fn doubt_everything(ctx: &Context) {
 
 /// Why the record could not be made again.
 pub(super) enum RebuildError {
-    /// The Sync could not be read, or the united inventory could not be stored.
+    /// The Sync could not be read, or the merged inventory could not be stored.
     Api(ApiError),
     /// The stored inventory has this entry, and the entry cannot be read.
     NotUnderstood(String),
@@ -56,7 +56,7 @@ impl From<ApiError> for RebuildError {
 }
 
 /// Makes the record again from the stored Sync, and returns this Sync; `None` if the Sync does not exist. The stored
-/// inventory and the remembered one are united, and the result is stored before it is used.
+/// inventory and the remembered inventory are merged, and the result is stored before it is used.
 pub(super) async fn rebuild(
     ctx: &Context,
     key: &ObjectKey,

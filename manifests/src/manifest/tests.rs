@@ -1,4 +1,4 @@
-#![allow(clippy::format_collect)] // short and clear, and a test
+#![allow(clippy::format_collect)] // It is short and clear, and speed does not matter in a test.
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -61,7 +61,8 @@ async fn asks(held: &Injected) -> Result<()> {
     .await
 }
 
-/// Moves `moves` from `one`, which does nothing yet, to `two`. The pass of `two` has made its plan and is held.
+/// Moves the ConfigMap `moves` from the Sync `one`, which waits for `gate`, to the Sync `two`. Returns when the pass of
+/// `two` has made its plan. The proxy holds this pass.
 async fn two_is_held(faulty: &Faulty) -> Result<Injected> {
     let scene = &faulty.scene;
     let held = faulty.proxy.inject(Which::all().path("selfsubjectaccessreviews"), Fault::Hold);

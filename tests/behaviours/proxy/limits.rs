@@ -42,8 +42,8 @@ async fn left(proxied: &Proxied<harness::programs::Controller>, from: Ipv4Addr, 
     Ok(left.with_context(|| answer.clone())?.parse()?)
 }
 
-/// Makes many requests from this address, each with another `X-Forwarded-For`. Returns the smallest number of requests that
-/// was left.
+/// Makes many requests from this address, each with another `X-Forwarded-For`. Each answer says how many further
+/// requests the client may make at once. Returns the smallest of these numbers.
 async fn least(proxied: &Proxied<harness::programs::Controller>, from: Ipv4Addr) -> Result<u32> {
     static PEOPLE: AtomicU32 = AtomicU32::new(0);
     let mut least = u32::MAX;

@@ -27,7 +27,7 @@ pub(crate) struct Block {
     pub(crate) text: String,
     /// Why the block is not run, if it is marked.
     pub(crate) not_run: Option<String>,
-    /// The output of the block that the page shows.
+    /// The output that the page shows for this block.
     shown: String,
 }
 

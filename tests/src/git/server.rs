@@ -14,7 +14,7 @@ use crate::web::{Access, WebServer, plain};
 pub struct ServerOptions {
     /// Who may read.
     pub access: Access,
-    /// Serve `https`, with a certificate for `localhost` by its own authority.
+    /// Serve `https`, with a self-signed certificate for `localhost`.
     pub tls: bool,
     /// Speak only Git's old protocol, which serves plain files.
     pub dumb: bool,

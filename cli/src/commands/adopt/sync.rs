@@ -102,7 +102,8 @@ async fn only_repository(client: &Client, namespace: &str) -> anyhow::Result<Str
     }
 }
 
-/// Writes the secret values to a new file. Returns its path in the repository, and for each value its key and path.
+/// Seals the secret values into a new file. Returns the path of the file in the repository, and for each value its key
+/// in the Secret and its path in the values of the chart.
 async fn seal(
     args: &HelmArgs,
     global: &Global,
@@ -192,7 +193,7 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
     for hook in hooks {
         output::note(format_args!("{}: the hook {} runs again when the Sync is applied", hook.origin, hook.id));
     }
-    // The command is copied into a shell.
+    // People copy the command into a shell, so it contains no name that a shell would have to quote.
     let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
     for id in { replaced }.into_iter().filter(|id| is_plain(&id.name) && id.namespace.as_deref().is_none_or(is_plain)) {
         let namespace = id.namespace.as_deref().unwrap_or_default();

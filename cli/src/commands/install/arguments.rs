@@ -1,4 +1,4 @@
-//! The controller's arguments: a list of flags, some from this command and some that others added.
+//! The controller's arguments: a list of flags. This command sets some of them; people may have added others.
 
 use anyhow::bail;
 

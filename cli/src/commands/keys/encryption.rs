@@ -74,8 +74,8 @@ impl Encryption {
     }
 
     /// # Errors
-    /// Nobody could decrypt the backup, or something is not a recipient. If a secret identity was given instead, it is
-    /// not repeated.
+    /// There is neither a recipient nor a passphrase, so nobody could decrypt the backup; or a text is not a recipient.
+    /// The error does not contain the text, because it may be a secret identity.
     pub(super) fn lock(&self) -> anyhow::Result<Lock> {
         if let Some(file) = &self.passphrase_file {
             return passphrase_of(file).map(Lock::Passphrase);

@@ -34,7 +34,7 @@ pub fn going(syncs: &[Sync]) -> usize {
     syncs.iter().filter(|sync| goes(sync)).map(|sync| objects(sync).count()).sum()
 }
 
-/// Whether `--prune` deletes the Sync, and with it what it applied.
+/// Whether `--prune` deletes the Sync, together with the objects that the Sync applied.
 pub fn goes(sync: &Sync) -> bool {
     sync.spec.prune && !sync.spec.suspend && !asks_to_be_kept(&sync.metadata)
 }
@@ -65,8 +65,8 @@ pub fn show(syncs: &[Sync]) {
     }
 }
 
-/// Deletes the Syncs and waits until each has deleted what it applied. The others stay: they are
-/// suspended first, so that none of them creates again what is deleted.
+/// Deletes the Syncs that [`goes`] selects, and waits until each has deleted what it applied. The other Syncs stay:
+/// they are suspended first, so that none of them creates again what is deleted.
 ///
 /// # Errors
 /// Some Syncs have not deleted everything in time. The other Syncs have.
@@ -95,7 +95,8 @@ pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> an
     )
 }
 
-/// Waits until a Sync that was deleted has deleted what it applied. It may exist longer, with finalizers of others.
+/// Waits until the objects that a deleted Sync applied are deleted. The Sync itself may exist longer, if others added
+/// finalizers to it.
 async fn wait_until_pruned(client: &Client, sync: &Sync, timeout: SignedDuration) -> anyhow::Result<()> {
     let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
     let what = format!("Sync {namespace}/{name}");

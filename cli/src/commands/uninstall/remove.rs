@@ -82,7 +82,7 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
             parts.push(Part { api, name: object.id.name.clone(), shown: object.id.to_string() });
         }
     }
-    // Also Services with earlier names, and the lease, which the controller created.
+    // Services with earlier names, and the lease, which the controller created, are parts of the installation, too.
     let (services, label) = (namespaced::<Service>(client, live), format!("{}={}", LABEL.0, LABEL.1));
     let services = services.list(&ListParams::default().labels(&label)).await?.items.into_iter();
     let earlier = services.map(|service| service.name_any()).filter(|name| *name != choices.service);

@@ -1,4 +1,4 @@
-//! What could not be done. The command goes on with the rest, and lists it at the end.
+//! What could not be done. The command goes on with the rest, and at the end lists what it could not do.
 
 use anyhow::bail;
 

@@ -15,7 +15,7 @@ pub(in crate::commands) struct Document {
 }
 
 impl Document {
-    /// Whether it is a Secret. A Secret that a program took out of a list, or wrote by its type, may have no kind.
+    /// Whether it is a Secret. A Secret may have no kind, for example if a program took it out of a list.
     pub(in crate::commands) fn is_secret(&self) -> bool {
         let says = |field: &str, value: &str| self.body.get(field).is_none_or(|said| said == value);
         says("kind", "Secret") && says("apiVersion", "v1")

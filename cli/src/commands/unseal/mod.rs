@@ -270,7 +270,7 @@ struct Place {
 }
 
 impl Place {
-    /// Checks that the values are strings. The parser of the whole object does not say which one is not.
+    /// Checks that the values are strings. The parser of the whole object does not say which value is not a string.
     fn check_texts(&self, body: &Map<String, Value>) -> anyhow::Result<()> {
         let Some(spec) = body.get("spec") else { return Ok(()) };
         for (field, pointer) in [("encryptedData", "/encryptedData"), ("spec.template.data", "/template/data")] {

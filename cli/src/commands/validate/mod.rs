@@ -76,8 +76,8 @@ pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode
             Err(error) => return Err(error),
         }
     }
-    // SealedSecrets without a namespace are checked for the namespace of the flag, not for that of a kubeconfig,
-    // because there is no kubeconfig in CI.
+    // SealedSecrets that name no namespace are checked as if they were in the namespace of the flag `--namespace`. The
+    // namespace of a kubeconfig is not used, because there is no kubeconfig in CI.
     let files = check(&texts, certificate.as_ref(), global.namespace(), &mut report);
     if args.cluster {
         cluster::check(&files, &args.address, global, &mut report).await.with_context(|| {

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::checks::Found;
 use crate::edit::is_field_name;
 
-/// Fields of the template's metadata that the Secret gets, or that only repeat the SealedSecret's own.
+/// Fields of the template's metadata that need no warning: the Secret gets them, or they only repeat fields of the
+/// SealedSecret's metadata.
 const TEMPLATE_METADATA: [&str; 6] = ["name", "namespace", "labels", "annotations", "finalizers", "creationTimestamp"];
 
 pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {

@@ -159,8 +159,8 @@ impl Live {
         self.index().entries.get(id).map(|entry| entry.claim.waiting.clone()).unwrap_or_default()
     }
 
-    /// Gives `id`, which `sync` has, up for the Sync `to`, and notifies `to`. `sync` is notified when `to` has applied
-    /// the object.
+    /// Records that `sync` gives up the object `id` for the Sync `to`, and notifies `to`. When `to` has applied the
+    /// object, `sync` is notified.
     pub fn hand_over(&self, sync: &ObjectKey, id: &ObjectId, to: &ObjectKey) {
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();

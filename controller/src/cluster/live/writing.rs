@@ -5,14 +5,14 @@ use manifests::ObjectId;
 use super::{Change, Live, LiveObject, objects::End};
 use crate::cluster::Written;
 
-/// A write in progress; see [`Live::begin`]. If this value is dropped without [`Writing::applied`], the write failed,
-/// and others did what the watch showed in the meantime.
+/// A write in progress; see [`Live::begin`]. If this value is dropped without a call of [`Writing::applied`], the write
+/// failed, so the changes that the watch showed in the meantime were made by others.
 pub struct Writing<'a> {
     live: &'a Live,
     id: ObjectId,
-    /// How many writes of any object had finished when this write began. `observations` counts observations in the same
-    /// way.
+    /// How many writes, of all objects together, had finished when this write began.
     writes: u64,
+    /// How many changes, of all objects together, the watches had shown when this write began.
     observations: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Remembers which objects are in the folders of other Syncs.
+//! Remembers which objects are in the folders of Syncs that have not applied these objects yet.
 
 use std::{
     collections::{BTreeSet, HashMap},
