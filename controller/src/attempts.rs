@@ -61,7 +61,7 @@ pub(crate) struct Died {
 pub(crate) struct Attempt(Option<(Arc<Inner>, String)>);
 
 impl Attempts {
-    /// Notes are kept in `storage`. Those that the last process left there are read.
+    /// Notes are kept in `storage`. Notes that the previous process left there are read.
     pub(crate) fn new(storage: &Path) -> Self {
         let folder = storage.join(FOLDER);
         let mut notes = HashMap::new();

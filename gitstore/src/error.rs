@@ -296,7 +296,7 @@ impl FetchError {
         }
     }
 
-    /// After which time the server allows another request; an hour at most.
+    /// How long the server asks to wait before the next request; an hour at most.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::AuthenticationFailed { refusal, .. } | Self::Refused { refusal, .. } => refusal.retry_after,
@@ -325,7 +325,7 @@ pub struct Refusal {
     pub status: u16,
     /// The server's text, shortened and without credentials; empty if it must not be repeated.
     pub said: String,
-    /// After which time the server allows another request; an hour at most.
+    /// How long the server asks to wait before the next request; an hour at most.
     pub retry_after: Option<Duration>,
 }
 

@@ -145,8 +145,8 @@ impl Generation {
         self.repository.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Opens the repository again, to see new packs. gix has room for a limited number of packs after it opened a
-    /// repository.
+    /// Opens the repository again, to see new packs. A repository that is already open has room only for a limited
+    /// number of new packs.
     pub(super) fn reopen(&self) -> gix::Result {
         let repository = ThreadSafeRepository::open_opts(&self.path, self.options.clone())?;
         *self.repository.write().unwrap_or_else(PoisonError::into_inner) = repository;

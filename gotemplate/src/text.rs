@@ -66,7 +66,7 @@ impl Buffer {
         Self { bytes: Zeroizing::new(Vec::new()), limit, full: false }
     }
 
-    /// Appends `more`, unless the text would exceed the limit. After that, nothing more is appended, and
+    /// Appends `more`, unless the text would exceed the limit. If it would, then from now on nothing is appended, and
     /// [`is_full`](Self::is_full) returns true.
     pub(crate) fn push(&mut self, more: &[u8]) {
         let needed = self.bytes.len().saturating_add(more.len());

@@ -14,8 +14,8 @@
 //!
 //! Render, guard and plan are in this crate. The stages from allow on make requests, so they are in the controller. But
 //! the rules by which these stages decide are here: what may be pruned, what is healthy, what may be replaced. `gitseal
-//! diff` uses the same code. Each stage has an error enum of its own. With the trait [`StageError`], an error says which
-//! reason the condition gets, and whether trying again can help.
+//! diff` uses the same code. Each stage has an error enum of its own. With the trait [`StageError`], an error says
+//! which reason the condition gets, and whether trying again can help.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod fields_digest;

@@ -118,8 +118,8 @@ pub struct TooMany {
 }
 
 /// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was
-/// applied as a whole. A percentage is taken of this number. The inventory `current` also has objects that later,
-/// failed passes created: with a percentage of its size, the same prune would look smaller after each such pass.
+/// applied as a whole. The inventory `current` may also have objects that later, failed passes created: with a
+/// percentage of its size, the same prune would look smaller after each such pass.
 pub fn exceeds_limit(
     sync: &Sync,
     current: &Inventory,

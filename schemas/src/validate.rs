@@ -40,7 +40,7 @@ enum Checks {
 pub enum Checked {
     /// There is no schema of the kind: it is not a kind of Kubernetes, and there is no CustomResourceDefinition of it.
     NoSchema,
-    /// The problems of the object, sorted. None means that it is accepted.
+    /// The problems of the object, sorted. An object without problems is accepted.
     Problems(Vec<Problem>),
 }
 
@@ -129,7 +129,7 @@ fn with_readable_patterns(schema: Value) -> Value {
     }
 }
 
-/// The API server takes null for an empty value.
+/// Removes every null, because the API server reads a null as an empty value.
 fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -148,7 +148,7 @@ fn without_nulls(value: &mut Value) {
 /// added to `needed`.
 pub(crate) fn closed(schema: Value, needed: &mut Vec<String>) -> Value {
     let Value::Object(mut fields) = schema else { return schema };
-    // Numbers and texts: quantities, and ports by name or number.
+    // `oneOf` means a number or a text: a quantity, or a port by number or name.
     if let Some(Value::Array(one_of)) = fields.get("oneOf") {
         let types: Vec<_> = one_of.iter().map(|one| one["type"].clone()).collect();
         let mut union = json!({ "type": types });
@@ -189,7 +189,7 @@ pub(crate) fn closed(schema: Value, needed: &mut Vec<String>) -> Value {
 
 /// What a person reads about an error at `pointer`, where the object has `value`.
 ///
-/// `known` are the fields that there may be.
+/// `known` are the fields that the schema allows there.
 fn said(
     kind: &ValidationErrorKind,
     pointer: &str,

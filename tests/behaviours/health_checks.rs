@@ -72,7 +72,7 @@ async fn objects_are_healthy_when_the_expressions_of_the_sync_say_so() -> Result
     let sync = scene.is_ready("app").await?;
     ensure!(sync.status.is_some_and(|status| status.last_applied_revision.is_some_and(|revision| revision != first)));
 
-    // Other expressions count at once, also for what is applied.
+    // Changed expressions count at once, also for objects that are already applied.
     let check = json!({"apiVersion": api_version, "kind": "Widget", "current": "self.status.phase == 'Perfect'"});
     scene.sync("app", "./app", json!({"healthChecks": [check]})).await?;
     waits(&scene, "app", "WaitingForHealth", &["it is Done"]).await?;
@@ -150,7 +150,7 @@ fn endless() -> String {
     names.iter().rev().fold("true".to_owned(), |inner, name| format!("{numbers}.all({name}, {inner})"))
 }
 
-/// A text that doubles until it has gigabytes.
+/// An expression that doubles a text until the text has gigabytes.
 fn huge() -> String {
     format!("['xxxxxxxxxxxxxxxx']{}.size() == 2", ".map(a, a + a)".repeat(28))
 }

@@ -38,7 +38,7 @@ fn settings(level: &str, version: &str) -> Value {
     json!({"data": {"value": level, "version": version}})
 }
 
-/// Makes the Secret `registry` with these keys, and the authorities of the registry.
+/// Makes the Secret `registry` with these keys, and with the certificate authorities of the registry.
 async fn secret(scene: &Scene, registry: &Registry, keys: &[(&str, &str)]) -> Result<()> {
     let authority = registry.certificate_authority();
     let data: serde_json::Map<_, _> = keys
@@ -198,7 +198,8 @@ async fn a_digest_pins_what_is_applied() -> Result<()> {
     let revision = format!("1.0.0@{first}");
     scene.is_applied("app", &revision).await?;
 
-    // Somebody moves the tag. What is stored is what is pinned, so the registry is not even asked.
+    // Somebody moves the tag. The stored archive has the digest that the Repository pins, so the registry is not even
+    // asked.
     let second = registry.push(&hello(folder.path(), "1.0.0", "two")?, "charts")?;
     let log = registry.log().len();
     scene.fetch().await?;

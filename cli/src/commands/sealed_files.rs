@@ -27,7 +27,8 @@ impl Place {
         Ok(Self { namespace, scope })
     }
 
-    /// The binding of the value under `key` in the SealedSecret `name`, or of the value of `spec.data` if there is no key.
+    /// The binding of the value under `key` in the SealedSecret `name`. If there is no key, it is the binding of the
+    /// value of `spec.data`.
     pub(super) fn binding<'a>(&'a self, name: &'a str, key: Option<&'a str>) -> Binding<'a> {
         self.scope.binding(self.namespace.as_deref().unwrap_or_default(), name, key.unwrap_or_default())
     }

@@ -52,14 +52,14 @@ fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
     };
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der);
     der.zeroize();
-    // A kind of key that is not known here may be known to the program that uses it.
+    // A kind of key that rustls does not know may be known to the program that uses the Secret.
     let Ok(signer) = signer else { return Ok(()) };
     match CertifiedKey::new(chain, signer).keys_match() {
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(Hint::error(
             format!("{KEY} is not the private key of the first certificate in {CERTIFICATE}"),
             "use a certificate and a key that belong together; in a chain, the server's own certificate comes first",
         )),
-        // A form that is not known here may be known to the program that uses it.
+        // A certificate or key that rustls cannot compare may still be right for the program that uses the Secret.
         _ => Ok(()),
     }
 }

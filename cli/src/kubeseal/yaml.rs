@@ -279,7 +279,7 @@ fn is_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Characters that go-yaml writes unchanged. go-yaml considers no character after the first 65,536 printable.
+/// Characters that go-yaml writes unchanged. For go-yaml, no character above U+FFFF is printable.
 fn is_printable(c: char) -> bool {
     matches!(c, '\n' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}') && c != '\u{feff}'
 }

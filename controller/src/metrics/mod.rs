@@ -85,7 +85,7 @@ pub struct KeyCounts {
     pub active: usize,
     /// Keys that only unseal.
     pub compromised: usize,
-    /// Key Secrets that are malformed, so that they cannot be used, or not for sealing.
+    /// Key Secrets that are malformed, so that they cannot be used at all, or at least not for sealing.
     pub malformed: usize,
 }
 

@@ -460,8 +460,9 @@ const FROM_DISK: &str = "disk";
 const FROM_KUSTOMIZE: &str = "kustomize";
 const FROM_HELM: &str = "helm";
 
-/// A function that makes, of the identity of a target's content in Git, the identity of everything that the target's
-/// objects depend on. For a chart, these are also its settings, its inputs and the API versions of the cluster.
+/// Returns a function that computes the identity of everything that the target's objects depend on. Its argument is
+/// the identity of the target's content in Git. The objects of a chart also depend on the settings and the inputs of
+/// the chart, and on the API versions of the cluster.
 fn identity_of(target: &Target, chart: Option<&ChartOfSync>) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
     let mut besides = chart.map(|ChartOfSync { capabilities, inputs, .. }| {
         let how = target.chart.as_deref().unwrap_or_default();
@@ -519,7 +520,7 @@ struct End {
 /// Why a folder was not read.
 enum Unread {
     Pure(pure::RenderError<SnapshotError>),
-    /// The folder has a kustomization or a chart, and there is no turn to render it.
+    /// The folder has a kustomization or a chart, and the caller has no turn to use a process that renders.
     NeedsTurn,
 }
 

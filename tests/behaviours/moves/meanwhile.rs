@@ -115,7 +115,8 @@ async fn what_moves_back_keeps_its_uid_though_the_watch_is_late() -> Result<()> 
     for sync in ["one", "two"] {
         scene.is_applied(sync, &there).await?;
     }
-    // Now the folder of `one` is again as the late status says. The Sync itself can do nothing yet.
+    // Now the folder of `one` has again the content that `one` has applied according to its old status, the last one
+    // that the controller has seen. The Sync `one` itself can do nothing yet.
     move_from(scene, "two", "one", "moves")?;
     close_gate(scene)?;
     scene.publish("moved back").await?;

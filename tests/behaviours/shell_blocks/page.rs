@@ -127,7 +127,7 @@ impl<'d> Page<'d> {
         Ok(said)
     }
 
-    /// Like [`Page::run`], at a terminal, with these answers to questions.
+    /// Like [`Page::run`], but runs the block at a terminal, and gives these answers to its questions.
     pub(crate) async fn answer(&mut self, part: &str, answers: &'static [(&str, &str)]) -> Result<String> {
         let (block, script) = self.next(part)?;
         let mut command = self.desk.command("bash");

@@ -55,7 +55,7 @@ pub trait Comparable: DeserializeOwned {
     }
 }
 
-/// Any object but a Secret.
+/// Any object except a Secret.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub struct Plain(Map<String, Value>);

@@ -74,7 +74,8 @@ impl Live {
 
     /// Makes `sync` the owner of `id`, because the stored inventory of `sync` has the object. `expected` is the digest
     /// of the fields that gitseal owned. If two inventories have the object, the owner is the Sync that the object's
-    /// labels name; if no such labels were seen, the first Sync. Returns whether `sync` is the owner.
+    /// labels name, or if no such labels were seen, the Sync that was restored first. Returns whether `sync` is the
+    /// owner.
     pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) -> bool {
         let is_listed = self.is_listed(id);
         let mut index = self.index();

@@ -96,8 +96,8 @@ impl Applier<'_> {
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
         let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
-        // The place for a write is taken only now: unsealing has its own turns, and in the meantime others can use the
-        // place.
+        // Only now, this takes one of the few places for writes that run at the same time: while it waited for its turn
+        // to unseal, others could use the place.
         let _place = self.place().await;
         // Somebody may have created or changed the Secret in the meantime. So the write checks again to whom it
         // belongs.
