@@ -289,7 +289,7 @@ pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation,
     Some((Generation::open(all, folder, generation)?, Revision { reference, id }, commit))
 }
 
-/// Makes `revision` the good one, in one step.
+/// Records `revision` as the last good revision. The file is replaced in one step.
 pub(super) fn record(
     folder: &Path,
     generation: &Generation,

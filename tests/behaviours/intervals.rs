@@ -65,7 +65,8 @@ async fn a_sync_has_an_interval_of_ten_seconds_and_what_is_stored_with_less_stil
     })
     .await?;
 
-    // The controller sets its finalizer and its status, and people their annotations and other fields.
+    // Although the stored interval is too short now, the controller can set its finalizer and its status, and people
+    // can change annotations and other fields.
     scene.repository(json!({})).await?;
     scene.tree.write("app/map.yaml", config_map("map", "1"))?;
     let revision = scene.publish("first").await?;

@@ -243,7 +243,8 @@ pub fn digest_of(bytes: &[u8]) -> String {
     digest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// A service that gives tokens for what they are asked for, and the certificate (PEM) of its signatures.
+/// A token service that grants every scope that a client requests, and the certificate (PEM) of the key with which it
+/// signs tokens.
 fn token_service(password: &'static str) -> Result<(WebServer, String)> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
     let certificate = rcgen::CertificateParams::new(vec!["tokens".to_owned()])?.self_signed(&key)?;

@@ -440,8 +440,8 @@ impl Inner {
     }
 }
 
-/// A histogram with buckets from one millisecond, because a stage without work takes less, to the timeout of five
-/// minutes.
+/// A histogram whose buckets reach from one millisecond (a stage without work takes less) to five minutes, which is the
+/// timeout.
 fn stage_histogram() -> Histogram {
     Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0])
 }

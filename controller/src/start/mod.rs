@@ -338,8 +338,8 @@ impl Replica {
         fetches
     }
 
-    /// The namespace in which the controller's rights are checked, as an example of all namespaces: if possible, not
-    /// the controller's own. `None` if the controller works in all namespaces.
+    /// The namespace in which the controller's rights are checked, as an example of all namespaces. If possible, it is
+    /// not the controller's own namespace. `None` if the controller works in all namespaces.
     fn asked_in(&self, namespaces: &Namespaces) -> Option<String> {
         let mut names = namespaces.each().into_iter().flatten().collect::<Vec<_>>();
         names.sort_by_key(|name| *name == self.namespace);

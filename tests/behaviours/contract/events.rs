@@ -36,8 +36,8 @@ async fn events_are_those_of_the_other_controller() -> Result<()> {
             }
         }
     }
-    // There are no other events, and none come later: a SealedSecret that is created afterwards already has its own
-    // events.
+    // There are no other events, and no others are still to come: a SealedSecret that is created afterwards already
+    // has its own events.
     let (unsealed, not_written) = (("Normal", "Unsealed"), ("Warning", "ErrUpdateFailed"));
     for side in &sides {
         one_more_is_served(side, "later").await?;

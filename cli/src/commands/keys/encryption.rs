@@ -133,7 +133,7 @@ impl Lock {
 }
 
 impl Decryption {
-    /// A decryption with these identities, or with the passphrase as in `encryption`.
+    /// A decryption with these identities, or with the passphrase that the flags in `encryption` name.
     pub(super) fn with(identity: Vec<PathBuf>, encryption: &Encryption) -> Self {
         let Encryption { passphrase, passphrase_file, .. } = encryption;
         Self { identity, passphrase: *passphrase, passphrase_file: passphrase_file.clone() }

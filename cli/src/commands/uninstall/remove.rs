@@ -1,4 +1,4 @@
-//! The controller, its rights, and the kinds.
+//! Removes the controller, its rights, and the kinds.
 
 use std::fmt::Debug;
 

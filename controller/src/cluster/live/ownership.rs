@@ -183,7 +183,7 @@ impl Live {
         self.send(Change::Released { id: id.clone(), waiting });
     }
 
-    /// Gives `id`, which `sync` has, up, and notifies the Syncs that wait for it.
+    /// If `sync` has the object `id`, gives the object up, and notifies the Syncs that wait for it.
     pub fn release(&self, sync: &ObjectKey, id: &ObjectId) {
         let mut index = self.index();
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.claim.owner.as_ref() == Some(sync)) else {
