@@ -143,7 +143,7 @@ async fn a_sync_waits_until_the_expression_about_an_object_is_true() -> Result<(
     Ok(())
 }
 
-/// Lists in lists: billions of steps.
+/// An expression with loops in loops, which takes billions of steps.
 fn endless() -> String {
     let numbers = "[0,1,2,3,4,5,6,7,8,9]";
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];

@@ -80,7 +80,7 @@ async fn a_sync_writes_as_its_service_account() -> Result<()> {
         }
     }
 
-    // When the Sync is deleted, its objects are deleted, also with the tenant's own rights.
+    // When the Sync is deleted, its objects are deleted. For this, too, the controller uses the rights of the tenant.
     scene.api::<crds::Sync>().delete("app", &DeleteParams::default()).await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
     assert!(scene.get("v1", "ConfigMap", "settings").await?.is_none());

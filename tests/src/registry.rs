@@ -22,7 +22,7 @@ use crate::web::{Access, LoggedRequest, Tls, WebServer, plain};
 
 /// The user name of everybody who may log in.
 pub const USERNAME: &str = "reader";
-/// The name under which the registry asks for tokens.
+/// The registry's name in the tokens that it accepts.
 const SERVICE: &str = "registry-of-a-test";
 /// Who makes the tokens.
 const ISSUER: &str = "token-service-of-a-test";

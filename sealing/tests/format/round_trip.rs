@@ -30,7 +30,7 @@ fn binding((scope, [namespace, name, key]): &Place) -> Binding<'_> {
     scope.binding(namespace, name, key)
 }
 
-/// The label of the format, as Sealed Secrets defined it. It does not contain the key.
+/// The OAEP label, as the format of Sealed Secrets defines it. It does not contain the value's key in `encryptedData`.
 fn label((scope, [namespace, name, _]): &Place) -> String {
     match scope {
         Scope::Strict => format!("{namespace}/{name}"),

@@ -62,7 +62,7 @@ async fn a_store_that_goes_back_is_brought_to_what_git_says() -> Result<()> {
     scene.is_applied("app", &first).await?;
 
     let backup = plane.cluster.back_up()?;
-    // Some ConfigMaps are changed, the same number is new, and a few are deleted.
+    // Many ConfigMaps are changed, as many are new, and a few are deleted.
     for number in 5..MAPS {
         scene.tree.write(&format!("app/{number}.yaml"), config_map(&name(number), "second"))?;
     }

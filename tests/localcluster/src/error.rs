@@ -122,7 +122,7 @@ pub enum Error {
 /// The result of the functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Adds to an error of the system what failed on which path.
+/// Adds to an error of the operating system which action failed, and on which path.
 pub(crate) trait At<T> {
     fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T>;
 }

@@ -15,7 +15,7 @@ use crate::{
     time,
 };
 
-/// How many objects of one Sync are named.
+/// At most this many objects of one Sync are named.
 const NAMED: usize = 10;
 
 /// The objects that a Sync applied. Some may no longer exist, or have the annotation that keeps them.
