@@ -361,7 +361,7 @@ pub fn of_sync(root: &Path, sync: &Sync) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The path in a shorter form for messages: from the working directory, if it is below it.
+/// The path in a shorter form for messages: relative to the working directory, if the path is below that.
 pub fn from_here(path: PathBuf) -> PathBuf {
     let here = std::env::current_dir().and_then(fs::canonicalize);
     match here.ok().and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned)) {

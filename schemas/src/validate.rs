@@ -102,7 +102,8 @@ impl Checks {
     }
 
     fn served(schema: Value, deprecated: Option<Problem>) -> Self {
-        // If a pattern can be read by Go and not by this library, the pattern is left out, and the other rules are checked.
+        // If a pattern can be read by Go and not by this library, the pattern is left out, and the other rules are
+        // checked.
         let built = options().build(&schema).or_else(|_| options().build(&with_readable_patterns(schema.clone())));
         match built {
             Ok(validator) => Self::Served { validator: Box::new(validator), schema, deprecated },

@@ -128,7 +128,7 @@ impl Registry {
         format!("{}{service}", self.tls.authority)
     }
 
-    /// The password that opens it.
+    /// The password of a user of the registry; `None` if everybody may use it.
     pub fn password(&self) -> Option<&'static str> {
         match self.login {
             Login::Anonymous => None,

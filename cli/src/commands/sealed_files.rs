@@ -14,7 +14,7 @@ pub(super) struct Place {
 
 impl Place {
     /// # Errors
-    /// Why its values cannot be bound to a place, as a message.
+    /// A message that says why the namespace that the values are bound to is not known.
     pub(super) fn of(object: &SealedObject, default_namespace: Option<&String>) -> Result<Self, String> {
         let scope = object.scope();
         let own = object.manifest.id.namespace.clone();

@@ -30,7 +30,7 @@ async fn have(scene: &Scene, numbers: std::ops::Range<usize>, value: &str) -> Re
     Ok(())
 }
 
-/// The names in the Sync's inventory.
+/// Waits until the Sync's inventory has exactly the ConfigMaps with these numbers.
 async fn tracks(scene: &Scene, numbers: std::ops::Range<usize>) -> Result<()> {
     let wanted: BTreeSet<_> = numbers.map(name).collect();
     eventually("the inventory", || async {
@@ -62,7 +62,7 @@ async fn a_store_that_goes_back_is_brought_to_what_git_says() -> Result<()> {
     scene.is_applied("app", &first).await?;
 
     let backup = plane.cluster.back_up()?;
-    // Many ConfigMaps are changed, as many are new, and a few are deleted.
+    // Many ConfigMaps are changed, many are new, and a few are deleted.
     for number in 5..MAPS {
         scene.tree.write(&format!("app/{number}.yaml"), config_map(&name(number), "second"))?;
     }

@@ -1,4 +1,4 @@
-//! Tests the server with the `git` program, and the controller's Git store with the server.
+//! Tests the tests' own Git server with the `git` program, and the controller's Git store with this server.
 
 use std::net::TcpListener;
 use std::time::Duration;

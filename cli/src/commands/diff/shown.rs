@@ -49,7 +49,7 @@ impl<'de> Deserialize<'de> for Hidden {
 pub trait Comparable: DeserializeOwned {
     /// The object without the fields that do not matter, and separately its values.
     fn shown(self) -> Shown;
-    /// The object itself, if it has no values that are not shown.
+    /// The object itself; `None` if it has values that must not be shown.
     fn object(&self) -> Option<&Map<String, Value>> {
         None
     }

@@ -209,7 +209,7 @@ impl Objects {
     /// The content of an object; `None` if the clone does not have it.
     fn read(&mut self, object: &str) -> Option<Vec<u8>> {
         writeln!(self.asked, "{object}").ok()?;
-        // The answer is a line that ends with the size, the content, and the end of a line.
+        // The answer consists of a line whose last word is the size, then the content, and then a line break.
         let mut about = String::new();
         self.answers.read_line(&mut about).ok()?;
         let size: usize = about.trim_end().rsplit(' ').next()?.parse().ok()?;
