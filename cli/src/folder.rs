@@ -174,7 +174,7 @@ pub fn renderer() -> Renderer {
     Renderer::new(&renderer::program(), renderer::Limits::default())
 }
 
-/// Why a folder of `copy` was not rendered, for a person.
+/// Why a folder of `copy` was not rendered, as a message for people.
 pub fn explained(error: RenderError<Unread>, copy: &WorkingCopy) -> anyhow::Error {
     match error {
         RenderError::NotRendered { why, .. } if !copy.root.join(GIT).exists() => Hint::error(

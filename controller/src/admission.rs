@@ -137,7 +137,7 @@ impl Gate {
 }
 
 impl State {
-    /// Removes the next claim that can be admitted, and counts what it takes.
+    /// Removes the next claim that can be admitted, and takes the room for it.
     fn next(&mut self) -> Option<Waiter> {
         for turn in 0..self.waiting.len() {
             let (_, waiters) = &mut self.waiting[turn];

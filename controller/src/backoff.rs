@@ -70,7 +70,7 @@ pub(crate) fn outage(failures: u32) -> Duration {
 }
 
 /// The pause after `failures` in a row: `first` after one failure, twice as long after each further one, at most
-/// `longest`. It is changed at random by up to a quarter, so that many objects are not tried at the same moment.
+/// `longest`. It is shortened at random by up to a quarter, so that many objects are not tried at the same moment.
 pub(crate) fn pause(failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest.max(first));
     let random = RandomState::new().hash_one(failures).to_be_bytes()[0];

@@ -5,7 +5,7 @@ pub struct Limits {
     pub file_bytes: usize,
     /// Levels of mappings and sequences. Must be below 128, where `serde_json` refuses to read.
     pub depth: usize,
-    /// Scalars, mappings and sequences in the whole file. Aliases count as often as their content is repeated.
+    /// Scalars, mappings and sequences in the whole file. An alias counts like a copy of what it stands for.
     pub nodes: usize,
     /// Documents of the file, empty ones included.
     pub documents: usize,

@@ -1,4 +1,4 @@
-//! RSA private keys: what values are unsealed with.
+//! RSA private keys, with which values are unsealed.
 
 use aws_lc_rs::{
     encoding::AsDer,

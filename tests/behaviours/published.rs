@@ -1,4 +1,5 @@
-//! Defects that users of Flux and Argo CD published, each tried here. docs/compared.md lists them, with the tests of other modules.
+//! Defects of Flux and Argo CD that their users published, with a test for each. docs/compared.md lists them, with the
+//! tests of other modules.
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{

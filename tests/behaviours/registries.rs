@@ -82,7 +82,7 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
     scene.is_applied("app", &revision).await?;
     scene.has("v1", "ConfigMap", "app-settings", settings("mine", "1.0.0")).await?;
 
-    // A version with build metadata: a tag cannot have a plus sign.
+    // A version with build metadata, whose tag has an underscore, because a tag cannot have a plus sign.
     let second = registry.push(&hello(folder.path(), "1.1.0+build.7", "two")?, "charts")?;
     scene.fetch().await?;
     scene.is_applied("app", &format!("1.1.0+build.7@{second}")).await?;
@@ -326,8 +326,8 @@ async fn a_restart_without_the_registry_heals_from_the_disk() -> Result<()> {
     scene.is_applied("app", &revision).await?;
 
     registry.resume().await?;
-    // This version is refused. Drift is still healed from the last good one, also after a restart: from the archive that is
-    // still stored.
+    // This version is refused. Drift is still healed from the last good version, also after a restart, because the
+    // archive of that version is still stored.
     let wrong = "apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {a: b}\n";
     registry.push(&package(folder.path(), "hello", "1.1.0", &[("templates/secret.yaml", wrong)])?, "charts")?;
     scene.fetch().await?;

@@ -158,7 +158,7 @@ async fn what_the_service_account_may_not_is_refused_with_its_place() -> Result<
     assert!(secret["metadata"]["labels"].is_null() && secret["metadata"]["annotations"].is_null(), "{secret:#}");
     assert!(scene.get(&format!("{RBAC}/v1"), "RoleBinding", "taken").await?.is_none());
 
-    // The tenant cannot keep these objects from others: the namespace's owner can still create them.
+    // The tenant cannot prevent others from creating these objects: the owner of the namespace can still create them.
     victim.tree.write("app/taken.yaml", config_map("taken", "mine"))?;
     let theirs = victim.publish("its rightful owner").await?;
     victim.sync("app", "./app", json!({})).await?;

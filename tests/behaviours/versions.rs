@@ -70,7 +70,7 @@ async fn a_custom_resource_moves_to_a_new_version_with_a_field_of_it() -> Result
     crate::traces::event(&scene, "app", "Drifted", &["/w ", "spec.size by a-controller"]).await?;
     assert_eq!(api("v1").get("w").await?.data["spec"]["size"], Value::from(2));
 
-    // A CustomResourceDefinition without a version that stored objects have is refused, with file and line.
+    // A CustomResourceDefinition that lacks a version in which objects are stored is refused, with file and line.
     write(widget(group, "v1", "size: 2"), crd(group, &[("v1", true, MORE)]))?;
     scene.publish("the old version goes").await?;
     let message = scene.is_not_ready("app", "ApplyFailed").await?;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::controller::to_ask;
 use crate::edit::SealedObject;
 
-/// The names and the scope that a SealedSecret's values are bound to.
+/// The namespace and the scope that a SealedSecret's values are bound to.
 pub(super) struct Place {
     pub(super) namespace: Option<String>,
     pub(super) scope: Scope,

@@ -165,7 +165,7 @@ fn check_words(body: &Map<String, Value>, node: Option<&Node>, mistakes: &mut Mi
     for field in ["data", "stringData"] {
         let Some(Value::Object(values)) = body.get(field) else { continue };
         let written = node.and_then(|node| node.get(field)).map(Node::entries).unwrap_or_default();
-        // Merge keys are left out, and keys that are aliases.
+        // Merge keys, and keys that are aliases, are left out.
         let words = written.iter().map(|(word, ..)| word).filter(|word| !matches!(word.as_str(), "" | "<<"));
         for word in words.filter(|word| !values.contains_key(*word)) {
             let error =

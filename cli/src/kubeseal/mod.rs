@@ -50,7 +50,7 @@ pub struct KubesealArgs {
     _arguments: Vec<String>,
 }
 
-/// Runs as kubeseal with these arguments, without the program's name.
+/// Runs as kubeseal. The name of the program is not one of the `arguments`.
 pub async fn run(arguments: Vec<String>) -> ExitCode {
     let environment = |name: &str| std::env::var(name).ok();
     let flags = match Flags::read(arguments, environment) {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// After this column, a text continues in the next line at its next space.
+/// A text is folded at its first space after this column.
 const WIDTH: usize = 80;
 
 /// A key longer than this number of bytes is written after a question mark.

@@ -260,7 +260,7 @@ fn golden_files_show_what_a_change_does_to_each_sync() {
     assert!(text.contains("left over") && text.contains("shop.cache.yaml: no Sync applies it"), "{text}");
     stdout(&gitseal_in(root, &["test", "--update"]));
     assert!(!root.join(".gitseal/golden/clusters/production/shop.cache.yaml").exists());
-    // The golden files are no manifests of the repository.
+    // `gitseal lint` does not read the golden files as manifests of the repository.
     assert_eq!(problems(root, &[]), (Some(0), vec![]));
     stdout(&gitseal_in(root, &["test"]));
 }

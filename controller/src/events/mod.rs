@@ -8,7 +8,7 @@
 //!
 //! Events about SealedSecrets have the form that the Sealed Secrets controller gives them: core events whose `source`
 //! is `sealed-secrets`. So people find these events by the same fields, and the roles of the Sealed Secrets controller
-//! are enough. All other events are of the group `events.k8s.io`.
+//! give all rights that these events need. All other events are of the group `events.k8s.io`.
 //!
 //! # Caveats
 //! Everybody who may read events in the object's namespace sees the note of an event. A note names fields, and never
@@ -145,7 +145,7 @@ struct Writer {
     series: Series,
     instance: String,
     busy: Busy,
-    /// Normal events that wait, and the time since which each of them waits.
+    /// Normal events that wait, each with the time at which it began to wait.
     later: VecDeque<(Occurrence, Instant)>,
 }
 
@@ -167,7 +167,7 @@ impl Writer {
                         self.write(occurrence).await;
                     }
                     if self.later.is_empty() {
-                        // An empty new queue gives back the memory of a queue that was long.
+                        // A new, empty queue takes its place, because the old one keeps its memory if it was long.
                         self.later = VecDeque::new();
                     }
                 }

@@ -87,7 +87,7 @@ async fn another_ones_lease_is_not_touched() {
     assert_eq!(api.objects(PATH)[0]["spec"]["holderIdentity"], "one");
 }
 
-/// Starts a replica that leads. Before its next renewal, somebody else changes the lease with `change`.
+/// Starts a replica that leads. Before the replica renews the lease, somebody else changes the lease with `change`.
 async fn renewed_by_somebody(change: impl FnOnce(&mut serde_json::Value)) -> (FakeApi, Leadership, Election) {
     let (api, client) = FakeApi::start().await;
     let (leadership, election) = start(&flags("one"), client, Metrics::new("test"));

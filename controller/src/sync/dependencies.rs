@@ -16,7 +16,7 @@ use crate::{
     context::{Context, InStore as _},
 };
 
-/// The reason while a Sync waits for another Sync or an object.
+/// The reason of a Sync that waits for another Sync or an object.
 const NOT_READY: &str = "DependencyNotReady";
 const CYCLE: &str = "DependencyCycle";
 

@@ -76,8 +76,8 @@ impl Told {
     }
 }
 
-/// The namespaces in which a Sync may have had objects. Anybody can write labels, so objects elsewhere are not
-/// reported.
+/// The namespaces in which a Sync may have had objects. Anybody can write labels, so objects in other namespaces are
+/// not reported.
 struct Places<'a> {
     namespaces: BTreeSet<String>,
     /// Whether the Sync writes as a service account. Objects without a namespace are not reported for such a Sync.

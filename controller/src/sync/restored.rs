@@ -79,8 +79,8 @@ pub(super) async fn rebuild(
     Ok(Some(Arc::new(sync)))
 }
 
-/// The stored inventory and the remembered one together, without objects that another Sync has taken over in the
-/// meantime. Objects that only the remembered inventory has get no digests, so that they are applied again.
+/// The stored inventory and the remembered inventory together, without objects that another Sync has taken over in the
+/// meantime. Objects that are only in the remembered inventory get no digests, so that they are applied again.
 fn united(live: &Live, key: &ObjectKey, stored: &Inventory, known: &Inventory) -> Inventory {
     let mut all = stored.clone();
     for (id, object) in known.iter() {

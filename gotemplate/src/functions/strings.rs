@@ -84,7 +84,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
 ];
 
-/// The text without characters at both ends for which `drops` is true.
+/// The text without the characters at its start and at its end for which `drops` is true.
 fn trimmed(text: &[u8], drops: impl Fn(char) -> bool) -> &[u8] {
     let dropped = |piece: &(Option<char>, &[u8])| piece.0.is_some_and(&drops);
     let start: usize = pieces(text).take_while(dropped).map(|(_, piece)| piece.len()).sum();

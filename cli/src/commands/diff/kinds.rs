@@ -82,7 +82,7 @@ impl Found {
         Ok(())
     }
 
-    /// How the cluster serves a kind that was requested before, if it does.
+    /// How the cluster serves a kind that was requested before; `None` if it does not serve the kind.
     ///
     /// # Errors
     /// The cluster did not answer when it was asked for the kind.

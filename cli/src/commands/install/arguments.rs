@@ -53,8 +53,8 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
     })
 }
 
-/// The `arguments` that somebody chose, each as one word. Left out are those of `usual` and, if several teams share the
-/// cluster, the default account that `--multi-tenant` adds anyway.
+/// The `arguments` that somebody chose, each as one word. The arguments in `usual` are left out, and if several teams
+/// share the cluster, also the default account, which `--multi-tenant` adds anyway.
 pub fn chosen(arguments: Vec<String>, usual: &[String], is_shared: bool) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for argument in arguments {

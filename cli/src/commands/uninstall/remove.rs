@@ -143,7 +143,7 @@ pub async fn definitions(client: &Client, timeout: SignedDuration, undone: &mut 
         or_gone(all.delete(&name, &DeleteParams::background()).await)
             .with_context(|| format!("cannot delete the CustomResourceDefinition {name}"))?;
     }
-    // All are waited for at the same time, so that one that takes long does not use up the time of the others.
+    // All kinds are waited for at the same time, so that a kind that takes long does not use up the time of the others.
     let all = &all;
     let gone = join_all(definitions.iter().map(|definition| async move {
         let name = definition.name_any();

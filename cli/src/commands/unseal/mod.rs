@@ -178,7 +178,7 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     Ok(sealed)
 }
 
-/// Whether the SealedSecret has this value, or is of the deprecated form, in which also the keys are sealed.
+/// Whether the SealedSecret has this value, or may have it: in the deprecated form, the keys are sealed, too.
 fn may_have(manifest: &Manifest, key: &str) -> bool {
     let Some(spec) = manifest.body.get("spec") else { return false };
     let names = |pointer| spec.pointer(pointer).is_some_and(|values| values.get(key).is_some());

@@ -170,8 +170,8 @@ impl Live {
         }
         entry.disown();
         entry.claim.leaving = Some(Box::new(sync.clone()));
-        // `to` is notified now. It also stays in the list until it looks at the object, which a suspended Sync does
-        // only after it was resumed.
+        // `to` is notified now. It also stays in the list of waiting Syncs until it looks at the object. A suspended
+        // Sync does that only after it was resumed.
         let waits = entry.claim.waiting.contains(to);
         entry.claim.waiting.retain(|sync| sync != to);
         entry.claim.waiting.insert(0, to.clone());
