@@ -13,9 +13,9 @@ use crate::service_proxy::{Patience, ServiceProxy, remedy};
 
 /// The most bytes of a request. The controller accepts twice as many.
 const BATCH_BYTES: usize = 4 << 20;
-/// The most values of a request. The controller accepts more, but might not have the time to try them.
+/// The most values of a request. The controller accepts more, but might not have the time to unseal them all.
 const BATCH_VALUES: usize = 500;
-/// Name of `spec.data`, the deprecated form, among the values in an answer.
+/// In the controller's answers, the name of the single value of a SealedSecret in the deprecated form `spec.data`.
 const WHOLE: &str = "spec.data";
 
 /// The address of the controller, if it is not reached through its Service.
@@ -26,10 +26,10 @@ pub struct ControllerAddress {
     pub controller_url: Option<String>,
 }
 
-/// A controller that can be asked.
+/// A connection to the controller's HTTP endpoints.
 pub struct Controller {
     proxy: ServiceProxy,
-    /// Its name in messages.
+    /// What messages call the controller: its URL or its Service.
     name: String,
 }
 
@@ -68,7 +68,7 @@ impl Controller {
         Ok(Self { proxy, name })
     }
 
-    /// The sealing keys, with how many values need each.
+    /// The sealing keys, each with the number of values that need it.
     pub async fn keys(&self) -> anyhow::Result<KeyReport> {
         self.json("/v1/keys", None).await.map_err(|refused| self.error("/v1/keys", refused))
     }
@@ -169,7 +169,7 @@ pub fn sealed_with<'w>(which: &'w WhichItem, key: Option<&str>) -> Option<&'w st
     which.values.get(key.unwrap_or(WHOLE))?.as_deref()
 }
 
-/// The part of a SealedSecret that the controller needs to try its values: no template, no status.
+/// The part of a SealedSecret that the controller needs to try to unseal its values: no template, no status.
 pub fn to_ask(namespace: &str, name: &str, annotations: Option<&Value>, spec: Value) -> Value {
     let mut metadata = json!({ "namespace": namespace, "name": name });
     if let Some(annotations) = annotations {

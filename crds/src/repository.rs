@@ -53,7 +53,7 @@ pub struct RepositorySpec {
     #[x_kube(validation = Rule::new("!self.matches('^[a-z]+://[^/@]*:[^/@]*@')")
         .message("a password in the URL would be stored in plain sight: use secretRef"))]
     pub url: String,
-    /// The name of a chart. Then `url` is that of a chart repository, the folder of an `index.yaml`.
+    /// The name of a chart. If it is set, `url` is the URL of a chart repository: of the folder with its `index.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 250), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub chart: Option<String>,
@@ -117,7 +117,7 @@ pub struct GitReference {
     pub commit: Option<String>,
     /// The digest of a manifest in a registry, as `helm push` prints it, or of an archive in a chart repository, as its index names
     /// it: `sha256:` and 64 hexadecimal digits. If the tag leads to
-    /// another one, it is not applied.
+    /// another digest, nothing new is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: Option<String>,

@@ -32,7 +32,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// A filter. Levels may also be written as in Go's `log/slog`: `INFO`, `warn`, `ERROR-4`.
+/// Reads a log filter. It may also be a level as in Go's `log/slog`: `INFO`, `warn`, `ERROR-4`.
 fn level(text: &str) -> Result<String, String> {
     let name_end = text.find(['+', '-']).unwrap_or(text.len());
     let (name, offset) = text.split_at(name_end);

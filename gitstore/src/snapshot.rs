@@ -26,7 +26,8 @@ const TREE_BYTES: u64 = 4 << 20;
 /// How many bytes of lists of names are kept while paths are looked for.
 const RECENT_BYTES: usize = 8 << 20;
 
-/// Identifies a folder's contents, its path, and the ignore rules above it. Equal identities give equal objects.
+/// Identifies a folder's contents, its path, and the ignore rules above it. Folders with equal identities contain the
+/// same objects.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ContentId([u8; 16]);
 

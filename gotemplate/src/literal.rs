@@ -1,6 +1,6 @@
 //! Literals: quoted texts, characters, numbers, by the rules of the Go language.
 
-/// A number literal. The type that it is passed to decides how it is read.
+/// A number literal. How it is read depends on the type of the argument for which it is passed.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Number {
     pub(crate) int: Option<i64>,

@@ -25,7 +25,8 @@ pub(crate) struct Root {
     pub(crate) item_lines: Vec<u32>,
 }
 
-/// Reads the single document of a text that [`split`](crate::split()) made. The error has the line in this text.
+/// Reads the single document of a text that [`split`](crate::split()) made. An error comes with the number of its line
+/// in this text.
 pub(crate) fn read(text: &str, budget: &mut Budget) -> Result<Option<Root>, (u32, ErrorKind)> {
     let depth = budget.limits.depth;
     let mut options = granit_parser::options! { flow_nesting_limit: depth, block_nesting_limit: depth };
@@ -112,7 +113,8 @@ impl<'b> Builder<'b> {
                 Some(Frame { anchor, node: Node::Sequence(items) }) => self.value(Value::Array(items), anchor),
                 None => Ok(()),
             },
-            // No second document can start in a text that was split. But the same text must never be read in two ways.
+            // A text that was split has no second document. If the parser sees one nevertheless, the text is refused,
+            // because the same text must never be read in two ways.
             Event::DocumentStart(..) if self.root.is_some() => {
                 Err(ErrorKind::Syntax("a document starts without --- on a line of its own".to_owned()))
             }
@@ -201,7 +203,8 @@ impl<'b> Builder<'b> {
         self.value(value, 0)
     }
 
-    /// Stores a complete node for its aliases, and adds it to its collection.
+    /// Adds a complete node to the list or map that contains it. If the node has an anchor, a copy is kept for its
+    /// aliases.
     fn value(&mut self, value: Value, anchor: usize) -> Result<(), ErrorKind> {
         if anchor != 0 {
             let size = Size::of(&value);

@@ -5,7 +5,8 @@ use manifests::Manifest;
 use sealing::{CLUSTER_WIDE_ANNOTATION, Format, NAMESPACE_WIDE_ANNOTATION, Scope, SealedValue};
 use serde_json::{Map, Value, json};
 
-/// Sizes of RSA keys that values are sealed with. Other bytes seldom look like a value under such a key.
+/// Sizes of RSA keys that values are sealed with. Bytes that are not a sealed value rarely have the form of a value for
+/// a key of one of these sizes.
 const KEY_BITS: [usize; 4] = [2048, 3072, 4096, 8192];
 
 /// The version of the kind SealedSecret.

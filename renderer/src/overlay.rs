@@ -97,8 +97,9 @@ impl Renderer {
             places::is_in_doubt(manifest, &known, namespace)
         };
         if manifests.iter().any(is_in_doubt) {
-            // A kustomization may change the place of a value itself, for example by a prefix of its own. Then the value was
-            // sealed for the place that it has without the changes of the Sync.
+            // A kustomization may itself change the name or the namespace of a SealedSecret, for example by a prefix.
+            // Then the values were sealed for the name and the namespace that the kustomization gives it, before the
+            // changes of the Sync.
             for kustomization in &kustomizations {
                 sealed.add(&self.build(kustomization, repository, room, cancel)?.manifests);
             }
@@ -116,7 +117,7 @@ impl Renderer {
     /// The objects of a chart that a Sync applies, with its changes. Sealed values are put into Secrets after the changes.
     ///
     /// # Errors
-    /// As of [`Renderer::release`], [`BuiltRelease::into_applied`](crate::BuiltRelease::into_applied) and
+    /// Those of [`Renderer::release`], [`BuiltRelease::into_applied`](crate::BuiltRelease::into_applied) and
     /// [`Renderer::changed`].
     pub fn changed_release<R: Repository>(
         &self,
@@ -158,7 +159,8 @@ impl Renderer {
                 let error = RendererError::Files(self.limits.files);
                 return Err(unrendered("Kustomize", folder, Unrendered::Renderer(error)));
             }
-            // The text, the request with it, and a copy of that on its way to the process.
+            // Memory is needed for the text, for the request that contains it, and for a copy of the request while it
+            // is sent to the worker process.
             files.hold(&origin.file, 4 * text.len() as u64)?;
             texts.push(text);
         }
@@ -184,7 +186,7 @@ fn seal<E>(
         let sealed = placeholders.resolve(manifest, &namespace, &mut take);
         let refused = |why| misplaced("Helm", folder, format!("{origin}: {id}: {why}"));
         match sealed {
-            // Its text is dropped. About as much memory is needed for the object.
+            // The text of the SealedSecret is dropped. The parsed object needs about as much memory as the text.
             Ok(text) => room.use_up(text.map_or(0, |text| text.len() as u64)),
             Err(Unsealable::Wrong(why)) => return Err(refused(why)),
             Err(Unsealable::NoRoom) => {

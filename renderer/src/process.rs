@@ -98,9 +98,9 @@ impl Process {
         child.kill();
         let words = words.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         match status {
-            // These are messages of Go's runtime when it gets no more memory. Its garbage collector may also read
-            // through a null pointer then; in the worker's own code, this would only be a panic, which the worker
-            // survives.
+            // Go's runtime prints these messages when it gets no more memory. SIGSEGV is one of them, because the
+            // garbage collector may then read through a null pointer. In the worker's own code, a null pointer only
+            // causes a panic, which the worker survives.
             _ if ["out of memory", "cannot allocate memory", "SIGSEGV"].iter().any(|told| words.contains(told)) => {
                 RendererError::Memory(memory)
             }
@@ -129,8 +129,8 @@ fn ended(child: &Shared, within: Duration) -> Option<ExitStatus> {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Only the last owner reaches the child here. The thread of a deadline does not own the child here, because the
-        // thread was joined before.
+        // Only the last owner can get the child in this way. The thread of a deadline is no owner any more, because it
+        // was joined before.
         if let Some(child) = Arc::get_mut(&mut self.0) {
             let child = child.get_mut().unwrap_or_else(PoisonError::into_inner);
             let _ = child.kill();

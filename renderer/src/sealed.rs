@@ -4,8 +4,9 @@
 //! render, each Secret that contains placeholders becomes a SealedSecret. Its own templates put the values where the
 //! placeholders were. So rendering needs no key, and these values are unsealed like all others.
 //!
-//! A placeholder contains a digest of the sealed value, which everybody who can read the repository knows. So a digest that a
-//! chart computes, for example for an annotation `checksum/secret`, changes when the value is sealed again.
+//! A placeholder contains a digest of the sealed value. Everybody who can read the repository can compute this digest.
+//! So a digest that a chart computes, for example for an annotation `checksum/secret`, changes when the value is sealed
+//! again.
 
 use std::{
     cell::Cell,
@@ -42,10 +43,11 @@ pub struct SealedValues {
     pub path: String,
 }
 
-/// The beginning of each placeholder. Where it is found in other letters or with another end, a template changed a placeholder.
+/// The beginning of each placeholder. If it is found in upper case, or without the rest of a placeholder, then a
+/// template changed a placeholder.
 const BEGINS_WITH: &str = "gitsealvalue";
 
-/// A file with sealed values, and the place that they are bound to.
+/// A file with sealed values, and the scope, namespace and name that they are bound to.
 struct SealedFile {
     path: String,
     scope: Scope,
@@ -73,8 +75,8 @@ pub(crate) struct Placeholders {
     all: Vec<Placeholder>,
     /// How many values were added. A value may be added more than once.
     added: usize,
-    /// For each word, where its placeholder is in `all`. This is a map because there may be many words, and texts with
-    /// many of them.
+    /// For each word, where its placeholder is in `all`. This is a map so that words are found fast: there may be many
+    /// words, and texts that contain many of them.
     by_word: HashMap<String, usize>,
     /// For each name in the chart, where its placeholder is in `all`. A later placeholder replaces an earlier one of the same name.
     by_path: BTreeMap<String, usize>,
@@ -571,7 +573,7 @@ fn escaped(literal: &str, is_last: bool) -> String {
     text
 }
 
-/// Whether a text contains a placeholder, even in other letters.
+/// Whether a text contains the beginning of a placeholder, in upper or lower case.
 fn has_word(text: &str) -> bool {
     let (text, word) = (text.as_bytes(), BEGINS_WITH.as_bytes());
     text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))

@@ -406,7 +406,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
         let wanted = json!({"data": {"value": STANDARD.encode(value(number, "second"))}});
         scene.has("v1", "Secret", &name(number), wanted).await?;
     }
-    // When it is started again, it is a standby.
+    // The first leader is started again, and is now a standby.
     let back = Replica::start(&plane, "replica-1").await?;
     assert_eq!(back.controller.metric::<u64>("gitseal_leader").await?, Some(0));
     Ok(())

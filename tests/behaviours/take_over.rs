@@ -249,7 +249,7 @@ async fn an_object_that_nobody_else_made_costs_one_request() -> Result<()> {
     scene.is_applied("app", &first).await?;
     scene.tree.write("app/new.json", map("new", json!({"key": "second"})).to_string())?;
     scene.tree.write("app/old.json", map("old", json!({"key": "second"})).to_string())?;
-    // A field that somebody adds later stays, with any tool.
+    // A field that somebody adds later stays, whichever tool they use.
     changed_by(&scene, "kubectl-edit", CONFIG_MAP, "old", json!({"data": {"added": "later"}})).await?;
     let second = scene.publish("second").await?;
     scene.is_applied("app", &second).await?;

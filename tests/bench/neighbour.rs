@@ -22,7 +22,7 @@ use crate::process;
 /// Options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Number of measured commits, with and without the hostile repositories.
+    /// How many commits are measured without the hostile repositories, and again with them.
     #[arg(long, default_value_t = 20)]
     commits: usize,
 }

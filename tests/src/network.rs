@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Runs the body of a test in its own network namespace. Everything that runs in the namespace ends with the test.
 ///
 /// # Errors
-/// The error of the body, with its output. Or an error that says why this machine cannot make such namespaces.
+/// The body failed: its error, with what it printed. Or this machine cannot make such namespaces: the error says why.
 ///
 /// # Caveats
 /// The name of the test is taken from the type name of the body. So call this directly in a `#[test]` function, with a
@@ -55,7 +55,7 @@ pub fn is_inside() -> bool {
 /// Runs this program again, with its arguments, in its own network namespace. There, [`is_inside`] returns true.
 ///
 /// # Errors
-/// The program failed there, and has printed why. Or an error that says why this machine cannot make such namespaces.
+/// The program failed there, and has printed why. Or this machine cannot make such namespaces: the error says why.
 pub fn start_again() -> Result<()> {
     is_possible()?;
     build()?;

@@ -94,7 +94,7 @@ pub struct ValueFailure {
 }
 
 impl ValueFailure {
-    /// The field of a value in `encryptedData`; without a key, that of `spec.data`.
+    /// The failure of the value with this key in `encryptedData`; without a key, that of `spec.data`.
     pub(crate) fn sealed(key: Option<&str>, error: &UnsealValueError) -> Self {
         Self { field: field(key), reason: error.to_string(), transient: matches!(error, UnsealValueError::Interrupted) }
     }

@@ -8,7 +8,7 @@ fn vector(name: &str) -> Vec<u8> {
     std::fs::read(std::path::Path::new(VECTORS).join(name)).unwrap()
 }
 
-/// Unseals with the vector `rsa-2048`, as the controller does with its keys.
+/// Unseals with the key of the test vector `rsa-2048`, as the controller does with its keys.
 fn unseal(sealed: &SealedInput<'_>) -> Result<UnsealedSecret, UnsealError> {
     let key = sealing::PrivateKey::from_pem(&vector("rsa-2048.key")).unwrap();
     let texts = sealed_texts(sealed)?;

@@ -272,7 +272,7 @@ fn what_the_controller_makes_nothing_of_is_no_secret_here_either() {
     assert_eq!(secret["metadata"], json!({"name": "db", "namespace": "shop", "labels": {"a": "b"}}));
 }
 
-/// The output has the same form as that of kubeseal, and of `gitseal` under that name.
+/// The output has the same form as kubeseal's, and as that of `gitseal` when it runs under the name `kubeseal`.
 #[test]
 fn a_sealed_secret_without_values_is_an_empty_secret() {
     let here = Workplace::new();

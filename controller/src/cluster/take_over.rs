@@ -11,8 +11,7 @@ use pipeline::{Resource, plan::Step};
 
 use super::{Written, answer::ApiError, api::Api};
 
-/// How often a take-over is tried if others write to the object in the meantime. Also how many API versions are taken
-/// over.
+/// How often a take-over, or a move to another API version, is tried if others write to the object in the meantime.
 const TRIES: usize = 8;
 
 /// An object as it is in Git.
@@ -29,7 +28,7 @@ pub struct AsInGit<'a> {
 }
 
 impl<'a> AsInGit<'a> {
-    /// The object of a step, made from `body`.
+    /// The object of `step`, with the manifest `body`.
     pub fn of(step: &'a Step, body: &'a Map<String, Value>) -> Self {
         Self { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others }
     }

@@ -103,8 +103,8 @@ async fn connection(
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = place.is_lost() => return debug!(%peer, "an idle HTTP connection is closed: another one needs its place"),
-        // A connection ends after this time. A client with more requests opens a new connection; a client that does not
-        // read its answer loses the connection.
+        // A connection lasts no longer than the read timeout and the write timeout together. A client with more
+        // requests opens a new connection; a client that does not read its answer loses the connection.
         () = sleep(read + write) => write,
         () = shutdown.cancelled() => LAST_ANSWERS,
     };
@@ -115,8 +115,8 @@ async fn connection(
     }
 }
 
-/// The limit for a timeout. Zero means no limit, as in Go. In this case, the limit is one day, which is long enough for
-/// any normal client.
+/// The time that a timeout flag allows. In Go, a timeout of zero means no limit. Here it means one day, which is long
+/// enough for any normal client.
 fn limit(timeout: Duration) -> Duration {
     if timeout.is_zero() { DAY } else { timeout }
 }

@@ -19,7 +19,7 @@ struct State {
     answered_at: Option<Instant>,
     /// The time since which no request was answered; `None` if the last request was answered.
     away_since: Option<Instant>,
-    /// Whether a write waits too long for its answer or did not get one, and no later write was answered.
+    /// Whether the answer to a write is late or never came, and no later write was answered.
     doubts_writes: bool,
     /// When the API server last gave a sign that it works.
     worked_at: Option<Instant>,

@@ -118,8 +118,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return failed(&ctx, &sealed, &key, &UnsealError::Read(error));
     }
     let standing = standing(&ctx, &sealed, &key);
-    // With `--skip-recreate`, Secrets are not watched, so [`mark::renew_old`] does not find the Secrets of older
-    // versions. They are renewed here.
+    // With `--skip-recreate`, Secrets are not watched, so [`mark::renew_old`] does not find Secrets that older versions
+    // of gitseal made. These are renewed here.
     let is_renewal = standing == Standing::Old && (ctx.unsealing.skip_recreate || ctx.marks.take_renewal(&key));
     if standing != Standing::Behind && !is_renewal {
         ctx.failing_secrets.forget(&key);

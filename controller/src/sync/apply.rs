@@ -206,7 +206,8 @@ impl<'a> Applier<'a> {
     }
 
     /// Begins to watch kinds that an earlier wave added to the cluster, before their first object is written. A kind
-    /// that the folder defines but that the cluster does not serve is not watched, because all Syncs share the watches.
+    /// that the folder defines but that the cluster does not serve is not watched: all Syncs share the watches, so a
+    /// wrong definition in one folder would affect other Syncs, too.
     async fn watch_kinds(&self, steps: &[Step]) -> Result<(), ApplyError> {
         let discovery = &self.pass.ctx.cluster.discovery;
         for Step { resource, id, .. } in steps {
@@ -305,7 +306,7 @@ fn is_sealed(step: &Step) -> bool {
 fn record(applied: &mut Applied, step: Step, written: &Written, same_values: &SameValues) {
     let values = match (&step.stamp, applied.inventory.get(&step.id)) {
         (Some(stamp), _) => Some(stamp.digest.clone()),
-        // The Secret was put back from the same SealedSecret, so its record of values stays.
+        // The Secret was put back from the same SealedSecret, so what the inventory says about its values stays.
         (None, Some(known)) if is_sealed(&step) && known.manifest.as_ref() == Some(&step.digest) => {
             known.values.clone()
         }

@@ -31,7 +31,7 @@ type Answer = (u16, Value);
 #[derive(Default)]
 struct Inner {
     answers: Mutex<HashMap<String, Answer>>,
-    /// Answers that are changed when a request arrives, by this request.
+    /// For a request that has not arrived yet: the request whose answer changes when it arrives, and the new answer.
     changes: Mutex<HashMap<String, (String, Answer)>>,
     requests: Mutex<Vec<(String, String)>>,
     /// Requests that begin with this text are answered only when as many as the barrier waits for have arrived.

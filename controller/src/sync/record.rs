@@ -73,7 +73,7 @@ pub struct Record {
     pub pending_since: Option<Instant>,
     /// The generation of the Sync whose expressions are known to be correct.
     pub checked_generation: Option<i64>,
-    /// The `healthChecks` by which the health of its objects is known.
+    /// The `healthChecks` with which the health of the Sync's objects was last determined.
     pub health_checks: Vec<HealthCheck>,
     /// The last answer about an object of `spec.dependsOn` that the Sync waits for.
     pub last_read: Option<LastRead>,

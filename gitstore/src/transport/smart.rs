@@ -16,7 +16,8 @@ use super::presentable;
 /// The most bytes of a list of references. The list is held in memory, unlike a pack.
 const REFERENCES_BYTES: u64 = 8 << 20;
 
-/// Where a [`SmartHttp`] stores its first fault, because gix wraps errors several times.
+/// Where a [`SmartHttp`] keeps its first fault. It is not taken from gix's error, because gix wraps errors several
+/// times.
 #[derive(Clone, Default)]
 pub(crate) struct FaultSlot(Arc<Mutex<Option<Fault>>>);
 
@@ -67,7 +68,7 @@ impl SmartHttp {
     }
 
     /// Follows redirects as Git does: only for the first request, and only if the end of the path stays the same, so
-    /// that the new base URL is known. The answer that is returned has a status of success.
+    /// that the new base URL is known. An answer with an error status is an error.
     fn discover(
         &mut self,
         url: &str,

@@ -51,7 +51,7 @@ fn illegal_base64(text: &[u8]) -> usize {
         digits += 1;
     }
     let Some((at, stop)) = rest.next() else {
-        // The text ends inside a group of four. Go's error has the position without the digits of this group.
+        // The text ends inside a group of four digits. Go's error names the position at which this group begins.
         return text.len() - digits % 4;
     };
     match (stop, digits % 4) {
@@ -65,7 +65,7 @@ fn illegal_base64(text: &[u8]) -> usize {
     }
 }
 
-/// The bytes that are not ignored, with their positions.
+/// All bytes except line breaks, which Go's decoder ignores, with their positions.
 fn positions(text: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
     text.iter().copied().enumerate().filter(|(_, byte)| !matches!(byte, b'\r' | b'\n'))
 }

@@ -1,4 +1,4 @@
-//! sprig: texts as words. Odd results are those of sprig.
+//! sprig's functions that work on the words of a text. Where a result looks odd, it is what sprig gives.
 
 use super::{Failure, Function, Int, Memory, Outcome, Text, Value, function, int, strings::mapped, text};
 use crate::{text::Buffer, unicode};
@@ -298,7 +298,7 @@ fn abbreviated(memory: &mut Memory, given: &[u8], offset: i64, width: i64) -> Ou
     memory.text(out)
 }
 
-/// Lines of at most `width` bytes if spaces allow it; always if `cut` is set.
+/// Breaks a text at spaces into lines of at most `width` bytes. A longer word is broken only if `cut` is set.
 fn wrap(
     memory: &mut Memory,
     out: &mut Buffer,

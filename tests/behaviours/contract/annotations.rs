@@ -22,7 +22,7 @@ async fn what_leaves_the_sealed_secret_leaves_a_patched_secret() -> Result<()> {
     }
     same_status(&sides, "db", "True").await?;
     same_secret(&sides, "db").await?;
-    // The Sealed Secrets controller leaves a key in the Secret that is removed from the SealedSecret.
+    // When a key is removed from the SealedSecret, the Sealed Secrets controller leaves it in the Secret.
     let x = &json!("x");
     let left_by_theirs = |their: &mut Value| {
         for (within, key, left) in [

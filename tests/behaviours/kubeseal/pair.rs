@@ -247,7 +247,8 @@ fn shown(outcome: &Outcome) -> String {
     format!("{} {:?} {:?} {files:?}", outcome.code, String::from_utf8_lossy(&outcome.stdout), outcome.stderr)
 }
 
-/// The text with every sealed value replaced by its place and plaintext.
+/// The text with every sealed value replaced by its scope, the namespace and name that it is bound to, and its
+/// plaintext.
 fn unsealed(bytes: &[u8]) -> Vec<u8> {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     let mut unsealed = Vec::with_capacity(bytes.len());

@@ -442,7 +442,8 @@ async fn an_object_of_an_overlay_is_traced_to_its_line_in_the_base() -> Result<(
     let first = scene.publish("an overlay").await?;
     scene.sync("app", "./overlays", json!({})).await?;
     scene.is_applied("app", &first).await?;
-    // The path is that of the link. A later commit moves the object down; the Sync is suspended, so the object is from the first commit.
+    // The path is that of the link. The line is that of the first commit: a later commit moves the object down in its
+    // file, but the Sync is suspended.
     gitseal(&scene, &["suspend", "app", "--reason", "look"]).await?.is(0, &[])?;
     scene
         .tree

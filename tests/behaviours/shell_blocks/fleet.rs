@@ -142,7 +142,7 @@ async fn lint(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     page.run("mkdir -p checked").await?;
     let golden = desk.read("checked/.gitseal/golden/clusters/production/shop.web.yaml")?;
     ensure!(golden.contains("level: debug"), "{golden}");
-    // It is a repository of its own, which git would not add to the one around it.
+    // The folder is a Git repository of its own, so git would not add its files to the repository around it.
     std::fs::remove_dir_all(desk.tree.path().join("checked"))?;
     page.close()
 }

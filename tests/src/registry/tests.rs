@@ -23,7 +23,7 @@ enum Said {
     Bytes(Vec<u8>),
     /// A redirect to this URL.
     Elsewhere(String),
-    /// A status, a header and a text.
+    /// A status, and the name and the value of a header.
     Refusal(u16, &'static str, String),
     /// Zeros without an end.
     Endless,
@@ -85,7 +85,8 @@ impl Fake {
         format!("{}/team/app", self.web.base().replace("https://", "oci://"))
     }
 
-    /// It has an artifact under the tag `1.0.0`. Returns the digests of its manifest and its archive.
+    /// From now on, the server has an artifact under the tag `1.0.0`. Returns the digests of its manifest and its
+    /// archive.
     fn has(&self, layer: &[u8]) -> (String, String) {
         let digest = digest_of(layer);
         let layers = json!([{"mediaType": KIND, "digest": digest, "size": layer.len()}]);
@@ -357,7 +358,8 @@ fn lists_of_tags_do_not_fill_the_memory() {
     assert!(error.reason() == "TooLarge" && error.to_string().contains("more than 100000 tags"), "{error}");
 }
 
-/// Who chooses the registry must not be able to read the answers of other servers in the status of the Repository.
+/// Somebody who chooses the registry must not be able to read the answers of other servers in the status of the
+/// Repository.
 #[test]
 fn answers_of_other_servers_are_not_repeated() {
     const INTERNAL: &str = "internal-5f2c";

@@ -115,8 +115,9 @@ pub struct InGit<'a> {
     /// The object as it is created if it does not exist: with the values that Git has for the fields in
     /// `left_to_others`. `None` if Git has no such fields.
     pub first: Option<&'a Map<String, Value>>,
-    /// Without a Sync: the JSON pointer to the digest of a workload that asks to be restarted. Only the controller can make this
-    /// digest, so it stays as it is.
+    /// JSON pointer to the digest that the controller writes into the Pod template of a workload with the annotation
+    /// `gitseal.dev/restart-on-secret-change`. Only the controller can compute this digest, so a comparison without a
+    /// Sync leaves it as it is. `None` with a Sync, and for other objects.
     pub stamp: Option<&'static str>,
 }
 

@@ -39,7 +39,8 @@ pub struct Pruning<'a> {
     pub folder: &'a Folder,
 }
 
-/// Finds the kinds of the objects that left the folder, and reads those of them that are also in another inventory.
+/// Finds the kinds of the objects that left the folder, and reads those of them that are also in the inventory of
+/// another Sync.
 pub async fn look_at_what_left(
     client: &Client,
     found: &mut Found,
@@ -128,7 +129,8 @@ impl Pruning<'_> {
         }))
     }
 
-    /// The objects that other Syncs have or will have: those in their folders in the working copy.
+    /// The objects that other Syncs have now, or will have because they are in the folders of these Syncs in the
+    /// working copy.
     fn wanted_by_others(&self, plan: &Plan) -> BTreeMap<ObjectId, ObjectKey> {
         let had = plan.left.iter().filter_map(|id| Some((id.clone(), self.live.other(id)?.clone())));
         let mut wanted: BTreeMap<_, _> = had.collect();

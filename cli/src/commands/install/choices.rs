@@ -33,7 +33,7 @@ pub struct Choices {
 pub struct Tenancy {
     /// The controller may apply everything.
     pub cluster_admin: bool,
-    /// The controller may apply nothing, but may watch everything.
+    /// The controller has no right to apply anything, but may watch everything.
     pub watch: bool,
 }
 
@@ -173,7 +173,7 @@ impl Choices {
         self.tenancy == Tenancy::MULTI_TENANT && arguments::has_default_account(&self.arguments)
     }
 
-    /// Whether there is a PodDisruptionBudget, so that only one of several controllers is evicted at a time.
+    /// Whether there is a PodDisruptionBudget, so that only one of several replicas is evicted at a time.
     pub fn has_disruption_budget(&self) -> bool {
         self.rollout == Rollout::Rolling && self.replicas != 1
     }

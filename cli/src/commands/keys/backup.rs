@@ -104,7 +104,7 @@ pub(super) struct Backup<'f> {
 }
 
 impl<'f> Backup<'f> {
-    /// Checks everything that can go wrong before a key is read.
+    /// Checks, before a key is read, everything that can go wrong.
     pub(super) fn prepare(file: &'f Path, encryption: &Encryption, force: bool) -> anyhow::Result<Self> {
         let is_stdout = file.as_os_str() == "-";
         if is_stdout && !encryption.armor && std::io::stdout().is_terminal() {

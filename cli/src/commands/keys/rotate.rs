@@ -115,8 +115,8 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     report(&name, &store.namespace, &certificate, global, !args.no_wait)
 }
 
-/// A key and its certificate. Its validity begins after that of the current certificate, because the certificate that begins
-/// last is used for sealing.
+/// A new key and its certificate. The new certificate becomes valid after the current one, because the certificate that
+/// begins last is used for sealing.
 fn generate(args: &RotateArgs, current: Option<&Certificate>) -> anyhow::Result<(PrivateKey, Certificate)> {
     let key = PrivateKey::generate(args.key_size).context("cannot make a key")?;
     let mut not_before = Timestamp::now() - CLOCK_SKEW;

@@ -113,7 +113,8 @@ impl KeySecret {
         Ok(Self { metadata, data })
     }
 
-    /// The value of the label. A Secret of the first releases has no label.
+    /// The state of the key: the value of the label [`SEALING_KEY`]. The first releases of Sealed Secrets set no label;
+    /// their keys are active.
     pub(super) fn state(&self) -> &str {
         self.metadata.labels.get(SEALING_KEY).map_or("active", String::as_str)
     }

@@ -1,5 +1,5 @@
-//! Applies one object of Git. If the API server refuses the object for a reason that the controller can do something
-//! about, the controller does that.
+//! Applies one object of Git. Some refusals of the API server are handled here: if a field cannot be changed, the
+//! object is replaced; if others own fields in another API version, their entries are moved to the version in Git.
 
 use pipeline::{refusal::immutable, replacement};
 use serde_json::{Map, Value};
