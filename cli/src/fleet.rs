@@ -45,7 +45,8 @@ pub struct Fleet {
     remotes: BTreeSet<String>,
     /// How many of the Syncs are in files.
     in_files: usize,
-    /// What Syncs without a chart apply. It does not depend on the capabilities, so it is rendered once.
+    /// What Syncs without a chart apply. It does not depend on the capabilities of a cluster, so it is rendered only
+    /// once.
     unchanging: HashMap<Identity, Arc<Vec<Manifest>>>,
 }
 
@@ -63,8 +64,8 @@ pub struct Found {
 type Identity = (Location, String);
 
 impl Found {
-    /// The place and the content of the Sync. If both are equal, two of them are the same Sync: it is often in a file
-    /// and also among the objects of another Sync.
+    /// The place and the digest of the Sync. It is often found twice: in a file, and among the objects of another Sync.
+    /// Two with the same identity are the same Sync.
     fn identity(&self) -> Identity {
         (self.origin.clone(), self.manifest.digest())
     }
@@ -186,7 +187,8 @@ impl Fleet {
     /// Renders what all Syncs apply, also those that other Syncs apply. If a Sync applies another one from a file and
     /// changes it, for example with a patch, only the changed form counts.
     pub fn render(&mut self, capabilities: &Capabilities) -> Vec<Rendered> {
-        // Charts may apply other Syncs with other capabilities.
+        // Syncs that an earlier call found among rendered objects are dropped: with other capabilities, charts may
+        // render other Syncs.
         self.syncs.truncate(self.in_files);
         let mut known: HashSet<_> = self.syncs.iter().map(Found::identity).collect();
         let mut changed = HashSet::new();

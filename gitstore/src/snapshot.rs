@@ -128,7 +128,7 @@ impl Recent {
 }
 
 impl Snapshot {
-    /// `commit` is that of the revision.
+    /// Opens a stored revision. `commit` is the hash of its commit.
     pub(super) fn open(generation: Arc<Generation>, revision: Revision, commit: &str) -> Result<Self, SnapshotError> {
         let not_stored = || SnapshotError::NotStored(revision.to_string());
         let repository = generation.repository();

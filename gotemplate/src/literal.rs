@@ -182,7 +182,7 @@ pub(crate) fn unsigned(text: &str) -> Option<u64> {
     u64::from_str_radix(&plain, radix).ok()
 }
 
-/// `strconv.ParseFloat(text, 64)`; infinite if the number is written out and too large.
+/// `strconv.ParseFloat(text, 64)`; `None` also if the number is too large.
 pub(crate) fn float(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let sign = if text.starts_with('-') { -1.0 } else { 1.0 };

@@ -44,7 +44,8 @@ impl ObjectId {
     /// `namespace_name_group_kind`, the form in a Sync's inventory. Namespace and group may be empty.
     ///
     /// A name may contain `_` and `:` (RBAC) and is not escaped, except for `%`. In the other parts, `_` is escaped,
-    /// too; no valid part contains `_`. So every id has one form, which [`ObjectId::from_inventory`] reads back.
+    /// too, although no valid part contains it. So every id has one form, which [`ObjectId::from_inventory`] reads
+    /// back.
     pub fn to_inventory(&self) -> String {
         let namespace = escape(self.namespace.as_deref().unwrap_or_default(), true);
         let (group, kind) = (escape(&self.group, true), escape(&self.kind, true));

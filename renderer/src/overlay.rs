@@ -30,7 +30,7 @@ pub struct Changes {
     sync: Arc<Sync>,
 }
 
-/// The part of a request to the process.
+/// The changes of a Sync, as they are sent to the worker process in a request.
 #[derive(Serialize)]
 pub(crate) struct OverlayRequest<'a> {
     folders: &'a [String],
@@ -59,8 +59,9 @@ impl Renderer {
     /// The objects of `base` with the changes of a Sync. `folder` is the folder of the Sync.
     ///
     /// # Errors
-    /// See [`RendererError`]; or a file cannot be read, or a sealed value would not be in its place any more, or Kubernetes
-    /// would not accept an object, or there is no more memory in `room`.
+    /// See [`RendererError`]; or a file cannot be read, or a SealedSecret would no longer have the name and the
+    /// namespace that its values were sealed for, or Kubernetes would not accept an object, or there is no more memory
+    /// in `room`.
     pub fn changed<R: Repository>(
         &self,
         changes: &Changes,
@@ -199,7 +200,8 @@ fn seal<E>(
     Ok(())
 }
 
-/// The names of the files in which the process gets the objects, without their index. `go/overlay.go` has the same.
+/// What the names of the files begin with in which the worker process gets the objects; an index follows.
+/// `go/overlay.go` has the same constant.
 const OBJECT_NAME: &str = "gitseal-object-";
 
 /// Names the place in Git of each object that an error names by its index.

@@ -348,7 +348,7 @@ impl Placeholders {
         ))
     }
 
-    /// The error for a placeholder in `value` that is not a value of a Secret.
+    /// The error if `value` contains a placeholder and is not a value of a Secret. `place` says where it is.
     fn outside(&self, place: &str, value: &Value) -> String {
         let text = value.to_string();
         let which = self.next_word(&text).map(|(_, index, _)| format!(" {}", self.all[index].path));
@@ -381,7 +381,7 @@ impl Placeholders {
         })
     }
 
-    /// The parts of a text without a placeholder, except in base64.
+    /// Adds the parts of a text that has no placeholder, except perhaps inside of base64.
     fn texts<'t>(&self, text: &'t str, parts: &mut Vec<Part<'t>>) -> Result<(), ()> {
         let mut from = 0;
         for (start, run) in runs_of_base64(text).filter(|(_, run)| ENCODED.is_match(run)) {
@@ -407,7 +407,8 @@ impl Placeholders {
     }
 }
 
-/// The beginning of a placeholder, also in capital letters, as it looks in a text in base64, also in base64 twice.
+/// What the beginning of a placeholder becomes in base64, and in base64 of base64. It may be in lower case, in upper
+/// case, or begin with a capital letter.
 static ENCODED: LazyLock<AhoCorasick> = LazyLock::new(|| {
     let capital = format!("{}{}", BEGINS_WITH[..1].to_uppercase(), &BEGINS_WITH[1..]);
     let once: Vec<_> = [BEGINS_WITH, &BEGINS_WITH.to_uppercase(), &capital].into_iter().flat_map(in_base64).collect();
@@ -579,7 +580,7 @@ fn has_word(text: &str) -> bool {
     text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
-/// Whether a text contains a placeholder, even in other letters or in base64.
+/// Whether a text contains the beginning of a placeholder, in upper or lower case or in base64.
 fn has_any_word(text: &str) -> bool {
     has_word(text) || ENCODED.is_match(text)
 }

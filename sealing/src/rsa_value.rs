@@ -62,7 +62,7 @@ impl Identity for PrivateKey {
         if envelope.rsa().len() != self.ciphertext_bytes() {
             return None;
         }
-        // This key is drawn in any case, so that a failed decryption costs what a successful one costs.
+        // This random key is made in any case, so that a failed decryption takes as much time as a successful one.
         let Some(decoy) = random_session_key() else { return Some(Err(UnsealError::Random)) };
         let decrypted = self.decrypt_session_key(envelope.rsa(), &binding.label());
         let is_genuine = decrypted.is_some();

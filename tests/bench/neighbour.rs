@@ -79,7 +79,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Requests the hostile folder and the hostile pack again as soon as the controller has refused them.
+/// Requests again and again that the controller reads the hostile folder and fetches the hostile pack.
 async fn ask_all_the_time(tenant: &Scene) -> Result<()> {
     loop {
         for name in SYNCS {

@@ -40,7 +40,7 @@ pub enum UnsealError {
          seal the right Secret"
     )]
     NotASecret,
-    /// A template failed when it was rendered over the values.
+    /// A template failed when it was rendered with the values.
     #[error("{0}")]
     Render(#[from] RenderFailure),
     /// A shutdown stopped the rendering.

@@ -107,7 +107,7 @@ impl Flags {
                     _ => Stop::Wrong(format!("unknown shorthand flag: {letter:?} in -{left}")),
                 });
             };
-            // No flag that has a letter is a switch, so each takes the text that follows.
+            // No flag that has a letter is a switch, so each takes the text that follows as its value.
             let value = match after.strip_prefix('=').filter(|value| !value.is_empty()) {
                 Some(value) => value.to_owned(),
                 None if !after.is_empty() => after.to_owned(),

@@ -263,7 +263,8 @@ fn what_the_controller_makes_nothing_of_is_no_secret_here_either() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert!(stderr(&output).contains("would make the Secret a sealing key"), "{}", stderr(&output));
 
-    // The controller uses labels, annotations and finalizers of the template's metadata, but not labels of other Syncs.
+    // The controller uses labels, annotations and finalizers of the template's metadata, but not the labels that say to
+    // which Sync an object belongs.
     let metadata =
         "  template: {metadata: {name: other, labels: {a: b, gitseal.dev/sync-name: x}, ownerReferences: []}}\n";
     here.write("a.yaml", &with(metadata));

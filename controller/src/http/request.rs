@@ -94,7 +94,7 @@ pub(super) fn all(bytes: &[u8]) -> Result<Vec<SentSecret>, RequestError> {
 }
 
 impl SentSecret {
-    /// The values of the SealedSecret, and the place that they were sealed for.
+    /// The values of the SealedSecret, and the scope, namespace and name that they were sealed for.
     pub(super) fn sealed(&self) -> SealedTexts {
         let key = |key: &String| (self.form != Form::Data).then(|| key.clone());
         SealedTexts {

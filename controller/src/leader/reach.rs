@@ -77,7 +77,7 @@ impl Reach {
         self.lock().doubts_writes = true;
     }
 
-    /// Whether the last write with a known outcome was not answered.
+    /// Whether the answer to a write is late or never came, and no later write was answered.
     pub fn doubts_writes(&self) -> bool {
         self.lock().doubts_writes
     }

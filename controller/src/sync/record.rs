@@ -127,7 +127,7 @@ impl Record {
             content,
             others_are_healthy: is_ready && sync.spec.wait,
             seen_generation,
-            // After an edit that nobody has seen, the health of all objects is asked for again.
+            // If the Sync was edited after the last pass, the health of all objects is determined again.
             health_checks: if seen_generation == sync.metadata.generation {
                 sync.spec.health_checks.clone()
             } else {

@@ -39,7 +39,7 @@ fn ext(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.copied(&path[dot..])
 }
 
-/// Without `.`, `..` and double slashes, as far as the text alone shows.
+/// The path without `.`, `..` and double slashes. Only the text of the path is used, not the file system.
 fn cleaned(path: &[u8]) -> zeroize::Zeroizing<Vec<u8>> {
     let rooted = path.starts_with(b"/");
     let mut parts: Vec<&[u8]> = Vec::new();

@@ -16,7 +16,7 @@ use localcluster::parts;
 use sealing::{Binding, PrivateKey, Scope};
 use tempfile::TempDir;
 
-/// All places that the tests seal values for.
+/// All scopes, namespaces and names that the tests seal values for.
 const BINDINGS: [Binding<'static>; 9] = [
     Scope::Strict.binding("shop", "db", "any"),
     Scope::Strict.binding("shop", "web", "any"),

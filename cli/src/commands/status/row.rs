@@ -26,7 +26,7 @@ pub struct Row {
     suspended_by: Option<SuspendedBy>,
     /// Reason and message of what is not Ready.
     details: Option<String>,
-    /// More about the object, if it was named.
+    /// More about the object, if the user named it on the command line.
     about: String,
     /// The objects that were put back, newest first.
     drift: Vec<Drift>,
