@@ -46,7 +46,8 @@ pub enum Refused {
 }
 
 impl Controller {
-    /// Finds the controller: at the URL, or else by the name of its Service's first port, as kubeseal does.
+    /// Finds the controller: at the URL, or else, as kubeseal does, through the API server's proxy at the first port of
+    /// its Service.
     ///
     /// # Errors
     /// There is no such Service, or it cannot be read. Whether the controller runs shows only at the first request.

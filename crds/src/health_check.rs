@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.kind != 'Secret' || self.apiVersion != 'v1'").message("expressions about Secrets are not evaluated, because nothing of a Secret may come into a message"))]
 pub struct HealthCheck {
-    /// API version of the kind. The check counts for all versions of the kind.
+    /// API version of the kind. The check applies to all versions of the kind.
     #[schemars(length(min = 1, max = 317), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[a-z0-9]+$"))]
     pub api_version: String,
     /// The kind; any except Secret.

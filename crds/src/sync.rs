@@ -98,7 +98,7 @@ pub struct SyncSpec {
     #[serde(default = "default_timeout")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub timeout: String,
-    /// How to tell whether objects of some kinds are healthy. They count instead of the built-in rules.
+    /// How to tell whether objects of some kinds are healthy. For these kinds, the built-in rules do not apply.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub health_checks: Vec<HealthCheck>,

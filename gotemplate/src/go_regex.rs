@@ -1,8 +1,8 @@
 //! Converts Go's regular expressions to the syntax of the crate `regex`.
 //!
 //! Both syntaxes are based on RE2. The differences: in Go, `\d`, `\w`, `\s` and `\b` are ASCII, brackets inside
-//! brackets have no meaning, `{` without numbers is a character, and `\Q…\E` and octal escapes exist. Classes cannot be
-//! subtracted or intersected.
+//! brackets have no meaning, `{` without numbers is a character, and `\Q…\E` and octal escapes exist. In Go, classes of
+//! characters cannot be subtracted or intersected.
 
 use std::{iter::Peekable, str::Chars};
 
@@ -19,7 +19,7 @@ struct Translator<'p> {
     out: String,
 }
 
-/// Higher counts are refused, as in Go.
+/// The highest count of repetitions, as in `a{1000}`. Go refuses higher counts, too.
 const REPETITIONS: u32 = 1000;
 
 const POSIX: [&str; 14] = [

@@ -5,7 +5,7 @@
 pub(crate) struct Number {
     pub(crate) int: Option<i64>,
     pub(crate) float: Option<f64>,
-    /// Its value for an argument of any type.
+    /// Its value where an argument of any type is allowed.
     pub(crate) ideal: Ideal,
 }
 
@@ -13,7 +13,7 @@ pub(crate) struct Number {
 pub(crate) enum Ideal {
     Int(i64),
     Float(f64),
-    /// Only fits an unsigned integer.
+    /// An integer that fits only an unsigned type.
     TooLarge,
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// Name of the files that list files which are not manifests, in gitignore syntax.
+/// Name of an ignore file. It lists, in gitignore syntax, files that are not manifests.
 pub const IGNORE_FILE: &str = ".gitsealignore";
 
 /// Names of files that other programs use, and that are not manifests.
@@ -137,7 +137,8 @@ impl IgnoreRules {
         self.fate(path, is_dir) != Fate::Read
     }
 
-    /// Whether a file or a folder of the tree is read, because of its own name or that of a folder above it.
+    /// Whether a file or a folder of the tree is read. This depends on its own name and on the names of the folders
+    /// above it.
     pub fn fate(&self, path: &str, is_dir: bool) -> Fate {
         let mut fate = Fate::Read;
         if self.folders.is_empty() && self.hidden_below.is_none() {

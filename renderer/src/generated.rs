@@ -43,9 +43,9 @@ fn sealed(secret: &Manifest) -> Option<Map<String, Value>> {
     sealed_secret(body, encrypted?, Map::new(), scope)
 }
 
-/// The SealedSecret for the Secret in `body`, with these sealed values and templates of values. The Secret that is unsealed has
-/// the same type, labels and annotations. Annotations for gitseal stay with the SealedSecret. `None` if the Secret has no
-/// metadata.
+/// The SealedSecret for the Secret in `body`, with the sealed values in `encrypted` and the Go templates in `data`,
+/// which make the values. The Secret that is unsealed has the same type, labels and annotations. Annotations for
+/// gitseal stay with the SealedSecret. `None` if the Secret has no metadata.
 pub(crate) fn sealed_secret(
     body: &Map<String, Value>,
     encrypted: Map<String, Value>,
@@ -93,7 +93,7 @@ pub(crate) fn sealed_secret(
     }
 }
 
-/// The sealed value in `data`, which is in base64 once more.
+/// The sealed value in `data`. `data` is the base64 of the sealed value, which is base64 itself.
 fn sealed_value(data: &str) -> Option<String> {
     // Kustomize breaks long values into lines.
     let data: String = data.split_ascii_whitespace().collect();

@@ -167,7 +167,7 @@ impl Placeholders {
             namespace: sealed.id.namespace.clone(),
             name: sealed.id.name.clone(),
         };
-        // The place is hashed only once, because it may be long, and there may be many values.
+        // The scope, namespace and name are hashed only once, because they may be long, and there may be many values.
         let place = Sha256::new_with_prefix(json!([scope, of_file.namespace, of_file.name]).to_string());
         let of_file = Rc::new(of_file);
         let mut values = Vec::new();

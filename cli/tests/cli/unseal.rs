@@ -211,7 +211,7 @@ fn what_opens_is_printed_and_what_does_not_is_named() {
     ] {
         assert!(told.contains(text), "no {text:?} in: {told}");
     }
-    // The old name of the flag still works.
+    // `--key`, the old name of `--private-key`, still works.
     let output = here.pipe(&["unseal", "--key", "key.pem", "--key-name", "d"], &whole);
     assert_eq!(stdout(&output), "hunter5");
 }

@@ -6,7 +6,7 @@
 //!   own applies, writes to the status, and labels that others set cause no [`Change`].
 //! - One change of an object is reported once as [`Change::Drifted`], even if the object cannot be put back and stays
 //!   changed.
-//! - The watches are the only requests.
+//! - This module makes no requests except the watches.
 //! - A new list counts more than the data in memory: when a watch has failed, its kind is listed again, and the list
 //!   replaces the data in memory. If the list shows an earlier state, the API server's store was restored from a
 //!   backup. In this case, nothing that was remembered about applied objects is trusted ([`Live::distrust`]).

@@ -33,7 +33,7 @@ pub(super) struct Places {
 struct Taken {
     /// The connections, in the order in which they were opened.
     connections: BTreeMap<u64, Connection>,
-    /// Counts changes of connections, so that their order is known.
+    /// Counts the changes of all connections, so that it is known which change was earlier.
     clock: u64,
 }
 

@@ -43,7 +43,7 @@ pub(super) enum Form {
 /// Why a request cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    /// The body is not an object.
+    /// The body is neither JSON nor YAML of objects.
     #[error("the request is neither JSON nor YAML of Kubernetes objects: {0}")]
     Syntax(String),
     /// The body is an object of another kind.

@@ -313,9 +313,9 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
         let is_same = old.made == made && old.digest == unsealing::old_digest(&input);
         return if is_same { Standing::Old } else { Standing::Behind };
     }
-    // With the CustomResourceDefinition of Sealed Secrets, the status cannot have a mark, so the condition `Synced`
-    // decides. If there is a mark, but it is not valid for the Secret as it is now, somebody has written the Secret
-    // since then.
+    // With the CustomResourceDefinition of Sealed Secrets, the status has no field for a mark (see `mark.rs`), so the
+    // condition `Synced` decides. If there is a mark, but it is not valid for the Secret as it is now, somebody has
+    // written the Secret since then.
     let is_ours = live.fields.is_some() && facts.sealed_secret.as_deref() == Some(uid);
     if !mark::is_any(ctx, sealed, key) && is_ours && is_synced(sealed) { Standing::Current } else { Standing::Behind }
 }

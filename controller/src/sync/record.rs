@@ -51,7 +51,7 @@ pub struct Record {
     pub finalizing_since: Option<Instant>,
     /// When a prune began to wait because it is not known what another Sync wants.
     pub prune_delayed_since: Option<Instant>,
-    /// When the Sync began to wait for Syncs that take its objects.
+    /// When the Sync began to wait for Syncs that take over its objects.
     pub handing_over_since: Option<Instant>,
     /// When the Sync began to wait for objects that other Syncs are going to hand over.
     pub expects_since: Option<Instant>,
@@ -79,7 +79,7 @@ pub struct Record {
     pub last_read: Option<LastRead>,
     /// The last known problem of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
-    /// The last request that ended the pauses of the Sync.
+    /// The last request for a pass that ended the pauses of the Sync: see [`Requests`].
     pub requests: Requests,
     /// When the whole folder was last compared with the cluster.
     pub compared_at: Option<Instant>,
@@ -116,7 +116,8 @@ impl Record {
         let inventory = Inventory::read(&next.inventory)?;
         let ready = find_condition(&status.conditions, conditions::READY);
         let is_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
-        // If the last pass did not end well, everything is compared again. Objects that are as in Git cost nothing.
+        // If the last pass did not end well, everything is compared again. Objects that are as in Git are not written
+        // again.
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
         Ok(Self {

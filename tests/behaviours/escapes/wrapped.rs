@@ -1,4 +1,5 @@
-//! Objects of other namespaces in the tenant's Git, inside of different objects.
+//! The tenant's Git contains objects of other namespaces, and hides them inside of other objects, for example of a
+//! List.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};

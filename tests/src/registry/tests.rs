@@ -149,7 +149,7 @@ impl Client {
         self.fetch(server, Reference::Tag("1.0.0".into()))
     }
 
-    /// The reason and the message.
+    /// Fetches the tag, which must fail, and returns the reason and the message.
     fn refused(&self, server: &Fake) -> (&'static str, String) {
         let error = self.tag(server).unwrap_err();
         let text = format!("{error} {error:?}");

@@ -60,12 +60,12 @@ impl Storage {
     }
 }
 
-/// How the controllers are replaced.
+/// How the replicas of the controller are replaced by an update.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rollout {
-    /// The old controller ends before the new one starts.
+    /// The old replica ends before the new one starts.
     Recreate,
-    /// The controllers are replaced one after another.
+    /// The replicas are replaced one after another.
     Rolling,
 }
 
@@ -79,7 +79,7 @@ impl Choices {
             None => live.tenancy.unwrap_or(Tenancy::SINGLE_OWNER),
         };
         let replicas = args.replicas.map(i32::from).or_else(|| live.replicas()).unwrap_or(1);
-        // Somebody may have chosen another rollout by hand for this number of controllers.
+        // With this number of replicas, somebody may have chosen another rollout by hand, which is kept.
         let rollout = match live.rollout() {
             Some(rollout) if live.replicas() == Some(replicas) => rollout,
             _ if replicas > 1 => Rollout::Rolling,

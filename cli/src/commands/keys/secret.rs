@@ -61,7 +61,7 @@ enum Written {
 pub(super) struct KeyFacts {
     /// SHA-256 of the public key, as the controller names keys.
     pub(super) fingerprint: String,
-    /// The value of the Secret's label.
+    /// The state of the key: the value of the label [`SEALING_KEY`].
     pub(super) state: String,
     /// The letters in the name of a key with this certificate: [`Certificate::name_letters`].
     pub(super) name_letters: String,

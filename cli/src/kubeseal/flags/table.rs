@@ -102,7 +102,8 @@ fn csv_line(line: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// A field after its opening quote, and what follows its closing one.
+/// Reads a quoted field, of which the opening quote is already read. Returns the field, and the text after its closing
+/// quote.
 fn quoted_field(text: &str) -> Result<(String, &str), String> {
     let mut field = String::new();
     let mut rest = text;
