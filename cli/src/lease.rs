@@ -9,7 +9,7 @@ use crate::{global::Global, output, time};
 /// The name of the lease, unless the controller runs with another `--leader-elect-lease-name`.
 const NAME: &str = "gitseal-controller";
 /// After how long without a renewal the user is warned. Another replica takes the lease over after some seconds; the
-/// rest of the time is for clocks that differ.
+/// rest of the time allows for clocks that differ.
 const LONGEST: SignedDuration = SignedDuration::from_mins(2);
 
 /// Warns if no controller works, because statuses may then be old. Prints nothing if the user may not read the lease,

@@ -271,7 +271,7 @@ impl Snapshot {
         Ok(tree)
     }
 
-    /// The content of a file whose size was checked.
+    /// The content of a file. The caller has checked its size.
     pub(super) fn read(
         &self,
         repository: &gix::Repository,

@@ -60,7 +60,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// `{2}`, `{2,}` or `{2,3}` after the brace. Anything else is not a repetition.
+    /// Reads `{2}`, `{2,}` or `{2,3}` after the opening brace; `None` for anything else, which is not a repetition.
     fn repetition(&mut self) -> Result<Option<String>, Failure> {
         let ahead: String = self.rest.clone().take_while(|char| *char != '}').take(12).collect();
         let closed = self.rest.clone().nth(ahead.chars().count()) == Some('}');

@@ -1,5 +1,5 @@
-//! Checks that the results are those of Go and sprig, which are in `golden.json`. The behaviour test `templates` writes this
-//! file with the real engine.
+//! Checks that the results are those of Go and sprig, which are in `golden.json`. The behaviour test `templates` writes
+//! this file with Go's own template engine.
 #![allow(clippy::unwrap_used)]
 
 mod cases;

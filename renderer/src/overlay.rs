@@ -1,9 +1,10 @@
 //! Changes what was rendered, as the fields of a Sync say: `components`, `namePrefix`, `nameSuffix`, `commonLabels`,
 //! `commonAnnotations`, `images` and `patches`.
 //!
-//! Kustomize does the work, in the same process as for kustomizations. It gets a kustomization that is made from these fields
-//! and exists only there. Its resources are the kustomizations in the Sync's folder, and all other objects of the folder or
-//! of the chart. So a folder is rendered only once, and Kustomize computes names with hashes after the changes.
+//! Kustomize does the work, in the same process as for kustomizations. It gets a kustomization that is made from these
+//! fields and exists only in the memory of that process. Its resources are the kustomizations in the Sync's folder, and
+//! all other objects of the folder or of the chart. So a folder is rendered only once, and Kustomize computes names
+//! with hashes after the changes.
 
 use std::sync::Arc;
 
@@ -204,7 +205,7 @@ fn seal<E>(
 /// `go/overlay.go` has the same constant.
 const OBJECT_NAME: &str = "gitseal-object-";
 
-/// Names the place in Git of each object that an error names by its index.
+/// In an error, replaces the index of each object by its file and line in Git.
 fn with_places<E>(error: Unrendered<E>, given: &[Given]) -> Unrendered<E> {
     match error {
         Unrendered::Renderer(RendererError::Failed(message)) => {

@@ -1,8 +1,9 @@
 //! Sealed values for charts.
 //!
-//! Templates see neither a value nor its sealed form. They see a placeholder, which is a word of letters and digits. After the
-//! render, each Secret that contains placeholders becomes a SealedSecret. Its own templates put the values where the
-//! placeholders were. So rendering needs no key, and these values are unsealed like all others.
+//! Templates see neither a value nor its sealed form. They see a placeholder, which is a word of letters and digits.
+//! After the render, each Secret that contains placeholders becomes a SealedSecret. The Go templates in that
+//! SealedSecret (`spec.template.data`) put the values where the placeholders were. So rendering needs no key, and these
+//! values are unsealed like all others.
 //!
 //! A placeholder contains a digest of the sealed value. Everybody who can read the repository can compute this digest.
 //! So a digest that a chart computes, for example for an annotation `checksum/secret`, changes when the value is sealed
@@ -28,7 +29,7 @@ use crate::{
     generated::{replace, sealed_secret},
 };
 
-/// Sealed values of a file for a chart.
+/// The sealed values that a chart gets from one file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SealedValues {
     /// The file in the repository of the chart, or the name in messages of a file that is elsewhere. It contains one
@@ -55,7 +56,7 @@ struct SealedFile {
     name: String,
 }
 
-/// A sealed value that a word stands for.
+/// A sealed value that the templates of the chart see as a word.
 struct Placeholder {
     /// The name of the value in the chart.
     path: String,
@@ -73,7 +74,7 @@ const LENGTH: usize = BEGINS_WITH.len() + 32;
 #[derive(Default)]
 pub(crate) struct Placeholders {
     all: Vec<Placeholder>,
-    /// How many values were added. A value may be added more than once.
+    /// How many values were added. A value that is added twice counts twice.
     added: usize,
     /// For each word, where its placeholder is in `all`. This is a map so that words are found fast: there may be many
     /// words, and texts that contain many of them.
@@ -97,13 +98,13 @@ impl From<String> for Unsealable {
     }
 }
 
-/// Takes memory for a number of bytes; false if there is none.
+/// Reserves memory for a number of bytes; returns false if there is not enough.
 pub(crate) type Take<'r> = &'r mut dyn FnMut(u64) -> bool;
 
 /// The most sealed values for one chart. Because of this limit, the memory for placeholders need not be counted.
 const MOST_VALUES: usize = 2500;
 
-/// What a sealed value takes in a SealedSecret besides its sealed text, in bytes.
+/// How many bytes of memory a sealed value in a SealedSecret needs besides its sealed text.
 const PER_VALUE: usize = 1024;
 
 /// The templates of a Secret, and their YAML, are at most this many times as long as the text of the Secret. The worst
@@ -128,7 +129,8 @@ enum OwnedPart {
 }
 
 impl Placeholders {
-    /// Adds the values of the file that contains `manifests`. Returns the values that the chart gets instead.
+    /// Adds the sealed values of the file that contains `manifests`. Returns the values that the chart gets instead:
+    /// the placeholders.
     pub(crate) fn add(&mut self, wanted: &SealedValues, manifests: &[Manifest]) -> Result<Vec<Values>, String> {
         let SealedValues { file, key, path, .. } = wanted;
         let [sealed] = manifests else {
@@ -336,7 +338,7 @@ impl Placeholders {
         Ok(sealed)
     }
 
-    /// Fails if a value is in no Secret.
+    /// Fails if one of the sealed values is in no Secret of the chart.
     pub(crate) fn all_used(&self) -> Result<(), String> {
         let mut named = self.by_path.iter().map(|(path, index)| (path, &self.all[*index]));
         let Some((path, unused)) = named.find(|(_, one)| !one.is_used.get()) else { return Ok(()) };
@@ -416,12 +418,12 @@ static ENCODED: LazyLock<AhoCorasick> = LazyLock::new(|| {
     AhoCorasick::new(once.into_iter().chain(twice)).expect("a few short patterns")
 });
 
-/// The characters of base64 that a text always becomes, for each of the three places in a group of three bytes where it
-/// can begin.
+/// How a text looks in the base64 of a longer text. Base64 encodes groups of three bytes, so there are three results:
+/// the text may begin at the first, second or third byte of a group.
 fn in_base64(text: &str) -> [String; 3] {
     [0, 1, 2].map(|before| {
         let encoded = STANDARD.encode([&[0; 2][..before], text.as_bytes()].concat());
-        // The first and the last character may also depend on the bytes beside the text.
+        // Left out: the first and the last character, if they also depend on the bytes beside the text.
         encoded[(before * 8usize).div_ceil(6)..(before + text.len()) * 8 / 6].to_owned()
     })
 }
@@ -441,7 +443,8 @@ fn runs_of_base64(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 impl Placeholder {
-    /// Fails if the value cannot be unsealed in the Secret `name` of `namespace`.
+    /// Fails if the value was sealed for another Secret than `name` in `namespace`, so that it cannot be unsealed
+    /// there.
     fn fits(&self, namespace: &str, name: &str) -> Result<(), String> {
         let SealedFile { path, scope, namespace: of, name: own_name } = &*self.file;
         let own = of.as_deref().unwrap_or(namespace);
@@ -500,8 +503,8 @@ fn push_text<'t>(parts: &mut Vec<Part<'t>>, text: &'t str) -> Result<(), ()> {
 type SecretValues = BTreeMap<String, (&'static str, Option<Vec<u8>>)>;
 
 /// The values of a Secret, each with the field that it is in. The bytes are `None` if the value is not valid base64. As
-/// for the API server, `stringData` replaces `data`, and `null` is an empty value. Also returns the place of a value
-/// that is not a text.
+/// for the API server, `stringData` replaces `data`, and `null` is an empty value. Also returns the field of a value
+/// that is not a text, if there is one.
 fn values_of(secret: &Map<String, Value>) -> (SecretValues, Option<String>) {
     let (mut values, mut not_text) = (BTreeMap::new(), None);
     for field in ["data", "stringData"] {

@@ -120,7 +120,7 @@ fn cipher(session_key: &SessionKey) -> Aes256Gcm {
     Aes256Gcm::new(session_key.as_slice().into())
 }
 
-/// A session key encrypts one value only, so the format fixes the nonce.
+/// A session key encrypts only one value, so the format always uses the nonce zero.
 fn zero_nonce() -> Nonce<U12> {
     Nonce::default()
 }

@@ -35,7 +35,7 @@ use crate::{
 
 const READS: [&str; 3] = ["get", "list", "watch"];
 
-/// One of several controllers, with its own user, identity and folder.
+/// One of several replicas of the controller, with its own user, identity and folder.
 struct Replica {
     name: String,
     controller: Controller,

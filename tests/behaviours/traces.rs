@@ -16,7 +16,7 @@ use kube::{Resource, ResourceExt, api::ListParams};
 use serde_json::json;
 
 /// How often the controller has applied objects with this name in the scene's namespace. This works only on the shared
-/// plane.
+/// control plane.
 pub(crate) async fn applies(scene: &Scene, name: &str) -> Result<usize> {
     let requests = Plane::shared().await?.cluster.requests()?;
     let ours = format!("fieldManager={}&", crds::FIELD_MANAGER);

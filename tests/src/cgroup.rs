@@ -11,7 +11,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// A group that may use this number of bytes; `None` if this user may not create one.
+    /// A group that may use this number of bytes of memory; `None` if this user may not create one.
     pub fn with_memory(bytes: u64) -> Result<Option<Self>> {
         let name = format!("gitseal-test-{}", std::process::id());
         let places = [

@@ -12,7 +12,8 @@ pub fn digest(sealed: &SealedInput<'_>) -> String {
     digest_of(b"2", sealed)
 }
 
-/// The digest of the same content that older versions wrote on the Secret, together with labels of a Sync.
+/// The digest of the same content, as older versions of gitseal computed it. They wrote it into an annotation of the
+/// Secret, and set labels of the Sync on the Secret.
 pub fn old_digest(sealed: &SealedInput<'_>) -> String {
     digest_of(b"1", sealed)
 }

@@ -8,7 +8,7 @@ use sealing::SecretBytes;
 
 use crate::{RenderFailure, SealedInput, ValueFailure, Values};
 
-/// What is wrong with the templates themselves, for any values.
+/// What is wrong with the templates themselves, whatever the values are.
 pub(crate) fn check(spec: &SealedSecretSpec) -> impl Iterator<Item = ValueFailure> {
     let texts = spec.template.iter().flat_map(|template| &template.data).flatten();
     texts.filter(|(_, text)| has_action(text)).filter_map(|(key, text)| {
@@ -21,7 +21,7 @@ fn has_action(text: &str) -> bool {
     text.contains("{{")
 }
 
-/// The texts of a template, without the values.
+/// The texts in `spec.template.data`, before they are rendered with the values.
 pub(crate) struct Templates {
     /// Texts with a template action.
     active: BTreeMap<String, String>,
@@ -42,12 +42,12 @@ impl Templates {
         self.active.contains_key(key) || self.plain.contains_key(key)
     }
 
-    /// Whether there is something to compute.
+    /// Whether any text has a template action.
     pub(crate) fn is_active(&self) -> bool {
         !self.active.is_empty()
     }
 
-    /// `values`, with the results of the templates. All templates are tried.
+    /// `values`, with the results of the templates. All templates are tried, even if one fails.
     pub(crate) fn render(self, mut values: Values) -> Result<Values, RenderFailure> {
         if self.is_active() {
             let data = values.iter().map(|(key, value)| (key.as_str(), value.expose()));

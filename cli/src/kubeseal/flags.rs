@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 pub(super) use self::help::help;
 use self::table::{FLAGS, Flag, Kind};
 
-/// Why a run ends after its command line was read. The message is complete.
+/// Why a run ends after its command line was read.
 #[derive(Debug, PartialEq)]
 pub(super) enum Stop {
     /// `-h`.
     Help,
-    /// A wrong flag or value.
+    /// A wrong flag or value, with the whole message for the user.
     Wrong(String),
 }
 

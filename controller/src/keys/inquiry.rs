@@ -4,8 +4,9 @@
 //! - No answer contains a plaintext or depends on one. If a value is sealed again, it is unsealed and sealed for the
 //!   same name, namespace and scope, in one step on one thread. Nothing is parsed or rendered between the two, so no
 //!   scope can become wider.
-//! - All inquiries together take turns like one namespace, and use at most half of the places for decryptions. If one
-//!   value that fails is enough to know the answer, the work ends at the first such value.
+//! - All inquiries together get as many turns as one namespace, and use at most half of the limited places for
+//!   concurrent decryptions. If one value that fails is enough to know the answer, the work ends at the first such
+//!   value.
 
 use std::sync::Arc;
 

@@ -221,7 +221,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Waits until the namespace has the turn to write. The turn ends when the returned place is dropped.
+    /// Waits until it is the namespace's turn to write. The turn ends when the returned place is dropped.
     async fn place(&self) -> Place {
         self.pass.ctx.writes.take(Asker::Namespace(&self.pass.key.namespace)).await
     }

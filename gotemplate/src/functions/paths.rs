@@ -1,4 +1,4 @@
-//! sprig: paths with slashes. On Linux, the forms that begin with `os` are the same.
+//! sprig: paths with slashes. On Linux, the functions whose names begin with `os` do the same.
 
 use super::{Function, Memory, Outcome, Text, Value, function, text};
 

@@ -98,8 +98,8 @@ fn connects(char: char) -> bool {
     matches!(char, '-' | '_') || unicode::is_space(char)
 }
 
-/// `SomeWords` of `some_words`. Connectors at the start stay. Of several connectors in a row, only the last one is
-/// removed.
+/// Makes `SomeWords` of `some_words`. Connectors at the start stay. Of several connectors in a row, only the last one
+/// is removed.
 fn camel_case(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let mut out = memory.buffer();
     let mut rest = crate::text::chars(text(arguments, 0)).peekable();
@@ -190,7 +190,7 @@ fn word(text: &str) -> (Kind, usize) {
     }
 }
 
-/// `some_words` of `SomeWords`.
+/// Makes `some_words` of `SomeWords`.
 fn lower_case(memory: &mut Memory, given: &[u8], connector: char) -> Outcome {
     let mut rest = std::str::from_utf8(given).map_err(|_| Failure::from("the text is not UTF-8"))?;
     let mut words = Vec::new();
@@ -273,7 +273,8 @@ impl Words<'_> {
     }
 }
 
-/// At most `width` bytes, with dots for what is left out: at the end, and at the start if `offset` is large enough.
+/// Shortens a text to at most `width` bytes. Dots stand for what is left out: at the end, and also at the start if
+/// `offset` is large enough.
 fn abbreviated(memory: &mut Memory, given: &[u8], offset: i64, width: i64) -> Outcome {
     let length = given.len();
     let Some(width) = usize::try_from(width).ok().filter(|width| (4..length).contains(width)) else {

@@ -22,7 +22,7 @@ pub struct Choices {
     pub arguments: Vec<String>,
     pub tenancy: Tenancy,
     pub storage: Storage,
-    /// Number of controllers.
+    /// Number of replicas of the controller.
     pub replicas: i32,
     pub rollout: Rollout,
 }
@@ -70,7 +70,7 @@ pub enum Rollout {
 }
 
 impl Choices {
-    /// Decides everything. Settings that no flag changes stay as they are in the cluster.
+    /// Decides all settings. Those that no flag changes stay as they are in the cluster.
     pub fn decide(args: &InstallArgs, global: &Global, live: &Live) -> anyhow::Result<Self> {
         let multi_tenant = args.multi_tenant;
         let tenancy = match multi_tenant {

@@ -103,7 +103,7 @@ fn key_and_file(argument: &str) -> anyhow::Result<(String, &str)> {
     }
 }
 
-/// A value on the command line would be in the shell's history and in the list of processes.
+/// Refuses a value on the command line, because it would be in the shell's history and in the list of processes.
 fn check_literal(key: &str) -> anyhow::Result<()> {
     if let Some((key, _)) = key.split_once('=') {
         let key = if check_key("", key).is_ok() { key } else { "KEY" };

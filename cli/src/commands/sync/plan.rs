@@ -28,7 +28,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Finds the objects in the namespace that `targets` name. With `all`, these are all objects.
+    /// Finds the objects in the namespace that `targets` name, or all objects in it if `all` is true.
     pub async fn new(client: &Client, global: &Global, targets: &[Target], all: bool) -> anyhow::Result<Self> {
         let found = Found::read(client, global, false, None).await?;
         Planner { namespace: &global.default_namespace(), found: &found }.plan(targets, all)
@@ -61,7 +61,8 @@ impl Planner<'_> {
             for repository in self.found.repositories.iter().filter(|repository| !repository.spec.suspend) {
                 self.add_repository(repository, &mut wanted);
             }
-            // Then the Syncs whose Repository is in another namespace, or does not exist: the latter must be reported.
+            // Then the other Syncs: those whose Repository is in another namespace, and those whose Repository does not
+            // exist, which must be reported.
             let elsewhere = |sync: &&Sync| {
                 let repository = self.repository_of(sync);
                 repository.namespace != self.namespace || self.found.repository(&repository.name).is_none()

@@ -21,7 +21,7 @@ pub(super) struct Flag {
 /// How a flag's value is read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
-    /// On or off; on without a value.
+    /// On or off. If the flag has no value, it is on.
     Switch,
     Text,
     /// Text without the prefix `namespace/` or `ns/`.
