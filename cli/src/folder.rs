@@ -68,7 +68,7 @@ pub fn read_for(path: &Path, sync: &Sync, surroundings: Surroundings) -> anyhow:
 /// Reads a folder as [`read_for`] does, with a renderer that is also used for other folders.
 ///
 /// # Errors
-/// As of [`read_for`].
+/// Those of [`read_for`].
 pub fn read_sharing(
     path: &Path,
     sync: &Sync,
@@ -214,7 +214,7 @@ impl Folder {
     /// again.
     ///
     /// # Errors
-    /// As of [`read_for`].
+    /// Those of [`read_for`].
     pub fn read_another(&self, path: &Path, sync: &Sync) -> anyhow::Result<Self> {
         read_sharing(path, sync, self.surroundings.clone(), self.renderer.clone())
     }

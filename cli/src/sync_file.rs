@@ -48,7 +48,7 @@ impl SyncFile {
     /// The folder in `spec.path`.
     ///
     /// # Errors
-    /// As of [`folder::of_sync`].
+    /// Those of [`folder::of_sync`].
     pub fn folder(&self) -> anyhow::Result<PathBuf> {
         folder::of_sync(&self.root, &self.sync)
     }

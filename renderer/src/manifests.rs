@@ -260,8 +260,8 @@ fn located<'o, E>(
     Ok(Located { manifests: all, files })
 }
 
-/// Where `object` probably is in Git, if a patch removed the annotation that says so: at the place of the given object
-/// of the same kind whose name is the longest part of this object's name.
+/// The file and line where `object` probably is in Git, if a patch removed the annotation that says so. They are those
+/// of the given object of the same kind whose name is the longest part of this object's name.
 fn most_alike(given: &[Given], object: &Manifest) -> Option<Location> {
     let alike = given.iter().filter(|given| given.kind == object.id.kind && object.id.name.contains(&given.name));
     alike.max_by_key(|given| given.name.len()).map(|given| given.origin.clone())

@@ -25,7 +25,7 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Places(HashMap<[u8; 32], Vec<Place>>);
 
-/// A sealed value that is no longer in its place.
+/// A sealed value that is now at another place than the one it was sealed for.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Moved {
     from: Place,
@@ -73,8 +73,8 @@ fn digest(text: &str) -> [u8; 32] {
 }
 
 /// The first value of a SealedSecret that was sealed for another place. The first item of `known` that contains a value
-/// says for which place the value was sealed. A value that none of them contains counts as not moved. `namespace` takes
-/// the namespace in the manifest of an object, and returns the namespace in which the object is applied.
+/// says for which place the value was sealed. A value that no item contains counts as not moved. `namespace` takes the
+/// namespace in the manifest of an object, and returns the namespace in which the object is applied.
 pub(crate) fn moved(
     manifest: &Manifest,
     known: &[&Places],

@@ -228,7 +228,8 @@ async fn a_change_that_keeps_a_value_from_being_unsealed_is_refused_with_its_pla
             ensure!(message.contains(part), "{name}: '{part}' is not in: {message}");
         }
     }
-    // Other changes leave the value in its place, also if the folder's own kustomization gives the SealedSecret its name.
+    // Other changes keep the name for which the value was sealed, also if the folder's own kustomization gives the
+    // SealedSecret its name.
     for name in ["over", "prefix"] {
         let patch = "- {op: add, path: /metadata/labels, value: {team: a}}";
         let spec = json!({"patches": [{"patch": patch, "target": {"kind": ".*"}}]});

@@ -12,7 +12,7 @@ use super::place::{Search, Unknown};
 pub struct Origin {
     /// The revision; if it is not certain which one it is, all revisions that it may be.
     pub revisions: Vec<String>,
-    /// The place of the object in that revision.
+    /// The file and line of the object in that revision.
     pub place: Option<Result<Location, Unknown>>,
 }
 
