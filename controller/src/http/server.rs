@@ -103,8 +103,8 @@ async fn connection(
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = place.is_lost() => return debug!(%peer, "an idle HTTP connection is closed: another one needs its place"),
-        // A connection lasts no longer than the read timeout and the write timeout together. A client with more
-        // requests opens a new connection; a client that does not read its answer loses the connection.
+        // The connection is closed after the sum of the read timeout and the write timeout. A client with more requests
+        // opens a new connection; a client that does not read its answer loses the connection.
         () = sleep(read + write) => write,
         () = shutdown.cancelled() => LAST_ANSWERS,
     };
