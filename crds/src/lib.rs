@@ -50,7 +50,7 @@ pub mod names {
     pub const SYNC_NAMESPACE: &str = "gitseal.dev/sync-namespace";
     /// Annotation on a Repository or Sync: a new value asks for a reconcile now.
     pub const RECONCILE_REQUESTED_AT: &str = "gitseal.dev/reconcile-requested-at";
-    /// Annotation on a Sync: the revision whose large prune is confirmed.
+    /// Annotation on a Sync: the value of `status.pruneConfirmation`, to confirm the large prune that waits.
     pub const CONFIRM_PRUNE: &str = "gitseal.dev/confirm-prune";
     /// Annotation on a suspended Repository or Sync: why, in the words of who suspended it.
     pub const SUSPEND_REASON: &str = "gitseal.dev/suspend-reason";

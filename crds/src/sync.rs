@@ -63,7 +63,7 @@ pub struct SyncSpec {
     pub prune: bool,
     /// How many objects one revision may delete: a number, or a percentage of the Sync's objects (`50%`). If a revision
     /// would delete more, it deletes nothing until you confirm it with the annotation
-    /// `gitseal.dev/confirm-prune: <revision>`.
+    /// `gitseal.dev/confirm-prune: <status.pruneConfirmation>`.
     #[serde(default = "default_prune_limit")]
     #[schemars(regex(pattern = r"^([0-9]+|(100|[0-9]{1,2})%)$"))]
     pub prune_limit: String,
@@ -205,6 +205,10 @@ pub struct SyncStatus {
     /// of this number. A SealedSecret and its Secret count as one object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_objects: Option<i64>,
+    /// If a prune waits because it is larger than `pruneLimit`: the value of the annotation `gitseal.dev/confirm-prune`
+    /// that confirms this prune and no other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune_confirmation: Option<String>,
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crds::{ObjectKey, Sync};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::{Location, ObjectId, in_one_line};
+use sha2::{Digest as _, Sha256};
 
 use crate::{FieldsDigest, Inventory, secret_facts::sealed_secret_of};
 
@@ -138,18 +139,27 @@ pub const NEEDS_CONFIRMATION: &str = "PruneNeedsConfirmation";
 /// A message names at most this many of the objects that would be deleted.
 const NAMED: usize = 10;
 
-/// The message for a prune that is larger than the Sync allows and that is not confirmed; see [`exceeds_limit`].
-pub fn waits_for_confirmation(
+/// A prune that is larger than the Sync allows and that is not confirmed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WaitingPrune {
+    /// What would be deleted, and how to go on.
+    pub message: String,
+    /// The value of the annotation [`crds::names::CONFIRM_PRUNE`] that confirms this prune.
+    pub confirmation: String,
+}
+
+/// The prune at `revision`, if it is larger than the Sync allows and not confirmed; see [`exceeds_limit`]. `wanted` are the
+/// objects of the Sync in Git.
+pub fn waits_for_confirmation<'a>(
     sync: &Sync,
-    revision: &str,
+    (revision, wanted): (&str, impl Iterator<Item = &'a ObjectId>),
     current: &Inventory,
     applied: Option<usize>,
     prune: &BTreeSet<ObjectId>,
-) -> Option<String> {
+) -> Option<WaitingPrune> {
     let TooMany { count, all } = exceeds_limit(sync, current, applied, prune)?;
-    let annotations = sync.metadata.annotations.as_ref();
-    let confirmed = annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE));
-    if confirmed.is_some_and(|confirmed| confirmed == revision) {
+    let confirmation = confirmation(sync, revision, wanted);
+    if is_confirmed(sync, &confirmation) {
         return None;
     }
     let goes = prune.iter().filter(|id| !current.is_derived(id));
@@ -159,15 +169,35 @@ pub fn waits_for_confirmation(
     }
     let name = sync.metadata.name.as_deref().unwrap_or_default();
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
-    Some(format!(
+    let message = format!(
         "{revision} removes {count} of {all} {objects}, more than pruneLimit {limit} allows: {named}; nothing was pruned. \
-         Restore them in Git, or confirm with: gitseal sync -n {namespace} {name} --confirm-prune {revision} (or set the annotation \
-         {annotation} to this revision)",
+         Restore them in Git, or confirm with: gitseal sync -n {namespace} {name} --confirm-prune {confirmation} (or set the annotation \
+         {annotation} to this value)",
         objects = if all == 1 { "object" } else { "objects" },
         limit = sync.spec.prune_limit,
         named = named.join(", "),
         annotation = crds::names::CONFIRM_PRUNE,
-    ))
+    );
+    Some(WaitingPrune { message, confirmation })
+}
+
+/// Whether the annotation of the Sync confirms the prune that has this `confirmation`.
+pub fn is_confirmed(sync: &Sync, confirmation: &str) -> bool {
+    let annotations = sync.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == confirmation)
+}
+
+/// Identifies a prune: the revision, the Sync's `spec`, and the objects that stay. A digest of the objects that go would
+/// change with each of them that is deleted, also if the prune fails halfway.
+fn confirmation<'a>(sync: &Sync, revision: &str, wanted: impl Iterator<Item = &'a ObjectId>) -> String {
+    let wanted: BTreeSet<_> = wanted.collect();
+    let mut digest = Sha256::new_with_prefix(sync.metadata.generation.unwrap_or_default().to_be_bytes());
+    for id in wanted {
+        digest.update(id.to_string());
+        digest.update("\n");
+    }
+    let digest = digest.finalize();
+    digest[..4].iter().fold(format!("{revision}+"), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// How many of `total` objects may be deleted without a confirmation. A percentage is rounded up and allows at least

@@ -64,7 +64,7 @@ async fn a_large_prune_waits_until_this_very_revision_is_confirmed() -> Result<(
     scene.has("v1", "ConfigMap", "four", changed).await?;
     scene.has("v1", "ConfigMap", "five", json!({})).await?;
 
-    for wrong in [first.as_str(), "true", "main", ""] {
+    for wrong in [first.as_str(), &second, "true", "main", ""] {
         scene.annotate::<Sync>("app", crds::names::CONFIRM_PRUNE, wrong).await?;
         handled(&scene, "app").await?;
         scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
@@ -75,7 +75,9 @@ async fn a_large_prune_waits_until_this_very_revision_is_confirmed() -> Result<(
     gitseal(&scene, &confirm_first).await?.is(1, &[&format!("waits for a confirmation of {second}")])?;
     confirm(&message).await?;
     let sync = scene.is_applied("app", &second).await?;
-    assert_eq!(sync.metadata.annotations.as_ref().and_then(|all| all.get(crds::names::CONFIRM_PRUNE)), Some(&second));
+    let confirmed = sync.metadata.annotations.as_ref().and_then(|all| all.get(crds::names::CONFIRM_PRUNE));
+    assert!(confirmed.is_some_and(|confirmed| confirmed.starts_with(&format!("{second}+"))), "{confirmed:?}");
+    assert_eq!(sync.status.as_ref().and_then(|status| status.prune_confirmation.as_ref()), None);
     gitseal(&scene, &["sync", "app", "--confirm-prune", &second])
         .await?
         .is(1, &["does not wait for a confirmation"])?;
@@ -85,6 +87,39 @@ async fn a_large_prune_waits_until_this_very_revision_is_confirmed() -> Result<(
     let left = inventory(sync);
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(labelled(&scene, "app").await?, left);
+    Ok(())
+}
+
+/// The Sync is edited after a prune was confirmed: the prunes that follow at the same revision are others.
+#[tokio::test]
+async fn a_confirmation_is_not_for_what_a_change_of_the_sync_removes() -> Result<()> {
+    let (scene, revision) = scene_of_four("edited").await?;
+    let spec = |prefix: &str| if prefix.is_empty() { json!({}) } else { json!({"namePrefix": prefix}) };
+    let prefix = async |prefix: &str| scene.sync("app", "./app", spec(prefix)).await;
+    let is_there = async |name: &str| scene.has("v1", "ConfigMap", name, json!({})).await.map(drop);
+    prefix("green-").await?;
+    let message = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    is_there("green-one").await?;
+    confirm(&message).await?;
+    scene.is_applied("app", &revision).await?;
+    scene.is_gone("v1", "ConfigMap", "one").await?;
+
+    prefix("red-").await?;
+    is_there("red-one").await?;
+    let second = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    assert!(second.contains("green-one") && second != message, "{second}");
+    handled(&scene, "app").await?;
+    is_there("green-one").await?;
+    // Back again, and once more to what was confirmed first.
+    prefix("").await?;
+    is_there("one").await?;
+    prefix("green-").await?;
+    handled(&scene, "app").await?;
+    let third = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    assert!(third.contains("ConfigMap") && third != message, "{third}");
+    for name in ["one", "red-one", "green-one"] {
+        is_there(name).await?;
+    }
     Ok(())
 }
 

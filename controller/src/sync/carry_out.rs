@@ -7,7 +7,7 @@ use manifests::ObjectId;
 use pipeline::{
     Cause, Failure, Held, Inventory, Plan, Stage, StageError,
     plan::Barrier,
-    prune::{NEEDS_CONFIRMATION, waits_for_confirmation},
+    prune::{NEEDS_CONFIRMATION, WaitingPrune, waits_for_confirmation},
 };
 use serde_json::Value;
 
@@ -32,8 +32,8 @@ pub(super) struct Outcome {
     pub(super) pruned: Vec<ObjectId>,
     /// Objects that are held back and keep their last good version.
     pub(super) held: Vec<Held>,
-    /// Why a prune waits for a confirmation, if it does.
-    pub(super) prune_waits: Option<String>,
+    /// The prune that waits for a confirmation, if there is one.
+    pub(super) prune_waits: Option<WaitingPrune>,
     /// The text about objects that left the folder and stay in the cluster for a Sync that does not take them now.
     pub(super) left_for: Option<String>,
     /// The text about objects that left the folder and stay in the cluster because their file was not deleted, but is
@@ -137,7 +137,8 @@ impl Pass<'_> {
         // and some objects were never made, because the API server refused them.
         let stays = |id: &ObjectId| live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id);
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
-        outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &goes);
+        let wanted = (revision, plan.origins.keys());
+        outcome.prune_waits = waits_for_confirmation(self.sync, wanted, &before, whole, &goes);
         let awaited = Awaited::of(record, &mut plan, self.sync);
 
         let timer = self.begin(Stage::Allow);
@@ -178,9 +179,9 @@ impl Pass<'_> {
 
         match (held_failure(&outcome.held, barrier.as_ref()), &outcome.prune_waits) {
             (Some(failure), _) => Err(failure),
-            (None, Some(message)) if barrier.is_none() => Err(Failure {
+            (None, Some(prune)) if barrier.is_none() => Err(Failure {
                 terminal: true,
-                message: message.clone(),
+                message: prune.message.clone(),
                 ..Failure::new(Stage::Prune, NEEDS_CONFIRMATION)
             }),
             (None, _) => Ok(()),

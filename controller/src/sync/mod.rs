@@ -49,7 +49,7 @@ use std::{
 use crds::{ObjectKey, Sync, SyncSpec, conditions, find_condition};
 use flags::duration;
 use manifests::ObjectId;
-use pipeline::{Failure, Held, Stage, plan::Scope};
+use pipeline::{Failure, Held, Stage, plan::Scope, prune::is_confirmed};
 use tokio::time::Instant;
 
 pub(crate) use self::{
@@ -261,7 +261,7 @@ impl Pass<'_> {
             has_drift: !drifted.is_empty(),
             is_asked: self.ends_pauses(record),
             is_woken: self.ctx.retries.take(self.key),
-            is_confirmed: record.prune_waits && self.is_confirmed(&sourced.revision.to_string()),
+            is_confirmed: record.next.prune_confirmation.as_ref().is_some_and(|prune| is_confirmed(self.sync, prune)),
             wanted: &sourced.content,
             applied: record.content.as_deref(),
             failed: record.failed_content.as_deref(),
@@ -274,11 +274,6 @@ impl Pass<'_> {
 
     fn interval(&self) -> Duration {
         interval(&self.sync.spec)
-    }
-
-    fn is_confirmed(&self, revision: &str) -> bool {
-        let annotations = self.sync.metadata.annotations.as_ref();
-        annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == revision)
     }
 
     /// Whether there is a request that was not handled yet. A request counts as handled even if the answer could not be
@@ -354,7 +349,8 @@ impl Pass<'_> {
             }
         }
         if scope == Scope::Folder {
-            record.prune_waits = outcome.prune_waits.is_some();
+            Arc::make_mut(&mut record.next).prune_confirmation =
+                outcome.prune_waits.as_ref().map(|prune| prune.confirmation.clone());
             record.holds = outcome.held.iter().any(Held::is_undecryptable);
             record.left_for = outcome.left_for.take();
             if outcome.hidden != record.hidden

@@ -117,7 +117,7 @@ impl Pass<'_> {
                             facts = Facts::of(&id, &object);
                             // An expression is evaluated in another process, and meanwhile others should be able to
                             // read.
-                            let _place = if turn.is_none() { Some(place) } else { None };
+                            let _place = turn.is_none().then_some(place);
                             self.assess(&id, object, &turn).await
                         }
                         // The Job ended, because otherwise it would still exist. Whether it succeeded can no longer be

@@ -45,8 +45,6 @@ pub struct Record {
     pub retry_at: Option<Instant>,
     /// Whether values could not be unsealed, so that a new sealing key is a reason to try again.
     pub holds: bool,
-    /// Whether a prune waits for a confirmation.
-    pub prune_waits: bool,
     /// When the deletion of the Sync began.
     pub finalizing_since: Option<Instant>,
     /// When a prune began to wait because it is not known what another Sync wants.

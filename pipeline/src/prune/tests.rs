@@ -47,11 +47,12 @@ fn a_prune_beyond_the_limit_waits_and_says_how_to_go_on() {
     let current = inventory(&all);
     let prune = |count: usize| all[..count].iter().cloned().collect();
     let sync = sync(json!({"pruneLimit": "50%"}));
-    let waits = |count| waits_for_confirmation(&sync, REVISION, &current, None, &prune(count));
+    let waits = |count| waits_for_confirmation(&sync, (REVISION, all[count..].iter()), &current, None, &prune(count));
     assert_eq!(waits(0), None);
     assert_eq!(waits(5), None);
-    let message = waits(6).unwrap();
-    for part in [REVISION, "6 of 10", "50%", &format!("gitseal sync -n team apps --confirm-prune {REVISION} ")] {
+    let WaitingPrune { message, confirmation } = waits(6).unwrap();
+    assert!(confirmation.starts_with(&format!("{REVISION}+")), "{confirmation}");
+    for part in [REVISION, "6 of 10", "50%", &format!("gitseal sync -n team apps --confirm-prune {confirmation} ")] {
         assert!(message.contains(part), "{message}");
     }
 }
@@ -62,7 +63,10 @@ fn what_was_created_since_does_not_make_a_prune_smaller() {
     let current = inventory(&all);
     let prune = all[..4].iter().cloned().collect();
     let sync = sync(json!({"pruneLimit": "50%"}));
-    let waits = |applied| waits_for_confirmation(&sync, REVISION, &current, applied, &prune);
+    let waits = |applied| {
+        let waits = waits_for_confirmation(&sync, (REVISION, all[4..].iter()), &current, applied, &prune);
+        waits.map(|prune| prune.message)
+    };
     assert_eq!(waits(None), None);
     assert_eq!(waits(Some(8)), None);
     let message = waits(Some(4)).unwrap();
@@ -71,16 +75,26 @@ fn what_was_created_since_does_not_make_a_prune_smaller() {
 }
 
 #[test]
-fn only_the_confirmation_of_this_very_revision_counts() {
+fn only_the_confirmation_of_this_very_prune_counts() {
     let all = config_maps(4);
-    let (current, prune) = (inventory(&all), all.iter().cloned().collect());
     let mut sync = sync(json!({"pruneLimit": "0"}));
-    for (confirmed, waits) in [(REVISION, false), ("main@sha1:ffff", true), ("true", true), ("", true)] {
+    sync.metadata.generation = Some(3);
+    let waits = |sync: &Sync, revision: &str, goes: usize, deleted: usize| {
+        let (current, prune) = (inventory(&all[deleted..]), all[deleted..goes].iter().cloned().collect());
+        let waits = waits_for_confirmation(sync, (revision, all[goes..].iter()), &current, None, &prune);
+        waits.map(|prune| prune.confirmation)
+    };
+    let confirmation = waits(&sync, REVISION, 3, 0).unwrap();
+    for confirmed in [REVISION, "main@sha1:ffff", "true", "", &confirmation] {
         let annotations = [(crds::names::CONFIRM_PRUNE.to_owned(), confirmed.to_owned())];
         sync.metadata.annotations = Some(annotations.into());
-        let message = waits_for_confirmation(&sync, REVISION, &current, None, &prune);
-        assert_eq!(message.is_some(), waits, "{confirmed}");
+        assert_eq!(waits(&sync, REVISION, 3, 0).is_some(), confirmed != confirmation, "{confirmed}");
     }
+    assert_eq!(waits(&sync, REVISION, 3, 2), None, "it goes on after a part was deleted");
+    assert!(waits(&sync, "main@sha1:ffff", 3, 0).is_some(), "another revision");
+    assert!(waits(&sync, REVISION, 2, 0).is_some(), "another prune of the same revision");
+    sync.metadata.generation = Some(4);
+    assert!(waits(&sync, REVISION, 3, 0).is_some(), "the Sync was edited");
 }
 
 #[test]
@@ -90,13 +104,14 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     let current = inventory(&[sealed("a"), secret("a"), sealed("b"), secret("b")]);
     let sync = sync(json!({"pruneLimit": "1"}));
     let one = BTreeSet::from([sealed("a"), secret("a")]);
-    assert_eq!(waits_for_confirmation(&sync, REVISION, &current, None, &one), None);
+    let nothing = || (REVISION, std::iter::empty());
+    assert_eq!(waits_for_confirmation(&sync, nothing(), &current, None, &one), None);
     let two = BTreeSet::from([sealed("a"), secret("a"), sealed("b"), secret("b")]);
-    let message = waits_for_confirmation(&sync, REVISION, &current, None, &two).unwrap();
+    let WaitingPrune { message, .. } = waits_for_confirmation(&sync, nothing(), &current, None, &two).unwrap();
     assert!(message.contains("2 of 2 objects, "), "{message}");
     let (only, mut none) = (inventory(&[sealed("a"), secret("a")]), sync);
     none.spec.prune_limit = "0".into();
-    let message = waits_for_confirmation(&none, REVISION, &only, None, &one).unwrap();
+    let WaitingPrune { message, .. } = waits_for_confirmation(&none, nothing(), &only, None, &one).unwrap();
     assert!(message.contains("1 of 1 object, "), "{message}");
 }
 

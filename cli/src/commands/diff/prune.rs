@@ -150,7 +150,7 @@ fn warn_of(sync: &Sync, TooMany { count, all }: TooMany) {
     let (limit, key) = (&sync.spec.prune_limit, ObjectKey::of(sync));
     let all = output::counted(all, "object");
     output::warn(format_args!(
-        "{count} of {all} would be pruned, more than pruneLimit {limit} of Sync {key} allows: nothing is pruned until the \
-         revision is confirmed with `gitseal sync --confirm-prune`"
+        "{count} of {all} would be pruned, more than pruneLimit {limit} of Sync {key} allows: nothing is pruned until \
+         this is confirmed with `gitseal sync --confirm-prune`"
     ));
 }

@@ -49,11 +49,12 @@ pub struct SyncArgs {
     #[arg(long)]
     all: bool,
 
-    /// Let the Sync delete the objects that this revision removes, even if they are more than pruneLimit allows
+    /// Let the Sync delete the objects that wait for this, even if they are more than pruneLimit allows
     ///
-    /// `gitseal status NAME` shows which revision waits for this confirmation, and which objects the revision deletes.
-    /// Only this revision is confirmed, not a newer one.
-    #[arg(long, value_name = "REVISION", conflicts_with = "all")]
+    /// `gitseal status NAME` shows which objects would be deleted, and the value to confirm just that. After a newer
+    /// revision, or a change of the Sync, another value is needed. The whole hash of the commit that waits is
+    /// accepted, too.
+    #[arg(long, value_name = "VALUE", conflicts_with = "all")]
     confirm_prune: Option<String>,
 
     /// Do not wait until the work is done

@@ -24,8 +24,8 @@ use crate::{
 /// These stay: every object that was applied, Secrets, SealedSecrets, the sealing keys, Repositories, Syncs, and the
 /// CustomResourceDefinitions. Two things are changed, so that nothing is deleted later by accident:
 ///
-///     each Sync is suspended and loses its finalizer: if you delete the Sync, its objects stay
-///     each Secret loses its owner: if you delete the SealedSecret, its Secret stays
+///     each Sync is suspended, and its objects stay if you delete the Sync
+///     each Secret loses its owner, and stays if you delete its SealedSecret
 ///
 /// The command lists what it will do, and asks. `gitseal install --apply` installs the controller again; docs/uninstall.md
 /// has the steps.
@@ -33,7 +33,8 @@ use crate::{
 /// More is deleted only if you say so, and type a word when you are asked:
 ///
 ///     --prune   everything that the Syncs applied
-///     --crds    the CustomResourceDefinitions, and with them all Syncs, Repositories and SealedSecrets
+///     --crds    the CustomResourceDefinitions, and with them every Sync,
+///               Repository and SealedSecret
 ///
 /// If a step fails, for example because others keep changing an object, the command goes on with the other steps. At
 /// the end it lists what was not done.
