@@ -114,10 +114,13 @@ pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
         release
     });
     match (release, Changes::of(sync)) {
-        (Some(release), Some(changes)) => renderer.changed_release(&changes, &release, repository, room, cancel),
+        (Some(release), Some(changes)) => {
+            Ok(renderer.changed_release(&changes, &release, repository, room, cancel)?.objects)
+        }
         (Some(release), None) => {
             let built = renderer.release(&release, repository, room, cancel)?;
-            built.into_applied().map_err(|why| RenderError::NotRendered { folder: folder.to_owned(), why })
+            let applied = built.into_applied();
+            Ok(applied.map_err(|why| RenderError::NotRendered { folder: folder.to_owned(), why })?.objects)
         }
         (None, Some(changes)) => {
             let base = Base::read(&tree()?, room)?;

@@ -212,6 +212,9 @@ pub struct SyncStatus {
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
+    /// The text of the chart's `NOTES.txt`, as rendered for the last revision that was applied completely. At most 4 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<String>,
     /// The objects that the Sync has in the cluster. A new object is added to this list before it is applied. An object
     /// is removed from the list after it was deleted or when it no longer belongs to the Sync.
     #[serde(default)]

@@ -45,7 +45,7 @@ pub use self::{
     manifests::{Built, BuiltRelease},
     overlay::Changes,
     sealed::SealedValues,
-    sync::{Capabilities, IS_CHART, Input, Inputs, ServedKinds, release_of},
+    sync::{Applied, Capabilities, IS_CHART, Input, Inputs, ServedKinds, release_of},
 };
 
 /// The name of the renderer's program. It is in the same folder as the programs that start it.

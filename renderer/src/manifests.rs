@@ -72,6 +72,7 @@ impl Renderer {
         let (chart, placeholders) = with_placeholders(release, &files)?;
         let rendered = self.helm(&chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error));
         let mut rendered = rendered?;
+        rendered.notes = placeholders.in_notes(&rendered.notes);
         let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
         let reading = Reading::new("Helm", &chart.path);
         let Located { manifests, .. } = files.located(reading, objects, |_, object, take| {

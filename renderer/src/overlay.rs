@@ -19,7 +19,8 @@ use worker::Cancel;
 use zeroize::Zeroizing;
 
 use crate::{
-    Kustomization, Object, Release, RenderedKustomization, Renderer, RendererError, Repository, Request, Unrendered,
+    Applied, Kustomization, Object, Release, RenderedKustomization, Renderer, RendererError, Repository, Request,
+    Unrendered,
     manifests::{Given, Located, Reading, Remembering, misplaced, of_generator, unrendered, with_placeholders},
     places::{self, Places},
     sealed::{Placeholders, Unsealable},
@@ -128,21 +129,23 @@ impl Renderer {
         repository: &R,
         room: &mut dyn Room,
         cancel: &Cancel,
-    ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
+    ) -> Result<Applied, RenderError<R::Error>> {
         let folder = release.chart.path.as_str();
         let files = Remembering::new(repository, room);
         let (chart, placeholders) = with_placeholders(release, &files)?;
         let rendered = self.helm(&chart, &files, cancel).map_err(|error| unrendered("Helm", folder, error));
         let mut rendered = rendered?;
+        rendered.notes = placeholders.in_notes(&rendered.notes);
         let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
         let Located { manifests, .. } = files.located(Reading::new("Helm", folder), objects, |_, _, _| Ok(None))?;
-        let objects = crate::BuiltRelease { rendered, manifests }.into_applied();
+        let applied = crate::BuiltRelease { rendered, manifests }.into_applied();
         let not_applied = |why| RenderError::NotRendered { folder: folder.to_owned(), why };
-        let base = Base { objects: objects.map_err(not_applied)?, kustomizations: Vec::new() };
+        let Applied { objects, notes } = applied.map_err(not_applied)?;
+        let base = Base { objects, kustomizations: Vec::new() };
         let mut manifests = self.changed(changes, folder, base, repository, room, cancel)?;
         seal(&mut manifests, &placeholders, folder, room, |manifest| release.namespace_of(manifest).to_owned())?;
         placeholders.all_used().map_err(|why| misplaced("Helm", folder, why))?;
-        Ok(manifests)
+        Ok(Applied { objects: manifests, notes })
     }
 
     /// The objects as texts.

@@ -10,6 +10,7 @@
 //! again.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
@@ -348,6 +349,23 @@ impl Placeholders {
              only place them in Secrets, combine them with other text, and encode them with b64enc",
             unused.key, unused.file.path
         ))
+    }
+
+    /// The notes of a chart, in which placeholders are replaced by the names of the sealed values. If a template changed
+    /// a placeholder there, the notes are left out.
+    pub(crate) fn in_notes(&self, notes: &str) -> String {
+        let Ok(parts) = self.parts(notes) else {
+            return "The notes of the chart are left out, because they contain something that a template made of a sealed \
+                    value."
+                .to_owned();
+        };
+        let name = |index: usize| format!("(sealed value {})", self.all[index].path);
+        let text = parts.iter().map(|part| match part {
+            Part::Text(text) => Cow::Borrowed(*text),
+            Part::Value(index) => name(*index).into(),
+            Part::Base64(_) => "(sealed value in base64)".into(),
+        });
+        text.collect()
     }
 
     /// The error if `value` contains a placeholder and is not a value of a Secret. `place` says where it is.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{ChartCrds, Sync, ValuesFrom};
-use manifests::Manifest;
+use manifests::{Manifest, in_lines};
 use pipeline::{namespace_for, path_of, release_name, render::NotRendered};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -155,6 +155,44 @@ fn values_of(from: &ValuesFrom, index: usize, inputs: &Inputs) -> Result<Release
     }))
 }
 
+/// What a Sync applies of a folder.
+#[derive(Default)]
+pub struct Applied {
+    /// The objects.
+    pub objects: Vec<Manifest>,
+    /// The notes of the chart, ready to be shown. `None` if there are none.
+    pub notes: Option<String>,
+}
+
+impl From<Vec<Manifest>> for Applied {
+    fn from(objects: Vec<Manifest>) -> Self {
+        Self { objects, notes: None }
+    }
+}
+
+/// The most bytes of the notes of a chart that are shown.
+const NOTES_BYTES: usize = 4 << 10;
+/// What stands where the end of long notes was.
+const LEFT_OUT: &str = "\n…";
+
+/// The notes of a chart in a form that may be shown: not too long, and without characters that control a terminal.
+fn shown(notes: &str) -> Option<String> {
+    // An escape is longer than what it stands for, so what is not shown anyway need not be escaped.
+    let (start, _) = cut(notes.trim(), NOTES_BYTES + 1);
+    let escaped = in_lines(start);
+    let text = match cut(&escaped, NOTES_BYTES) {
+        (all, false) => all.to_owned(),
+        (_, true) => cut(&escaped, NOTES_BYTES - LEFT_OUT.len()).0.trim_end().to_owned() + LEFT_OUT,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+/// At most the first `most` bytes of a text, and whether that is less than the whole text.
+fn cut(text: &str, most: usize) -> (&str, bool) {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    (&text[..end], text.len() > most)
+}
+
 /// The wave of a hook of weight zero: `BEFORE` if it runs before the chart's other objects, `AFTER` if it runs after
 /// them. The weight of a hook is added to this number.
 const BEFORE: i64 = -500;
@@ -163,16 +201,16 @@ const AFTER: i64 = 500;
 const MOST_WEIGHT: i64 = 499;
 
 impl BuiltRelease {
-    /// The objects that a Sync applies. Hooks become objects in waves of their own, which wait until the objects of the wave
+    /// The objects that a Sync applies, and the notes. Hooks become objects in waves of their own, which wait until the objects of the wave
     /// before are healthy. Hooks for tests, rollbacks and deletions are left out. What Helm would not delete is not pruned.
     ///
     /// # Errors
     /// The chart may give other objects at the next render, or it reads from the cluster.
-    pub fn into_applied(self) -> Result<Vec<Manifest>, NotRendered> {
+    pub fn into_applied(self) -> Result<Applied, NotRendered> {
         if let Some(message) = self.unstable() {
             return Err(NotRendered { tool: "Helm", reason: "NotReproducible", message, is_terminal: true });
         }
-        let mut objects = Vec::new();
+        let (mut objects, notes) = (Vec::new(), shown(&self.rendered.notes));
         for (ChartObject { hook, crd, .. }, mut manifests) in self.rendered.objects.iter().zip(self.manifests) {
             for manifest in manifests.iter_mut().filter(|manifest| *crd || is_kept_by_helm(manifest)) {
                 annotate(manifest, &[(crds::names::PRUNE, crds::names::PRUNE_DISABLED)]);
@@ -185,7 +223,7 @@ impl BuiltRelease {
             }
             objects.extend(manifests);
         }
-        Ok(objects)
+        Ok(Applied { objects, notes })
     }
 
     /// Why the same files and values may give something else next time.
@@ -276,7 +314,23 @@ mod tests {
         let object = ChartObject { object, source: String::new(), crd, hook: None };
         let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
         let applied = BuiltRelease { rendered, manifests: vec![manifests] }.into_applied().unwrap();
-        applied.into_iter().map(|manifest| manifest.body["metadata"]["annotations"].clone()).collect()
+        applied.objects.into_iter().map(|manifest| manifest.body["metadata"]["annotations"].clone()).collect()
+    }
+
+    #[test]
+    fn notes_have_a_limit_and_control_no_terminal() {
+        assert_eq!(shown(" \n"), None);
+        assert_eq!(
+            shown("\nVisit:\n\thttps://\u{1b}[31mshop \n").as_deref(),
+            Some("Visit:\n\thttps://\\u{1b}[31mshop")
+        );
+        for text in ["a".repeat(NOTES_BYTES), "é".repeat(NOTES_BYTES / 2)] {
+            assert_eq!(shown(&text).as_deref(), Some(text.as_str()));
+            let longer = shown(&format!("{text}b")).unwrap();
+            assert!(longer.len() <= NOTES_BYTES && longer.ends_with(LEFT_OUT) && longer.starts_with(&text[..100]));
+        }
+        let longer = shown(&"\u{202e}".repeat(NOTES_BYTES)).unwrap();
+        assert!(longer.len() <= NOTES_BYTES && longer.ends_with(LEFT_OUT) && !longer.contains('\u{202e}'), "{longer}");
     }
 
     #[test]

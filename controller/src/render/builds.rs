@@ -13,7 +13,7 @@ use pipeline::{
     Room,
     render::{Base, Kustomize, NotRendered, RenderError},
 };
-use renderer::{Changes, Limits, Release, Renderer, Repository};
+use renderer::{Applied, Changes, Limits, Release, Renderer, Repository};
 use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
@@ -84,25 +84,21 @@ impl<'a> Builds<'a> {
         self.has_begun.get().then(|| (self.folders.into_inner(), self.files.asked.into_inner()))
     }
 
-    /// The objects of a chart.
-    pub(super) fn chart(
-        &self,
-        release: &Release,
-        room: &mut dyn Room,
-    ) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+    /// The objects and the notes of a chart.
+    pub(super) fn chart(&self, release: &Release, room: &mut dyn Room) -> Result<Applied, RenderError<SnapshotError>> {
         let folder = &release.chart.path;
         self.begin(folder, "Helm")?;
         let built = self.processes.renderer.release(release, &self.files, room, self.cancel)?;
         built.into_applied().map_err(|why| RenderError::NotRendered { folder: folder.clone(), why })
     }
 
-    /// The objects of a chart, with the changes of a Sync.
+    /// The objects and the notes of a chart, with the changes of a Sync.
     pub(super) fn changed_chart(
         &self,
         changes: &Changes,
         release: &Release,
         room: &mut dyn Room,
-    ) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+    ) -> Result<Applied, RenderError<SnapshotError>> {
         self.begin(&release.chart.path, "Helm")?;
         self.processes.renderer.changed_release(changes, release, &self.files, room, self.cancel)
     }

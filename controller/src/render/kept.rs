@@ -81,6 +81,7 @@ mod tests {
         taken.shrink();
         Arc::new(Rendered {
             manifests: Manifests { objects: Vec::new() },
+            notes: None,
             content: content(name),
             closure: None,
             is_stored: AtomicBool::new(false),

@@ -25,13 +25,14 @@ use pipeline::{
     render::{self as pure, Files, NotRendered, each_object},
     repository_of,
 };
-use renderer::{Capabilities, Changes, Release};
+use renderer::{Applied, Capabilities, Changes, Release};
 use worker::Cancel;
 
 pub(crate) use self::closure::Closure;
 use self::{
     builds::{Builds, Processes},
     kept::Kept,
+    stored::Identity,
 };
 use crate::{
     admission::Lease,
@@ -59,6 +60,8 @@ pub struct Renderer {
 pub(crate) struct Rendered {
     /// The objects, with their values still sealed.
     pub(crate) manifests: Manifests,
+    /// The notes of the chart, if it is one and has notes.
+    pub(crate) notes: Option<Arc<str>>,
     /// The Sync's namespace, and the identity of the content.
     content: Content,
     /// What the folder depends on, if it is a chart or has kustomizations and was rendered just now.
@@ -262,17 +265,19 @@ impl Renderer {
                 if let Some(stored) = stored::read(&snapshot, &target, folder, &identity, room) {
                     let closure = Some(Arc::new(stored.closure));
                     *lock(&end) = Some(End { from: FROM_DISK, content: stored.content, closure });
-                    return Ok(Manifests { objects: stored.objects });
+                    return Ok(Applied { objects: stored.objects, notes: stored.notes });
                 }
                 let release = chart.as_ref().map(|chart| chart.release(room)).transpose()?.flatten();
                 let builds = Builds::new(processes, has_turn, &snapshot, cancel);
-                let objects = match (&release, &changes) {
+                let applied = match (&release, &changes) {
                     (Some(release), None) => builds.chart(release, room),
                     (Some(release), Some(changes)) => builds.changed_chart(changes, release, room),
-                    (None, None) => Files(&builds).render(tree, room).map(|manifests| manifests.objects),
-                    (None, Some(changes)) => builds.changed_folder(changes, tree, &target.path, room),
+                    (None, None) => Files(&builds).render(tree, room).map(|manifests| manifests.objects.into()),
+                    (None, Some(changes)) => {
+                        builds.changed_folder(changes, tree, &target.path, room).map(Applied::from)
+                    }
                 };
-                let rendered = objects.map(|objects| Manifests { objects }).map_err(|error| match release {
+                let rendered = applied.map_err(|error| match release {
                     Some(_) => error,
                     None => maybe_chart(error, &snapshot, &target.path),
                 });
@@ -310,12 +315,13 @@ impl Renderer {
                 closure = end.closure.filter(|_| end.from != FROM_DISK);
             }
         }
-        let result = read.and_then(|(manifests, memory)| {
-            if manifests.objects.is_empty() && inventory > 0 {
+        let result = read.and_then(|(Applied { objects, notes }, memory)| {
+            if objects.is_empty() && inventory > 0 {
                 return Err(RenderError::Nothing { path: target.path, inventory });
             }
             let (content, is_stored) = (Content { namespace, identity: identity(content) }, AtomicBool::new(false));
-            Ok(Arc::new(Rendered { manifests, content, closure, is_stored, memory }))
+            let (manifests, notes) = (Manifests { objects }, notes.map(Arc::from));
+            Ok(Arc::new(Rendered { manifests, notes, content, closure, is_stored, memory }))
         });
         Ok(Rendering { content, result })
     }
@@ -330,7 +336,8 @@ impl Renderer {
         let (target, rendered) = (Target::of(sync), rendered.clone());
         let written = blocking(move || {
             let identity = rendered.content.identity.to_string();
-            stored::write(&snapshot, &target, &closure, &identity, &rendered.manifests.objects)
+            let identity = Identity { closure: &closure, identity: &identity };
+            stored::write(&snapshot, &target, identity, &rendered.manifests.objects, rendered.notes.as_deref())
         });
         match written.await {
             Ok(Ok(())) => {}

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::closure::Closure;
 
 /// The version of the format of these files.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// The most bytes that the first line may have.
 const HEAD_BYTES: u64 = 1 << 20;
 /// The length of the last line, in bytes.
@@ -41,6 +41,9 @@ struct Head {
     closure: Closure,
     /// The identity of everything that the objects depend on.
     identity: String,
+    /// The notes of the chart.
+    #[serde(default)]
+    notes: Option<String>,
 }
 
 /// Where an object is in Git.
@@ -55,6 +58,14 @@ pub(super) struct Found {
     pub(super) objects: Vec<Manifest>,
     pub(super) content: ContentId,
     pub(super) closure: Closure,
+    pub(super) notes: Option<String>,
+}
+
+/// What a stored folder depends on.
+pub(super) struct Identity<'a> {
+    pub(super) closure: &'a Closure,
+    /// The identity of everything that the objects depend on.
+    pub(super) identity: &'a str,
 }
 
 /// What `target` depended on when it was last rendered.
@@ -99,16 +110,16 @@ pub(super) fn read(
         let origin = Location { file: file.into(), line };
         manifests.extend(parsed.manifests.into_iter().map(|manifest| Manifest { origin: origin.clone(), ..manifest }));
     }
-    Some(Found { objects: manifests, content, closure: head.closure })
+    Some(Found { objects: manifests, content, closure: head.closure, notes: head.notes })
 }
 
-/// Stores the rendered objects of `target`. `objects` must have no plaintext Secret.
+/// Stores the rendered objects of `target`, and the notes of the chart. `objects` must have no plaintext Secret.
 pub(super) fn write(
     snapshot: &Snapshot,
     target: &Target,
-    closure: &Closure,
-    identity: &str,
+    Identity { closure, identity }: Identity<'_>,
     objects: &[Manifest],
+    notes: Option<&str>,
 ) -> io::Result<()> {
     let target = file_of(snapshot, target);
     // The folder above this one is not created: if it is missing, the Repository was deleted.
@@ -118,11 +129,12 @@ pub(super) fn write(
         return Err(error);
     }
     let (renderer, closure, identity) = (closure.renderer(), closure.clone(), identity.to_owned());
+    let notes = notes.map(str::to_owned);
     // Each thread uses its own temporary name, because two passes may store the same folder at the same time.
     let temporary = target.with_extension(format!("{:?}", std::thread::current().id()));
     let written = (|| {
         let mut file = BufWriter::new(fs::File::create(&temporary)?);
-        serde_json::to_writer(&mut file, &Head { format: FORMAT, renderer, closure, identity })?;
+        serde_json::to_writer(&mut file, &Head { format: FORMAT, renderer, closure, identity, notes })?;
         file.write_all(b"\n")?;
         let mut hashed = Hashed { to: &mut file, hash: Sha256::new() };
         for Manifest { origin, body, .. } in objects {

@@ -43,7 +43,7 @@ pub(super) struct Outcome {
 
 /// The largest request that etcd accepts by default. A Sync is stored in one request.
 const MOST_BYTES: usize = 1_572_864;
-/// How many bytes are left for conditions, history and `managedFields`, besides the content of the Sync itself.
+/// How many bytes are left for conditions, history, notes and `managedFields`, besides the content of the Sync itself.
 const SPARE_BYTES: usize = 96 * 1024;
 
 /// The inventory was not stored.

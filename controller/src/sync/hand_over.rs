@@ -276,7 +276,7 @@ impl Pass<'_> {
             let inputs = newest.inputs.clone();
             let content = content_with_settings(content, other, &inputs);
             let (snapshot, revision) = (snapshot.clone(), snapshot.revision().clone());
-            (content != newest.content).then(|| Sourced { snapshot, revision, content, inputs })
+            (content != newest.content).then(|| Sourced { snapshot, revision, content, inputs, notes: None })
         });
         Ok([Some(newest), older].into_iter().flatten().collect())
     }

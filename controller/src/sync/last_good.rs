@@ -57,7 +57,7 @@ impl Pass<'_> {
         let (revision, snapshot) = (snapshot.revision().clone(), Arc::new(snapshot));
         let now = source(self.ctx, self.sync).ok().map(|sourced| sourced.inputs);
         let inputs = Inputs::remembered(self.sync, record.status.applied_content.as_deref(), now);
-        let mut sourced = Sourced { snapshot, revision, content: String::new(), inputs };
+        let mut sourced = Sourced { snapshot, revision, content: String::new(), inputs, notes: None };
         let plan = self.prepare(&mut sourced, &record.inventory, Scope::Drifted(drifted)).await?;
         let plan = plan.heal_only(&record.inventory);
         self.carry_out(record, plan, (&sourced.snapshot, &sourced.revision.to_string()), outcome).await

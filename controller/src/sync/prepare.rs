@@ -61,7 +61,7 @@ pub(super) fn values_digest(keyring: &Keyring, parts: &[&[u8]]) -> String {
 
 impl Pass<'_> {
     /// Makes the plan for the Sync's folder in the snapshot of `sourced`. Also corrects [`Sourced::content`] in
-    /// `sourced`, which may be known exactly only after the render. `current` is the Sync's inventory.
+    /// `sourced`, which may be known exactly only after the render, and sets the notes. `current` is the Sync's inventory.
     pub(super) async fn prepare(
         &self,
         sourced: &mut Sourced,
@@ -76,6 +76,7 @@ impl Pass<'_> {
         let rendering = self.ctx.renderer.render(snapshot, self.sync, inputs, in_git, Patience::Waits).await?;
         sourced.content = content_with_settings(rendering.content, self.sync, inputs);
         let rendered = rendering.result?;
+        sourced.notes.clone_from(&rendered.notes);
         self.holds(Some(rendered.clone()));
         let manifests = &rendered.manifests;
         drop(timer);

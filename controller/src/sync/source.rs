@@ -25,6 +25,8 @@ pub(super) struct Sourced {
     pub(super) content: String,
     /// What the chart gets from outside of its repository.
     pub(super) inputs: Inputs,
+    /// The notes of the chart, as soon as it is rendered.
+    pub(super) notes: Option<Arc<str>>,
 }
 
 /// Why there is nothing to render.
@@ -151,7 +153,7 @@ fn find(ctx: &Context, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourc
     let files: Result<Vec<_>, _> = files.collect();
     let inputs = Inputs::new(&ctx.keyring, files.map_err(|error| SourceError::Values(Box::new(error)))?);
     let (revision, content) = (snapshot.revision().clone(), content_with_settings(content, sync, &inputs));
-    Ok(Sourced { snapshot, revision, content, inputs })
+    Ok(Sourced { snapshot, revision, content, inputs, notes: None })
 }
 
 /// Whether a Sync may name this Repository: one of its own namespace, or any if the controller was started so.

@@ -50,6 +50,23 @@ fn secret(values: &str) -> String {
 }
 
 #[test]
+fn notes_have_the_names_of_sealed_values_and_no_placeholder() {
+    let mut all = Placeholders::default();
+    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: "auth".into() };
+    let values = all.add(&wanted, &parsed(&file(WIDE))).unwrap();
+    let Some(Values::SetString(text)) = values.first() else { panic!("no value") };
+    let (path, word) = text.split_once('=').unwrap();
+    let told = |notes: String| all.in_notes(&notes);
+    assert_eq!(told("log in as me".into()), "log in as me");
+    assert_eq!(told(format!("<{word}> {word}")), format!("<(sealed value {path})> (sealed value {path})"));
+    assert_eq!(told(format!("<{}>", STANDARD.encode(word))), "<(sealed value in base64)>");
+    for changed in [word.to_uppercase(), word[..20].to_owned(), STANDARD.encode(word.to_uppercase())] {
+        let told = told(format!("me: {changed}"));
+        assert!(told.starts_with("The notes of the chart are left out"), "{told}");
+    }
+}
+
+#[test]
 fn values_become_words_with_their_names_in_the_chart() {
     let mut all = Placeholders::default();
     let wanted = |key: Option<&str>| SealedValues {

@@ -174,6 +174,55 @@ async fn sealed_values_reach_the_secrets_of_a_chart_and_nothing_else() -> Result
     Ok(())
 }
 
+/// Waits until the notes in the status of the Sync contain these texts, and returns them.
+async fn has_notes(scene: &Scene, sync: &str, parts: &[&str]) -> Result<String> {
+    let notes = |sync: &Sync| sync.status.as_ref().and_then(|status| status.notes.clone()).unwrap_or_default();
+    let has = |sync: &Sync, _: &crds::Condition| parts.iter().all(|part| notes(sync).contains(part));
+    Ok(notes(&scene.sync_when(sync, &format!("notes with {parts:?}"), has).await?))
+}
+
+#[tokio::test]
+async fn the_notes_of_a_chart_are_in_the_status_without_sealed_values() -> Result<()> {
+    let scene = Scene::new("notes").await?;
+    write_chart(&scene, &[("secret", SECRET), ("map", MAP)])?;
+    scene.tree.write("secrets/values.yaml", sealed_file(&scene, "Not-In-Notes-1", "Not-In-Notes-2").await?)?;
+    let notes = |first: &str| {
+        format!("\n{first} {{{{ .Release.Name }}}}\n  with {{{{ .Values.auth.password }}}} and \u{1b}[31mred\n")
+    };
+    scene.tree.write("charts/web/templates/NOTES.txt", notes("Visit"))?;
+    let first = scene.publish("a chart with notes").await?;
+    let values_from = json!([{"sealedSecret": "secrets/values.yaml", "path": "auth"}]);
+    scene.sync("app", "./charts/web", json!({"helm": {"valuesFrom": values_from}})).await?;
+    scene.is_applied("app", &first).await?;
+    let told = has_notes(&scene, "app", &[]).await?;
+    assert_eq!(told, "Visit app\n  with (sealed value auth.password) and \\u{1b}[31mred");
+
+    // They stay when drift is put back, and a commit may change only them.
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "info").await?;
+    assert_eq!(has_notes(&scene, "app", &[]).await?, told);
+    scene.tree.write("charts/web/templates/NOTES.txt", notes("Open"))?;
+    let second = scene.publish("other notes").await?;
+    scene.is_applied("app", &second).await?;
+    has_notes(&scene, "app", &["Open app"]).await?;
+    // With changes after rendering, too.
+    let spec = json!({"namePrefix": "my-", "helm": {"valuesFrom": values_from}});
+    scene.sync("changed", "./charts/web", spec).await?;
+    has_notes(&scene, "changed", &["Open changed"]).await?;
+
+    scene.tree.write("charts/web/templates/NOTES.txt", "{{ upper .Values.auth.password }}")?;
+    scene.publish("a changed placeholder").await?;
+    has_notes(&scene, "app", &["The notes of the chart are left out"]).await?;
+    scene.tree.write("charts/web/templates/NOTES.txt", "{{ repeat 5000 \"ab\" }}")?;
+    scene.publish("long notes").await?;
+    let told = has_notes(&scene, "app", &["abab"]).await?;
+    ensure!(told.len() <= 4096 && told.ends_with("\n…"), "{}: {told}", told.len());
+    scene.tree.remove("charts/web/templates/NOTES.txt")?;
+    scene.publish("no notes").await?;
+    let has_none = |sync: &Sync, _: &crds::Condition| sync.status.as_ref().is_some_and(|status| status.notes.is_none());
+    scene.sync_when("app", "no notes", has_none).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_sealed_value_that_cannot_be_placed_is_refused_with_its_place() -> Result<()> {
     let scene = Scene::new("misplaced").await?;

@@ -13,9 +13,9 @@ use crate::{
 /// For how many kinds the objects are counted separately.
 const KINDS: usize = 8;
 
-/// Indented lines, each with a name and a value.
+/// Indented lines: names, each with a value of one or more lines.
 #[derive(Default)]
-pub struct Details(Vec<(&'static str, String)>);
+pub struct Details(Vec<(&'static str, Vec<String>)>);
 
 impl Details {
     /// The details of a Sync.
@@ -32,6 +32,8 @@ impl Details {
             status.map(|status| status.inventory.iter().filter_map(|entry| ObjectId::from_inventory(&entry.id)));
         details.add("Objects", objects.and_then(counted));
         details.add_suspension(sync);
+        let notes = status.and_then(|status| status.notes.as_deref());
+        details.0.extend(notes.map(|notes| ("Notes", notes.lines().map(str::to_owned).collect())));
         details
     }
 
@@ -61,7 +63,7 @@ impl Details {
     }
 
     fn add(&mut self, name: &'static str, value: Option<String>) {
-        self.0.extend(value.map(|value| (name, value)));
+        self.0.extend(value.map(|value| (name, vec![value])));
     }
 
     fn add_suspension(&mut self, object: &impl Managed) {
@@ -72,9 +74,19 @@ impl Details {
     /// Adds the lines to `out`.
     pub fn write(&self, out: &mut String) {
         let width = self.0.iter().map(|(name, _)| name.len() + 1).max().unwrap_or_default();
-        for (name, value) in &self.0 {
-            let name = styled(FAINT, format!("{:width$}", format!("{name}:")));
-            writeln!(out, "    {name}  {}", manifests::in_one_line(value)).expect("text grows");
+        for (name, lines) in &self.0 {
+            for (number, line) in lines.iter().enumerate() {
+                let line = manifests::in_one_line(line);
+                match number {
+                    0 => {
+                        let name = styled(FAINT, format!("{:width$}", format!("{name}:")));
+                        writeln!(out, "    {name}  {line}")
+                    }
+                    _ if line.is_empty() => writeln!(out),
+                    _ => writeln!(out, "    {:width$}  {line}", ""),
+                }
+                .expect("text grows");
+            }
         }
     }
 }
@@ -130,7 +142,8 @@ mod tests {
                     {"apiVersion": "example.com/v1", "kind": "Database", "name": "orders"}]},
             "status": {"lastAppliedRevision": "main@sha1:11111111aa", "lastAttemptedRevision": "main@sha1:22222222aa",
                 "inventory": [{"id": "t_a__ConfigMap", "v": "v1"}, {"id": "t_b__ConfigMap", "v": "v1"},
-                    {"id": "t_c_apps_Deployment", "v": "v1"}]},
+                    {"id": "t_c_apps_Deployment", "v": "v1"}],
+                "notes": "Visit\n\n  https://web\u{1b}[2J"},
         }))
         .unwrap();
         let expected = "    Repository:  platform/fleet
@@ -139,6 +152,9 @@ mod tests {
     Last tried:  main@22222222
     Objects:     3: 2 ConfigMap, 1 Deployment
     Suspended:   freeze\\nuntil Monday
+    Notes:       Visit
+
+                   https://web\\u{1b}[2J
 ";
         assert_eq!(text(&Details::of_sync(&sync)), expected);
     }
