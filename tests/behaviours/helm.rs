@@ -98,7 +98,7 @@ fn values_come_from_the_repository_from_elsewhere_and_from_standard_input() -> R
 fn what_templates_ask_of_a_cluster_or_of_chance_is_told() -> Result<()> {
     let case = Case::named(RENDERED, "lookup-that-is-guarded")?;
     let told = text(&case.build(&[])?.stderr);
-    ensure!(told.contains("v1 Secret default/db in the cluster and 1 more"), "{told}");
+    ensure!(told.contains("v1 Secret default/db and 1 more in the cluster"), "{told}");
     ensure!(!told.contains("each time"), "{told}");
 
     let told = text(&Case::named(RENDERED, "functions")?.build(&[])?.stderr);
