@@ -18,7 +18,7 @@ use pipeline::{
     plan::possible_ids_of_hidden,
     render::{Base, Files, Kustomize, RenderError, each_object},
 };
-use renderer::{Changes, IS_CHART, Renderer, Repository, release_of};
+use renderer::{Changes, IS_CHART, Renderer, Repository, SUBSTITUTE, release_of};
 use worker::Cancel;
 
 use crate::{
@@ -122,6 +122,10 @@ pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
             let applied = built.into_applied();
             Ok(applied.map_err(|why| RenderError::NotRendered { folder: folder.to_owned(), why })?.objects)
         }
+        (None, Some(changes)) if !changes.need_kustomize() => {
+            let objects = Files(Kustomizations { repository, renderer }).render(&tree()?, room)?.objects;
+            changes.substitute(folder, objects, repository, room)
+        }
         (None, Some(changes)) => {
             let base = Base::read(&tree()?, room)?;
             renderer.changed(&changes, folder, base, repository, room, cancel)
@@ -133,9 +137,13 @@ pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
 /// Refuses values that the API server would refuse in the Sync.
 fn check_values(sync: &Sync) -> anyhow::Result<()> {
     let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
+    if let Some((index, mistake)) = { entries }.find_map(|(index, entry)| Some((index, entry.mistake()?))) {
+        bail!("spec.helm.valuesFrom[{index}]: {mistake}");
+    }
+    let entries = sync.spec.substitution.substitute_from.iter().enumerate();
     match { entries }.find_map(|(index, entry)| Some((index, entry.mistake()?))) {
         None => Ok(()),
-        Some((index, mistake)) => bail!("spec.helm.valuesFrom[{index}]: {mistake}"),
+        Some((index, mistake)) => bail!("spec.substituteFrom[{index}]: {mistake}"),
     }
 }
 
@@ -180,7 +188,7 @@ pub fn renderer() -> Renderer {
 /// Why a folder of `copy` was not rendered, as a message for people.
 pub fn explained(error: RenderError<Unread>, copy: &WorkingCopy) -> anyhow::Error {
     match error {
-        RenderError::NotRendered { why, .. } if !copy.root.join(GIT).exists() => Hint::error(
+        RenderError::NotRendered { why, .. } if why.tool != SUBSTITUTE && !copy.root.join(GIT).exists() => Hint::error(
             in_one_line(&why.message),
             "outside of a Git repository, only the files of the folder itself are read; if the folder needs other \
             files, render it in a clone of its repository",
@@ -239,8 +247,11 @@ impl Folder {
         }
         let entries = entries(&self.path, &self.root, &self.inside, true)?;
         let local = Local { entries, is_named: false };
+        let copy = WorkingCopy { root: self.root.clone() };
+        let names = Changes::of(sync).map(|changes| changes.names(&self.inside, &copy, &mut Unlimited));
+        let names = names.transpose().map_err(unrendered)?.unwrap_or_default();
         let read = each_object(&local, &mut Unlimited, |manifest| {
-            let ids = possible_ids_of_hidden(sync, manifest).into_iter().filter(|id| wanted.contains(id));
+            let ids = possible_ids_of_hidden(sync, &names.of(manifest)).into_iter().filter(|id| wanted.contains(id));
             found.extend(ids.map(|id| (id, manifest.origin.clone())));
         });
         read.map_err(|error| anyhow!("cannot read the hidden files: {error}"))?;

@@ -19,6 +19,7 @@ mod key;
 mod overlay;
 mod repository;
 mod sealed_secret;
+mod substitution;
 mod sync;
 
 pub use condition::{Condition, ConditionStatus, conditions, find as find_condition, set as set_condition};
@@ -32,6 +33,7 @@ pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus,
 pub use sealed_secret::{
     SealedSecret, SealedSecretCondition, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,
 };
+pub use substitution::{SubstituteFrom, Substitution};
 pub use sync::{
     Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus, Waves,
 };
@@ -63,6 +65,12 @@ pub mod names {
     pub const REPLACE: &str = "gitseal.dev/replace";
     /// The only value of [`REPLACE`] that has an effect.
     pub const REPLACE_ALLOWED: &str = "allowed";
+    /// Annotation or label in Git: with the value `disabled`, variables in the object are not replaced.
+    pub const SUBSTITUTE: &str = "gitseal.dev/substitute";
+    /// The annotation or label of Flux with the same meaning as [`SUBSTITUTE`].
+    pub const FLUX_SUBSTITUTE: &str = "kustomize.toolkit.fluxcd.io/substitute";
+    /// The only value of [`SUBSTITUTE`] that has an effect.
+    pub const SUBSTITUTE_DISABLED: &str = "disabled";
     /// Annotation in Git: the number of the wave that the object is applied in.
     pub const WAVE: &str = "gitseal.dev/wave";
     /// Annotation in Git: the object must be healthy before the next waves begin.

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Dependency, HealthCheck, Helm, LocalReference, ObjectReference, Overlay};
+use crate::{Condition, Dependency, HealthCheck, Helm, LocalReference, ObjectReference, Overlay, Substitution};
 
 /// Which folder of which Repository to apply, and how.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -51,6 +51,9 @@ pub struct SyncSpec {
     /// What is changed in the rendered objects before they are applied.
     #[serde(flatten)]
     pub overlay: Overlay,
+    /// The variables that are replaced in the rendered objects.
+    #[serde(flatten)]
+    pub substitution: Substitution,
     /// How often the whole folder is compared with the cluster again when there is no new commit; also the longest
     /// pause between two tries after a failure. At least `10s`. Changes that others make to the objects are undone at
     /// once, whatever the interval.

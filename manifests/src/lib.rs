@@ -28,7 +28,7 @@ pub use id::ObjectId;
 pub use ignored::{Fate, IGNORE_FILE, IgnoreError, IgnoreRules, is_of_another_program};
 pub use limits::Limits;
 pub use manifest::{Content, Manifest, Parsed, is_manifest_file, parse, parse_document, parse_mapping, parse_measured};
-pub use scalar::{is_text, scalar_text};
+pub use scalar::{is_text, plain_scalar, scalar_text};
 pub use split::{Document, Documents, split};
 pub use text::{in_json, in_lines, in_one_line, is_no_text, json_for_yaml, printable};
 pub use tree::{Tree, TreeEntry, TreeFile, is_kustomization};

@@ -37,6 +37,16 @@ impl Manifest {
         }
     }
 
+    /// Reads the id and the version from the body again, after a change of the body.
+    ///
+    /// # Errors
+    /// The body has no valid `apiVersion`, `kind` or name any more.
+    pub fn identify(&mut self) -> Result<(), ParseError> {
+        let at = |kind| ParseError::new(&self.origin.file, self.origin.line, kind);
+        (self.id, self.version) = identify(&self.body).map_err(at)?;
+        Ok(())
+    }
+
     /// 16 hexadecimal digits of the SHA-256 of the body as JSON with sorted keys. Equal objects have the same digest.
     ///
     /// The digest is not keyed. So the digest of an object with a plaintext must not leave memory.

@@ -86,6 +86,11 @@ pub fn is_text(plain: &str) -> bool {
     Scalar::plain(plain) == Scalar::Text
 }
 
+/// The value of a plain scalar: a number, a boolean, null or text.
+pub fn plain_scalar(text: &str) -> Value {
+    Scalar::plain(text).into_value(text).unwrap_or_else(|| text.into())
+}
+
 /// The text that `sigs.k8s.io/yaml` returns for a scalar if a program expects text: `yes` becomes `true`, and a number
 /// has the precision of 32 bits. `None` if it is not a scalar.
 pub fn scalar_text(value: &Value) -> Option<String> {

@@ -84,7 +84,15 @@ impl Target {
         });
         let overlay = &sync.spec.overlay;
         let namespaces = [Some(namespace_for(sync, None)), sync.spec.target_namespace.as_deref()];
-        let changes = (!overlay.is_empty()).then(|| digest_of(&serde_json::json!([namespaces, overlay])));
+        let mut changes = serde_json::json!([namespaces, overlay]);
+        let substitution = Some(&sync.spec.substitution).filter(|substitution| substitution.is_wanted());
+        // This is added only if it is set, so that other Syncs have the same digest as in older versions.
+        if let (Some(substitution), Some(changes)) = (substitution, changes.as_array_mut()) {
+            // Another release may know the types of more fields.
+            changes.push(serde_json::json!([substitution, env!("CARGO_PKG_VERSION")]));
+        }
+        let is_changed = !overlay.is_empty() || substitution.is_some();
+        let changes = is_changed.then(|| digest_of(&changes));
         Self { path: path_of(sync).to_owned(), chart, changes }
     }
 
@@ -121,6 +129,7 @@ pub fn settings_digest(sync: &Sync) -> String {
     // These are added only if they are set, so that Syncs without them have the same digest as in older versions.
     settings.extend(spec.helm.as_ref().map(|helm| serde_json::json!(helm)));
     settings.extend((!spec.overlay.is_empty()).then(|| serde_json::json!({ "overlay": spec.overlay })));
+    settings.extend(spec.substitution.is_wanted().then(|| serde_json::json!(spec.substitution)));
     hex(&Sha256::digest(serde_json::Value::from(settings).to_string())[..4])
 }
 
@@ -137,6 +146,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fixtures;
 
     /// A Sync of a namespace whose chart gets values from this entry of `valuesFrom`.
     fn sync(namespace: &str, entry: &serde_json::Value) -> Sync {
@@ -166,5 +176,30 @@ mod tests {
         let are_equal = |entry| Target::of(&sync("one", &entry)) == Target::of(&sync("two", &entry));
         assert!(are_equal(json!({"file": "a.yaml"})));
         assert!(!are_equal(json!({"repository": {"name": "config"}, "file": "a.yaml"})));
+    }
+
+    #[test]
+    fn variables_are_a_part_of_the_settings_only_if_there_are_any() {
+        let (plain, prefixed) = (fixtures::sync(json!({})), fixtures::sync(json!({"namePrefix": "p-"})));
+        assert_eq!(Target::of(&plain).changes, None);
+        // An earlier version made the same digest.
+        let changes = digest_of(&json!([["team", null], prefixed.spec.overlay]));
+        assert_eq!(Target::of(&prefixed).changes, Some(changes));
+        let with = [
+            json!({"substitute": {}}),
+            json!({"substitute": {"a": "b"}}),
+            json!({"substitute": {"a": "c"}}),
+            json!({"substituteFrom": [{"file": "a"}]}),
+            json!({"substituteFrom": [{"sealedSecret": "a"}]}),
+            json!({"substitute": {"a": "b"}, "namePrefix": "p-"}),
+        ];
+        let with = with.map(fixtures::sync);
+        let mut targets: Vec<_> = [&plain, &prefixed].into_iter().chain(&with).map(Target::of).collect();
+        let mut digests: Vec<_> = [&plain, &prefixed].into_iter().chain(&with).map(settings_digest).collect();
+        targets.sort();
+        targets.dedup();
+        digests.sort();
+        digests.dedup();
+        assert_eq!((targets.len(), digests.len()), (8, 8));
     }
 }

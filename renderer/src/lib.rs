@@ -23,6 +23,7 @@ mod overlay;
 mod places;
 mod process;
 mod sealed;
+mod substitute;
 mod sync;
 
 use std::{
@@ -43,8 +44,9 @@ use self::{
 pub use self::{
     helm::{Chart, ChartObject, Hook, Lookup, Release, ReleaseValues, RenderedChart, Values},
     manifests::{Built, BuiltRelease},
-    overlay::Changes,
+    overlay::{Changes, Names},
     sealed::SealedValues,
+    substitute::SUBSTITUTE,
     sync::{Applied, Capabilities, IS_CHART, Input, Inputs, ServedKinds, release_of},
 };
 

@@ -1,12 +1,12 @@
 //! Changes what was rendered, as the fields of a Sync say: `components`, `namePrefix`, `nameSuffix`, `commonLabels`,
-//! `commonAnnotations`, `images` and `patches`.
+//! `commonAnnotations`, `images` and `patches`. Then variables are replaced ([`substitute`]).
 //!
 //! Kustomize does the work, in the same process as for kustomizations. It gets a kustomization that is made from these
 //! fields and exists only in the memory of that process. Its resources are the kustomizations in the Sync's folder, and
 //! all other objects of the folder or of the chart. So a folder is rendered only once, and Kustomize computes names
 //! with hashes after the changes.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crds::Sync;
 use manifests::{Manifest, json_for_yaml};
@@ -24,12 +24,27 @@ use crate::{
     manifests::{Given, Located, Reading, Remembering, misplaced, of_generator, unrendered, with_placeholders},
     places::{self, Places},
     sealed::{Placeholders, Unsealable},
+    substitute::{SUBSTITUTE, Variables, probably, substitute},
 };
 
 /// The fields of a Sync that change what was rendered.
 #[derive(Clone, Debug)]
 pub struct Changes {
     sync: Arc<Sync>,
+}
+
+/// See [`Changes::names`].
+#[derive(Default)]
+pub struct Names(Option<Variables>);
+
+impl Names {
+    /// The object with the name and namespace that it has after its variables are replaced.
+    pub fn of<'m>(&self, manifest: &'m Manifest) -> Cow<'m, Manifest> {
+        match &self.0 {
+            Some(variables) => Cow::Owned(probably(variables, manifest.clone())),
+            None => Cow::Borrowed(manifest),
+        }
+    }
 }
 
 /// The changes of a Sync, as they are sent to the worker process in a request.
@@ -44,11 +59,75 @@ pub(crate) struct OverlayRequest<'a> {
 impl Changes {
     /// The changes of `sync`; `None` if it changes nothing.
     pub fn of(sync: &Sync) -> Option<Self> {
-        if sync.spec.overlay.is_empty() {
+        if sync.spec.overlay.is_empty() && !sync.spec.substitution.is_wanted() {
             return None;
         }
         let (metadata, spec) = (sync.metadata.clone(), sync.spec.clone());
         Some(Self { sync: Arc::new(Sync { metadata, spec, status: None }) })
+    }
+
+    /// Whether Kustomize makes some of the changes. If not, only variables are replaced.
+    pub fn need_kustomize(&self) -> bool {
+        !self.sync.spec.overlay.is_empty()
+    }
+
+    /// Replaces the variables in the rendered objects of `folder`. Call this if the changes do not need Kustomize.
+    ///
+    /// # Errors
+    /// A file with variables cannot be read, or a variable cannot be replaced, or there is no more memory in `room`.
+    pub fn substitute<R: Repository>(
+        &self,
+        folder: &str,
+        mut objects: Vec<Manifest>,
+        repository: &R,
+        room: &mut dyn Room,
+    ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
+        let mut placeholders = Placeholders::default();
+        if let Some(variables) = self.variables(folder, repository, room, &mut placeholders)? {
+            substitute(&variables, &mut objects, folder, room)?;
+        }
+        self.seal(&mut objects, &placeholders, folder, room)?;
+        Ok(objects)
+    }
+
+    /// How names of objects get their variables replaced, for manifests that are read but not rendered. `folder` is the folder of
+    /// the Sync.
+    ///
+    /// # Errors
+    /// A file with variables cannot be read, or there is no more memory in `room`.
+    pub fn names<R: Repository>(
+        &self,
+        folder: &str,
+        repository: &R,
+        room: &mut dyn Room,
+    ) -> Result<Names, RenderError<R::Error>> {
+        Ok(Names(self.variables(folder, repository, room, &mut Placeholders::default())?))
+    }
+
+    /// The variables of the Sync, if it replaces variables. Those that are sealed are added to `placeholders`.
+    fn variables<R: Repository>(
+        &self,
+        folder: &str,
+        repository: &R,
+        room: &mut dyn Room,
+        placeholders: &mut Placeholders,
+    ) -> Result<Option<Variables>, RenderError<R::Error>> {
+        let substitution = &self.sync.spec.substitution;
+        if !substitution.is_wanted() {
+            return Ok(None);
+        }
+        Variables::read(substitution, folder, repository, room, placeholders).map(Some)
+    }
+
+    /// Puts the sealed values of variables into Secrets.
+    fn seal<E>(
+        &self,
+        objects: &mut [Manifest],
+        placeholders: &Placeholders,
+        folder: &str,
+        room: &mut dyn Room,
+    ) -> Result<(), RenderError<E>> {
+        seal(objects, placeholders, (SUBSTITUTE, folder), room, |object| self.namespace(object.id.namespace.as_deref()))
     }
 
     /// The namespace that an object is applied in, if its kind is namespaced, given the namespace in its manifest.
@@ -58,12 +137,12 @@ impl Changes {
 }
 
 impl Renderer {
-    /// The objects of `base` with the changes of a Sync. `folder` is the folder of the Sync.
+    /// The objects of `base` with the changes of a Sync, which need Kustomize. `folder` is the folder of the Sync.
     ///
     /// # Errors
     /// See [`RendererError`]; or a file cannot be read, or a SealedSecret would no longer have the name and the
-    /// namespace that its values were sealed for, or Kubernetes would not accept an object, or there is no more memory
-    /// in `room`.
+    /// namespace that its values were sealed for, or Kubernetes would not accept an object, or a variable cannot be
+    /// replaced, or there is no more memory in `room`.
     pub fn changed<R: Repository>(
         &self,
         changes: &Changes,
@@ -73,12 +152,29 @@ impl Renderer {
         room: &mut dyn Room,
         cancel: &Cancel,
     ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
+        let mut placeholders = Placeholders::default();
+        let variables = changes.variables(folder, repository, room, &mut placeholders)?;
+        let mut manifests = self.overlaid(changes, variables.as_ref(), (folder, base), repository, room, cancel)?;
+        changes.seal(&mut manifests, &placeholders, folder, room)?;
+        Ok(manifests)
+    }
+
+    /// The objects of a folder with the changes that Kustomize makes, and with their variables replaced.
+    fn overlaid<R: Repository>(
+        &self,
+        changes: &Changes,
+        variables: Option<&Variables>,
+        (folder, base): (&str, Base),
+        repository: &R,
+        room: &mut dyn Room,
+        cancel: &Cancel,
+    ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
         let Base { objects, kustomizations } = base;
         if objects.is_empty() && kustomizations.is_empty() {
             return Ok(objects);
         }
         let files = Remembering::new(repository, room);
-        let mut sealed = Places::of(&objects);
+        let mut sealed = places_of(&objects, variables);
         let given: Vec<_> = objects.iter().map(Given::of).collect();
         let texts = self.texts(folder, &objects, &files)?;
         drop(objects);
@@ -92,7 +188,10 @@ impl Renderer {
         let located = files.located(reading, &mut objects, of_generator)?;
         drop::<Vec<Object>>(objects);
         let Located { manifests, files } = located;
-        let manifests: Vec<_> = manifests.into_iter().flatten().collect();
+        let mut manifests: Vec<_> = manifests.into_iter().flatten().collect();
+        if let Some(variables) = variables {
+            substitute(variables, &mut manifests, folder, room)?;
+        }
         let namespace = |own: Option<&str>| changes.namespace(own);
         let known = |manifest: &Manifest| files.sealed_in(&manifest.origin.file);
         let is_in_doubt = |manifest: &Manifest| {
@@ -104,7 +203,8 @@ impl Renderer {
             // Then the values were sealed for the name and the namespace that the kustomization gives it, before the
             // changes of the Sync.
             for kustomization in &kustomizations {
-                sealed.add(&self.build(kustomization, repository, room, cancel)?.manifests);
+                let built = self.build(kustomization, repository, room, cancel)?.manifests;
+                sealed.extend(places_of(&built, variables));
             }
         }
         for manifest in &manifests {
@@ -132,7 +232,7 @@ impl Renderer {
     ) -> Result<Applied, RenderError<R::Error>> {
         let folder = release.chart.path.as_str();
         let files = Remembering::new(repository, room);
-        let (chart, placeholders) = with_placeholders(release, &files)?;
+        let (chart, mut placeholders) = with_placeholders(release, &files)?;
         let rendered = self.helm(&chart, &files, cancel).map_err(|error| unrendered("Helm", folder, error));
         let mut rendered = rendered?;
         rendered.notes = placeholders.in_notes(&rendered.notes);
@@ -140,10 +240,16 @@ impl Renderer {
         let Located { manifests, .. } = files.located(Reading::new("Helm", folder), objects, |_, _, _| Ok(None))?;
         let applied = crate::BuiltRelease { rendered, manifests }.into_applied();
         let not_applied = |why| RenderError::NotRendered { folder: folder.to_owned(), why };
-        let Applied { objects, notes } = applied.map_err(not_applied)?;
-        let base = Base { objects, kustomizations: Vec::new() };
-        let mut manifests = self.changed(changes, folder, base, repository, room, cancel)?;
-        seal(&mut manifests, &placeholders, folder, room, |manifest| release.namespace_of(manifest).to_owned())?;
+        let Applied { objects: mut manifests, notes } = applied.map_err(not_applied)?;
+        let variables = changes.variables(folder, repository, room, &mut placeholders)?;
+        if changes.need_kustomize() {
+            let base = Base { objects: manifests, kustomizations: Vec::new() };
+            manifests = self.overlaid(changes, variables.as_ref(), (folder, base), repository, room, cancel)?;
+        } else if let Some(variables) = variables {
+            substitute(&variables, &mut manifests, folder, room)?;
+        }
+        let namespace_of = |manifest: &Manifest| release.namespace_of(manifest).to_owned();
+        seal(&mut manifests, &placeholders, ("Helm", folder), room, namespace_of)?;
         placeholders.all_used().map_err(|why| misplaced("Helm", folder, why))?;
         Ok(Applied { objects: manifests, notes })
     }
@@ -173,11 +279,19 @@ impl Renderer {
     }
 }
 
+/// The places of the sealed values among objects whose variables are not replaced yet. A value is sealed for the place that its
+/// object has with its variables replaced.
+fn places_of(objects: &[Manifest], variables: Option<&Variables>) -> Places {
+    let Some(variables) = variables else { return Places::of(objects) };
+    let sealed = objects.iter().filter(|object| object.id.is_sealed_secret()).cloned();
+    Places::of(&sealed.map(|object| probably(variables, object)).collect::<Vec<_>>())
+}
+
 /// Puts sealed values into the Secrets that have placeholders.
 fn seal<E>(
     manifests: &mut [Manifest],
     placeholders: &Placeholders,
-    folder: &str,
+    (tool, folder): (&'static str, &str),
     room: &mut dyn Room,
     namespace_of: impl Fn(&Manifest) -> String,
 ) -> Result<(), RenderError<E>> {
@@ -189,7 +303,7 @@ fn seal<E>(
             no_room.is_none()
         };
         let sealed = placeholders.resolve(manifest, &namespace, &mut take);
-        let refused = |why| misplaced("Helm", folder, format!("{origin}: {id}: {why}"));
+        let refused = |why| misplaced(tool, folder, format!("{origin}: {id}: {why}"));
         match sealed {
             // The text of the SealedSecret is dropped. The parsed object needs about as much memory as the text.
             Ok(text) => room.use_up(text.map_or(0, |text| text.len() as u64)),

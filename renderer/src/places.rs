@@ -36,14 +36,16 @@ impl Places {
     /// The places of all values of the SealedSecrets among some objects.
     pub(crate) fn of<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Self {
         let mut all = Self::default();
-        all.add(manifests);
+        for (text, place) in manifests.into_iter().flat_map(values) {
+            all.0.entry(digest(text)).or_default().push(place);
+        }
         all
     }
 
-    /// Adds the values of more objects.
-    pub(crate) fn add<'a>(&mut self, manifests: impl IntoIterator<Item = &'a Manifest>) {
-        for (text, place) in manifests.into_iter().flat_map(values) {
-            self.0.entry(digest(text)).or_default().push(place);
+    /// Adds the values that `others` knows.
+    pub(crate) fn extend(&mut self, others: Self) {
+        for (text, places) in others.0 {
+            self.0.entry(text).or_default().extend(places);
         }
     }
 

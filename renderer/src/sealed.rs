@@ -1,4 +1,4 @@
-//! Sealed values for charts.
+//! Sealed values for charts, and for variables.
 //!
 //! Templates see neither a value nor its sealed form. They see a placeholder, which is a word of letters and digits.
 //! After the render, each Secret that contains placeholders becomes a SealedSecret. The Go templates in that
@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Values,
     generated::{replace, sealed_secret},
+    substitute::is_name,
 };
 
 /// The sealed values that a chart gets from one file.
@@ -59,7 +60,7 @@ struct SealedFile {
 
 /// A sealed value that the templates of the chart see as a word.
 struct Placeholder {
-    /// The name of the value in the chart.
+    /// The name of the value in the chart, or of the variable.
     path: String,
     file: Rc<SealedFile>,
     key: String,
@@ -102,7 +103,7 @@ impl From<String> for Unsealable {
 /// Reserves memory for a number of bytes; returns false if there is not enough.
 pub(crate) type Take<'r> = &'r mut dyn FnMut(u64) -> bool;
 
-/// The most sealed values for one chart. Because of this limit, the memory for placeholders need not be counted.
+/// The most sealed values for one Sync. Because of this limit, the memory for placeholders need not be counted.
 const MOST_VALUES: usize = 2500;
 
 /// How many bytes of memory a sealed value in a SealedSecret needs besides its sealed text.
@@ -134,6 +135,38 @@ impl Placeholders {
     /// the placeholders.
     pub(crate) fn add(&mut self, wanted: &SealedValues, manifests: &[Manifest]) -> Result<Vec<Values>, String> {
         let SealedValues { file, key, path, .. } = wanted;
+        let path_of = |of: &str| match key {
+            Some(_) => path.clone(),
+            None => format!("{path}.{}", of.replace('.', "\\.")),
+        };
+        let words = self.words(file, key.as_deref(), path_of, |_| true, manifests)?;
+        let mut values = Vec::new();
+        for (path, word) in words {
+            values.push(Values::SetString(format!("{path}={word}")));
+            self.by_path.insert(path, self.by_word[&word]);
+        }
+        Ok(values)
+    }
+
+    /// Adds the values of the file that contains `manifests` as variables. Returns the names and the placeholders of those whose
+    /// keys can be names of variables. These values need not be in a Secret.
+    pub(crate) fn add_variables(
+        &mut self,
+        file: &str,
+        manifests: &[Manifest],
+    ) -> Result<Vec<(String, String)>, String> {
+        self.words(file, None, str::to_owned, is_name, manifests)
+    }
+
+    /// Adds sealed values. Returns the name that `path_of` makes of the key of each one, and its placeholder.
+    fn words(
+        &mut self,
+        file: &str,
+        key: Option<&str>,
+        path_of: impl Fn(&str) -> String,
+        is_wanted: impl Fn(&str) -> bool,
+        manifests: &[Manifest],
+    ) -> Result<Vec<(String, String)>, String> {
         let [sealed] = manifests else {
             return Err(format!(
                 "{file} has {} objects: a file with sealed values must have exactly one SealedSecret",
@@ -150,22 +183,25 @@ impl Placeholders {
         let data = body.get("spec").and_then(|spec| spec.get("encryptedData")).and_then(Value::as_object);
         let data = data.unwrap_or(&none);
         let wanted: Vec<(&String, &Value)> = match key {
-            None => data.iter().collect(),
+            None => data.iter().filter(|(key, _)| is_wanted(key)).collect(),
             Some(key) => data.get_key_value(key).into_iter().collect(),
         };
         if wanted.is_empty() {
             let keys: Vec<_> = data.keys().map(String::as_str).collect();
             let there_is =
                 if keys.is_empty() { "it has no values".to_owned() } else { format!("it has {}", keys.join(", ")) };
-            let key = key.as_deref().unwrap_or_default();
-            return Err(format!("{} has no sealed value {key}: {there_is}", sealed.origin));
+            let wanted = key.map_or(String::new(), |key| format!(" {key}"));
+            let fits = if key.is_none() && !data.is_empty() { " whose key can be the name of a variable" } else { "" };
+            return Err(format!("{} has no sealed value{wanted}{fits}: {there_is}", sealed.origin));
         }
         self.added += wanted.len();
         if self.added > MOST_VALUES {
-            return Err(format!("{file}: a chart can have at most {MOST_VALUES} sealed values"));
+            return Err(format!(
+                "{file}: a Sync can use at most {MOST_VALUES} sealed values for its chart and its variables"
+            ));
         }
         let of_file = SealedFile {
-            path: file.clone(),
+            path: file.to_owned(),
             scope,
             namespace: sealed.id.namespace.clone(),
             name: sealed.id.name.clone(),
@@ -173,7 +209,7 @@ impl Placeholders {
         // The scope, namespace and name are hashed only once, because they may be long, and there may be many values.
         let place = Sha256::new_with_prefix(json!([scope, of_file.namespace, of_file.name]).to_string());
         let of_file = Rc::new(of_file);
-        let mut values = Vec::new();
+        let mut words = Vec::new();
         for (of, text) in wanted {
             if !is_key(of) {
                 return Err(format!("{}: '{}' cannot be a key of a Secret", sealed.origin, printable(of)));
@@ -181,13 +217,12 @@ impl Placeholders {
             let text = text.as_str().unwrap_or_default().trim();
             SealedValue::parse(text)
                 .map_err(|error| format!("{}: {of} is not a sealed value: {error}", sealed.origin))?;
-            let path = if key.is_some() { path.clone() } else { format!("{path}.{}", of.replace('.', "\\.")) };
+            let path = path_of(of);
             let digest = place.clone().chain_update(json!([of, text]).to_string()).finalize();
             let digest = digest[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
             let word = format!("{BEGINS_WITH}{digest}");
-            values.push(Values::SetString(format!("{path}={word}")));
+            words.push((path.clone(), word.clone()));
             let index = *self.by_word.entry(word).or_insert(self.all.len());
-            self.by_path.insert(path.clone(), index);
             if index < self.all.len() {
                 continue;
             }
@@ -199,7 +234,7 @@ impl Placeholders {
                 is_used: Cell::new(false),
             });
         }
-        Ok(values)
+        Ok(words)
     }
 
     /// Makes a SealedSecret of a Secret with placeholders, and returns the YAML of the SealedSecret. Fails if another

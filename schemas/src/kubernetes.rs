@@ -169,6 +169,22 @@ pub(crate) fn known(at: KubernetesVersion, id: &KindId) -> Known {
     Known::Not(Problem::error(Check::NotServed, String::new(), message))
 }
 
+/// The schema of a kind of Kubernetes as it is in the newest known version that has it. Of other kinds, the schema only has the
+/// metadata.
+pub(crate) fn newest(group: &str, version: &str, kind: &str) -> Option<&'static Value> {
+    static OTHERS: LazyLock<Value> =
+        LazyLock::new(|| json!({"properties": {"metadata": {"$ref": format!("{DEFINITIONS}{METADATA}")}}}));
+    let id = (group.to_owned(), version.to_owned(), kind.to_owned());
+    let name = TABLES.kinds.get(&id).and_then(|kind| kind.schema.as_deref());
+    name.map_or(Some(&*OTHERS), newest_type)
+}
+
+/// The type `name` as it is in the newest known version that has it.
+pub(crate) fn newest_type(name: &str) -> Option<&'static Value> {
+    let variants = TABLES.types.get(name)?.iter();
+    variants.max_by_key(|variant| variant.to).map(|variant| &variant.schema)
+}
+
 impl Kind {
     fn is_served(&self, minor: u32) -> bool {
         self.from.is_some_and(|from| from <= minor) && self.to.is_some_and(|to| minor <= to)

@@ -8,12 +8,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod crd;
+mod field;
 mod kubernetes;
 mod problem;
 mod validate;
 
 pub use self::{
     crd::WrongDefinition,
+    field::{Field, FieldType, METADATA},
     kubernetes::{KubernetesVersion, UnknownVersion},
     problem::{Check, Problem, Severity},
     validate::{Checked, Schemas, nearest},

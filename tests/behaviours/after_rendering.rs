@@ -30,7 +30,7 @@ async fn renders(controller: &Controller) -> Result<(u64, u64)> {
 }
 
 /// The text of a Sync, for `gitseal build --sync`.
-fn sync_file(scene: &Scene, name: &str, path: &str, spec: &Value) -> Result<String> {
+pub(crate) fn sync_file(scene: &Scene, name: &str, path: &str, spec: &Value) -> Result<String> {
     let mut full = json!({"repository": {"name": "repo"}, "path": path});
     full.as_object_mut().context("a spec")?.extend(spec.as_object().context("fields")?.clone());
     let metadata = json!({"name": name, "namespace": scene.namespace});

@@ -82,6 +82,7 @@ mod traces;
 mod undecryptable;
 mod uninstall;
 mod upgrade;
+mod variables;
 mod verbs;
 mod versions;
 mod waves;

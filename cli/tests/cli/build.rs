@@ -149,3 +149,145 @@ fn values_of_the_repository_itself_need_no_clone() {
     let output = gitseal_in(folder.path(), &["build", "--sync", "clusters/web.yaml"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A repository with plain manifests that have variables, and a Sync for them whose spec also has `more`.
+fn with_variables(more: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    write(
+        "app/web.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: ${replicas:=1}\n  selector: \
+         {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: c, image: \
+         'example.invalid/c:1'}]}\n",
+    );
+    write("app/map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: map}\ndata: {cluster: '${cluster}'}\n");
+    write(
+        "app/role.yaml",
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: role}\nrules: []\n",
+    );
+    write(
+        "app/db.yaml",
+        "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, annotations: \
+         {sealedsecrets.bitnami.com/cluster-wide: 'true'}}\nspec: {encryptedData: {password: AgBsealed}}\n",
+    );
+    write("settings.env", "cluster=north\n");
+    let sync = "apiVersion: gitseal.dev/v1alpha1\nkind: Sync\nmetadata: {name: web, namespace: shop}\n";
+    write("sync.yaml", &format!("{sync}spec:\n  repository: {{name: fleet}}\n  path: app\n{more}"));
+    folder
+}
+
+fn printed(folder: &Path, arguments: &[&str]) -> String {
+    let output = gitseal_in(folder, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn variables_of_a_sync_are_replaced_without_a_cluster() {
+    let folder = with_variables("  substitute: {replicas: '3'}\n  substituteFrom: [{file: settings.env}]\n");
+    let text = printed(folder.path(), &["build", "--sync", "sync.yaml"]);
+    assert!(text.contains("replicas: 3\n") && text.contains("cluster: north\n"), "{text}");
+    // Without the Sync, the texts are those of the files.
+    assert!(built(folder.path(), "app").contains("replicas: ${replicas:=1}"));
+
+    let folder = with_variables("  substitute: {}\n");
+    let told = refused(folder.path(), &["build", "--sync", "sync.yaml"]);
+    assert!(told.contains("app/map.yaml:1: ConfigMap map: data.cluster: the variable cluster is not set"), "{told}");
+    fs::remove_dir(folder.path().join(".git")).unwrap();
+    let told = refused(folder.path(), &["build", "--sync", "sync.yaml"]);
+    assert!(!told.contains("outside of a Git repository"), "{told}");
+
+    let folder = with_variables("  substituteFrom: [{}]\n");
+    let told = refused(folder.path(), &["build", "--sync", "sync.yaml"]);
+    assert!(told.contains("spec.substituteFrom[0]: set either file or sealedSecret"), "{told}");
+}
+
+const CHANGES: &str = "  namePrefix: p-\n  commonLabels: {team: a}\n  images: [{name: example.invalid/c, newTag: '2'}]\n  \
+    patches:\n  - {patch: '- {op: replace, path: /data/cluster, value: \"${cluster}-1\"}', target: {kind: ConfigMap}}\n  - {patch: \
+    '- {op: remove, path: /metadata/labels}', target: {kind: ClusterRole}}\n  targetNamespace: other\n  substitute: {cluster: \
+    north}\n";
+
+#[test]
+fn each_change_of_a_sync_is_explained() {
+    let folder = with_variables(CHANGES);
+    let text = printed(folder.path(), &["build", "--sync", "sync.yaml", "--explain"]);
+    let is_step = |line: &&str| line.starts_with(|first: char| first.is_alphabetic()) && line.contains(": ");
+    assert_eq!(
+        text.lines().filter(is_step).collect::<Vec<_>>(),
+        [
+            "rendered: 4 objects",
+            "namePrefix: 4 changed",
+            "commonLabels: 4 changed",
+            "images: 1 changed, 3 unchanged",
+            "patches[0]: 1 changed, 3 unchanged",
+            "patches[1]: 1 changed, 3 unchanged",
+            "targetNamespace: 3 changed, 1 unchanged",
+            "substitute: 2 changed, 2 unchanged",
+        ],
+        "{text}"
+    );
+    for part in [
+        "changed Deployment p-web  app/web.yaml:1\n",
+        "-  name: web\n+  name: p-web\n",
+        "image: example.invalid/c:2\n",
+        "-  cluster: ${cluster}\n+  cluster: ${cluster}-1\n",
+        "-  cluster: ${cluster}-1\n+  cluster: north-1\n",
+        "-  replicas: ${replicas:=1}\n+  replicas: 1\n",
+        "-  namespace: shop\n+  namespace: other\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("AgBsealed"), "{text}");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&printed(folder.path(), &["build", "--sync", "sync.yaml", "--explain", "-o", "json"]))
+            .unwrap();
+    assert_eq!(json["rendered"], 4);
+    let images = &json["steps"][2];
+    assert_eq!((&images["field"], &images["unchanged"]), (&"images".into(), &3.into()));
+    let change = images["changes"][0].as_object().unwrap();
+    let keys: Vec<_> = change.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["change", "apiVersion", "kind", "name", "origin", "diff"]);
+    assert_eq!(
+        (&change["change"], &change["name"], &change["origin"]),
+        (&"changed".into(), &"p-web".into(), &"app/web.yaml:1".into())
+    );
+}
+
+#[test]
+fn a_change_that_fails_is_named_by_its_explanation() {
+    let folder = with_variables(
+        "  namePrefix: p-\n  patches: [{patch: '- {op: remove, path: /data/gone}', target: {kind: ConfigMap}}]\n",
+    );
+    let told = refused(folder.path(), &["build", "--sync", "sync.yaml", "--explain"]);
+    assert!(told.contains("with patches[0]\n") && told.contains("data/gone"), "{told}");
+    for arguments in [["build", "app", "--explain"].as_slice(), &["build", "--explain"]] {
+        let told = refused(folder.path(), arguments);
+        assert!(told.contains("--explain") || told.contains("--sync"), "{told}");
+    }
+    let folder = with_variables("");
+    assert_eq!(
+        printed(folder.path(), &["build", "--sync", "sync.yaml", "--explain"]),
+        "rendered: 4 objects\nThe Sync changes nothing.\n"
+    );
+}
+
+#[test]
+fn values_of_secrets_are_not_in_an_explanation() {
+    let folder =
+        with_variables("  commonLabels: {team: a}\n  substitute: {cluster: north, password: Plain-Of-A-Secret}\n");
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {a: '${password}', b: In-The-File-1}\ndata: {c: SW4tVGhlLUZpbGU=}\n";
+    fs::write(folder.path().join("app/plain.yaml"), secret).unwrap();
+    for format in [["--explain"].as_slice(), &["--explain", "-o", "json"], &["--explain", "-o", "yaml"]] {
+        let text = printed(folder.path(), &[["build", "--sync", "sync.yaml"].as_slice(), format].concat());
+        assert!(text.contains("(not shown, another value)"), "{text}");
+        for value in ["Plain-Of-A-Secret", "In-The-File-1", "SW4tVGhlLUZpbGU", "AgBsealed"] {
+            assert!(!text.contains(value), "{value}: {text}");
+        }
+    }
+}

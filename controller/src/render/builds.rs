@@ -10,7 +10,7 @@ use std::{
 use gitstore::{At, Folder, Paths, Snapshot, SnapshotError};
 use manifests::Manifest;
 use pipeline::{
-    Room,
+    Render as _, Room,
     render::{Base, Kustomize, NotRendered, RenderError},
 };
 use renderer::{Applied, Changes, Limits, Release, Renderer, Repository};
@@ -67,7 +67,7 @@ pub(super) struct Builds<'a> {
 impl<'a> Builds<'a> {
     /// Without a turn, nothing is rendered, and [`Builds::needs_turn`] returns true.
     pub(super) fn new(processes: &'a Processes, has_turn: bool, snapshot: &Snapshot, cancel: &'a Cancel) -> Self {
-        let files = Files { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() };
+        let files = Files::of(snapshot);
         let (needs_turn, has_begun) = (Cell::new(false), Cell::new(false));
         let until = Instant::now() + FOLDER;
         Self { processes, has_turn, cancel, files, needs_turn, has_begun, folders: RefCell::default(), until }
@@ -78,10 +78,16 @@ impl<'a> Builds<'a> {
         self.needs_turn.get()
     }
 
-    /// What was rendered (the chart, or the folders with kustomizations), and the paths that the renderer asked for;
-    /// `None` if there was nothing to render.
+    /// Whether something was rendered by Kustomize or Helm.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.get()
+    }
+
+    /// What was rendered (the chart, or the folders with kustomizations), and the paths of the files that were needed beside the
+    /// folder; `None` if there was nothing to render, and no such file was needed.
     pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
-        self.has_begun.get().then(|| (self.folders.into_inner(), self.files.asked.into_inner()))
+        let asked = self.files.asked.into_inner();
+        (self.has_begun.get() || !asked.is_empty()).then(|| (self.folders.into_inner(), asked))
     }
 
     /// The objects and the notes of a chart.
@@ -111,6 +117,10 @@ impl<'a> Builds<'a> {
         folder: &str,
         room: &mut dyn Room,
     ) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+        if !changes.need_kustomize() {
+            let objects = pipeline::render::Files(self).render(tree, room)?.objects;
+            return changes.substitute(folder, objects, &self.files, room);
+        }
         self.begin(folder, "Kustomize")?;
         let base = Base::read(tree, room)?;
         self.folders.borrow_mut().clone_from(&base.kustomizations);
@@ -154,10 +164,17 @@ fn is_in_time(folder: &str, until: Instant) -> Result<(), RenderError<SnapshotEr
     Err(RenderError::NotRendered { folder: folder.to_owned(), why })
 }
 
-/// The files of the whole repository, and the paths that the renderer has asked for.
-struct Files {
+/// The files of the whole repository, and the paths that were asked for.
+pub(super) struct Files {
     paths: Paths,
     asked: RefCell<BTreeSet<String>>,
+}
+
+impl Files {
+    /// The files of `snapshot`, none of which was asked for.
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        Self { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() }
+    }
 }
 
 impl Repository for Files {

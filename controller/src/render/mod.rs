@@ -284,15 +284,16 @@ impl Renderer {
                 if builds.needs_turn() {
                     return Err(Unread::NeedsTurn);
                 }
+                let is_built = builds.has_begun();
                 let closure = builds.asked().map(|(folders, asked)| match release {
                     Some(_) => Closure::of_chart(&asked, changes.is_some()),
                     None => Closure::new(&target.path, &folders, &asked),
                 });
                 *lock(&end) = Some(End {
-                    from: match closure {
-                        Some(_) if release.is_some() => FROM_HELM,
-                        Some(_) => FROM_KUSTOMIZE,
-                        None => FROM_GIT,
+                    from: match (is_built, &release) {
+                        (true, Some(_)) => FROM_HELM,
+                        (true, None) => FROM_KUSTOMIZE,
+                        (false, _) => FROM_GIT,
                     },
                     content: closure.as_ref().map_or(folder, |closure| closure.content(&snapshot, folder)),
                     closure: closure.map(Arc::new),
@@ -376,11 +377,15 @@ impl Renderer {
         let namespace = sync.metadata.namespace.clone().unwrap_or_default();
         let folder = || snapshot.folder(path_of(sync), gitstore::Limits::default()).hidden();
         let (revision, work) = work_of(sync, snapshot);
-        let sync = sync.clone();
+        let (sync, snapshot) = (sync.clone(), snapshot.clone());
         let read = move |folder: &Folder, room: &mut Taken, _: &Processes, _: bool, _: &Cancel| {
             let mut found = BTreeMap::new();
+            let files = builds::Files::of(&snapshot);
+            let names = Changes::of(&sync).map(|changes| changes.names(path_of(&sync), &files, room));
+            let names = names.transpose()?.unwrap_or_default();
             each_object(folder, room, |manifest| {
-                let ids = possible_ids_of_hidden(&sync, manifest).into_iter().filter(|id| wanted.contains(id));
+                let ids =
+                    possible_ids_of_hidden(&sync, &names.of(manifest)).into_iter().filter(|id| wanted.contains(id));
                 found.extend(ids.map(|id| (id, manifest.origin.clone())));
             })?;
             Ok(found)

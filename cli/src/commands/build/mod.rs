@@ -1,6 +1,7 @@
 //! `gitseal build`: renders a folder without a cluster.
 
 mod chart;
+mod explain;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -38,9 +39,12 @@ use crate::{
 ///     gitseal build clusters/production | kubectl diff -f -
 ///     gitseal build charts/shop --release-name shop -f production.yaml
 ///     gitseal build --sync clusters/production/shop.yaml
+///     gitseal build --sync clusters/production/shop.yaml --explain
 ///
 /// With --sync, the command prints the objects that the controller applies for that Sync. It reads the folder in the
-/// Sync's spec.path, and uses the values in its spec.helm.
+/// Sync's spec.path, and uses the values in its spec.helm and the changes in its spec. With --explain, it prints what each
+/// of these changes does instead: the fields in the order in which they take effect, and below each field the objects that
+/// it changes. Values of Secrets are left out.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
@@ -51,6 +55,10 @@ pub struct BuildArgs {
     /// Build what a Sync applies: the file in the repository that contains the Sync
     #[arg(long, value_name = "FILE", conflicts_with = "path")]
     sync: Option<PathBuf>,
+
+    /// Print what each field of the Sync changes, instead of the objects
+    #[arg(long, requires = "sync", conflicts_with = "path")]
+    explain: bool,
 
     #[command(flatten)]
     chart: ChartArgs,
@@ -94,7 +102,14 @@ fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()>
     let file = SyncFile::read(file, &global.namespace().unwrap_or_else(|| "default".to_owned()))?;
     args.chart.refuse_values_beside_sync()?;
     let surroundings = Surroundings { capabilities: args.chart.capabilities(), clones: args.inputs.clones() };
-    let folder = folder::read_for(&file.folder()?, &file.sync, surroundings)?;
+    if args.explain {
+        let explanation = explain::explain(&file, surroundings)?;
+        return match global.output {
+            None => output::print(explanation.text()),
+            Some(format) => output::print(format.text(&explanation)?),
+        };
+    }
+    let folder = folder::read_for(&folder::from_here(file.folder()?), &file.sync, surroundings)?;
     if let Err(error) = guard(&file.sync, &folder.manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }

@@ -1,0 +1,85 @@
+//! Replaces variables in the rendered objects of a Sync, as its fields `substitute` and `substituteFrom` say.
+//!
+//! Texts in an object are expanded one by one ([`language`]), so a value cannot change anything beside its text. An object
+//! does not remember whether a text was written in quotes. So whether `${replicas}` becomes a number is decided by the type
+//! that the field has in Kubernetes ([`typed`]).
+
+mod language;
+mod object;
+mod typed;
+mod variables;
+
+use manifests::Manifest;
+use pipeline::{
+    Room,
+    render::{NotRendered, RenderError, reserve},
+};
+
+use self::{language::Budget, object::substituted_in};
+pub(crate) use self::{language::is_name, variables::Variables};
+
+/// What [`NotRendered::tool`] is if variables cannot be replaced.
+pub const SUBSTITUTE: &str = "substitute";
+
+/// How many bytes and steps the variables of one folder may take.
+const BUDGET: u64 = 1 << 28;
+
+/// How many mistakes a message names, because a status cannot hold all of them.
+const NAMED_AT_ONCE: usize = 20;
+
+/// Replaces the variables in all objects of a folder.
+pub(crate) fn substitute<E>(
+    variables: &Variables,
+    manifests: &mut [Manifest],
+    folder: &str,
+    room: &mut dyn Room,
+) -> Result<(), RenderError<E>> {
+    let mut budget = Budget::new(BUDGET);
+    let (mut mistakes, mut more) = (Vec::new(), 0);
+    let mut is_not_set = false;
+    for manifest in manifests {
+        let (origin, id) = (manifest.origin.clone(), manifest.id.clone());
+        let found = substituted_in(manifest, variables, &mut budget);
+        // An object becomes longer by at most a few megabytes before its memory is taken.
+        reserve(room, &origin.file, found.bytes)?;
+        room.use_up(found.bytes);
+        is_not_set |= found.is_not_set;
+        for mistake in found.mistakes {
+            if mistakes.len() < NAMED_AT_ONCE {
+                mistakes.push(format!("{origin}: {id}: {mistake}"));
+            } else {
+                more += 1;
+            }
+        }
+    }
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let mut message = format!("{}{more}", mistakes.join("; "));
+    if is_not_set {
+        let names: Vec<_> = variables.names().take(NAMED_AT_ONCE).collect();
+        let known =
+            if names.is_empty() { "no variable is set".to_owned() } else { format!("set are {}", names.join(", ")) };
+        message.push_str(&format!(
+            " ({known}); set the variable in substitute or substituteFrom of the Sync, give it a default (${{name:=default}}), \
+             or write $${{name}} if the text ${{name}} is meant; the annotation {}: {} keeps gitseal from replacing \
+             variables in an object",
+            crds::names::SUBSTITUTE,
+            crds::names::SUBSTITUTE_DISABLED
+        ));
+    }
+    Err(not_substituted(folder, message))
+}
+
+/// The objects with their variables replaced as far as possible: for a comparison, and not to be applied.
+pub(crate) fn probably(variables: &Variables, mut manifest: Manifest) -> Manifest {
+    substituted_in(&mut manifest, variables, &mut Budget::new(BUDGET));
+    manifest
+}
+
+/// The variables cannot be replaced. The same files give the same error again.
+fn not_substituted<E>(folder: &str, message: String) -> RenderError<E> {
+    let why = NotRendered { tool: SUBSTITUTE, reason: "SubstituteFailed", message, is_terminal: true };
+    RenderError::NotRendered { folder: folder.to_owned(), why }
+}

@@ -1,0 +1,246 @@
+//! The variables of a Sync, from its spec and from files of the repository.
+
+use std::collections::BTreeMap;
+
+use crds::Substitution;
+use manifests::{Limits, Manifest, TreeFile, parse_mapping, printable, split};
+use pipeline::{
+    Room,
+    render::{ParseFailure, RenderError, parse_beside, reserve},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    language::{Known, is_name},
+    not_substituted,
+};
+use crate::{At, Repository, sealed::Placeholders};
+
+/// The variables of a Sync.
+#[derive(Default)]
+pub(crate) struct Variables(BTreeMap<String, Variable>);
+
+struct Variable {
+    /// The value, or the placeholder of a sealed value.
+    text: String,
+    is_sealed: bool,
+}
+
+/// The most bytes of a file with variables.
+const FILE_BYTES: usize = 1 << 20;
+
+impl Variables {
+    /// Reads the variables of a Sync. Those that are sealed are added to `placeholders`.
+    pub(crate) fn read<R: Repository>(
+        Substitution { substitute, substitute_from }: &Substitution,
+        folder: &str,
+        repository: &R,
+        room: &mut dyn Room,
+        placeholders: &mut Placeholders,
+    ) -> Result<Self, RenderError<R::Error>> {
+        let mut all = BTreeMap::new();
+        for (index, entry) in substitute_from.iter().enumerate() {
+            let refused = |why: String| not_substituted(folder, format!("substituteFrom[{index}]: {why}"));
+            let (path, is_sealed) = match (&entry.file, &entry.sealed_secret) {
+                (Some(file), None) => (file, false),
+                (None, Some(file)) => (file, true),
+                _ => return Err(refused(entry.mistake().unwrap_or_default().to_owned())),
+            };
+            let path = path.trim_start_matches("./");
+            let At::File(bytes) = repository.at(path).map_err(RenderError::Files)? else {
+                return Err(refused(format!(
+                    "the repository has no file '{}'; a path begins at the root of the repository",
+                    printable(path)
+                )));
+            };
+            if bytes.len() > FILE_BYTES {
+                return Err(refused(format!("{path} has more than {} MiB", FILE_BYTES >> 20)));
+            }
+            let found = if is_sealed {
+                let manifests = sealed_in(path, &bytes, room).map_err(|failure| match failure {
+                    ParseFailure::Wrong(error) => refused(format!("{error}; {}", error.hint())),
+                    ParseFailure::NoRoom { had_most } => RenderError::NoRoom { path: path.to_owned(), had_most },
+                })?;
+                placeholders.add_variables(path, &manifests).map_err(refused)?
+            } else {
+                // The file is in memory as bytes, as text, and as a mapping.
+                reserve(room, path, 16 * bytes.len() as u64)?;
+                in_file(path, &bytes).map_err(refused)?
+            };
+            let bytes = found.iter().map(|(name, text)| 64 + name.len() + text.len()).sum::<usize>() as u64;
+            reserve(room, path, bytes)?;
+            room.use_up(bytes);
+            all.extend(found.into_iter().map(|(name, text)| (name, Variable { text, is_sealed })));
+        }
+        for (name, text) in substitute.iter().flatten() {
+            named(name).map_err(|why| not_substituted(folder, format!("substitute: {why}")))?;
+            all.insert(name.clone(), Variable { text: text.clone(), is_sealed: false });
+        }
+        Ok(Self(all))
+    }
+
+    /// What the variable stands for, if it is set.
+    pub(crate) fn get(&self, name: &str) -> Option<Known<'_>> {
+        let Variable { text, is_sealed } = self.0.get(name)?;
+        Some(if *is_sealed { Known::Sealed(text) } else { Known::Plain(text) })
+    }
+
+    /// The names of all variables, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(plain: &[(&str, &str)], sealed: &[(&str, &str)]) -> Self {
+        let variable = |is_sealed| {
+            move |(name, text): &(&str, &str)| ((*name).to_owned(), Variable { text: (*text).to_owned(), is_sealed })
+        };
+        Self(plain.iter().map(variable(false)).chain(sealed.iter().map(variable(true))).collect())
+    }
+}
+
+fn sealed_in(path: &str, bytes: &[u8], room: &mut dyn Room) -> Result<Vec<Manifest>, ParseFailure> {
+    parse_beside(TreeFile { path, bytes }, 0, room).map(|parsed| parsed.manifests)
+}
+
+/// The variables in a file.
+fn in_file(path: &str, bytes: &[u8]) -> Result<Vec<(String, String)>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| format!("{path} is not a text in UTF-8"))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let has_lines = name.rsplit_once('.').is_some_and(|(_, ending)| ending == "env");
+    if has_lines { in_lines(path, text) } else { in_mapping(path, text) }
+}
+
+/// The variables in lines `name=value`. Everything after the first `=` is the value.
+fn in_lines(path: &str, text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        let (name, value) =
+            line.split_once('=').ok_or_else(|| format!("{path}:{number}: the line is not name=value"))?;
+        named(name).map_err(|why| format!("{path}:{number}: {why}"))?;
+        found.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(found)
+}
+
+const FORMS: &str = "a file with variables is a YAML mapping of names to texts, one ConfigMap, or a file .env with lines \
+    name=value";
+
+/// The variables in a YAML mapping, or in the data of a ConfigMap.
+fn in_mapping(path: &str, text: &str) -> Result<Vec<(String, String)>, String> {
+    let documents: Vec<_> = split(text).filter(|document| !document.is_empty()).collect();
+    let document = match documents[..] {
+        [] => return Ok(Vec::new()),
+        [document] => document,
+        _ => return Err(format!("{path} has {} documents: {FORMS}", documents.len())),
+    };
+    let mapping = parse_mapping(path, &document, &Limits { file_bytes: FILE_BYTES, ..Limits::default() });
+    let mapping = mapping.map_err(|error| format!("{error}: {FORMS}"))?.unwrap_or_default();
+    let line = |name: &str| document.line + line_of(document.text, name);
+    let is = |field: &str, value: &str| mapping.get(field).and_then(Value::as_str) == Some(value);
+    let is_object = mapping.contains_key("apiVersion") && mapping.contains_key("kind");
+    if is_object && !(is("apiVersion", "v1") && is("kind", "ConfigMap")) {
+        return Err(format!("{path}:{} is another object: {FORMS}", document.line));
+    }
+    let (mapping, is_data) = match (is_object, mapping.get("data")) {
+        (false, _) => (mapping, false),
+        (true, Some(Value::Object(data))) => (data.clone(), true),
+        (true, _) => (Map::new(), true),
+    };
+    let mut found = Vec::new();
+    for (name, value) in mapping {
+        match named(&name) {
+            Ok(()) => {}
+            // A ConfigMap may also have files.
+            Err(_) if is_data => continue,
+            Err(why) => return Err(format!("{path}:{}: {why}", line(&name))),
+        }
+        let Value::String(text) = value else {
+            return Err(format!(
+                "{path}:{}: the value of {name} is not a text: write numbers, true and false in quotes, as in a ConfigMap",
+                line(&name)
+            ));
+        };
+        found.push((name, text));
+    }
+    Ok(found)
+}
+
+/// How many lines of a mapping are before this key.
+fn line_of(text: &str, key: &str) -> u32 {
+    let is_line = |line: &str| {
+        let rest = line.trim_start().trim_start_matches(['"', '\'']).strip_prefix(key);
+        rest.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
+    };
+    text.lines().position(is_line).map_or(0, |line| u32::try_from(line).unwrap_or_default())
+}
+
+fn named(name: &str) -> Result<(), String> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "'{}' cannot be the name of a variable: it has other characters than letters, digits and _, or begins with a digit",
+        printable(name)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &str, text: &str) -> Result<String, String> {
+        let found = in_file(path, text.as_bytes())?;
+        Ok(found.iter().map(|(name, text)| format!("{name}={text};")).collect())
+    }
+
+    #[test]
+    fn each_form_of_a_file_is_read() {
+        for (path, text, found) in [
+            ("a.yaml", "# names\nb: \"3\"\na: text\n", "b=3;a=text;"),
+            ("a.json", r#"{"b": "3", "_a1": ""}"#, "b=3;_a1=;"),
+            ("a.yaml", "", ""),
+            ("a.yaml", "---\n# nothing\n", ""),
+            ("a.yaml", "\u{feff}a: |\n  one\n  two\n", "a=one\ntwo\n;"),
+            ("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata:\n  a: b\n  tls.crt: c\n", "a=b;"),
+            ("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n", ""),
+            // It is a mapping of names if it is no object.
+            ("a.yaml", "kind: web\nversion: '1.10'\n", "kind=web;version=1.10;"),
+            ("x/.env", "# names\n\na=b=c d # e\r\n_x=\"1\"\nempty=\n", "a=b=c d # e;_x=\"1\";empty=;"),
+            ("production.env", "a=b", "a=b;"),
+        ] {
+            assert_eq!(read(path, text).as_deref(), Ok(found), "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_with_its_line() {
+        for (path, text, part) in [
+            ("a.yaml", "a: b\n\nc: 3\n", "a.yaml:3: the value of c is not a text: write numbers"),
+            ("a.yaml", "---\na: [b]\n", "a.yaml:2: the value of a is not a text"),
+            ("a.yaml", "a:\n", "a.yaml:1: the value of a is not a text"),
+            ("a.yaml", "x: web\n'a-b': c\n", "a.yaml:2: 'a-b' cannot be the name of a variable"),
+            ("a.yaml", "1a: c\n", "a.yaml:1: '1a' cannot be the name of a variable"),
+            ("a.yaml", "- a\n", "a.yaml:1"),
+            ("a.yaml", "- a\n", "is a YAML mapping of names to texts, one ConfigMap"),
+            ("a.yaml", "a: b\na: c\n", "a.yaml:2"),
+            ("a.yaml", "a: b\n---\nc: d\n", "a.yaml has 2 documents"),
+            ("a.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n", "a.yaml:1 is another object"),
+            (
+                "a.yaml",
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata:\n  a: 3\n",
+                "a.yaml:5: the value of a is not a text",
+            ),
+            ("a.env", "a=b\nc\n", "a.env:2: the line is not name=value"),
+            ("a.env", "export a=b\n", "a.env:1: 'export a' cannot be the name"),
+        ] {
+            let told = read(path, text).expect_err(text);
+            assert!(told.contains(part), "{text}: {told}");
+        }
+        assert!(in_file("a.yaml", b"a: \xff").unwrap_err().contains("not a text in UTF-8"));
+    }
+}
