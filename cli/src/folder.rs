@@ -75,8 +75,27 @@ pub fn read_sharing(
     surroundings: Surroundings,
     renderer: Arc<Renderer>,
 ) -> anyhow::Result<Folder> {
+    read_at(path, place(path)?, sync, surroundings, renderer)
+}
+
+/// Reads a folder that is all of the Repository of `sync`, for example a chart of a registry that was pulled.
+///
+/// # Errors
+/// As of [`read_for`].
+pub fn read_whole(path: &Path, sync: &Sync, surroundings: Surroundings) -> anyhow::Result<Folder> {
+    let root = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
+    read_at(path, (root, String::new()), sync, surroundings, Arc::new(renderer()))
+}
+
+/// `root` is the top folder of the repository, and `inside` the path of `path` in it.
+fn read_at(
+    path: &Path,
+    (root, inside): (PathBuf, String),
+    sync: &Sync,
+    surroundings: Surroundings,
+    renderer: Arc<Renderer>,
+) -> anyhow::Result<Folder> {
     check_values(sync)?;
-    let (root, inside) = place(path)?;
     let copy = WorkingCopy { root: root.clone() };
     let tree = || Ok(Local { entries: entries(path, &root, &inside, false)?, is_named: path.is_file() });
     let manifests = objects_in(tree, &copy, &inside, sync, &surroundings, &renderer);

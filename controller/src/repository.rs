@@ -12,7 +12,8 @@ use crds::{
 };
 use flags::duration;
 use gitstore::{
-    Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, Snapshot, SnapshotError,
+    Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, RevisionId, Snapshot,
+    SnapshotError,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use pipeline::{Resource, Target, other_files, repository_of};
@@ -79,6 +80,13 @@ impl RepositoryError {
     }
 }
 
+/// What a fetch found.
+struct Fetched {
+    revision: Revision,
+    /// It is a chart that says of itself that it is deprecated.
+    is_deprecated: bool,
+}
+
 /// Fetches a Repository.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     // The fetch is noted before the spec is read, so that a later edit cancels this fetch.
@@ -125,7 +133,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     }
     ctx.fetches.was_slow(&key, matches!(result, Err(RepositoryError::Fetch(FetchError::Timeout { .. }))));
     let result = match result {
-        Ok(revision) => publish(&ctx, &key, &repository, &revision).await.map(|()| revision),
+        Ok(fetched) => publish(&ctx, &key, &repository, &fetched.revision).await.map(|()| fetched),
         Err(error) => Err(error),
     };
     ctx.metrics.git_fetch(result.as_ref().map_or_else(RepositoryError::reason, |_| "ok"));
@@ -163,7 +171,7 @@ async fn fetch(
     key: &ObjectKey,
     repository: &Repository,
     running: &Fetch,
-) -> Result<Revision, RepositoryError> {
+) -> Result<Fetched, RepositoryError> {
     let spec = &repository.spec;
     if spec.verify.as_ref().is_some_and(|verify| verify.mode == VerificationMode::Head) {
         return Err(RepositoryError::Verify);
@@ -181,14 +189,15 @@ async fn fetch(
     };
     let git = ctx.git.clone();
     // The turn lasts as long as the thread works, even if the caller no longer waits for the result.
-    let work = move || {
+    let work = move || -> Result<Fetched, RepositoryError> {
         let _turn = turn;
-        git.fetch(&request)
+        let revision = git.fetch(&request)?;
+        let is_chart = matches!(revision.id, RevisionId::Archive(_));
+        let snapshot = is_chart.then(|| git.snapshot(&request.key, &request.url, &revision).ok()).flatten();
+        let is_deprecated = snapshot.is_some_and(|snapshot| snapshot.has_deprecated_chart());
+        Ok(Fetched { revision, is_deprecated })
     };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| RepositoryError::Interrupted(error.to_string()))?
-        .map_err(Into::into)
+    tokio::task::spawn_blocking(work).await.map_err(|error| RepositoryError::Interrupted(error.to_string()))?
 }
 
 /// Reports in the Repository and its Syncs that the first fetch takes long.
@@ -356,20 +365,26 @@ async fn report(
     key: &ObjectKey,
     repository: &Repository,
     (mut old, mut unsure): (RepositoryStatus, BTreeSet<String>),
-    result: Result<Revision, RepositoryError>,
+    result: Result<Fetched, RepositoryError>,
 ) {
     let generation = repository.metadata.generation;
     let mut new = old.clone();
     new.observed_generation = generation;
     new.last_handled_reconcile_at = requested_at(repository).map(str::to_owned);
     match result {
-        Ok(revision) => {
+        Ok(Fetched { revision, is_deprecated }) => {
             let revision = revision.to_string();
             if old.revision.as_ref() != Some(&revision) {
                 new.revision = Some(revision.clone());
                 new.fetched_at = Some(status::now());
             }
-            let message = format!("fetched {revision}");
+            let mut message = format!("fetched {revision}");
+            if is_deprecated {
+                message.push_str("; the chart says that it is deprecated: look for what replaces it");
+                if !status::says(&old.conditions, "Fetched", &message) {
+                    ctx.events.publish(&reference(repository), EventType::Warning, "DeprecatedChart", message.clone());
+                }
+            }
             set_progress(&mut new.conditions, Progress::Ready, "Fetched", &message, generation);
             ctx.metrics.repository_ready(key, ConditionStatus::True, "Fetched");
         }

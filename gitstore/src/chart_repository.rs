@@ -7,16 +7,18 @@
 mod index;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use ureq::http::{StatusCode, Uri, header};
 
 use self::index::{Index, Version};
 use crate::FetchError;
+use crate::error::FoundDigest;
 use crate::range::{Range, newest_first};
 use crate::revision::{Reference, Revision, RevisionId};
 use crate::transport::http::{Answer, Fault, may_follow};
 use crate::transport::{Requests, Server, there_are};
+use crate::url::scheme_of;
 
 /// A chart of a chart repository.
 pub(crate) struct ChartRepository<'a> {
@@ -25,14 +27,16 @@ pub(crate) struct ChartRepository<'a> {
     last: &'a LastIndex,
 }
 
-/// The index as it was last downloaded. It is downloaded again only if it has changed.
+/// What was found in the index last. The index itself is not kept, because a tenant may have many Repositories. It is asked for
+/// again only if it has changed, or if something else is looked for.
 #[derive(Default)]
-pub(crate) struct LastIndex(Mutex<Option<(Validators, Arc<Index>)>>);
+pub(crate) struct LastIndex(Mutex<Option<(Validators, Reference, Found)>>);
 
 /// Request headers by which the server can tell whether the index has changed since the last download.
 type Validators = Vec<(String, String)>;
 
 /// What a reference leads to.
+#[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) revision: Revision,
     digest: String,
@@ -50,12 +54,27 @@ impl<'a> ChartRepository<'a> {
 
     /// Asks which version `reference` stands for.
     pub(crate) fn find(&self, reference: &Reference) -> Result<Found, FetchError> {
-        let index = self.index()?;
+        let mut last = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last.as_ref().filter(|(_, of, _)| of == reference);
+        let headers = known.map(|(validators, ..)| validators.clone()).unwrap_or_default();
+        let url = format!("{}/index.yaml", self.requests.server.url.as_str());
+        let answer = self.requests.get(&url, &headers)?;
+        if let Some((.., found)) = known.filter(|_| answer.1.status() == StatusCode::NOT_MODIFIED) {
+            return Ok(found.clone());
+        }
+        let answer = self.requests.succeeded(answer)?;
+        let validators = validators(&answer);
+        let found = self.find_in(&self.read(answer)?, reference)?;
+        *last = (!validators.is_empty()).then(|| (validators, reference.clone(), found.clone()));
+        Ok(found)
+    }
+
+    fn find_in(&self, index: &Index, reference: &Reference) -> Result<Found, FetchError> {
         if index.versions.is_empty() {
-            let there_are = there_are("charts", &index.charts);
+            let there_are = index.names("charts", &index.charts);
             return Err(FetchError::ReferenceNotFound { reference: format!("chart {:?}", self.chart), there_are });
         }
-        let (version, pinned) = choose(&index.versions, reference)?;
+        let (version, pinned) = choose(index, reference)?;
         let name = &version.name;
         let Some(digest) = version.digest.clone() else {
             let detail =
@@ -63,10 +82,8 @@ impl<'a> ChartRepository<'a> {
             return Err(self.requests.server.explain(Fault::Protocol(detail)));
         };
         if let Some(pinned) = pinned.filter(|pinned| **pinned != digest) {
-            return Err(FetchError::OtherDigest { version: name.clone(), pinned: pinned.clone(), found: digest });
-        }
-        if version.is_deprecated {
-            tracing::warn!(chart = self.chart, version = name, "the chart is deprecated");
+            let found = FoundDigest(Some(digest));
+            return Err(FetchError::OtherDigest { version: name.clone(), pinned: pinned.clone(), found });
         }
         let reference = match reference {
             Reference::Digest { tag, .. } if tag.is_empty() => String::new(),
@@ -111,19 +128,11 @@ impl<'a> ChartRepository<'a> {
         self.requests.save_archive(answer, archive, (&found.revision, &found.digest), host)
     }
 
-    /// The index. It is downloaded only if it has changed since the last call.
-    fn index(&self) -> Result<Arc<Index>, FetchError> {
-        let mut last = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn read(&self, answer: Answer) -> Result<Index, FetchError> {
         let server = self.requests.server;
-        let headers = last.as_ref().map(|(validators, _)| validators.clone()).unwrap_or_default();
-        let answer = self.requests.get(&format!("{}/index.yaml", server.url.as_str()), &headers)?;
-        if let Some((_, index)) = last.as_ref().filter(|_| answer.1.status() == StatusCode::NOT_MODIFIED) {
-            return Ok(index.clone());
-        }
-        let answer = self.requests.succeeded(answer)?;
-        let (validators, at) = (validators(&answer), answer.0.clone());
+        let at = answer.0.clone();
         let index = index::read(Requests::stream(answer, index::BYTES), self.chart, &self.requests.cancel);
-        let index = Arc::new(index.map_err(|flaw| match flaw {
+        let index = index.map_err(|flaw| match flaw {
             index::Flaw::Unreadable(why) => server.explain(Fault::Protocol(why)),
             index::Flaw::TooLarge(what) => FetchError::TooLarge(what),
             index::Flaw::Broken(error) => match Fault::of_reading(error) {
@@ -134,17 +143,24 @@ impl<'a> ChartRepository<'a> {
                 fault => self.requests.explain(Some(&at), fault),
             },
             index::Flaw::Cancelled => FetchError::Cancelled,
-        })?);
-        *last = (!validators.is_empty()).then(|| (validators, index.clone()));
-        Ok(index)
+        })?;
+        Ok(Index { is_of_elsewhere: !self.requests.session.is_own(&at), ..index })
+    }
+}
+
+impl Index {
+    /// The names in it, for a message. Who chose the host must not learn in this way what another host serves.
+    fn names(&self, kind: &str, names: &[String]) -> String {
+        if self.is_of_elsewhere {
+            return format!("its {kind} are not shown, because a redirect leads to the index of another host");
+        }
+        there_are(kind, names)
     }
 }
 
 /// The version that a reference means, and the digest that it must have.
-fn choose<'v, 'r>(
-    versions: &'v [Version],
-    reference: &'r Reference,
-) -> Result<(&'v Version, Option<&'r String>), FetchError> {
+fn choose<'v, 'r>(index: &'v Index, reference: &'r Reference) -> Result<(&'v Version, Option<&'r String>), FetchError> {
+    let versions = &index.versions;
     let names = || versions.iter().map(|version| version.name.as_str());
     let of = |name: &str| versions.iter().find(|version| version.name == name);
     let (found, pinned) = match reference {
@@ -165,7 +181,7 @@ fn choose<'v, 'r>(
             Reference::Head => "a version that is no pre-release".to_owned(),
             other => other.to_string(),
         };
-        let there_are = there_are("versions", &newest_first(names().map(str::to_owned).collect()));
+        let there_are = index.names("versions", &newest_first(names().map(str::to_owned).collect()));
         FetchError::ReferenceNotFound { reference, there_are }
     })
 }
@@ -175,8 +191,12 @@ fn resolve(base: &str, url: &str) -> Result<String, &'static str> {
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     let (scheme, rest) = base.split_once("://").ok_or("the repository has no usable URL")?;
     let (host, folder) = rest.split_once('/').unwrap_or((rest, ""));
-    let path = if url.contains("://") {
-        return checked(base, url.to_owned());
+    let path = if let Some(other) = scheme_of(url) {
+        return match other {
+            "http" | "https" => checked(base, url.to_owned()),
+            "oci" => Err("it leads to a registry: name it as oci:// in spec.url, and remove spec.chart"),
+            _ => Err("it does not begin with https://"),
+        };
     } else if url.starts_with("//") {
         return checked(base, format!("{scheme}:{url}"));
     } else if let Some(path) = url.strip_prefix('/') {

@@ -136,7 +136,7 @@ pub enum FetchError {
     },
     /// A version has another digest than `spec.ref.digest`.
     #[error(
-        "{version:?} has the digest sha256:{found} now, and spec.ref.digest asks for sha256:{pinned}: correct the digest if you \
+        "{version:?} has {found} now, and spec.ref.digest asks for sha256:{pinned}: correct the digest if you \
          trust the new content; otherwise ask who changed it"
     )]
     OtherDigest {
@@ -145,12 +145,11 @@ pub enum FetchError {
         /// The digest in `spec.ref.digest`.
         pinned: String,
         /// The digest of the version on the server.
-        found: String,
+        found: FoundDigest,
     },
     /// The received bytes do not have the digest with which they were requested.
     #[error(
-        "{host} sent wrong bytes, which are not used: {what} should have the digest sha256:{expected}, and has \
-         sha256:{found}"
+        "{host} sent wrong bytes, which are not used: {what} should have the digest sha256:{expected}, and has {found}"
     )]
     WrongBytes {
         /// The host of the server.
@@ -160,7 +159,7 @@ pub enum FetchError {
         /// The digest with which the bytes were requested.
         expected: String,
         /// The digest of the received bytes.
-        found: String,
+        found: FoundDigest,
     },
     /// A manifest names an archive that does not exist.
     #[error("{host} has no archive sha256:{digest}, although {reference} names it: push it again")]
@@ -315,6 +314,20 @@ impl FetchError {
                 | Self::CredentialsOverHttp
                 | Self::InvalidReference { .. }
         )
+    }
+}
+
+/// The digest of something that a server sent: 64 hex digits of SHA-256. `None` if the server is not that of the Repository: who chose
+/// the Repository's URL must not learn from a digest what other servers serve.
+#[derive(Clone, Debug)]
+pub struct FoundDigest(pub Option<String>);
+
+impl fmt::Display for FoundDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(digest) => write!(f, "the digest sha256:{digest}"),
+            None => f.write_str("another one"),
+        }
     }
 }
 

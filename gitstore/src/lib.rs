@@ -29,6 +29,7 @@
 mod archive;
 mod chart_repository;
 mod credentials;
+mod deprecation;
 mod error;
 mod files;
 mod generation;
@@ -48,7 +49,7 @@ mod url;
 mod tests;
 
 pub use credentials::Credentials;
-pub use error::{FetchError, Refusal, SnapshotError, StoreError};
+pub use error::{FetchError, FoundDigest, Refusal, SnapshotError, StoreError};
 pub use files::{Folder, Limits};
 pub use index::{Admission, INDEX_TASK, Indexing};
 pub use paths::{At, Paths};

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use self::challenge::Challenge;
 use self::manifest::Layer;
 use crate::archive::Layout;
-use crate::error::Refusal;
+use crate::error::{FoundDigest, Refusal};
 use crate::range::{Range, newest_first};
 use crate::revision::{Reference, Revision, RevisionId, is_digest};
 use crate::transport::http::{Answer, Fault};
@@ -95,10 +95,11 @@ impl<'a> Registry<'a> {
         if kind(&answer).starts_with("text/html") {
             return Err(self.requests.server.explain(Fault::Protocol("it answers with a web page".into())));
         }
+        let is_own = self.requests.session.is_own(&answer.0);
         let manifest = self.requests.read(answer, MANIFEST_BYTES)?;
         let digest = hex(Sha256::new().chain_update(&manifest));
         if let Some(pinned) = pinned.filter(|pinned| **pinned != digest) {
-            return Err(self.other_digest(&tag, pinned, &digest));
+            return Err(self.other_digest(&tag, pinned, FoundDigest(is_own.then_some(digest))));
         }
         let layer = manifest::layer(&manifest)
             .map_err(|detail| FetchError::ArtifactNotSupported { reference: presentable(&named), detail })?;
@@ -150,8 +151,8 @@ impl<'a> Registry<'a> {
         }
     }
 
-    fn other_digest(&self, tag: &str, pinned: &str, found: &str) -> FetchError {
-        let (pinned, found) = (pinned.to_owned(), found.to_owned());
+    fn other_digest(&self, tag: &str, pinned: &str, found: FoundDigest) -> FetchError {
+        let pinned = pinned.to_owned();
         if tag.is_empty() {
             let what = "a manifest".to_owned();
             return FetchError::WrongBytes { host: self.requests.server.host(), what, expected: pinned, found };

@@ -15,7 +15,7 @@ use super::index::{self, Indexing, Refusal};
 use super::registry::Registry;
 use super::remote::{Found, Remote};
 use super::revision::{is_commit_id, is_digest};
-use super::transport::http::{self, Session};
+use super::transport::http::{self, Reach, Session};
 use super::transport::{self, FaultSlot, Requests, Server, SmartHttp, presentable};
 use super::url::{RemoteUrl, Serves};
 use super::{Credentials, FetchError, Reference, Revision, RevisionId, Snapshot, SnapshotError, StoreError};
@@ -108,10 +108,13 @@ pub struct GitStore {
     options: StoreOptions,
     entries: Mutex<HashMap<EntryKey, Arc<Entry>>>,
     generations: Arc<Generations>,
-    /// Idle HTTP clients, by the certificate authorities that they trust; each keeps its connections for reuse. Only
-    /// one fetch uses a client at a time, so that ending a fetch does not end another one.
-    clients: Mutex<HashMap<[u8; 32], Vec<ureq::Agent>>>,
+    /// Idle HTTP clients; each keeps its connections for reuse. Only one fetch uses a client at a time, so that ending a
+    /// fetch does not end another one.
+    clients: Mutex<HashMap<ClientKind, Vec<ureq::Agent>>>,
 }
+
+/// The certificate authorities that a client trusts, and where it may connect to.
+type ClientKind = ([u8; 32], Reach);
 
 /// A Repository and its URL. Another URL means another repository.
 type EntryKey = (RepositoryKey, String);
@@ -191,7 +194,8 @@ impl GitStore {
         }
         let entry = self.entry(&request.key, &url)?;
         let _one_at_a_time = lock(&entry.fetching);
-        let client = if url.is_file() { None } else { Some(self.client(&request.credentials)?) };
+        let kind = (request.credentials.trust_digest(), Reach::of(url.as_str()));
+        let client = if url.is_file() { None } else { Some(self.client(kind, &request.credentials)?) };
         let mut remote = remote(request, &url, client.as_ref(), &entry.last_index, self.options.transfer_bytes)?;
         let result = {
             let _stop = client.clone().map(|client| shut_down_with(&request.cancel, client));
@@ -201,7 +205,7 @@ impl GitStore {
             return Err(FetchError::Cancelled);
         }
         if let Some(client) = client {
-            self.keep(&request.credentials, client);
+            self.keep(kind, client);
         }
         if result.is_ok() {
             self.retire_other_urls(&request.key, &entry.folder);
@@ -336,18 +340,18 @@ impl GitStore {
         Snapshot::open(into.clone(), revision, &commit).map_err(|error| server.unusable(error.to_string()))
     }
 
-    fn client(&self, credentials: &Credentials) -> Result<ureq::Agent, FetchError> {
-        let idle = lock(&self.clients).get_mut(&credentials.trust_digest()).and_then(Vec::pop);
-        idle.map_or_else(|| http::client(credentials.certificate_authorities()), Ok)
+    fn client(&self, kind: ClientKind, credentials: &Credentials) -> Result<ureq::Agent, FetchError> {
+        let idle = lock(&self.clients).get_mut(&kind).and_then(Vec::pop);
+        idle.map_or_else(|| http::client(credentials.certificate_authorities(), kind.1), Ok)
     }
 
-    /// Keeps the client for the next fetch that trusts the same authorities.
-    fn keep(&self, credentials: &Credentials, client: ureq::Agent) {
+    /// Keeps the client for the next fetch of the same kind.
+    fn keep(&self, kind: ClientKind, client: ureq::Agent) {
         let mut clients = lock(&self.clients);
         if clients.values().map(Vec::len).sum::<usize>() >= CLIENTS {
             clients.clear();
         }
-        clients.entry(credentials.trust_digest()).or_default().push(client);
+        clients.entry(kind).or_default().push(client);
     }
 
     fn existing(&self, key: &RepositoryKey, url: &str) -> Option<Snapshot> {

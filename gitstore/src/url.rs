@@ -233,7 +233,7 @@ fn redact(text: &str) -> String {
 }
 
 /// The text before `://`, if it can be the name of a scheme.
-fn scheme_of(text: &str) -> Option<&str> {
+pub(super) fn scheme_of(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once("://")?;
     let is_name = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     is_name.then_some(scheme)

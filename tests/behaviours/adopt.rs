@@ -38,7 +38,7 @@ const TEMPLATES: [(&str, &str); 4] = [
 ];
 
 /// Runs the real `helm`.
-async fn helm(scene: &Scene, arguments: &[&str]) -> Result<String> {
+pub(crate) async fn helm(scene: &Scene, arguments: &[&str]) -> Result<String> {
     let kubeconfig = Plane::shared().await?.cluster.kubeconfig().to_owned();
     let mut command = Command::new(tokio::task::spawn_blocking(parts::helm).await??);
     command

@@ -2,15 +2,21 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use crds::Repository;
 use harness::{
-    Plane, Scene, chart_repository::ChartServer, charts::package, git::ServerOptions, kubernetes, registry::digest_of,
-    web::Access,
+    Plane, Scene, chart_repository::ChartServer, charts::package, git::ServerOptions, kubernetes, programs::run,
+    registry::digest_of, web::Access,
 };
 use serde_json::{Value, json};
 
-use crate::remote::is_fetched;
+use crate::{
+    adopt::helm,
+    cli::gitseal,
+    remote::is_fetched,
+    traces::{event, events},
+};
 
 /// A chart with one ConfigMap, `NAME-settings`. Returns the revision that it becomes.
 fn add(into: &Path, name: &str, version: &str, level: &str) -> Result<String> {
@@ -109,7 +115,7 @@ async fn a_chart_follows_the_index() -> Result<()> {
     scene.fetch().await?;
     let message = scene.repository_fails("NotAChartRepository").await?;
     ensure!(message.contains("index.yaml is no mapping"), "{message}");
-    fs::write(server.index(), format!("entries: {{}}\n#{}", "x".repeat(33 << 20)))?;
+    fs::write(server.index(), format!("entries: {{}}\na:\n{}", format!("- {}\n", "x".repeat(1020)).repeat(33 << 10)))?;
     scene.fetch().await?;
     let message = scene.repository_fails("TooLarge").await?;
     ensure!(message.contains("its index.yaml has more than 32 MiB: remove old versions"), "{message}");
@@ -140,4 +146,90 @@ async fn the_password_stays_at_the_host_of_the_index() -> Result<()> {
     let log = Plane::shared().await?.log().await;
     ensure!(!log.contains(PASSWORD), "a password is shown");
     Ok(())
+}
+
+#[tokio::test]
+async fn what_a_chart_says_of_itself_is_told() -> Result<()> {
+    let (scene, server) = scene_with("chart-says", Access::Anonymous, &[]).await?;
+    let chart = |version: &str, says: &str| {
+        let head = format!("apiVersion: v2\nname: hello\nversion: {version}\n{says}\n");
+        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app-map}\n";
+        let archive =
+            package(server.folder(), "hello", version, &[("Chart.yaml", &head), ("templates/map.yaml", map)])?;
+        server.publish(None)?;
+        anyhow::Ok(format!("{version}@{}", digest_of(&fs::read(archive)?)))
+    };
+    let ready = async || -> Result<String> {
+        let status = scene.api::<Repository>().get("repo").await?.status.unwrap_or_default();
+        Ok(crds::find_condition(&status.conditions, "Ready").map(|ready| ready.message.clone()).unwrap_or_default())
+    };
+    let first = chart("1.0.0", "deprecated: true")?;
+    repository(&scene, &server, "hello", Value::Null).await?;
+    is_fetched(&scene, &first).await?;
+    let told = "the chart says that it is deprecated: look for what replaces it";
+    assert_eq!(ready().await?, format!("fetched {first}; {told}"));
+    event(&scene, "repo", "DeprecatedChart", &[told, &first]).await?;
+    // It is applied, and told again neither at the next fetch nor by another event.
+    scene.sync("app", "./", json!({"helm": {}})).await?;
+    scene.is_applied("app", &first).await?;
+    scene.fetch().await?;
+    assert_eq!(ready().await?, format!("fetched {first}; {told}"));
+    assert_eq!(events(&scene, "repo", "DeprecatedChart").await?.len(), 1);
+
+    let second = chart("1.1.0", "kubeVersion: '>=99.0.0-0'")?;
+    scene.fetch().await?;
+    is_fetched(&scene, &second).await?;
+    assert_eq!(ready().await?, format!("fetched {second}"));
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    ensure!(
+        message.contains("Chart.yaml requires Kubernetes '>=99.0.0-0', but the chart is rendered for Kubernetes v"),
+        "{message}"
+    );
+    scene.has("v1", "ConfigMap", "app-map", json!({})).await.map(drop)
+}
+
+#[tokio::test]
+async fn the_command_line_knows_such_charts() -> Result<()> {
+    let (scene, server) = scene_with("chart-cli", Access::Anonymous, &[]).await?;
+    add(server.folder(), "hello", "1.0.0", "one")?;
+    server.publish(None)?;
+    repository(&scene, &server, "hello", Value::Null).await?;
+    scene.sync("app", "./", json!({"helm": {}})).await?;
+    scene.is_ready("app").await?;
+
+    let second = add(server.folder(), "hello", "1.1.0", "two")?;
+    server.publish(None)?;
+    gitseal(&scene, &["sync", "app"]).await?.is(0, &["1.1.0@"])?;
+    scene.is_applied("app", &second).await?;
+    let digest = second.split_once('@').context("a digest")?.1;
+    let traced = gitseal(&scene, &["trace", "configmap/app-settings"]).await?;
+    traced.is(0, &[digest, "downloaded as an archive"])?;
+    gitseal(&scene, &["status", "repository/repo"]).await?.is(0, &[&server.url(), "hello"])?;
+
+    // The pulled chart gives what the Sync applies, also with a file of the chart as values.
+    let archive = server.folder().join("hello-1.1.0.tgz");
+    run(std::process::Command::new("tar").arg("-xzf").arg(archive).current_dir(scene.tree.path()))?;
+    let values = json!({"valuesFrom": [{"file": "values.yaml"}], "values": {"level": "three"}});
+    let sync = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "app"},
+        "spec": {"repository": {"name": "repo"}, "path": "./", "helm": values},
+    });
+    scene.tree.write("clusters/app.yaml", sync.to_string())?;
+    scene.sync("app", "./", json!({"helm": values})).await?;
+    let built = gitseal(&scene, &["build", "hello", "--sync", "clusters/app.yaml", "-o", "json"]).await?.is(0, &[])?;
+    let built: Value = serde_json::from_str(&built.out)?;
+    let map = built["items"][0].as_object().context("an object")?;
+    assert_eq!((&map["metadata"]["name"], &map["data"]["value"]), (&json!("app-settings"), &json!("three")));
+    scene.has("v1", "ConfigMap", "app-settings", json!({"data": map["data"]})).await?;
+    gitseal(&scene, &["build", "--sync", "clusters/app.yaml"]).await?.is(1, &[])?;
+
+    // A release of the chart becomes a Sync of this Repository.
+    helm(&scene, &["install", "release", "hello", "--set", "level=four"]).await?;
+    let adopt = ["adopt", "helm", "release", "--path", "hello", "--repository", "repo"];
+    let adopted = gitseal(&scene, &adopt).await?.is(0, &["path: ./\n", "level: four", "applies 1 of them"])?;
+    let adopted = manifests::parse("sync.yaml", adopted.out.as_bytes(), &manifests::Limits::default())?.remove(0);
+    scene.sync("release", "./", Value::Object(adopted.body)["spec"].take()).await?;
+    scene.is_ready("release").await?;
+    gitseal(&scene, &["adopt", "helm", "release", "--finish", "--yes"]).await?.is(0, &["removed 1 stored revision"])?;
+    scene.has("v1", "ConfigMap", "release-settings", settings("four", "1.1.0")).await.map(drop)
 }

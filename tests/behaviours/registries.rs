@@ -121,6 +121,14 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
     let diff = gitseal(kubeconfig)?.args(["-n", &scene.namespace, "diff", &chart, "--sync", "app"]).output()?;
     let diff = String::from_utf8_lossy(&diff.stdout);
     ensure!(diff.contains("+  value: four") && diff.contains("-  value: three"), "{diff}");
+    let sync = folder.path().join("sync.yaml");
+    let of_registry = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "app"},
+        "spec": {"repository": {"name": "repo"}, "path": "./", "helm": {"values": {"level": "mine"}}},
+    });
+    std::fs::write(&sync, of_registry.to_string())?;
+    let built = told(&["build", &chart, "--sync", &sync.display().to_string()])?;
+    ensure!(built.contains("name: app-settings") && built.contains("value: mine"), "{built}");
     Ok(())
 }
 

@@ -86,3 +86,7 @@ fn answer(root: &Path, downloads: &AtomicUsize, request: &Request<Body>) -> Resp
     let answer = Response::builder().header(header::ETAG, tag).body(Body::from(content));
     answer.expect("status and headers are valid")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -32,12 +32,12 @@ impl Helm {
 }
 
 /// Packages a chart with `helm package` into the folder `into`. `files` has the path and the content of each file of
-/// the chart.
+/// the chart. A `Chart.yaml` is made unless it is among them.
 pub fn package(into: &Path, name: &str, version: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
     let folder = tempfile::tempdir()?;
     let chart = folder.path().join(name);
     let head = format!("apiVersion: v2\nname: {name}\nversion: {version}\n");
-    for (path, content) in files.iter().copied().chain([("Chart.yaml", head.as_str())]) {
+    for (path, content) in [("Chart.yaml", head.as_str())].into_iter().chain(files.iter().copied()) {
         let path = chart.join(path);
         fs::create_dir_all(path.parent().context("it has a folder")?)?;
         fs::write(path, content)?;

@@ -4,6 +4,9 @@
 pub mod cgroup;
 pub mod chart_repository;
 pub mod charts;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fake;
 pub mod faults;
 pub mod git;
 pub mod hostile;

@@ -1,7 +1,7 @@
 //! Reads `index.yaml` as a stream. Whoever made the file may be hostile, so memory is limited: only the versions of one
 //! chart are kept, and some names of charts for an error message.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead as _, BufReader, Read};
 
 use granit_parser::{Event, Parser};
@@ -16,6 +16,8 @@ pub(super) const BYTES: u64 = 32 << 20;
 const DEPTH: usize = 32;
 /// The most values. Each chart version has about 30.
 const EVENTS: usize = 8_000_000;
+/// The most characters from one value to the next. The parser has a whole value in memory.
+const BETWEEN: usize = 1 << 20;
 /// The most bytes that are kept of the versions of one chart.
 const KEPT: usize = 4 << 20;
 /// How many URLs of an archive are kept.
@@ -30,6 +32,8 @@ pub(super) struct Index {
     pub(super) versions: Vec<Version>,
     /// The names of the first charts in the index, for an error message.
     pub(super) charts: Vec<String>,
+    /// It came from another host than that of the Repository.
+    pub(super) is_of_elsewhere: bool,
 }
 
 /// A version of the chart.
@@ -39,7 +43,6 @@ pub(super) struct Version {
     /// SHA-256 of the archive, in hex digits.
     pub(super) digest: Option<String>,
     pub(super) urls: Vec<String>,
-    pub(super) is_deprecated: bool,
 }
 
 /// Why an index is not used.
@@ -56,11 +59,13 @@ pub(super) enum Flaw {
 
 /// Reads the versions of `chart`.
 pub(super) fn read(input: impl Read, chart: &str, cancel: &Cancel) -> Result<Index, Flaw> {
-    let failed = RefCell::new(None);
-    let mut options = granit_parser::options! { flow_nesting_limit: DEPTH, block_nesting_limit: DEPTH };
+    let (failed, left) = (RefCell::new(None), Cell::new(BETWEEN));
+    let mut options = granit_parser::options! {
+        flow_nesting_limit: DEPTH, block_nesting_limit: DEPTH, disallow_directives: true
+    };
     options.set_emit_comments(false);
-    let mut reader = Reader { chart, index: Index::default(), levels: Vec::new(), now: Version::default(), kept: 0 };
-    let characters = Characters { input: BufReader::new(input), failed: &failed };
+    let mut reader = Reader::new(chart);
+    let characters = Characters { input: BufReader::new(input), failed: &failed, left: &left };
     let mut has_entries = false;
     let mut problem = None;
     for (count, event) in Parser::new_from_iter_with_options(characters, options).enumerate() {
@@ -70,6 +75,7 @@ pub(super) fn read(input: impl Read, chart: &str, cancel: &Cancel) -> Result<Ind
         if count > EVENTS {
             return Err(Flaw::TooLarge(format!("its index.yaml has more than {EVENTS} values")));
         }
+        left.set(BETWEEN);
         let done = event
             .map_err(|error| {
                 let line = error.marker().line();
@@ -87,10 +93,14 @@ pub(super) fn read(input: impl Read, chart: &str, cancel: &Cancel) -> Result<Ind
         }
     }
     // An error of reading is checked first, because a text that such an error cuts off is often wrong YAML, too.
-    if let Some(error) = failed.into_inner() {
-        let is_no_text = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotText>);
-        let why = "its index.yaml is not UTF-8".to_owned();
-        return Err(if is_no_text { Flaw::Unreadable(why) } else { Flaw::Broken(error) });
+    match failed.into_inner() {
+        Some(Stop::NotText) => return Err(Flaw::Unreadable("its index.yaml is not UTF-8".to_owned())),
+        Some(Stop::TooLong) => {
+            let what = format!("its index.yaml has a value or a comment of more than {} MiB", BETWEEN >> 20);
+            return Err(Flaw::TooLarge(what));
+        }
+        Some(Stop::Broken(error)) => return Err(Flaw::Broken(error)),
+        None => {}
     }
     match problem {
         Some(flaw) => Err(flaw),
@@ -112,9 +122,19 @@ struct Reader<'c> {
     levels: Vec<Level>,
     now: Version,
     kept: usize,
+    has_begun: bool,
+    /// What was there already, and must not be there again: in the index, and in the version that is being read.
+    of_index: Vec<&'static str>,
+    of_version: Vec<&'static str>,
 }
 
-impl Reader<'_> {
+impl<'c> Reader<'c> {
+    fn new(chart: &'c str) -> Self {
+        let (index, levels, now) = (Index::default(), Vec::new(), Version::default());
+        let (of_index, of_version) = (Vec::new(), Vec::new());
+        Self { chart, index, levels, now, kept: 0, has_begun: false, of_index, of_version }
+    }
+
     fn is_at_entries(&self) -> bool {
         matches!(&self.levels[..], [Level::Mapping(Some(top)), Level::Mapping(_)] if top == "entries")
     }
@@ -133,13 +153,10 @@ impl Reader<'_> {
             Event::SequenceStart(..) => self.open(Level::List, line),
             Event::MappingEnd | Event::SequenceEnd => {
                 self.levels.pop();
-                if self.is_in_versions() {
-                    self.end_of_version();
-                }
                 self.end_of_value();
-                Ok(())
+                if self.is_version(&self.levels) { self.end_of_version() } else { Ok(()) }
             }
-            Event::DocumentStart(..) if line > 1 && !self.index.charts.is_empty() => {
+            Event::DocumentStart(..) if std::mem::replace(&mut self.has_begun, true) => {
                 Err(unreadable("starts a second document"))
             }
             _ => Ok(()),
@@ -179,12 +196,33 @@ impl Reader<'_> {
                 if is_at_entries && self.index.charts.len() < CHARTS {
                     self.index.charts.push(presentable(text));
                 }
-                return Ok(());
+                return self.once(text, line);
             }
             Some(_) => {}
         }
         self.field(text)?;
         self.end_of_value();
+        Ok(())
+    }
+
+    /// Refuses a key that is there twice, if it counts. Programs do not agree on which of the two values they use.
+    fn once(&mut self, key: &str, line: usize) -> Result<(), Flaw> {
+        const FIELDS: [&str; 3] = ["version", "digest", "urls"];
+        let (what, before) = match &self.levels[..] {
+            [_] if key == "entries" => ("entries", &mut self.of_index),
+            [Level::Mapping(Some(top)), _] if top == "entries" && key == self.chart => {
+                ("the chart", &mut self.of_index)
+            }
+            [above @ .., _] if self.is_version(above) => match FIELDS.into_iter().find(|field| *field == key) {
+                Some(field) => (field, &mut self.of_version),
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        if before.contains(&what) {
+            return Err(Flaw::Unreadable(format!("line {line} of its index.yaml has {what} a second time")));
+        }
+        before.push(what);
         Ok(())
     }
 
@@ -204,11 +242,15 @@ impl Reader<'_> {
                 let digest = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
                 self.now.digest = Some(digest).filter(|digest| is_digest(digest));
             }
-            ("deprecated", false) => self.now.is_deprecated = text == "true",
             ("urls", true) if self.now.urls.len() < URLS => self.now.urls.push(text.to_owned()),
             _ => return Ok(()),
         }
-        self.kept += text.len() + 64;
+        self.keep(text.len() + size_of::<String>() * 2)
+    }
+
+    /// Counts what is kept in memory.
+    fn keep(&mut self, bytes: usize) -> Result<(), Flaw> {
+        self.kept += bytes;
         if self.kept > KEPT {
             let what = format!("the versions of the chart in its index.yaml take more than {} MiB", KEPT >> 20);
             return Err(Flaw::TooLarge(what));
@@ -222,16 +264,16 @@ impl Reader<'_> {
             if top == "entries" && chart == self.chart)
     }
 
-    fn is_in_versions(&self) -> bool {
-        self.is_version(&self.levels)
-    }
-
-    fn end_of_version(&mut self) {
+    fn end_of_version(&mut self) -> Result<(), Flaw> {
         let version = std::mem::take(&mut self.now);
+        self.of_version.clear();
         // As in Helm, an entry that is no version is left out.
         if !version.name.is_empty() && version.name == presentable(&version.name) {
             self.index.versions.push(version);
+            // A list that grows has up to twice as much.
+            self.keep(size_of::<Version>() * 2)?;
         }
+        Ok(())
     }
 
     fn end_of_value(&mut self) {
@@ -241,25 +283,30 @@ impl Reader<'_> {
     }
 }
 
-/// The bytes are not UTF-8.
-#[derive(Debug, thiserror::Error)]
-#[error("not UTF-8")]
-struct NotText;
+/// Why no more characters come.
+enum Stop {
+    NotText,
+    TooLong,
+    Broken(io::Error),
+}
 
 /// The characters of a stream. They end when reading fails.
 struct Characters<'f, R> {
     input: BufReader<R>,
-    failed: &'f RefCell<Option<io::Error>>,
+    failed: &'f RefCell<Option<Stop>>,
+    /// How many characters there may be until the next value.
+    left: &'f Cell<usize>,
 }
 
 impl<R: Read> Characters<'_, R> {
-    fn byte(&mut self) -> io::Result<Option<u8>> {
-        let byte = self.input.fill_buf()?.first().copied();
+    fn byte(&mut self) -> Result<Option<u8>, Stop> {
+        let byte = self.input.fill_buf().map_err(Stop::Broken)?.first().copied();
         self.input.consume(usize::from(byte.is_some()));
         Ok(byte)
     }
 
-    fn character(&mut self) -> io::Result<Option<char>> {
+    fn character(&mut self) -> Result<Option<char>, Stop> {
+        self.left.set(self.left.get().checked_sub(1).ok_or(Stop::TooLong)?);
         let Some(first) = self.byte()? else { return Ok(None) };
         let length = match first {
             0..0x80 => return Ok(Some(first.into())),
@@ -271,8 +318,7 @@ impl<R: Read> Characters<'_, R> {
         for byte in &mut bytes[1..length] {
             *byte = self.byte()?.unwrap_or_default();
         }
-        let text = std::str::from_utf8(&bytes[..length]);
-        let text = text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, NotText))?;
+        let text = std::str::from_utf8(&bytes[..length]).map_err(|_| Stop::NotText)?;
         Ok(text.chars().next())
     }
 }
@@ -284,8 +330,8 @@ impl<R: Read> Iterator for Characters<'_, R> {
         if self.failed.borrow().is_some() {
             return None;
         }
-        self.character().unwrap_or_else(|error| {
-            *self.failed.borrow_mut() = Some(error);
+        self.character().unwrap_or_else(|stop| {
+            *self.failed.borrow_mut() = Some(stop);
             None
         })
     }

@@ -21,7 +21,7 @@ fn the_versions_of_one_chart_are_read() {
     );
     let read = index(&text).unwrap();
     let urls = vec!["a.tgz".to_owned(), "https://b.example.com/a.tgz".to_owned()];
-    let first = Version { name: "6.5.0".into(), digest: Some(DIGEST.into()), urls, is_deprecated: true };
+    let first = Version { name: "6.5.0".into(), digest: Some(DIGEST.into()), urls };
     assert_eq!(read.versions, [first, Version { name: "6.4.0".into(), ..Version::default() }]);
     assert_eq!(read.charts, ["other", "podinfo"]);
     // Some programs write JSON.
@@ -34,9 +34,18 @@ fn hostile_indexes_are_refused() {
     let deep = format!("a: {}", "[".repeat(100_000));
     let blocks = (0..10_000).fold("entries:\n".to_owned(), |text, depth| text + &" ".repeat(depth % 500) + "a:\n");
     let keys = format!("entries:\n  ? {}\n  : []\n", "a".repeat(5000));
-    let long = "x".repeat(5 << 20);
-    let large = format!("entries:\n  podinfo:\n  - version: 1.0.0\n    urls: [\"{long}\"]\n");
+    let long = "x".repeat(512 << 10);
+    let large = format!("  - version: 1.0.0\n    urls: [\"{long}\"]\n").repeat(10);
+    let large = format!("entries:\n  podinfo:\n{large}");
     let many = format!("entries:\n  podinfo:\n{}", "  - version: 1.0.0\n".repeat(100_000));
+    // The parser has a whole value in memory, and a comment is skipped in one go.
+    let value = format!("entries: {{}}\nicon: {}", "x".repeat(2 << 20));
+    let folded = format!("entries: {{}}\nicon: \"{}\"", "\n".repeat(2 << 20));
+    let block = format!("entries: {{}}\nicon: |\n{}", " x\n".repeat(1 << 20));
+    let comments = format!("entries: {{}}\n{}", "# x\n".repeat(1 << 20));
+    let blanks = format!("entries: {{}}\n{}", " ".repeat(2 << 20));
+    let version = format!("{{version: 1.0.0, digest: {DIGEST}, urls: [a]}}");
+    let of = |versions: &str| format!("entries: {{podinfo: [{versions}]}}");
     for (text, what) in [
         ("", "no mapping `entries`"),
         ("<html><body>hello</body></html>", "is no mapping"),
@@ -53,6 +62,19 @@ fn hostile_indexes_are_refused() {
         (&keys, "more than 1024 bytes"),
         (&large, "more than 4 MiB"),
         (&many, "more than 4 MiB"),
+        (&value, "more than 1 MiB"),
+        (&folded, "more than 1 MiB"),
+        (&block, "more than 1 MiB"),
+        (&comments, "more than 1 MiB"),
+        (&blanks, "more than 1 MiB"),
+        ("%TAG ! tag:example.com,2000:\n---\nentries: {}", "cannot be read"),
+        ("entries: {}\n---\nentries: {}", "a second document"),
+        ("entries: {}\nentries: {}", "has entries a second time"),
+        ("entries: {podinfo: [], other: [], podinfo: []}", "has the chart a second time"),
+        (&of("{version: 1.0.0, version: 2.0.0}"), "has version a second time"),
+        (&of("{version: 1.0.0, digest: a, digest: b}"), "has digest a second time"),
+        (&of("{urls: [a], version: 1.0.0, \"urls\": [b]}"), "has urls a second time"),
+        (&of(&format!("{version}, {{<<: *a}}")), "cannot be read"),
     ] {
         let begins: String = text.chars().take(60).collect();
         match index(text) {
@@ -60,6 +82,10 @@ fn hostile_indexes_are_refused() {
             other => panic!("{begins}: {other:?}"),
         }
     }
+    // Twice where it does not count.
+    assert!(
+        index(&format!("{{a: 1, a: 2, entries: {{other: [], other: [], podinfo: [{version}, {version}]}}}}")).is_ok()
+    );
     let binary = read(&b"entries:\n  a\xff: []\n"[..], "podinfo", &Cancel::default());
     assert!(matches!(binary, Err(Flaw::Unreadable(told)) if told.contains("UTF-8")));
 }
@@ -84,8 +110,9 @@ fn a_part_of_an_index_is_not_used() {
     assert!(matches!(read(Breaks(1), "podinfo", &Cancel::default()), Err(Flaw::Broken(_))));
 }
 
-fn versions(names: &[&str]) -> Vec<Version> {
-    names.iter().map(|name| Version { name: (*name).to_owned(), ..Version::default() }).collect()
+fn versions(names: &[&str]) -> Index {
+    let versions = names.iter().map(|name| Version { name: (*name).to_owned(), ..Version::default() });
+    Index { versions: versions.collect(), ..Index::default() }
 }
 
 #[test]
@@ -123,8 +150,13 @@ fn the_url_of_an_archive_may_be_relative_to_the_index() {
         ("//cdn.example.com/a.tgz", Ok("https://cdn.example.com/a.tgz")),
         ("https://cdn.example.com/a.tgz", Ok("https://cdn.example.com/a.tgz")),
         ("http://cdn.example.com/a.tgz", Err("it leads away from https")),
-        ("file:///etc/passwd", Err("it is not a URL")),
-        ("ftp://cdn.example.com/a.tgz", Err("it leads away from https")),
+        ("file:///etc/passwd", Err("it does not begin with https://")),
+        (
+            "oci://registry.example.com/a",
+            Err("it leads to a registry: name it as oci:// in spec.url, and remove spec.chart"),
+        ),
+        ("a.tgz?from=https://b", Ok("https://charts.example.com:8443/stable/a.tgz?from=https://b")),
+        ("ftp://cdn.example.com/a.tgz", Err("it does not begin with https://")),
         ("https://charts.example.com:8443@evil.example.com/a.tgz", Err("it names a user")),
         ("a b.tgz", Err("it is not a URL")),
         ("a\n.tgz", Err("it is not a URL")),

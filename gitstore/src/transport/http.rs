@@ -1,12 +1,16 @@
 //! HTTP requests of a fetch: one deadline for all of them, credentials for one host, and our own rules for redirects and trust.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs;
+use ureq::config::Config;
 use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::refusal;
 use crate::FetchError;
@@ -15,8 +19,70 @@ use crate::error::Refusal;
 /// How many redirects are followed at most.
 const REDIRECTS: usize = 5;
 
+/// Where a client may connect to, besides other machines.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Reach {
+    /// Nowhere.
+    Others,
+    /// To this machine, because the Repository names it.
+    ThisMachine,
+}
+
+impl Reach {
+    /// What a Repository with this URL may be answered by.
+    pub(crate) fn of(url: &str) -> Self {
+        let Some(host) = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_ascii_lowercase)) else {
+            return Self::Others;
+        };
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let is_local = address.map_or(host == "localhost" || host.ends_with(".localhost"), is_local);
+        if is_local { Self::ThisMachine } else { Self::Others }
+    }
+
+    /// Servers answer with redirects, and the index of a chart repository with URLs. None of them may lead to what only this
+    /// machine can reach: its own ports, and the services of its cloud that answer every program on it.
+    fn includes(self, address: IpAddr) -> bool {
+        let is_of_link = match address.to_canonical() {
+            IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        !is_of_link && !address.is_multicast() && (self == Self::ThisMachine || !is_local(address))
+    }
+}
+
+fn is_local(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address.is_unspecified()
+}
+
+/// Leaves out addresses that are not asked.
+#[derive(Debug)]
+struct Reachable {
+    reach: Reach,
+    all: DefaultResolver,
+}
+
+impl Resolver for Reachable {
+    fn resolve(&self, url: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let all = self.all.resolve(url, config, timeout)?;
+        // Whoever runs the controller chose the proxy.
+        if config.proxy().is_some_and(|proxy| proxy.uri() == url) {
+            return Ok(all);
+        }
+        let mut reachable = self.empty();
+        for address in all.iter().filter(|address| self.reach.includes(address.ip())) {
+            reachable.push(*address);
+        }
+        if reachable.is_empty() {
+            let why = "it has an address of this machine or of its network link, and such addresses are not asked";
+            return Err(io::Error::other(why).into());
+        }
+        Ok(reachable)
+    }
+}
+
 /// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.
-pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
+pub(crate) fn client(pem: &[u8], reach: Reach) -> Result<ureq::Agent, FetchError> {
     let mut trusted: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
         .certs
         .iter()
@@ -48,7 +114,8 @@ pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
         .timeout_resolve(Some(Duration::from_secs(10)))
         .timeout_connect(Some(Duration::from_secs(10)))
         .build();
-    Ok(config.new_agent())
+    let resolver = Reachable { reach, all: DefaultResolver::default() };
+    Ok(ureq::Agent::with_parts(config, DefaultConnector::default(), resolver))
 }
 
 /// Why a request failed. The condition of the Repository says this.
@@ -225,5 +292,63 @@ impl Origin {
         let scheme = uri.scheme_str()?.to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
         Some(Self(scheme, uri.host()?.to_ascii_lowercase(), port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_other_machines_are_asked_unless_the_repository_names_this_one() {
+        use Reach::{Others, ThisMachine};
+        for (url, reach) in [
+            ("https://git.example.com/a", Others),
+            ("https://10.0.0.1/a", Others),
+            ("https://localhost.example.com/a", Others),
+            ("https://169.254.169.254/a", Others),
+            ("oci://localhost:5000/a", ThisMachine),
+            ("http://LOCALHOST/a", ThisMachine),
+            ("https://git.localhost:8443/a", ThisMachine),
+            ("https://127.1.2.3/a", ThisMachine),
+            ("https://[::1]:8443/a", ThisMachine),
+        ] {
+            assert_eq!(Reach::of(url), reach, "{url}");
+        }
+        for (address, others, this_machine) in [
+            ("192.0.2.1", true, true),
+            ("10.0.0.1", true, true),
+            ("2001:db8::1", true, true),
+            ("fd00::1", true, true),
+            ("127.0.0.1", false, true),
+            ("127.8.0.1", false, true),
+            ("0.0.0.0", false, true),
+            ("::", false, true),
+            ("::1", false, true),
+            ("::ffff:127.0.0.1", false, true),
+            ("169.254.169.254", false, false),
+            ("::ffff:169.254.169.254", false, false),
+            ("fe80::1", false, false),
+            ("255.255.255.255", false, false),
+            ("224.0.0.1", false, false),
+        ] {
+            let parsed = address.parse().unwrap();
+            assert_eq!((Others.includes(parsed), ThisMachine.includes(parsed)), (others, this_machine), "{address}");
+        }
+    }
+
+    /// Names are looked up only when a request is sent, and an address may have several forms.
+    #[test]
+    fn what_is_not_reachable_is_not_asked() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = client(&[], Reach::Others).unwrap();
+        for host in ["127.0.0.1", "localhost", "127.1", "2130706433", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+            let error = client.get(format!("http://{host}:{port}/")).call().unwrap_err();
+            let told = Fault::of(&error);
+            assert!(matches!(&told, Fault::Connection(why) if why.contains("not asked")), "{host}: {told:?}");
+        }
+        assert!(listener.accept().is_err(), "nobody has connected");
     }
 }

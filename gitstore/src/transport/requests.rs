@@ -12,7 +12,7 @@ use super::http::{Answer, Fault, Session};
 use super::{Server, presentable, store_error};
 use crate::FetchError;
 use crate::archive::ARCHIVE_BYTES;
-use crate::error::Refusal;
+use crate::error::{FoundDigest, Refusal};
 use crate::revision::Revision;
 
 /// The requests of one fetch.
@@ -78,7 +78,10 @@ impl Requests<'_> {
         if found == expected {
             return Ok(());
         }
-        let what = format!("the archive of {revision}, {bytes} bytes");
+        let is_own = self.session.is_own(&url);
+        let size = if is_own { format!(", {bytes} bytes,") } else { String::new() };
+        let what = format!("the archive of {revision}{size}");
+        let found = FoundDigest(is_own.then_some(found));
         Err(FetchError::WrongBytes { host, what, expected: expected.to_owned(), found })
     }
 

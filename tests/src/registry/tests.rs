@@ -1,90 +1,19 @@
 //! The controller's store with servers that claim to be a registry.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-
-use axum::body::Bytes;
-use futures::{StreamExt as _, stream};
-use gitstore::{
-    Cancel, Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, StoreOptions,
-};
-use zeroize::Zeroizing;
+use gitstore::{FetchError, Reference, Revision};
 
 use super::*;
 use crate::charts::archive;
+use crate::fake::{Client, Fake, PASSWORD, Said, with_credentials};
 use crate::web::lock;
 
-const PASSWORD: &str = "hunter2-for-the-registry";
 const KIND: &str = "application/vnd.cncf.flux.content.v1.tar+gzip";
 
-/// What a server answers to a path.
-#[derive(Clone)]
-enum Said {
-    Bytes(Vec<u8>),
-    /// A redirect to this URL.
-    Elsewhere(String),
-    /// A status, and the name and the value of a header.
-    Refusal(u16, &'static str, String),
-    /// Zeros without an end.
-    Endless,
-    /// The beginning of an answer, and then nothing.
-    Stalls,
-}
-
-impl Said {
-    fn response(self) -> Response<Body> {
-        let body = match self {
-            Self::Bytes(bytes) => Body::from(bytes),
-            Self::Elsewhere(url) => {
-                return plain(
-                    Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(header::LOCATION, url),
-                    "",
-                );
-            }
-            Self::Refusal(status, name, value) => {
-                return plain(Response::builder().status(status).header(name, value), "no");
-            }
-            Self::Endless => {
-                Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![0; 1 << 20]))))
-            }
-            Self::Stalls => Body::from_stream(
-                stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a"))]).chain(stream::pending()),
-            ),
-        };
-        Response::new(body)
-    }
-}
-
-/// A server with an answer for each path.
-struct Fake {
-    web: WebServer,
-    said: Arc<Mutex<BTreeMap<String, Said>>>,
+fn url(server: &Fake) -> String {
+    format!("{}/team/app", server.web.base().replace("https://", "oci://"))
 }
 
 impl Fake {
-    fn new() -> Self {
-        Self::with(Access::Anonymous)
-    }
-
-    fn with(access: Access) -> Self {
-        let said: Arc<Mutex<BTreeMap<String, Said>>> = Arc::default();
-        let known = said.clone();
-        let handler = Arc::new(move |request: Request<Body>| {
-            let answer = lock(&known).get(request.uri().path()).cloned();
-            let answer = answer.unwrap_or(Said::Refusal(404, "x-none", "1".into())).response();
-            Box::pin(std::future::ready(answer)) as crate::web::Answer
-        });
-        Self { web: WebServer::new(access, true, handler).unwrap(), said }
-    }
-
-    fn say(&self, path: &str, said: Said) {
-        lock(&self.said).insert(path.to_owned(), said);
-    }
-
-    fn url(&self) -> String {
-        format!("{}/team/app", self.web.base().replace("https://", "oci://"))
-    }
-
     /// From now on, the server has an artifact under the tag `1.0.0`. Returns the digests of its manifest and its
     /// archive.
     fn has(&self, layer: &[u8]) -> (String, String) {
@@ -109,40 +38,9 @@ fn layer() -> Vec<u8> {
     archive(&[("a.yaml", "a: b")]).unwrap()
 }
 
-struct Client {
-    _folder: tempfile::TempDir,
-    store: GitStore,
-    authorities: Vec<u8>,
-    with_password: bool,
-    timeout: Duration,
-    cancel: Cancel,
-}
-
 impl Client {
-    fn of(servers: &[&Fake]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = GitStore::new(folder.path().join("store"), StoreOptions::default()).unwrap();
-        let authorities: Vec<_> = servers.iter().filter_map(|server| server.web.certificate_authority()).collect();
-        let authorities = authorities.concat().into_bytes();
-        let timeout = Duration::from_secs(30);
-        Self { _folder: folder, store, authorities, with_password: false, timeout, cancel: Cancel::new() }
-    }
-
     fn fetch(&self, server: &Fake, reference: Reference) -> Result<Revision, FetchError> {
-        let credentials = if self.with_password {
-            Credentials::basic(USERNAME, Zeroizing::new(PASSWORD.as_bytes().to_vec()))
-        } else {
-            Credentials::none()
-        };
-        let request = FetchRequest {
-            key: RepositoryKey { namespace: "team".into(), name: "app".into() },
-            url: server.url(),
-            reference,
-            credentials: credentials.with_certificate_authorities(self.authorities.clone()),
-            timeout: self.timeout,
-            cancel: self.cancel.clone(),
-        };
-        self.store.fetch(&request)
+        self.fetch_from(url(server), reference)
     }
 
     fn tag(&self, server: &Fake) -> Result<Revision, FetchError> {
@@ -151,21 +49,14 @@ impl Client {
 
     /// Fetches the tag, which must fail, and returns the reason and the message.
     fn refused(&self, server: &Fake) -> (&'static str, String) {
-        let error = self.tag(server).unwrap_err();
-        let text = format!("{error} {error:?}");
-        assert!(!text.contains(PASSWORD), "{text}");
-        (error.reason(), error.to_string())
+        Self::told(self.tag(server))
     }
-}
-
-fn with_credentials(server: &Fake) -> Vec<bool> {
-    server.web.requests().iter().map(|request| request.with_credentials).collect()
 }
 
 #[test]
 fn credentials_do_not_follow_to_the_host_that_has_the_archive() {
     let access = Access::Basic { username: USERNAME.into(), password: PASSWORD.into() };
-    let (registry, storage) = (Fake::with(access), Fake::new());
+    let (registry, storage) = (Fake::with(access, true), Fake::new());
     let layer = layer();
     let (manifest, digest) = registry.has(&layer);
     storage.say("/bucket/archive", Said::Bytes(layer));
@@ -375,6 +266,16 @@ fn answers_of_other_servers_are_not_repeated() {
         registry.say("/v2/team/app/tags/list", Said::Elsewhere(elsewhere.clone()));
         let error = client.fetch(&registry, Reference::Semver("*".into())).unwrap_err();
         assert!(!error.to_string().contains(INTERNAL), "{error}");
+    }
+    // Not even the digest is told: a short secret can be guessed from it.
+    let (_, digest) = registry.has(&layer());
+    internal.say("/secret", Said::Bytes(INTERNAL.into()));
+    let pinned = Reference::Digest { tag: "1.0.0".into(), digest: "1".repeat(64) };
+    for path in [blob(&digest), "/v2/team/app/manifests/1.0.0".to_owned()] {
+        registry.say(&path, Said::Elsewhere(elsewhere.clone()));
+        let (reason, message) = Client::told(client.fetch(&registry, pinned.clone()));
+        let (other, archive) = (client.refused(&registry), digest_of(INTERNAL.as_bytes()));
+        assert!(reason == "DigestMismatch" && !message.contains(&archive) && !other.1.contains(&archive), "{message}");
     }
     // A server that the registry names as its token service.
     for status in [401, 403, 429, 503] {

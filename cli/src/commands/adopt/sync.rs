@@ -42,6 +42,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
         Some(repository) => repository.clone(),
         None => only_repository(&client, &namespace).await?,
     };
+    let is_whole = is_chart(&client, &namespace, &repository).await?;
     let split = secrets::split(&release.values, &release.objects);
     if !split.in_lists.is_empty() {
         return Err(Hint::error(
@@ -50,6 +51,18 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
         ));
     }
     let mut values_from = Vec::new();
+    if is_whole && !split.secret.is_empty() {
+        let paths: Vec<_> = split.secret.iter().map(|value| value.path.as_str()).collect();
+        return Err(Hint::error(
+            format!(
+                "these values are in Secrets of the release, and Repository {repository} has nothing but a chart, so no file for \
+                 them: {}",
+                paths.join(", ")
+            ),
+            "put the chart into a Git repository, and name that Repository with --repository; or let the chart read these values \
+             from a Secret that you seal yourself, and upgrade the release with it first",
+        ));
+    }
     if !split.secret.is_empty() {
         let file = seal(args, global, &root, &namespace, split.secret).await?;
         values_from =
@@ -67,7 +80,11 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
         "apiVersion": "gitseal.dev/v1alpha1",
         "kind": "Sync",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"repository": {"name": repository}, "path": format!("./{inside}"), "helm": helm},
+        "spec": {
+            "repository": {"name": repository},
+            "path": if is_whole { "./".to_owned() } else { format!("./{inside}") },
+            "helm": helm,
+        },
     });
     output::print_raw(OutputFormat::Yaml.text(&body)?.as_bytes())?;
     for (value, object) in split.in_both {
@@ -87,6 +104,13 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     }
     compare(&sync, &release, &rendered);
     Ok(())
+}
+
+/// Whether the Repository is a chart, and so has no other folders. A Repository that does not exist yet is taken for one of Git.
+async fn is_chart(client: &Client, namespace: &str, name: &str) -> anyhow::Result<bool> {
+    let api: Api<Repository> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(name).await.with_context(|| format!("cannot read the Repository {namespace}/{name}"))?;
+    Ok(found.is_some_and(|found| found.spec.chart.is_some() || found.spec.url.starts_with("oci://")))
 }
 
 async fn only_repository(client: &Client, namespace: &str) -> anyhow::Result<String> {

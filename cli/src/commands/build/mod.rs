@@ -40,20 +40,23 @@ use crate::{
 ///     gitseal build charts/shop --release-name shop -f production.yaml
 ///     gitseal build --sync clusters/production/shop.yaml
 ///     gitseal build --sync clusters/production/shop.yaml --explain
+///     gitseal build podinfo --sync clusters/production/podinfo.yaml
 ///
 /// With --sync, the command prints the objects that the controller applies for that Sync. It reads the folder in the
 /// Sync's spec.path, and uses the values in its spec.helm and the changes in its spec. With --explain, it prints what each
 /// of these changes does instead: the fields in the order in which they take effect, and below each field the objects that
 /// it changes. Values of Secrets are left out.
+/// With PATH, the command reads this folder instead, as all that the Repository of the Sync has. This is for a Sync whose
+/// Repository is a chart of a registry or chart repository: PATH is the chart after `helm pull --untar`.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
-    /// The folder, or the archive of a chart (.tgz)
-    #[arg(value_name = "PATH", default_value = ".")]
-    path: PathBuf,
+    /// The folder, or the archive of a chart (.tgz) [default: .]
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
 
     /// Build what a Sync applies: the file in the repository that contains the Sync
-    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    #[arg(long, value_name = "FILE")]
     sync: Option<PathBuf>,
 
     /// Print what each field of the Sync changes, instead of the objects
@@ -71,19 +74,20 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
     if let Some(file) = &args.sync {
         return of_sync(file, args, global);
     }
-    let is_rendered = folder::is_rendered(&args.path)?;
-    let is_chart = !is_rendered && chart::is_chart(&args.path);
+    let path = args.path.as_deref().unwrap_or(Path::new("."));
+    let is_rendered = folder::is_rendered(path)?;
+    let is_chart = !is_rendered && chart::is_chart(path);
     if !is_chart {
-        args.chart.refuse_without_chart(&args.path)?;
+        args.chart.refuse_without_chart(path)?;
     }
     let (manifests, text) = if is_chart {
-        let (manifests, text) = chart::render(&args.path, &args.chart, global)?;
+        let (manifests, text) = chart::render(path, &args.chart, global)?;
         (manifests, Some(text))
     } else if is_rendered {
-        let (manifests, text) = kustomize(&args.path)?;
+        let (manifests, text) = kustomize(path)?;
         (manifests, Some(text))
     } else {
-        (folder::read(&args.path)?.manifests, None)
+        (folder::read(path)?.manifests, None)
     };
     // The folder is built without a Sync, so this reports only what is refused for every Sync.
     let mut sync = nobodys("default");
@@ -109,7 +113,10 @@ fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()>
             Some(format) => output::print(format.text(&explanation)?),
         };
     }
-    let folder = folder::read_for(&folder::from_here(file.folder()?), &file.sync, surroundings)?;
+    let folder = match &args.path {
+        Some(path) => folder::read_whole(path, &file.sync, surroundings)?,
+        None => folder::read_for(&folder::from_here(file.folder()?), &file.sync, surroundings)?,
+    };
     if let Err(error) = guard(&file.sync, &folder.manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }
