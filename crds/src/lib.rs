@@ -35,7 +35,7 @@ pub use sealed_secret::{
 };
 pub use substitution::{SubstituteFrom, Substitution};
 pub use sync::{
-    Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus, Waves,
+    Deletion, Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus, Waves,
 };
 
 use kube::KubeSchema;
@@ -77,6 +77,23 @@ pub mod names {
     pub const WAIT: &str = "gitseal.dev/wait";
     /// The only allowed value of [`WAIT`].
     pub const WAIT_HEALTHY: &str = "healthy";
+    /// Annotation in Git: the object is deleted when it is healthy, and made again only when it changes.
+    pub const DELETE_WHEN: &str = "gitseal.dev/delete-when";
+    /// The only allowed value of [`DELETE_WHEN`].
+    pub const DELETE_WHEN_HEALTHY: &str = "healthy";
+    /// Annotation in Git: the object is applied only when its Sync is deleted, with the value `before` or `after`: before or after
+    /// the other objects are pruned.
+    pub const ON_DELETE: &str = "gitseal.dev/on-delete";
+    /// The first allowed value of [`ON_DELETE`].
+    pub const ON_DELETE_BEFORE: &str = "before";
+    /// The second allowed value of [`ON_DELETE`].
+    pub const ON_DELETE_AFTER: &str = "after";
+    /// Annotation on a Sync: with the value `skip`, what its folder has for its deletion is not applied.
+    pub const DELETE_HOOKS: &str = "gitseal.dev/delete-hooks";
+    /// The only value of [`DELETE_HOOKS`] that has an effect.
+    pub const DELETE_HOOKS_SKIP: &str = "skip";
+    /// Annotation of Helm: the object is a hook of these events.
+    pub const HELM_HOOK: &str = "helm.sh/hook";
     /// Annotation in Git, on a Deployment, StatefulSet or DaemonSet: with the value `true`, its Pods are restarted when
     /// a value in a ConfigMap or Secret that they use changes.
     pub const RESTART_ON_SECRET_CHANGE: &str = "gitseal.dev/restart-on-secret-change";

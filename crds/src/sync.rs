@@ -212,6 +212,9 @@ pub struct SyncStatus {
     /// that confirms this prune and no other one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune_confirmation: Option<String>,
+    /// Whether the last revision has objects that are applied when the Sync is deleted, such as `pre-delete` hooks of Helm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks_on_delete: Option<bool>,
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
@@ -254,6 +257,19 @@ pub struct InventoryEntry {
     /// Number of the wave that the object is applied in. Absent for wave 0. Objects are deleted in the opposite order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub w: Option<i32>,
+    /// Present if the object is deleted when it is healthy (`gitseal.dev/delete-when`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub d: Option<Deletion>,
+}
+
+/// Whether an object that is deleted when it is healthy was deleted.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deletion {
+    /// Not yet.
+    Due,
+    /// It was deleted, or is about to be. It is made again only when it changes in Git.
+    Done,
 }
 
 /// One revision in a Sync's history.

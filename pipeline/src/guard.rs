@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Stage, StageError, namespace_for,
-    plan::{asks_to_wait, number_of},
+    plan::{asks_for_deletion, asks_to_wait, number_of, on_delete},
     render::NAMED_AT_ONCE,
 };
 
@@ -111,6 +111,28 @@ pub enum GuardError {
         /// The value of the annotation, as JSON.
         value: String,
     },
+    /// A value of the annotation [`crds::names::DELETE_WHEN`] that is not allowed.
+    #[error(
+        "{origin}: {id}: {WHEN} is {value}; its only value is {HEALTHY}", WHEN = crds::names::DELETE_WHEN, HEALTHY = crds::names::DELETE_WHEN_HEALTHY
+    )]
+    DeleteWhen {
+        /// Where the object is.
+        origin: Location,
+        /// The object.
+        id: Box<ObjectId>,
+        /// The value of the annotation, as JSON.
+        value: String,
+    },
+    /// A value of the annotation [`crds::names::ON_DELETE`] that is not allowed.
+    #[error("{origin}: {id}: {ON_DELETE} is {value}; its values are before and after", ON_DELETE = crds::names::ON_DELETE)]
+    OnDelete {
+        /// Where the object is.
+        origin: Location,
+        /// The object.
+        id: Box<ObjectId>,
+        /// The value of the annotation, as JSON.
+        value: String,
+    },
     /// A wave that is not an allowed number.
     #[error(
         "{origin}: {id}: {WAVE} is {value}; it has to be an integer from -1000 to 1000 in quotes, such as \"5\"", WAVE = crds::names::WAVE
@@ -136,6 +158,8 @@ impl GuardError {
             | Self::SecretTwice { origin, .. }
             | Self::Name { origin, .. }
             | Self::Wait { origin, .. }
+            | Self::DeleteWhen { origin, .. }
+            | Self::OnDelete { origin, .. }
             | Self::Wave { origin, .. } => origin,
         }
     }
@@ -148,7 +172,7 @@ impl GuardError {
             | Self::PlaintextCopy { .. } => "PlaintextSecret",
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
-            Self::Wave { .. } | Self::Wait { .. } => "InvalidWave",
+            Self::Wave { .. } | Self::Wait { .. } | Self::DeleteWhen { .. } | Self::OnDelete { .. } => "InvalidWave",
         }
     }
 }
@@ -376,6 +400,14 @@ fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
     if let Err(value) = asks_to_wait(manifest) {
         let (origin, id) = place();
         return Err(GuardError::Wait { origin, id, value: shown(value) });
+    }
+    if let Err(value) = asks_for_deletion(manifest) {
+        let (origin, id) = place();
+        return Err(GuardError::DeleteWhen { origin, id, value: shown(value) });
+    }
+    if let Err(value) = on_delete(manifest) {
+        let (origin, id) = place();
+        return Err(GuardError::OnDelete { origin, id, value: shown(value) });
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::InventoryEntry;
+use crds::{Deletion, InventoryEntry};
 use manifests::ObjectId;
 
 use crate::{FieldsDigest, plan::Wave};
@@ -30,6 +30,8 @@ pub struct Tracked {
     pub values: Option<String>,
     /// Number of the wave that the object is applied in.
     pub wave: i32,
+    /// See [`InventoryEntry::d`].
+    pub deletion: Option<Deletion>,
 }
 
 impl Tracked {
@@ -42,6 +44,7 @@ impl Tracked {
             f: self.fields.map(|fields| fields.to_string()),
             u: self.values.clone(),
             w: (self.wave != 0).then_some(self.wave),
+            d: self.deletion,
         }
     }
 }
@@ -60,6 +63,7 @@ impl Inventory {
                     fields: entry.f.as_deref().and_then(FieldsDigest::parse),
                     values: entry.u.clone(),
                     wave: entry.w.unwrap_or(0),
+                    deletion: entry.d,
                 };
                 Ok((Arc::new(id), Arc::new(record)))
             })
@@ -139,6 +143,23 @@ impl Inventory {
         }
     }
 
+    /// Sets whether `id` is deleted when it is healthy, and whether it was deleted.
+    pub fn set_deletion(&mut self, id: &ObjectId, deletion: Option<Deletion>) {
+        if let Some(record) = self.entries.get_mut(id).filter(|record| record.deletion != deletion) {
+            let record = Arc::make_mut(record);
+            record.deletion = deletion;
+            if deletion == Some(Deletion::Done) {
+                // Nothing is expected of an object that is gone.
+                record.fields = None;
+            }
+        }
+    }
+
+    /// Whether `id` was healthy and was deleted therefore.
+    pub fn is_done(&self, id: &ObjectId) -> bool {
+        self.get(id).is_some_and(|record| record.deletion == Some(Deletion::Done))
+    }
+
     /// Records that `id` was applied, with the digests of its manifest and its fields.
     pub fn applied(&mut self, id: &ObjectId, manifest: String, fields: Option<FieldsDigest>) {
         if let Some(record) = self.entries.get_mut(id) {
@@ -184,6 +205,7 @@ mod tests {
         inventory.widen(id("", "ConfigMap", "settings"), "v1");
         inventory.applied(&id("", "ConfigMap", "settings"), "abc".into(), FieldsDigest::parse("00000000000000ff"));
         inventory.set_wave(&id("apps", "Deployment", "web"), -7);
+        inventory.set_deletion(&id("", "ConfigMap", "settings"), Some(Deletion::Due));
         inventory.set_values(&id("apps", "Deployment", "web"), Some("def".into()));
         assert_eq!(Inventory::read(&inventory.write()).unwrap(), inventory);
     }

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::{ObjectKey, SealedSecretSpec, Sync};
+use crds::{Deletion, ObjectKey, SealedSecretSpec, Sync};
 use manifests::{Location, Manifest, ObjectId};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -29,8 +29,8 @@ pub use barrier::Barrier;
 pub use crd::kinds_defined;
 use restart::Values;
 pub use restart::{KeyedDigest, Stamp, stamp_of};
-pub use wave::{Tier, TooLate, Wave};
-pub(crate) use wave::{asks_to_wait, number_of};
+pub use wave::{OnDelete, Tier, TooLate, Wave, applied_on_delete, on_delete};
+pub(crate) use wave::{asks_for_deletion, asks_to_wait, number_of};
 
 /// Everything that must be done for one revision.
 #[derive(Default)]
@@ -54,10 +54,18 @@ pub struct Plan {
     pub kinds: HashMap<ObjectId, Arc<Resource>>,
     /// Places of all objects in Git.
     pub origins: HashMap<ObjectId, Location>,
+    /// Whether the folder has objects that are applied only when the Sync is deleted.
+    pub has_hooks_on_delete: bool,
     /// Wave numbers of the objects that are not in wave 0.
     numbers: HashMap<ObjectId, i32>,
     /// The objects that later waves wait for until they are healthy.
     awaited: BTreeSet<ObjectId>,
+    /// The objects that are deleted when they are healthy.
+    deleted_when_healthy: BTreeSet<ObjectId>,
+    /// The hooks of Helm.
+    hooks: BTreeSet<ObjectId>,
+    /// The steps of objects that were healthy and were deleted therefore, and whether later waves would wait for them.
+    done: Vec<(Step, bool)>,
 }
 
 /// One object to apply.
@@ -267,6 +275,10 @@ pub fn plan(
     let mut sealed = 0;
     let values = Values::new(sync, manifests, kinds);
     for manifest in manifests {
+        if on_delete(manifest).is_ok_and(|when| when.is_some()) {
+            plan.has_hooks_on_delete = true;
+            continue;
+        }
         let resource = kinds.of(manifest).ok_or_else(|| PlanError::UnknownKind {
             origin: manifest.origin.clone(),
             id: Box::new(manifest.id.clone()),
@@ -281,6 +293,13 @@ pub fn plan(
         }
         if plan.is_awaited(sync, manifest, &id) {
             plan.awaited.insert(id.clone());
+        }
+        // The Secret of a SealedSecret is used by others.
+        if !id.is_sealed_secret() && asks_for_deletion(manifest).unwrap_or_default() {
+            plan.deleted_when_healthy.insert(id.clone());
+        }
+        if wave::is_hook(manifest) {
+            plan.hooks.insert(id.clone());
         }
         sealed += sealed_values(manifest);
         if sealed > MOST_VALUES && id.is_sealed_secret() {
@@ -298,6 +317,9 @@ pub fn plan(
             let stamp = values.stamp(&manifest, current, keyed);
             steps.extend(plan.steps_for(sync, &key, (manifest, stamp), resource, uses, live));
         }
+    }
+    if scope == Scope::Folder {
+        plan.make_again(&mut steps);
     }
     plan.order(steps);
     if scope == Scope::Folder {
@@ -473,7 +495,40 @@ impl Plan {
     fn needed(&mut self, step: Step, live: &impl LiveView) -> Option<Step> {
         let why = self.why(&step, live);
         self.unchanged += usize::from(why.is_none());
+        if why.is_none() && self.inventory.is_done(&step.id) {
+            // Nobody waits until an object is healthy that is gone.
+            self.kinds.remove(&step.id);
+            let is_awaited = self.awaited.remove(&step.id);
+            self.done.push((step, is_awaited));
+            return None;
+        }
         why.map(|why| Step { why, ..step })
+    }
+
+    /// Adds the hooks to `steps` that are done, if a hook that runs at the same time changed: before the other objects, or after
+    /// them. The hook that changed may need them, as a Job needs its service account.
+    fn make_again(&mut self, steps: &mut Vec<Step>) {
+        let numbers = &self.numbers;
+        let time = |id: &ObjectId| numbers.get(id).map_or(0, |number| number.signum());
+        let changed = steps.iter().filter(|step| step.why == Why::Change && self.hooks.contains(&step.id));
+        let changed: BTreeSet<i32> = changed.map(|step| time(&step.id)).collect();
+        for (step, is_awaited) in std::mem::take(&mut self.done) {
+            if !self.hooks.contains(&step.id) || !changed.contains(&time(&step.id)) {
+                continue;
+            }
+            self.unchanged -= 1;
+            self.inventory.set_deletion(&step.id, Some(Deletion::Due));
+            self.kinds.insert(step.id.clone(), step.resource.clone());
+            if is_awaited {
+                self.awaited.insert(step.id.clone());
+            }
+            steps.push(Step { why: Why::Change, ..step });
+        }
+    }
+
+    /// Whether the object is deleted when it is healthy.
+    pub fn is_deleted_when_healthy(&self, id: &ObjectId) -> bool {
+        self.deleted_when_healthy.contains(id)
     }
 
     /// Adds the object of the step to the inventory, and returns why it is applied; `None` if the cluster already has
@@ -483,7 +538,7 @@ impl Plan {
             return Some(Why::Change);
         }
         let is_over = job::expires(step) && live.is_expired_job(&step.id);
-        if is_over || live.is_untouched(&step.id) {
+        if is_over || self.inventory.is_done(&step.id) || live.is_untouched(&step.id) {
             return None;
         }
         Some(if live.is_touched(&step.id) { Why::Heal } else { Why::Change })
@@ -496,7 +551,13 @@ impl Plan {
         self.inventory.set_wave(&step.id, self.wave_of(&step.id).number);
         self.kinds.insert(step.id.clone(), step.resource.clone());
         self.origins.insert(step.id.clone(), step.origin.clone());
-        self.inventory.get(&step.id).is_some_and(|applied| step.is_as(applied))
+        let is_same = self.inventory.get(&step.id).is_some_and(|applied| step.is_as(applied));
+        let deletion = self
+            .deleted_when_healthy
+            .contains(&step.id)
+            .then(|| if is_same && self.inventory.is_done(&step.id) { Deletion::Done } else { Deletion::Due });
+        self.inventory.set_deletion(&step.id, deletion);
+        is_same
     }
 
     /// Puts the steps in their waves.

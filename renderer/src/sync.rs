@@ -201,8 +201,10 @@ const AFTER: i64 = 500;
 const MOST_WEIGHT: i64 = 499;
 
 impl BuiltRelease {
-    /// The objects that a Sync applies, and the notes. Hooks become objects in waves of their own, which wait until the objects of the wave
-    /// before are healthy. Hooks for tests, rollbacks and deletions are left out. What Helm would not delete is not pruned.
+    /// The objects that a Sync applies, and the notes. Hooks become objects in waves of their own, which wait until the
+    /// objects of the wave before are healthy; those with the delete policy `hook-succeeded` are deleted when all hooks that
+    /// run at the same time are healthy. Hooks for deletions are marked as such. Hooks for tests and rollbacks are left out.
+    /// What Helm would not delete is not pruned.
     ///
     /// # Errors
     /// The chart may give other objects at the next render, or it reads from the cluster.
@@ -216,9 +218,15 @@ impl BuiltRelease {
                 annotate(manifest, &[(crds::names::PRUNE, crds::names::PRUNE_DISABLED)]);
             }
             if let Some(hook) = hook {
-                let Some(wave) = wave_of(hook) else { continue };
+                let Some((wave, on_delete)) = wave_of(hook) else { continue };
+                let is_deleted = hook.delete_policies.iter().any(|policy| policy == "hook-succeeded");
                 for manifest in &mut manifests {
                     in_wave(manifest, wave);
+                    if let Some(when) = on_delete {
+                        annotate(manifest, &[(crds::names::ON_DELETE, when)]);
+                    } else if is_deleted && !manifest.id.is_sealed_secret() {
+                        annotate(manifest, &[(crds::names::DELETE_WHEN, crds::names::DELETE_WHEN_HEALTHY)]);
+                    }
                 }
             }
             objects.extend(manifests);
@@ -250,14 +258,19 @@ impl BuiltRelease {
     }
 }
 
-/// The number of the wave that a hook runs in. `None` if the hook is not applied.
-fn wave_of(hook: &Hook) -> Option<i64> {
+/// The number of the wave that a hook runs in, and when it runs if it is for the deletion of the Sync. `None` if it is not applied.
+/// A hook for several events runs at the first of them.
+fn wave_of(hook: &Hook) -> Option<(i64, Option<&'static str>)> {
     let weight = hook.weight.clamp(-MOST_WEIGHT, MOST_WEIGHT);
-    let is_any = |names: [&str; 2]| hook.events.iter().any(|event| names.contains(&event.as_str()));
-    if is_any(["pre-install", "pre-upgrade"]) {
-        Some(BEFORE + weight)
-    } else if is_any(["post-install", "post-upgrade"]) {
-        Some(AFTER + weight)
+    let is_any = |names: &[&str]| hook.events.iter().any(|event| names.contains(&event.as_str()));
+    if is_any(&["pre-install", "pre-upgrade"]) {
+        Some((BEFORE + weight, None))
+    } else if is_any(&["post-install", "post-upgrade"]) {
+        Some((AFTER + weight, None))
+    } else if is_any(&["pre-delete"]) {
+        Some((BEFORE + weight, Some(crds::names::ON_DELETE_BEFORE)))
+    } else if is_any(&["post-delete"]) {
+        Some((AFTER + weight, Some(crds::names::ON_DELETE_AFTER)))
     } else {
         None
     }
@@ -331,6 +344,45 @@ mod tests {
         }
         let longer = shown(&"\u{202e}".repeat(NOTES_BYTES)).unwrap();
         assert!(longer.len() <= NOTES_BYTES && longer.ends_with(LEFT_OUT) && !longer.contains('\u{202e}'), "{longer}");
+    }
+
+    #[test]
+    fn hooks_run_at_the_first_of_their_events() {
+        let hook = |events: &[&str]| {
+            let events = events.iter().map(|&event| event.to_owned()).collect();
+            wave_of(&Hook { events, weight: 7, delete_policies: Vec::new() })
+        };
+        assert_eq!(hook(&["pre-install", "pre-delete"]), Some((-493, None)));
+        assert_eq!(hook(&["post-upgrade"]), Some((507, None)));
+        assert_eq!(hook(&["pre-delete"]), Some((-493, Some("before"))));
+        assert_eq!(hook(&["post-delete"]), Some((507, Some("after"))));
+        assert_eq!(hook(&["post-delete", "pre-delete"]), Some((-493, Some("before"))));
+        for left_out in ["test", "pre-rollback", "post-rollback"] {
+            assert_eq!(hook(&[left_out]), None);
+        }
+    }
+
+    #[test]
+    fn a_hook_is_deleted_when_it_is_healthy_if_its_policy_says_so() {
+        let hook = |text: &str, policies: &[&str]| {
+            let manifests = manifests::parse("a.yaml", text.as_bytes(), &manifests::Limits::default()).unwrap();
+            let delete_policies = policies.iter().map(|&policy| policy.to_owned()).collect();
+            let hook = Hook { events: vec!["pre-install".to_owned()], weight: -5, delete_policies };
+            let object =
+                ChartObject { object: crate::Object::default(), source: String::new(), crd: false, hook: Some(hook) };
+            let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
+            let applied = BuiltRelease { rendered, manifests: vec![manifests] }.into_applied().unwrap();
+            let annotations = &applied.objects[0].body["metadata"]["annotations"];
+            assert_eq!(annotations["gitseal.dev/wave"], "-505");
+            annotations["gitseal.dev/delete-when"].as_str().map(str::to_owned)
+        };
+        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        let sealed =
+            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: a}\nspec: {encryptedData: {}}\n";
+        assert_eq!(hook(map, &["before-hook-creation", "hook-succeeded"]).as_deref(), Some("healthy"));
+        assert_eq!(hook(map, &["before-hook-creation"]), None);
+        assert_eq!(hook(map, &["hook-failed"]), None);
+        assert_eq!(hook(sealed, &["hook-succeeded"]), None, "others use its Secret");
     }
 
     #[test]

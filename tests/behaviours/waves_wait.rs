@@ -34,7 +34,7 @@ pub(crate) fn awaited(wave: i32, name: &str, spec: &str) -> String {
 }
 
 /// Marks the Job as failed, as its controller would.
-async fn fails(scene: &Scene, name: &str) -> Result<()> {
+pub(crate) async fn fails(scene: &Scene, name: &str) -> Result<()> {
     let at = "2026-01-01T00:00:00Z";
     let condition = |kind: &str| {
         json!({

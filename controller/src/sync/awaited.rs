@@ -20,13 +20,14 @@ pub(super) struct Awaited {
 
 impl Awaited {
     /// Finds the objects whose health is awaited: those that change now, or all if their health is not known. If the
-    /// Sync does not `wait`, these are only objects that later waves wait for. Also removes from `plan` the waves that
-    /// have to wait.
+    /// Sync does not `wait`, these are only objects that later waves wait for, and those that are deleted when they are
+    /// healthy. Also removes from `plan` the waves that have to wait.
     pub(super) fn of(record: &mut Record, plan: &mut Plan, sync: &Sync) -> Self {
         let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
         let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);
+        let is_asked = |id: &ObjectId| sync.spec.wait || plan.has_to_be_healthy(id) || plan.is_deleted_when_healthy(id);
         let objects = plan.kinds.iter().filter(|(id, _)| !health::is_healthy_at_once(sync, id) && is_unknown(id));
-        let objects = objects.filter(|(id, _)| sync.spec.wait || plan.has_to_be_healthy(id)).map(|(id, resource)| {
+        let objects = objects.filter(|(id, _)| is_asked(id)).map(|(id, resource)| {
             let origin = plan.origins.get(id).cloned();
             (id.clone(), Pending { resource: resource.clone(), origin })
         });

@@ -122,7 +122,7 @@ impl Pass<'_> {
     }
 
     /// Applies and prunes the Sync's own objects.
-    async fn apply_and_prune(
+    pub(super) async fn apply_and_prune(
         &self,
         record: &mut Record,
         mut plan: Plan,
@@ -134,12 +134,21 @@ impl Pass<'_> {
         let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
         let live = &self.ctx.cluster.live;
         // Some objects need no confirmation: objects with the annotation that keeps them are released and not deleted,
-        // and some objects were never made, because the API server refused them.
-        let stays = |id: &ObjectId| live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id);
+        // some objects were never made, because the API server refused them, and some are gone, because they were done.
+        let stays = |id: &ObjectId| {
+            live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id) || before.is_done(id)
+        };
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
         let wanted = (revision, plan.origins.keys());
         outcome.prune_waits = waits_for_confirmation(self.sync, wanted, &before, whole, &goes);
         let awaited = Awaited::of(record, &mut plan, self.sync);
+        let hooks_on_delete = plan.has_hooks_on_delete.then_some(true);
+        if !plan.is_heal
+            && record.next.hooks_on_delete != hooks_on_delete
+            && self.sync.metadata.deletion_timestamp.is_none()
+        {
+            Arc::make_mut(&mut record.next).hooks_on_delete = hooks_on_delete;
+        }
 
         let timer = self.begin(Stage::Allow);
         let allowed = allow(&self.ctx.cluster, &self.ctx.keyring, api, self.key, plan, &before).await;
@@ -174,6 +183,9 @@ impl Pass<'_> {
             let pruned = pruner.prune(&prune, &mut record.inventory, &mut outcome.pruned).await;
             record.pending.retain(|id, _| record.inventory.contains(id));
             pruned?;
+        }
+        if outcome.held.is_empty() {
+            self.delete_finished(record, &pruner).await?;
         }
         drop(timer);
 

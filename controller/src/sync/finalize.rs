@@ -11,7 +11,7 @@ use crds::{ObjectKey, Sync};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 use manifests::ObjectId;
-use pipeline::{Failure, Resource, Stage, StageError, prune::asks_to_be_kept};
+use pipeline::{Failure, Resource, Stage, StageError, plan::OnDelete, prune::asks_to_be_kept};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -169,10 +169,22 @@ impl Pass<'_> {
             }
         }
         let api = self.identity();
+        if record.finalizing_since.is_none() {
+            self.begin_deletion(record);
+        }
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
-        match self.let_go_of_all(&self.pruner(&api), record).await {
+        // In a namespace that is being deleted, nothing can be made.
+        let has_hooks = goes_with == GoesWith::Nothing && self.has_hooks_on_delete(record);
+        if has_hooks {
+            self.hooks_on_delete(record, OnDelete::Before).await?;
+        }
+        let mut result = self.let_go_of_all(&self.pruner(&api), record).await;
+        if has_hooks && result.is_ok() {
+            result = self.hooks_on_delete(record, OnDelete::After).await.map_err(NotAll::from);
+        }
+        match result {
             Ok(()) => {
-                if !record.inventory.is_empty() {
+                if record.inventory.iter().any(|(id, _)| !record.inventory.is_done(id)) {
                     let note = format!(
                         "could not prune {}, because their kinds are not served now; if their \
                          CustomResourceDefinition was deleted, they were deleted with it",
@@ -236,7 +248,8 @@ impl Pass<'_> {
     async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
         let mut all: BTreeSet<_> = record.inventory.iter().map(|(id, _)| id.clone()).collect();
         let wanted = self.wanted_by_others(&all, &record.inventory, None).await;
-        all.retain(|id| !wanted.by.contains_key(id));
+        // The entries of hooks that are done stay, so that these hooks do not run again after a restart.
+        all.retain(|id| !wanted.by.contains_key(id) && !record.inventory.is_done(id));
         if let Some(delay) = wanted.delay(&mut record.prune_delayed_since).filter(|_| !all.is_empty()) {
             return Err(delay.into());
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use gitstore::{RepositoryKey, Revision, Snapshot};
+use gitstore::{RepositoryKey, Revision};
 use pipeline::{
     Failure,
     plan::{LiveView as _, Scope},
@@ -21,43 +21,45 @@ impl Pass<'_> {
     /// are neither created, changed nor pruned. Objects that cannot be put back wait for the next try.
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
         let live = &self.ctx.cluster.live;
-        let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());
+        let applied =
+            record.inventory.iter().filter(|(id, known)| known.manifest.is_some() && !record.inventory.is_done(id));
         let mut drifted: BTreeSet<_> = applied.map(|(id, _)| id).filter(|id| !live.is_untouched(id)).cloned().collect();
         let later = self.put_off(record, &drifted);
         drifted.retain(|id| !later.contains(id));
         if drifted.is_empty() {
             return;
         }
-        let Some(snapshot) = self.last_good(record).await else { return };
-        let revision = snapshot.revision().to_string();
+        let Some(sourced) = self.last_good(record).await else { return };
+        let revision = sourced.revision.to_string();
         let mut outcome = Outcome::default();
-        if let Err(failure) = self.put_back(record, snapshot, &drifted, &mut outcome).await {
+        if let Err(failure) = self.put_back(record, sourced, &drifted, &mut outcome).await {
             tracing::warn!(sync = %self.key, revision, stage = %failure.stage, "drift is not healed: {}", failure.message);
         }
         self.healed(&outcome);
         crate::sealed_secret::synced::tell(self.ctx, &outcome.applied, &self.key.namespace);
     }
 
-    async fn last_good(&self, record: &Record) -> Option<Snapshot> {
+    /// The last revision that was applied as a whole, if it is still stored.
+    pub(super) async fn last_good(&self, record: &Record) -> Option<Sourced> {
         let revision: Revision = record.status.last_applied_revision.as_deref()?.parse().ok()?;
         let repository = repository_of(self.sync);
         let url = stored_url(&self.ctx.repositories.get(&repository.to_ref())?.spec);
         let git = self.ctx.git.clone();
         let key = RepositoryKey { namespace: repository.namespace, name: repository.name };
-        tokio::task::spawn_blocking(move || git.snapshot(&key, &url, &revision).ok()).await.ok().flatten()
+        let snapshot = tokio::task::spawn_blocking(move || git.snapshot(&key, &url, &revision).ok());
+        let snapshot = Arc::new(snapshot.await.ok().flatten()?);
+        let now = source(self.ctx, self.sync).ok().map(|sourced| sourced.inputs);
+        let inputs = Inputs::remembered(self.sync, record.status.applied_content.as_deref(), now);
+        Some(Sourced { revision: snapshot.revision().clone(), snapshot, content: String::new(), inputs, notes: None })
     }
 
     async fn put_back(
         &self,
         record: &mut Record,
-        snapshot: Snapshot,
+        mut sourced: Sourced,
         drifted: &BTreeSet<manifests::ObjectId>,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let (revision, snapshot) = (snapshot.revision().clone(), Arc::new(snapshot));
-        let now = source(self.ctx, self.sync).ok().map(|sourced| sourced.inputs);
-        let inputs = Inputs::remembered(self.sync, record.status.applied_content.as_deref(), now);
-        let mut sourced = Sourced { snapshot, revision, content: String::new(), inputs, notes: None };
         let plan = self.prepare(&mut sourced, &record.inventory, Scope::Drifted(drifted)).await?;
         let plan = plan.heal_only(&record.inventory);
         self.carry_out(record, plan, (&sourced.snapshot, &sourced.revision.to_string()), outcome).await

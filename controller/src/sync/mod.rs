@@ -24,11 +24,13 @@ mod ends;
 #[cfg(test)]
 pub(crate) mod fake_server;
 mod finalize;
+mod finished;
 mod first_inventory;
 mod hand_over;
 mod hidden;
 mod last_good;
 mod observer;
+mod on_delete;
 pub(crate) mod orphans;
 mod poll_health;
 mod prepare;

@@ -18,7 +18,7 @@ use pipeline::{
     },
 };
 
-use super::{Pass, Record, carry_out::Outcome, record::SeenPods, report::WAITING_FOR_HEALTH};
+use super::{Pass, Record, carry_out::Outcome, finished::finished, record::SeenPods, report::WAITING_FOR_HEALTH};
 use crate::{
     cluster::Api,
     events::EventType,
@@ -152,6 +152,11 @@ impl Pass<'_> {
         if record.barrier.is_some() && !record.next_wave_waits() {
             // The objects of the next wave get as much time to become healthy as the objects of this wave.
             record.pending_since = None;
+            ctx.retries.wake(key);
+            return ctx.queues.syncs.add(key.clone());
+        }
+        if record.failed_content.is_none() && !finished(record).is_empty() {
+            // Another pass deletes them.
             ctx.retries.wake(key);
             return ctx.queues.syncs.add(key.clone());
         }

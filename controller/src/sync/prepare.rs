@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use manifests::{Location, Manifest, ObjectId};
 use pipeline::{
     Failure, Held, Inventory, Kinds, Plan, Resource, Stage, StageError, guard,
-    plan::{self, LiveView as _, Scope},
+    plan::{self, LiveView as _, OnDelete, Scope},
 };
 
 use super::{
@@ -101,6 +101,28 @@ impl Pass<'_> {
                 return Ok(plan);
             }
         }
+    }
+
+    /// Makes the plan for what the folder has for the deletion of the Sync.
+    pub(super) async fn prepare_on_delete(
+        &self,
+        sourced: &Sourced,
+        current: &Inventory,
+        when: OnDelete,
+    ) -> Result<Plan, Failure> {
+        self.holds(None);
+        let (snapshot, in_git) = (sourced.snapshot.clone(), current.len_in_git());
+        let rendering = self.ctx.renderer.render(snapshot, self.sync, &sourced.inputs, in_git, Patience::Waits).await?;
+        let rendered = rendering.result?;
+        self.holds(Some(rendered.clone()));
+        guard(self.sync, &rendered.manifests.objects)?;
+        let objects = plan::applied_on_delete(&rendered.manifests.objects, when);
+        let kinds = self.kinds_served(&objects).await?;
+        self.watch(&objects, &kinds).await?;
+        let ids = objects.iter().filter_map(|one| Some(plan::ids_in_cluster(self.sync, one, kinds.of(one)?)));
+        let ids = ids.flatten().collect();
+        let (live, keyed) = (&self.ctx.cluster.live, |parts: &[&[u8]]| values_digest(&self.ctx.keyring, parts));
+        Ok(plan::plan(self.sync, &objects, &kinds, current, live, Scope::Drifted(&ids), Some(&keyed))?)
     }
 
     /// Releases objects that another Sync has, but may not write. Returns whether there was such an object. If the

@@ -735,6 +735,69 @@ fn later_waves_wait_for_the_first_number_that_is_not_healthy() {
     assert_eq!(until_healthy(healthy, &one_number, &none, &empty, &[]).1, None);
 }
 
+/// A hook that is deleted when it is healthy.
+fn finishing(number: &str, name: &str, text: &str) -> String {
+    let annotations = format!(
+        "annotations: {{gitseal.dev/wave: '{number}', gitseal.dev/wait: healthy, gitseal.dev/delete-when: healthy, helm.sh/hook: x, a: \
+         '{text}'}}, "
+    );
+    job(name).replacen("metadata: {", &format!("metadata: {{{annotations}"), 1)
+}
+
+#[test]
+fn what_was_deleted_when_it_was_healthy_is_made_again_only_with_a_hook_of_its_time_that_changes() {
+    let yaml = |account: &str, migrate: &str, late: &str| {
+        folder(&[
+            finishing("-510", "account", account),
+            finishing("-505", "migrate", migrate),
+            finishing("505", "late", late),
+            config("usual"),
+        ])
+    };
+    let first = planned(json!({}), &yaml("1", "1", "1"), &Inventory::default(), &Cluster::default()).unwrap();
+    let job = |name: &str| id("batch", "Job", name);
+    assert!(
+        first.is_deleted_when_healthy(&job("migrate")) && !first.is_deleted_when_healthy(&id("", "ConfigMap", "usual"))
+    );
+    let mut current = applied(&first);
+    assert_eq!(current.get(&job("late")).unwrap().deletion, Some(Deletion::Due));
+    for name in ["account", "migrate", "late"] {
+        current.set_deletion(&job(name), Some(Deletion::Done));
+    }
+    let live = Cluster { untouched: [id("", "ConfigMap", "usual")].into(), ..Cluster::default() };
+    let again = |yaml: &str| planned(json!({}), yaml, &current, &live).unwrap();
+
+    // Nothing changed: nothing is applied, awaited or deleted, and the inventory still has them.
+    let plan = again(&yaml("1", "1", "1"));
+    assert!(plan.waves.is_empty() && plan.prune.is_empty(), "{:?}", order(&plan));
+    assert_eq!((plan.unchanged, plan.kinds.len()), (4, 1));
+    assert!(!plan.has_to_be_healthy(&job("migrate")) && plan.inventory.is_done(&job("migrate")));
+
+    // The Job may need the account again. The hook that runs later does not.
+    let plan = again(&yaml("1", "2", "1"));
+    assert_eq!(order(&plan), ["-510: Job team/account", "-505: Job team/migrate"]);
+    assert!(plan.has_to_be_healthy(&job("account")) && plan.kinds.contains_key(&job("account")));
+    let deletions = ["account", "migrate", "late"].map(|name| plan.inventory.get(&job(name)).unwrap().deletion);
+    assert_eq!(deletions, [Some(Deletion::Due), Some(Deletion::Due), Some(Deletion::Done)]);
+    assert_eq!(plan.unchanged, 2);
+    assert_eq!(order(&again(&yaml("1", "1", "2"))), ["505: Job team/late"]);
+    // A change of an object that is no hook makes none again, and a heal neither.
+    let plan = again(&yaml("1", "1", "1").replace("name: usual", "name: other"));
+    assert_eq!(order(&plan), ["0: ConfigMap team/other"]);
+    let manifests = parse("a.yaml", yaml("1", "1", "1").as_bytes(), &Limits::default()).unwrap();
+    let drifted = BTreeSet::from([job("migrate")]);
+    let kinds = kinds(&manifests);
+    let heal =
+        super::plan(&sync(json!({})), &manifests, &kinds, &current, &live, Scope::Drifted(&drifted), None).unwrap();
+    assert!(heal.waves.is_empty());
+    // What leaves the folder is pruned, which removes it from the inventory.
+    assert_eq!(again(&config("usual")).prune, ["account", "migrate", "late"].map(job).into());
+    // Without the annotation, it is an object like any other.
+    let stays = yaml("1", "1", "1").replace("gitseal.dev/delete-when: healthy, ", "");
+    let plan = again(&stays);
+    assert_eq!((plan.waves.len(), plan.inventory.get(&job("late")).unwrap().deletion), (3, None));
+}
+
 #[test]
 fn while_waves_wait_nothing_new_is_applied_and_nothing_is_pruned() {
     let yaml = |value: &str| {

@@ -96,6 +96,56 @@ pub(crate) fn asks_to_wait(manifest: &Manifest) -> Result<bool, &Value> {
     }
 }
 
+/// Whether the manifest's annotation says that the object is deleted when it is healthy. The error is a value that is not
+/// allowed.
+pub(crate) fn asks_for_deletion(manifest: &Manifest) -> Result<bool, &Value> {
+    match annotation(manifest, crds::names::DELETE_WHEN) {
+        None => Ok(false),
+        Some(value) if value == crds::names::DELETE_WHEN_HEALTHY => Ok(true),
+        Some(value) => Err(value),
+    }
+}
+
+/// When an object is applied that is only for the deletion of its Sync.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnDelete {
+    /// Before the other objects are pruned.
+    Before,
+    /// After that.
+    After,
+}
+
+/// Whether the manifest's annotation says that the object is applied only when its Sync is deleted. The error is a value that is
+/// not allowed.
+pub fn on_delete(manifest: &Manifest) -> Result<Option<OnDelete>, &Value> {
+    match annotation(manifest, crds::names::ON_DELETE) {
+        None => Ok(None),
+        Some(value) if value == crds::names::ON_DELETE_BEFORE => Ok(Some(OnDelete::Before)),
+        Some(value) if value == crds::names::ON_DELETE_AFTER => Ok(Some(OnDelete::After)),
+        Some(value) => Err(value),
+    }
+}
+
+/// The objects that are applied at this time of the deletion, as objects that a plan takes.
+pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest> {
+    let all = manifests.iter().filter(|manifest| on_delete(manifest) == Ok(Some(when))).cloned();
+    let planned = all.map(|mut manifest| {
+        let metadata = manifest.body.get_mut("metadata");
+        if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {
+            annotations.remove(crds::names::ON_DELETE);
+            // Nothing of it may stay in the cluster.
+            annotations.insert(crds::names::DELETE_WHEN.to_owned(), crds::names::DELETE_WHEN_HEALTHY.into());
+        }
+        manifest
+    });
+    planned.collect()
+}
+
+/// Whether the object is a hook of Helm.
+pub(super) fn is_hook(manifest: &Manifest) -> bool {
+    annotation(manifest, crds::names::HELM_HOOK).is_some()
+}
+
 /// An object has a later wave than another object that needs it.
 #[derive(Debug, thiserror::Error)]
 #[error(

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use localcluster::ClusterOptions;
 use sealing::Scope;
@@ -25,6 +25,8 @@ use crate::{
     jobs::completes,
     objects::{change_by_hand, is_value, sealed_secret},
     renders::rendered,
+    traces::event,
+    waves_wait::fails,
 };
 
 pub(super) const CHART: &str = "apiVersion: v2\nname: web\nversion: 1.0.0\n";
@@ -414,6 +416,161 @@ async fn a_hook_runs_before_the_other_objects_and_again_when_it_changes() -> Res
     .await?;
     completes(&scene, "migrate").await?;
     scene.is_ready("app").await.map(drop)
+}
+
+#[tokio::test]
+async fn hooks_that_succeeded_are_deleted_and_run_again_only_when_one_of_them_changes() -> Result<()> {
+    let scene = Scene::new("hook-policies").await?;
+    let hook = |kind: &str, name: &str, event: &str, weight: i32, rest: &str| {
+        format!(
+            "apiVersion: {kind}\nmetadata:\n  name: {name}\n  annotations:\n    helm.sh/hook: {event}\n    helm.sh/hook-weight: \
+             '{weight}'\n    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded\n{rest}"
+        )
+    };
+    let job = |name: &str, event: &str| {
+        let spec = format!(
+            "spec:\n  managedBy: example.com/nobody\n  template:\n    spec:\n      restartPolicy: Never\n      containers: \
+             [{{name: c, image: 'example.invalid/c:{{{{ .Values.{name} }}}}', envFrom: [{{secretRef: {{name: db}}}}]}}]\n"
+        );
+        hook("batch/v1\nkind: Job", name, event, 5, &spec)
+    };
+    let account = hook("v1\nkind: ServiceAccount", "migrator", "pre-install,pre-upgrade", -5, "");
+    let (migrate, seed) = (job("migrate", "pre-install,pre-upgrade"), job("seed", "post-install,post-upgrade"));
+    // The Secret of the hooks is an object of the chart that is no hook.
+    let sealed = sealed_secret("db", &scene.seal("db", b"Of-The-Hooks-1").await?);
+    write_chart(
+        &scene,
+        &[("map", MAP), ("account", &account), ("migrate", &migrate), ("seed", &seed), ("db", &sealed)],
+    )?;
+    let first = scene.publish("a chart with hooks").await?;
+    let with = |migrate: &str, level: &str| json!({"timeout": "1h", "helm": {"values": {"migrate": migrate, "seed": "1", "level": level}}});
+    scene.sync("app", "./charts/web", with("1", "info")).await?;
+    let is_there = async |kind: &str, name: &str| -> Result<bool> {
+        let version = if kind == "Job" { "batch/v1" } else { "v1" };
+        Ok(scene.get(version, kind, name).await?.is_some())
+    };
+    scene.has("batch/v1", "Job", "migrate", json!({})).await?;
+    scene.has("v1", "Secret", "db", json!({})).await?;
+    ensure!(is_there("ServiceAccount", "migrator").await? && !is_there("ConfigMap", "app-map").await?);
+    completes(&scene, "migrate").await?;
+
+    // All hooks that run before the other objects are deleted when all of them have succeeded.
+    is_value(&scene, "app-map", "info").await?;
+    scene.is_gone("batch/v1", "Job", "migrate").await?;
+    scene.is_gone("v1", "ServiceAccount", "migrator").await?;
+    scene.has("batch/v1", "Job", "seed", json!({})).await?;
+    completes(&scene, "seed").await?;
+    scene.is_applied("app", &first).await?;
+    scene.is_gone("batch/v1", "Job", "seed").await?;
+    event(&scene, "app", "Finished", &["Job", "seed"]).await?;
+    let done = async || -> Result<usize> {
+        let status = scene.api::<Sync>().get("app").await?.status.unwrap_or_default();
+        Ok(status.inventory.iter().filter(|entry| entry.d == Some(crds::Deletion::Done)).count())
+    };
+    assert_eq!(done().await?, 3);
+
+    // Nothing runs again: not at a request, at a change of another object, or at a heal of one.
+    let token = scene.request::<Sync>("app").await?;
+    scene
+        .sync_when("app", "the request", |sync, _| {
+            sync.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref()) == Some(&token)
+        })
+        .await?;
+    scene.sync("app", "./charts/web", with("1", "warn")).await?;
+    is_value(&scene, "app-map", "warn").await?;
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "warn").await?;
+    scene.is_ready("app").await?;
+    for (kind, name) in [("Job", "migrate"), ("Job", "seed"), ("ServiceAccount", "migrator")] {
+        ensure!(!is_there(kind, name).await?, "{kind} {name}");
+    }
+
+    // The Job changes, and needs its service account again. The later hook does not run.
+    scene.sync("app", "./charts/web", with("2", "warn")).await?;
+    scene.has("batch/v1", "Job", "migrate", json!({})).await?;
+    ensure!(is_there("ServiceAccount", "migrator").await?);
+    completes(&scene, "migrate").await?;
+    scene.is_ready("app").await?;
+    scene.is_gone("batch/v1", "Job", "migrate").await?;
+    scene.is_gone("v1", "ServiceAccount", "migrator").await?;
+    ensure!(!is_there("Job", "seed").await?);
+    assert_eq!(done().await?, 3);
+
+    // Hooks that leave the chart leave the inventory, and need no confirmation.
+    for name in ["account", "migrate", "seed"] {
+        std::fs::remove_file(scene.tree.path().join(format!("charts/web/templates/{name}.yaml")))?;
+    }
+    let last = scene.publish("no hooks").await?;
+    scene.is_applied("app", &last).await?;
+    assert_eq!(done().await?, 0);
+    Ok(())
+}
+
+/// A chart with hooks for its deletion: an account and a Job before it, and a Job after it.
+async fn chart_with_delete_hooks(scene: &Scene) -> Result<()> {
+    let job = |name: &str, event: &str, weight: i32| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: {name}\n  annotations: {{helm.sh/hook: {event}, \
+             helm.sh/hook-weight: '{weight}'}}\nspec:\n  managedBy: example.com/nobody\n  template:\n    spec:\n      \
+             restartPolicy: Never\n      containers: [{{name: c, image: example.invalid/c}}]\n"
+        )
+    };
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: keeper, annotations: {helm.sh/hook: pre-delete, \
+                   helm.sh/hook-weight: '-5'}}\n";
+    let (backup, clean) = (job("backup", "pre-delete", 5), job("clean", "post-delete", 0));
+    write_chart(scene, &[("map", MAP), ("account", account), ("backup", &backup), ("clean", &clean)])?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    scene.is_applied("app", &first).await?;
+    for (version, kind, name) in
+        [("batch/v1", "Job", "backup"), ("batch/v1", "Job", "clean"), ("v1", "ServiceAccount", "keeper")]
+    {
+        ensure!(scene.get(version, kind, name).await?.is_none(), "{kind} {name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn hooks_for_the_deletion_run_before_and_after_it() -> Result<()> {
+    let scene = Scene::new("hooks-on-delete").await?;
+    chart_with_delete_hooks(&scene).await?;
+    scene.api::<Sync>().delete("app", &DeleteParams::default()).await?;
+    scene.has("batch/v1", "Job", "backup", json!({})).await?;
+    scene.has("v1", "ServiceAccount", "keeper", json!({})).await?;
+    scene.sync_when("app", "the hook", |_, ready| ready.reason == "DeleteHooksRunning").await?;
+    is_value(&scene, "app-map", "info").await?;
+    completes(&scene, "backup").await?;
+
+    scene.has("batch/v1", "Job", "clean", json!({})).await?;
+    for (version, kind, name) in
+        [("v1", "ConfigMap", "app-map"), ("batch/v1", "Job", "backup"), ("v1", "ServiceAccount", "keeper")]
+    {
+        scene.is_gone(version, kind, name).await?;
+    }
+    completes(&scene, "clean").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    scene.is_gone("batch/v1", "Job", "clean").await
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_keeps_a_sync_until_it_is_skipped() -> Result<()> {
+    let scene = Scene::new("hook-fails").await?;
+    chart_with_delete_hooks(&scene).await?;
+    scene.api::<Sync>().delete("app", &DeleteParams::default()).await?;
+    scene.has("batch/v1", "Job", "backup", json!({})).await?;
+    fails(&scene, "backup").await?;
+    let message = scene.is_not_ready("app", "DeleteHookFailed").await?;
+    ensure!(message.contains("backup") && message.contains("gitseal.dev/delete-hooks=skip"), "{message}");
+    is_value(&scene, "app-map", "info").await?;
+    scene.annotate::<Sync>("app", crds::names::DELETE_HOOKS, crds::names::DELETE_HOOKS_SKIP).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    for (version, kind, name) in
+        [("v1", "ConfigMap", "app-map"), ("batch/v1", "Job", "backup"), ("v1", "ServiceAccount", "keeper")]
+    {
+        scene.is_gone(version, kind, name).await?;
+    }
+    ensure!(scene.get("batch/v1", "Job", "clean").await?.is_none(), "the hooks are skipped");
+    Ok(())
 }
 
 #[tokio::test]

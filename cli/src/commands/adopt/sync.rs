@@ -214,7 +214,8 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
         counted(release.objects.len(), "object")
     ));
     lines.iter().for_each(output::note);
-    for hook in hooks {
+    let runs_now = |hook: &&Manifest| pipeline::plan::on_delete(hook).is_ok_and(|when| when.is_none());
+    for hook in hooks.into_iter().filter(runs_now) {
         output::note(format_args!("{}: the hook {} runs again when the Sync is applied", hook.origin, hook.id));
     }
     // People copy the command into a shell, so it contains no name that a shell would have to quote.

@@ -1,0 +1,115 @@
+//! Deletes objects that are only needed until they are healthy, such as hooks of Helm with the delete policy `hook-succeeded`.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crds::Deletion;
+use manifests::ObjectId;
+use pipeline::{Failure, Stage};
+
+use super::{Pass, Record, prune::Pruner};
+use crate::{events::EventType, status::reference};
+
+/// How many of the deleted objects an event names.
+const NAMED: usize = 5;
+
+/// The objects that are deleted now. As in Helm, no hook is deleted before all hooks are healthy that run at the same time: before
+/// the other objects of the folder (in waves below 0), or after them. One of them may need another.
+pub(super) fn finished(record: &Record) -> BTreeSet<ObjectId> {
+    let time = |id: &ObjectId| record.inventory.get(id).map_or(0, |known| known.wave.signum());
+    let waits: BTreeSet<i32> = record.pending.keys().map(time).collect();
+    let is_applied = |time: i32| record.barrier.as_ref().is_none_or(|barrier| time <= 0 && barrier.number >= 0);
+    let due = record.inventory.iter().filter(|(_, known)| {
+        known.deletion == Some(Deletion::Due) && known.manifest.is_some() && is_applied(known.wave.signum())
+    });
+    due.map(|(id, _)| id).filter(|id| !waits.contains(&time(id))).cloned().collect()
+}
+
+impl Pass<'_> {
+    /// Deletes the objects that are [`finished`]. The inventory is stored before, so that no object is made again after a crash.
+    pub(super) async fn delete_finished(&self, record: &mut Record, pruner: &Pruner<'_>) -> Result<(), Failure> {
+        let due = finished(record);
+        if due.is_empty() {
+            return Ok(());
+        }
+        for id in &due {
+            record.inventory.set_deletion(id, Some(Deletion::Done));
+        }
+        Arc::make_mut(&mut record.next).inventory = record.inventory.write();
+        let stored = record.write(&self.ctx.api, self.key).await;
+        let mut left = record.inventory.clone();
+        let mut deleted = Vec::new();
+        let result = match stored {
+            Ok(()) => pruner.prune(&due, &mut left, &mut deleted).await.map_err(Failure::from),
+            Err(error) => Err(Failure {
+                message: format!(
+                    "the inventory could not be stored, so no object that is finished was deleted: {error}"
+                ),
+                ..Failure::new(Stage::Prune, "InventoryNotStored")
+            }),
+        };
+        if result.is_err() {
+            for id in due.iter().filter(|id| left.contains(id)) {
+                record.inventory.set_deletion(id, Some(Deletion::Due));
+            }
+        }
+        if !deleted.is_empty() {
+            let mut names: Vec<_> = deleted.iter().take(NAMED).map(ToString::to_string).collect();
+            if let more @ 1.. = deleted.len().saturating_sub(NAMED) {
+                names.push(format!("{more} more"));
+            }
+            let message = format!("deleted what is finished: {}", names.join(", "));
+            self.ctx.events.publish(&reference(self.sync), EventType::Normal, "Finished", message);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::{Inventory, plan::Barrier};
+
+    use super::*;
+    use crate::sync::record::Pending;
+
+    fn id(name: &str) -> ObjectId {
+        ObjectId { group: "batch".into(), kind: "Job".into(), namespace: Some("team".into()), name: name.into() }
+    }
+
+    #[test]
+    fn hooks_are_finished_when_all_of_their_time_are_healthy() {
+        let mut inventory = Inventory::default();
+        let all = [
+            ("early", -505, true),
+            ("account", -510, true),
+            ("stays", -500, false),
+            ("app", 0, false),
+            ("late", 505, true),
+        ];
+        for (name, wave, is_deleted) in all {
+            inventory.widen(id(name), "v1");
+            inventory.applied(&id(name), "digest".into(), None);
+            inventory.set_wave(&id(name), wave);
+            inventory.set_deletion(&id(name), is_deleted.then_some(Deletion::Due));
+        }
+        inventory.widen(id("new"), "v1");
+        inventory.set_deletion(&id("new"), Some(Deletion::Due));
+        let finished = |pending: &[&str], barrier: Option<i32>, done: &[&str]| {
+            let mut inventory = inventory.clone();
+            for name in done {
+                inventory.set_deletion(&id(name), Some(Deletion::Done));
+            }
+            let resource = Arc::new(pipeline::Resource::secrets());
+            let pending = pending.iter().map(|name| (id(name), Pending { resource: resource.clone(), origin: None }));
+            let barrier = barrier.map(|number| Barrier { number, awaited: BTreeSet::new() });
+            let record = Record { inventory, pending: pending.collect(), barrier, ..Record::default() };
+            finished(&record).into_iter().map(|id| id.name).collect::<Vec<_>>()
+        };
+        assert_eq!(finished(&["early"], Some(-505), &[]), [""; 0]);
+        assert_eq!(finished(&[], Some(-505), &[]), [""; 0], "the hooks of the wave -500 have not begun");
+        assert_eq!(finished(&["stays"], Some(-500), &[]), [""; 0], "another hook of this time runs");
+        assert_eq!(finished(&["app"], Some(0), &[]), ["account", "early"]);
+        assert_eq!(finished(&["app", "late"], None, &[]), ["account", "early"]);
+        assert_eq!(finished(&["app"], None, &["account", "early"]), ["late"]);
+        assert_eq!(finished(&[], None, &["account", "early", "late"]), [""; 0]);
+    }
+}

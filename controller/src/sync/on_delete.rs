@@ -1,0 +1,116 @@
+//! Applies what a folder has for the deletion of its Sync, such as `pre-delete` hooks of Helm, and waits until it is healthy.
+//!
+//! Each time when the Sync is looked at, the hooks are planned like other objects: those that are done have an entry in the inventory
+//! that says so, and later waves wait for earlier ones. When all of them are healthy, they are deleted, and their entries stay until the
+//! Sync is gone.
+
+use manifests::ObjectId;
+use pipeline::{Failure, Stage, health::Health, plan::OnDelete};
+
+use super::{Pass, Record, carry_out::Outcome};
+use crate::fair::Asker;
+
+/// The reason while hooks are awaited.
+const RUNNING: &str = "DeleteHooksRunning";
+/// The reason if a hook failed, or cannot be found out.
+const FAILED: &str = "DeleteHookFailed";
+
+impl Pass<'_> {
+    /// Whether there may be something to apply, and nobody has said that it is to be skipped.
+    pub(super) fn has_hooks_on_delete(&self, record: &Record) -> bool {
+        let annotations = self.sync.metadata.annotations.as_ref();
+        let skips = annotations.and_then(|all| all.get(crds::names::DELETE_HOOKS));
+        record.next.hooks_on_delete == Some(true) && skips.is_none_or(|value| value != crds::names::DELETE_HOOKS_SKIP)
+    }
+
+    /// Forgets what was awaited before the deletion.
+    pub(super) fn begin_deletion(&self, record: &mut Record) {
+        for id in record.pending.keys() {
+            self.ctx.cluster.live.await_health(id, false);
+        }
+        record.pending.clear();
+        record.pending_since = None;
+        record.barrier = None;
+        record.others_are_healthy = false;
+    }
+
+    /// Applies the hooks of this time.
+    ///
+    /// # Errors
+    /// They are not done yet, or one of them failed.
+    pub(super) async fn hooks_on_delete(&self, record: &mut Record, when: OnDelete) -> Result<(), Failure> {
+        self.check_hooks(record).await?;
+        let Some(sourced) = self.last_good(record).await else {
+            return Err(self.failed("the revision that has them is not stored any more, or its Repository is gone"));
+        };
+        let plan = self.prepare_on_delete(&sourced, &record.inventory, when).await?;
+        let mut outcome = Outcome::default();
+        let api = self.identity();
+        let revision = sourced.revision.to_string();
+        self.apply_and_prune(record, plan, (&sourced.snapshot, &revision), &mut outcome, &api).await?;
+        match record.pending.keys().next() {
+            Some(first) => Err(self.waits_for(record, first)),
+            None if record.barrier.is_some() => Err(more_begin()),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the health of the hooks that are awaited.
+    async fn check_hooks(&self, record: &mut Record) -> Result<(), Failure> {
+        let api = self.identity();
+        for (id, pending) in record.pending.clone() {
+            let turn = self.turn_for(&id).await;
+            let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
+            let read = api.get(&pending.resource, id.namespace.as_deref(), &id.name).await;
+            drop(place);
+            let health = match (turn, read) {
+                (Err(health), _) => health,
+                (Ok(turn), Ok(object)) => self.assess(&id, object, &turn).await,
+                (_, Err(error)) if error.is_not_found() && self.ctx.cluster.live.has_expired(&id) => Health::Current,
+                (_, Err(error)) => Health::InProgress(error.to_string()),
+            };
+            match health {
+                Health::Current => {
+                    record.became_healthy(&id);
+                    self.ctx.cluster.live.await_health(&id, false);
+                }
+                Health::InProgress(_) => self.ctx.cluster.live.await_health(&id, true),
+                Health::Failed(why) => return Err(self.failed(&format!("{id}: {why}"))),
+            }
+        }
+        match record.pending.keys().next() {
+            Some(first) => Err(self.waits_for(record, first)),
+            None => Ok(()),
+        }
+    }
+
+    fn waits_for(&self, record: &Record, first: &ObjectId) -> Failure {
+        for id in record.pending.keys() {
+            self.ctx.cluster.live.await_health(id, true);
+        }
+        let message = format!("the Sync is being deleted, and waits for the hook {first}; {}", self.skips());
+        Failure { waits: true, message, ..Failure::new(Stage::Prune, RUNNING) }
+    }
+
+    fn failed(&self, why: &str) -> Failure {
+        let message = format!(
+            "the Sync is being deleted, and its hooks for that did not succeed, so nothing more is deleted: {why}; {}",
+            self.skips()
+        );
+        Failure { message, ..Failure::new(Stage::Prune, FAILED) }
+    }
+
+    fn skips(&self) -> String {
+        let (namespace, name) = (&self.key.namespace, &self.key.name);
+        format!(
+            "to go on without them: kubectl annotate sync -n {namespace} {name} {}={}",
+            crds::names::DELETE_HOOKS,
+            crds::names::DELETE_HOOKS_SKIP
+        )
+    }
+}
+
+fn more_begin() -> Failure {
+    let message = "the Sync is being deleted, and more hooks begin".to_owned();
+    Failure { waits: true, message, ..Failure::new(Stage::Prune, RUNNING) }
+}
