@@ -13,7 +13,7 @@ use crds::{
 use flags::duration;
 use gitstore::{
     Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, RevisionId, Snapshot,
-    SnapshotError,
+    SnapshotError, TrustedKeys,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use pipeline::{Resource, Target, other_files, repository_of};
@@ -42,10 +42,10 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 enum RepositoryError {
     #[error("{0}")]
     Fetch(#[from] FetchError),
-    #[error("there is no Secret {name} in namespace {namespace}: make it, or name another one in spec.secretRef")]
-    NoSecret { namespace: String, name: String },
-    #[error("Secret {name} (spec.secretRef) could not be read: {source}")]
-    Secret { name: String, source: ApiError },
+    #[error("there is no Secret {name} in namespace {namespace}: make it, or name another one in {field}")]
+    NoSecret { namespace: String, name: String, field: &'static str },
+    #[error("Secret {name} ({field}) could not be read: {source}")]
+    Secret { name: String, field: &'static str, source: ApiError },
     #[error(
         "spec.verify.mode Head is not supported yet, and an unverified commit is not applied; set mode None to trust every commit"
     )]
@@ -184,6 +184,7 @@ async fn fetch(
         url,
         reference: git_reference(spec.reference.as_ref()),
         credentials: credentials(ctx, key, repository).await?,
+        trusted: trusted(ctx, key, repository).await?,
         timeout,
         cancel: running.cancel(),
     };
@@ -232,15 +233,42 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     let Some(secret) = &repository.spec.secret_ref else {
         return Ok(Credentials::none());
     };
-    let path = Resource::secrets().path(Some(&key.namespace), Some(&secret.name));
+    let data = secret_data(ctx, key, &secret.name, "spec.secretRef").await?;
+    Ok(Credentials::from_secret(&repository.spec.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?)
+}
+
+/// The keys of which one must have signed what is fetched.
+async fn trusted(
+    ctx: &Context,
+    key: &ObjectKey,
+    repository: &Repository,
+) -> Result<Option<TrustedKeys>, RepositoryError> {
+    let verify = repository.spec.verify.as_ref().filter(|verify| verify.mode == VerificationMode::Cosign);
+    let Some(verify) = verify else {
+        return Ok(None);
+    };
+    let name = verify.secret_ref.as_ref().map_or("", |secret| &secret.name);
+    let data = secret_data(ctx, key, name, "spec.verify.secretRef").await?;
+    let keys = data.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    Ok(Some(TrustedKeys::from_secret(keys)?))
+}
+
+/// What a Secret of the Repository's namespace holds. `field` is the field of the Repository that names the Secret.
+async fn secret_data(
+    ctx: &Context,
+    key: &ObjectKey,
+    name: &str,
+    field: &'static str,
+) -> Result<BTreeMap<String, Zeroizing<Vec<u8>>>, RepositoryError> {
+    let path = Resource::secrets().path(Some(&key.namespace), Some(name));
     let answer: Secret = ctx.api.read(&path).await.map_err(|source| {
-        let name = secret.name.clone();
+        let name = name.to_owned();
         if source.is_not_found() {
-            return RepositoryError::NoSecret { namespace: key.namespace.clone(), name };
+            return RepositoryError::NoSecret { namespace: key.namespace.clone(), name, field };
         }
-        RepositoryError::Secret { name, source }
+        RepositoryError::Secret { name, field, source }
     })?;
-    let data: BTreeMap<String, Zeroizing<Vec<u8>>> = answer
+    Ok(answer
         .data
         .unwrap_or_default()
         .into_iter()
@@ -249,8 +277,7 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
             bytes.zeroize();
             (name, kept)
         })
-        .collect();
-    Ok(Credentials::from_secret(&repository.spec.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?)
+        .collect())
 }
 
 /// Loads the last good revision from the disk after a start, so that drift is healed even if the Git server does not
@@ -378,7 +405,10 @@ async fn report(
                 new.revision = Some(revision.clone());
                 new.fetched_at = Some(status::now());
             }
-            let mut message = format!("fetched {revision}");
+            let is_verified =
+                repository.spec.verify.as_ref().is_some_and(|verify| verify.mode == VerificationMode::Cosign);
+            let signed = if is_verified { ", and its signature is by a trusted key" } else { "" };
+            let mut message = format!("fetched {revision}{signed}");
             if is_deprecated {
                 message.push_str("; the chart says that it is deprecated: look for what replaces it");
                 if !status::says(&old.conditions, "Fetched", &message) {

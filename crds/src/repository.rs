@@ -76,7 +76,7 @@ pub struct RepositorySpec {
     /// registry also `.dockerconfigjson`. It may also have `ca.crt`: certificate authorities to trust besides those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
-    /// Which commits may be applied. Only `mode: None` is supported yet.
+    /// Which commits and artifacts may be applied. Only `mode: None` is supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
     /// If true, nothing new is fetched. Applied objects stay, and changes that others make to them are still put back.
@@ -127,13 +127,15 @@ pub struct GitReference {
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.mode == 'None' || has(self.secretRef)")
-    .message("mode Head needs secretRef: a Secret with the trusted keys"))]
+    .message("the modes Head and Cosign need secretRef: a Secret with the trusted keys"))]
 pub struct Verification {
-    /// `None`: every commit is applied. `Head`: the fetched commit must have a valid signature. `Head` is not supported
-    /// yet: a Repository with it is refused.
+    /// `None`: whatever is fetched is applied. `Cosign`: an artifact of an OCI registry must have a valid signature of cosign by
+    /// a trusted key. `Head`: the fetched commit must have a valid signature. `Head` is not supported yet: a Repository with
+    /// it is refused.
     #[serde(default)]
     pub mode: VerificationMode,
-    /// A Secret with the trusted keys (SSH or OpenPGP). This field is required for `mode: Head`, and not used yet.
+    /// A Secret of the same namespace with the trusted keys. For `mode: Cosign`, these are all its entries whose name ends in
+    /// `.pub`, for example `cosign.pub`: public keys in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
 }
@@ -141,11 +143,13 @@ pub struct Verification {
 /// See [`Verification::mode`].
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum VerificationMode {
-    /// Every commit is applied.
+    /// Whatever is fetched is applied.
     #[default]
     None,
     /// The fetched commit must have a valid signature by a trusted key.
     Head,
+    /// The fetched artifact must have a valid signature of cosign by a trusted key.
+    Cosign,
 }
 
 /// The result of the last fetch.

@@ -182,6 +182,38 @@ pub enum FetchError {
         /// What it is.
         detail: String,
     },
+    /// The Secret with the trusted keys cannot be used.
+    #[error("the trusted keys (spec.verify.secretRef) cannot be used: {0}")]
+    InvalidTrustedKeys(String),
+    /// Signatures are checked only of artifacts in a registry.
+    #[error(
+        "spec.verify.mode Cosign is for oci:// URLs: use one, or set mode None to trust everything that is fetched"
+    )]
+    NoSignaturesThere,
+    /// An artifact of a registry has no signature.
+    #[error(
+        "{revision} has no signature of cosign in {host}, and is not used: sign it with `cosign sign --key …`; it is looked for \
+         again"
+    )]
+    Unsigned {
+        /// The host of the registry.
+        host: String,
+        /// The revision.
+        revision: String,
+    },
+    /// An artifact of a registry has signatures, and none is by a trusted key.
+    #[error(
+        "{revision} has {found} signature(s) in {host}, but none that is valid for a trusted key (spec.verify.secretRef), and is \
+         not used: ask who signed it, and add the public key of the signer if you trust it"
+    )]
+    SignatureUntrusted {
+        /// The host of the registry.
+        host: String,
+        /// The revision.
+        revision: String,
+        /// How many signatures there are.
+        found: usize,
+    },
     /// An archive is broken, or contains something that is refused, for example a link.
     #[error("the archive cannot be used: {0}")]
     InvalidArchive(String),
@@ -280,6 +312,10 @@ impl FetchError {
             Self::OtherDigest { .. } | Self::WrongBytes { .. } => "DigestMismatch",
             Self::ArchiveNotFound { .. } => "ArchiveNotFound",
             Self::ArtifactNotSupported { .. } => "ArtifactNotSupported",
+            Self::InvalidTrustedKeys(_) => "InvalidTrustedKeys",
+            Self::NoSignaturesThere => "Unsupported",
+            Self::Unsigned { .. } => "Unsigned",
+            Self::SignatureUntrusted { .. } => "SignatureUntrusted",
             Self::InvalidArchive(_) => "InvalidArchive",
             Self::EmptyRepository => "EmptyRepository",
             Self::CommitNotFound { .. } => "CommitNotFound",
@@ -313,6 +349,7 @@ impl FetchError {
                 | Self::FileUrlNotAllowed
                 | Self::CredentialsOverHttp
                 | Self::InvalidReference { .. }
+                | Self::NoSignaturesThere
         )
     }
 }

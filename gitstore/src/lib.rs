@@ -11,7 +11,8 @@
 //! - A revision is recorded only when all its objects are on disk. If the process is killed at any moment, the last good
 //!   revision stays usable ([`GitStore::last`]), also without network.
 //! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log.
-//! - An archive is used only if its bytes have the digest by which the registry or index names them.
+//! - An archive is used only if its bytes have the digest by which the registry or index names them. If keys are trusted
+//!   ([`TrustedKeys`]), an artifact of a registry is used only if one of them signed it.
 //! - A pack is indexed (unpacked) in a process of its own, with a memory limit ([`Indexing`]). If that fails, the same commit is
 //!   not tried again at once.
 //! - A fetch ends when its timeout is over, or soon after it was cancelled. Packs are written to disk as they arrive. The size of
@@ -44,6 +45,7 @@ mod snapshot;
 mod store;
 mod transport;
 mod url;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -57,4 +59,5 @@ pub use revision::{InvalidRevision, Reference, Revision, RevisionId};
 pub use snapshot::{ContentId, Snapshot};
 pub use store::{Damaged, FetchRequest, GitStore, RepositoryKey, StoreOptions};
 pub use url::{Serves, chart_url, host_of};
+pub use verify::TrustedKeys;
 pub use worker::Cancel;

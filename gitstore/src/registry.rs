@@ -6,6 +6,7 @@
 
 mod challenge;
 mod manifest;
+mod signatures;
 
 use std::fmt;
 use std::path::Path;

@@ -11,6 +11,7 @@ use crate::index::Arrived;
 use crate::registry::{self, Registry};
 use crate::revision::{Reference, Revision};
 use crate::transport::{self, Server};
+use crate::verify::TrustedKeys;
 
 /// The server that a fetch talks to, by the protocol that it speaks.
 pub(crate) enum Remote<'a> {
@@ -53,6 +54,14 @@ impl<'a> Remote<'a> {
             Self::Git(remote) => remote.find(reference).map(|found| Found::Git(Box::new(found))),
             Self::Registry(registry) => registry.find(reference, known).map(Found::Archive),
             Self::Charts(charts) => charts.find(reference).map(Found::Chart),
+        }
+    }
+
+    /// Checks that a trusted key signed this revision.
+    pub(crate) fn verify(&mut self, revision: &Revision, trusted: &TrustedKeys) -> Result<(), FetchError> {
+        match self {
+            Self::Registry(registry) => registry.verify(revision, trusted),
+            Self::Git(_) | Self::Charts(_) => unreachable!("a fetch from there with trusted keys is refused"),
         }
     }
 

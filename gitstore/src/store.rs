@@ -18,6 +18,7 @@ use super::revision::{is_commit_id, is_digest};
 use super::transport::http::{self, Reach, Session};
 use super::transport::{self, FaultSlot, Requests, Server, SmartHttp, presentable};
 use super::url::{RemoteUrl, Serves};
+use super::verify::TrustedKeys;
 use super::{Credentials, FetchError, Reference, Revision, RevisionId, Snapshot, SnapshotError, StoreError};
 
 /// Limits and permissions of a store.
@@ -96,6 +97,8 @@ pub struct FetchRequest {
     pub reference: Reference,
     /// The credentials for the server.
     pub credentials: Credentials,
+    /// If set, only what one of these keys signed is used. This works for OCI registries only.
+    pub trusted: Option<TrustedKeys>,
     /// How long the whole fetch may take.
     pub timeout: Duration,
     /// Cancels it.
@@ -128,6 +131,8 @@ struct Entry {
     fetching: Mutex<()>,
     /// What the index of a chart repository said last.
     last_index: LastIndex,
+    /// The last revision whose signature was checked, and the digest of the trusted keys.
+    verified: Mutex<Option<(RevisionId, [u8; 32])>>,
     /// The last commit or archive that could not be stored, why, and when.
     refused: Mutex<Option<(RevisionId, Refused, Instant)>>,
     state: RwLock<State>,
@@ -178,6 +183,9 @@ impl GitStore {
         let url = RemoteUrl::parse(&request.url, self.options.allow_file_urls)?;
         if url.is_plain_http() && !request.credentials.is_anonymous() {
             return Err(FetchError::CredentialsOverHttp);
+        }
+        if request.trusted.is_some() && url.serves() != Serves::Artifacts {
+            return Err(FetchError::NoSignaturesThere);
         }
         let wrong = match &request.reference {
             Reference::Commit(commit) if !is_commit_id(commit) => {
@@ -260,9 +268,11 @@ impl GitStore {
             return self.start_over(entry, remote, request);
         };
         if let Some(revision) = stored(reference, current.revision()) {
+            entry.verify(remote, request, &revision)?;
             return entry.accept(current, revision);
         }
         let found = remote.find(reference, Some(current.revision()))?;
+        entry.verify(remote, request, found.revision())?;
         if found.revision().id == current.revision().id {
             let revision = found.revision().clone();
             return entry.accept(current, revision);
@@ -290,7 +300,10 @@ impl GitStore {
     ) -> Result<Revision, FetchError> {
         let new = Arc::new(Generation::create(&self.generations, &entry.folder)?);
         let found = remote.find(&request.reference, None);
-        let result = found.and_then(|found| self.transfer(entry, remote, request, found, &new, None));
+        let result = found.and_then(|found| {
+            entry.verify(remote, request, found.revision())?;
+            self.transfer(entry, remote, request, found, &new, None)
+        });
         match result {
             Ok(snapshot) => entry.publish(snapshot),
             Err(error) => {
@@ -363,8 +376,14 @@ impl GitStore {
         let folder = self.folder(key)?.join(url_folder(url));
         let mut entries = lock(&self.entries);
         let entry = entries.entry((key.clone(), url.identity())).or_insert_with(|| {
-            let (fetching, last_index, refused) = (Mutex::default(), LastIndex::default(), Mutex::default());
-            Arc::new(Entry { folder, fetching, last_index, refused, state: RwLock::new(State::Unread) })
+            Arc::new(Entry {
+                folder,
+                fetching: Mutex::default(),
+                last_index: LastIndex::default(),
+                verified: Mutex::default(),
+                refused: Mutex::default(),
+                state: RwLock::new(State::Unread),
+            })
         });
         Ok(entry.clone())
     }
@@ -397,6 +416,17 @@ impl GitStore {
 }
 
 impl Entry {
+    /// Checks the signature of a revision, if keys are trusted. What these keys signed is not asked for again.
+    fn verify(&self, remote: &mut Remote<'_>, request: &FetchRequest, revision: &Revision) -> Result<(), FetchError> {
+        let Some(trusted) = &request.trusted else { return Ok(()) };
+        let checked = Some((revision.id.clone(), trusted.digest()));
+        if *lock(&self.verified) != checked {
+            remote.verify(revision, trusted)?;
+            *lock(&self.verified) = checked;
+        }
+        Ok(())
+    }
+
     /// Refuses a commit or archive that could not be stored a short time ago, if another try would fail in the same
     /// way.
     fn is_left_alone(&self, id: &RevisionId) -> Result<(), FetchError> {

@@ -69,6 +69,7 @@ impl Fixture {
             url: self.url(),
             reference,
             credentials: Credentials::none(),
+            trusted: None,
             timeout: Duration::from_secs(30),
             cancel: Cancel::new(),
         }

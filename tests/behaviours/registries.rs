@@ -10,7 +10,7 @@ use harness::{
     git::ServerOptions,
     kubernetes,
     programs::{Controller, ControllerOptions, gitseal, run},
-    registry::{Login, Registry, USERNAME},
+    registry::{Login, Registry, USERNAME, cosign::Signer},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::DeleteParams;
@@ -370,4 +370,70 @@ async fn references_that_a_registry_does_not_have_are_refused_by_the_api() -> Re
     let message = scene.repository_fails("InvalidUrl").await?;
     ensure!(message.contains("written in spec.ref"), "{message}");
     Ok(())
+}
+
+/// Makes the Secret `trusted` with this public key, beside what `cosign generate-key-pair` also puts into its Secret.
+async fn trust(scene: &Scene, signer: &Signer) -> Result<()> {
+    let data = json!({"cosign.pub": STANDARD.encode(signer.public_key()), "cosign.key": STANDARD.encode("x")});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "trusted"}, "data": data});
+    kubernetes::apply(&scene.client, &scene.namespace, secret).await.map(drop)
+}
+
+#[tokio::test]
+async fn only_what_a_trusted_key_of_cosign_signed_is_applied() -> Result<()> {
+    const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+    let (scene, registry) = scene_with("signed", Login::Anonymous).await?;
+    let push = async |value: &str| -> Result<(String, String)> {
+        let files = archive(&[("app.yaml", &config_map("settings", value))])?;
+        let digest = registry.push_artifact("team/app", "latest", FILES, &files).await?;
+        Ok((format!("latest@{digest}"), digest))
+    };
+    let has_value =
+        async |value: &str| scene.has("v1", "ConfigMap", "settings", json!({"data": {"value": value}})).await.map(drop);
+    let (owner, stranger) = (Signer::new()?, Signer::new()?);
+    let (first, digest) = push("1").await?;
+    let spec = json!({
+        "url": registry.url("team/app"), "secretRef": {"name": "registry"}, "ref": {"branch": null, "tag": "latest"},
+        "verify": {"mode": "Cosign", "secretRef": {"name": "trusted"}},
+    });
+    scene.repository(spec).await?;
+    scene.sync("app", "./", json!({})).await?;
+    let message = scene.repository_fails("SecretNotFound").await?;
+    ensure!(message.contains("spec.verify.secretRef"), "{message}");
+
+    trust(&scene, &owner).await?;
+    scene.fetch().await?;
+    let message = scene.repository_fails("Unsigned").await?;
+    ensure!(message.contains(&first) && message.contains("cosign sign --key"), "{message}");
+    registry.sign_simply("team/app", &digest, &stranger).await?;
+    scene.fetch().await?;
+    let message = scene.repository_fails("SignatureUntrusted").await?;
+    ensure!(message.contains("1 signature(s)") && message.contains("spec.verify.secretRef"), "{message}");
+    ensure!(scene.get("v1", "ConfigMap", "settings").await?.is_none(), "it is applied without a trusted signature");
+
+    // The first format, and then the second.
+    registry.sign_simply("team/app", &digest, &owner).await?;
+    scene.fetch().await?;
+    scene.is_applied("app", &first).await?;
+    has_value("1").await?;
+    let (second, digest) = push("2").await?;
+    registry.state("team/app", &digest, "https://slsa.dev/provenance/v1", &owner).await?;
+    scene.fetch().await?;
+    scene.repository_fails("Unsigned").await?;
+    registry.state("team/app", &digest, SIGN, &owner).await?;
+    scene.fetch().await?;
+    is_fetched(&scene, &second).await?;
+    scene.is_applied("app", &second).await?;
+    has_value("2").await?;
+
+    // What is known is not asked for again, until other keys are trusted. Then the last revision stays.
+    let asked = |registry: &Registry| registry.log().matches("/v2/team/app/referrers/").count();
+    let before = asked(&registry);
+    scene.fetch().await?;
+    ensure!(asked(&registry) == before, "{}", registry.log());
+    trust(&scene, &stranger).await?;
+    scene.fetch().await?;
+    scene.repository_fails("SignatureUntrusted").await?;
+    scene.api::<ConfigMap>().delete("settings", &DeleteParams::default()).await?;
+    has_value("2").await
 }

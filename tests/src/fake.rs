@@ -128,6 +128,7 @@ impl Client {
             url,
             reference,
             credentials: credentials.with_certificate_authorities(self.authorities.clone()),
+            trusted: None,
             timeout: self.timeout,
             cancel: self.cancel.clone(),
         };

@@ -1,6 +1,8 @@
 //! A real OCI registry on a loopback address, with a self-signed certificate, and the token service that it may send
 //! clients to.
 
+pub mod cosign;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use localcluster::{ChildGuard, Output, ReservedPort, spawn_supervised};
 use rcgen::SigningKey as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::charts::Helm;
 use crate::eventually;
@@ -28,6 +30,7 @@ const SERVICE: &str = "registry-of-a-test";
 const ISSUER: &str = "token-service-of-a-test";
 
 /// The media type of a manifest.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Who may read and push.
@@ -167,9 +170,21 @@ impl Registry {
     /// Pushes an artifact with one layer, without any client. Only for a registry without a login. Returns the digest of its
     /// manifest.
     pub async fn push_artifact(&self, name: &str, tag: &str, kind: &str, layer: &[u8]) -> Result<String> {
-        let config = b"{}";
+        self.push_manifest(name, tag, json!({}), &[(kind, layer, json!({}))]).await
+    }
+
+    /// Pushes a manifest with these layers: type, content, annotations. `more` are more fields of the manifest. Only for a
+    /// registry without a login. Returns the digest of the manifest.
+    pub async fn push_manifest(
+        &self,
+        name: &str,
+        tag: &str,
+        more: Value,
+        layers: &[(&str, &[u8], Value)],
+    ) -> Result<String> {
         let mut described = Vec::new();
-        for content in [&config[..], layer] {
+        let config: (&str, &[u8], Value) = ("application/vnd.oci.empty.v1+json", b"{}", json!({}));
+        for (kind, content, annotations) in std::iter::once(&config).chain(layers) {
             let digest = digest_of(content);
             let (status, begun, headers) = self.request("POST", &format!("{name}/blobs/uploads/"), "", &[]).await?;
             ensure!(status == StatusCode::ACCEPTED, "{status}: {}", String::from_utf8_lossy(&begun));
@@ -178,15 +193,29 @@ impl Registry {
             let (status, told, _) =
                 self.request("PUT", &format!("{upload}&digest={digest}"), "application/octet-stream", content).await?;
             ensure!(status == StatusCode::CREATED, "{status}: {}", String::from_utf8_lossy(&told));
-            described.push(json!({"digest": digest, "size": content.len()}));
+            let size = content.len();
+            described.push(json!({"mediaType": kind, "digest": digest, "size": size, "annotations": annotations}));
         }
-        let [mut config, mut layer] = described.try_into().ok().context("two parts")?;
-        config["mediaType"] = "application/vnd.oci.empty.v1+json".into();
-        layer["mediaType"] = kind.into();
-        let manifest =
-            json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}).to_string();
+        let config = described.remove(0);
+        let mut manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            manifest[field] = value.clone();
+        }
+        self.put_manifest(name, tag, MANIFEST, &manifest).await
+    }
+
+    /// The bytes of a manifest.
+    async fn manifest(&self, name: &str, reference: &str) -> Result<Vec<u8>> {
+        let (status, manifest, _) =
+            self.request("GET", &format!("{name}/manifests/{reference}"), MANIFEST, &[]).await?;
+        ensure!(status == StatusCode::OK, "{status}: {}", String::from_utf8_lossy(&manifest));
+        Ok(manifest)
+    }
+
+    async fn put_manifest(&self, name: &str, tag: &str, kind: &str, manifest: &Value) -> Result<String> {
+        let manifest = manifest.to_string();
         let (status, told, _) =
-            self.request("PUT", &format!("{name}/manifests/{tag}"), MANIFEST, manifest.as_bytes()).await?;
+            self.request("PUT", &format!("{name}/manifests/{tag}"), kind, manifest.as_bytes()).await?;
         ensure!(status == StatusCode::CREATED, "{status}: {}", String::from_utf8_lossy(&told));
         Ok(digest_of(manifest.as_bytes()))
     }
@@ -218,6 +247,7 @@ impl Registry {
             .uri(format!("/v2/{path}"))
             .header(header::HOST, self.host())
             .header(header::CONTENT_TYPE, kind)
+            .header(header::ACCEPT, kind)
             .body(Body::from(body.to_vec()))?;
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port.number())).await?;
         let stream = self.tls.connector()?.connect("localhost".try_into()?, stream).await?;

@@ -1,0 +1,147 @@
+//! Where a registry has the signatures of an artifact, and whether one of them is by a trusted key.
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use ureq::http::{Method, StatusCode};
+
+use super::{MANIFEST_BYTES, Registry};
+use crate::FetchError;
+use crate::error::FoundDigest;
+use crate::revision::{Revision, is_digest};
+use crate::transport::hex;
+use crate::verify::{TrustedKeys, Verdict, cosign};
+
+/// The type of a manifest.
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The type of a list of manifests.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The most bytes of one signature with what it signs.
+const SIGNATURE_BYTES: u64 = 256 << 10;
+/// The most signatures of one artifact that are looked at. Whoever may write to the registry can add signatures.
+const SIGNATURES: usize = 40;
+
+#[derive(Default, Deserialize)]
+struct List {
+    #[serde(default)]
+    manifests: Vec<Named>,
+}
+
+#[derive(Default, Deserialize)]
+struct Layers {
+    #[serde(default)]
+    layers: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    #[serde(default)]
+    media_type: String,
+    #[serde(default)]
+    artifact_type: String,
+    digest: String,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+impl Registry<'_> {
+    /// Checks that the artifact has a signature of cosign by a trusted key.
+    ///
+    /// # Errors
+    /// [`FetchError::Unsigned`] if there is no signature of it, [`FetchError::SignatureUntrusted`] if there are only others.
+    pub(crate) fn verify(&mut self, revision: &Revision, trusted: &TrustedKeys) -> Result<(), FetchError> {
+        let digest = revision.id.hash();
+        let (bundles, simple) = (self.bundles(digest)?, self.simple(digest)?);
+        let mut found = 0;
+        for (layer, is_bundle) in
+            bundles.iter().map(|layer| (layer, true)).chain(simple.iter().map(|layer| (layer, false)))
+        {
+            let Some(text) = self.document(&format!("blobs/{}", layer.digest), "*/*", SIGNATURE_BYTES)? else {
+                continue;
+            };
+            let verdict = match layer.annotations.get(cosign::SIGNATURE) {
+                _ if is_bundle => cosign::bundle(&text, digest, trusted),
+                Some(signature) => cosign::simple(&text, signature, digest, trusted),
+                None => Verdict::Other,
+            };
+            match verdict {
+                Verdict::Valid => return Ok(()),
+                Verdict::Untrusted => found += 1,
+                Verdict::Other => {}
+            }
+        }
+        let (host, revision) = (self.requests.server.host(), revision.to_string());
+        match found {
+            0 => Err(FetchError::Unsigned { host, revision }),
+            found => Err(FetchError::SignatureUntrusted { host, revision, found }),
+        }
+    }
+
+    /// The layers of simple signing: cosign writes them to a tag that is made from the digest.
+    fn simple(&mut self, digest: &str) -> Result<Vec<Named>, FetchError> {
+        let manifest = self.json::<Layers>(&format!("manifests/sha256-{digest}.sig"), MANIFEST)?.unwrap_or_default();
+        let of_cosign = manifest.layers.into_iter().filter(|layer| layer.media_type == cosign::SIMPLE_SIGNING);
+        Ok(of_cosign.filter(Named::is_sha256).take(SIGNATURES).collect())
+    }
+
+    /// The layers of all bundles that refer to the artifact.
+    fn bundles(&mut self, digest: &str) -> Result<Vec<Named>, FetchError> {
+        let list = match self.json::<List>(&format!("referrers/sha256:{digest}"), INDEX)? {
+            Some(list) => list,
+            // A registry without this endpoint has a tag with the list.
+            None => self.json::<List>(&format!("manifests/sha256-{digest}"), INDEX)?.unwrap_or_default(),
+        };
+        let is_bundle = |kind: &str| kind.starts_with(cosign::BUNDLE);
+        let named = list.manifests.into_iter().filter(|named| is_bundle(&named.artifact_type) && named.is_sha256());
+        let mut layers = Vec::new();
+        for Named { digest, .. } in named.take(SIGNATURES) {
+            let manifest = self.json::<Layers>(&format!("manifests/{digest}"), MANIFEST)?.unwrap_or_default();
+            layers.extend(manifest.layers.into_iter().find(|layer| is_bundle(&layer.media_type) && layer.is_sha256()));
+        }
+        Ok(layers)
+    }
+
+    /// A document of the registry. What cannot be read is as good as empty: anybody who may write to the registry can put it there,
+    /// and it must not hide a good signature.
+    fn json<T: Default + for<'de> Deserialize<'de>>(
+        &mut self,
+        path: &str,
+        accept: &str,
+    ) -> Result<Option<T>, FetchError> {
+        let document = self.document(path, accept, MANIFEST_BYTES)?;
+        Ok(document.map(|document| serde_json::from_slice(&document).unwrap_or_default()))
+    }
+
+    /// The bytes at this path; `None` if there is nothing. If the path names the bytes by their digest, they have it.
+    fn document(&mut self, path: &str, accept: &str, most: u64) -> Result<Option<Vec<u8>>, FetchError> {
+        let answer = self.ask(Method::GET, path, accept)?;
+        // Some registries refuse an endpoint that they do not know with 400 or 405.
+        if matches!(answer.1.status(), StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED)
+        {
+            return Ok(None);
+        }
+        let answer = self.requests.succeeded(answer)?;
+        let is_own = self.requests.session.is_own(&answer.0);
+        let document = self.requests.read(answer, most)?;
+        let named = path.rsplit_once("/sha256:").map(|(_, digest)| digest).filter(|_| !path.starts_with("referrers/"));
+        if let Some(expected) = named {
+            let found = hex(Sha256::new().chain_update(&document));
+            if found != expected {
+                let (host, what) = (self.requests.server.host(), "a signature".to_owned());
+                return Err(FetchError::WrongBytes {
+                    host,
+                    what,
+                    expected: expected.to_owned(),
+                    found: FoundDigest(is_own.then_some(found)),
+                });
+            }
+        }
+        Ok(Some(document))
+    }
+}
+
+impl Named {
+    fn is_sha256(&self) -> bool {
+        self.digest.strip_prefix("sha256:").is_some_and(is_digest)
+    }
+}
