@@ -3,22 +3,24 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Context as _;
 use crds::{ObjectKey, Repository, Sync};
-use manifests::{Limits, Location, Manifest, parse};
-use pipeline::other_files;
+use manifests::{Limits, Location, Manifest, ObjectId, parse};
+use pipeline::{namespace_for, other_files, path_of, repository_of};
 use renderer::{Capabilities, Renderer};
+use schemas::nearest;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     chart_inputs::{Clones, Surroundings},
-    commands::inputs,
     folder::{self, GIT},
+    manifest_files::manifest_files,
+    output::{Hint, one_line},
     parallel,
 };
 
@@ -37,8 +39,10 @@ pub struct Fleet {
     pub elsewhere: Vec<ObjectKey>,
     /// The CustomResourceDefinitions in all files.
     pub definitions: Vec<Manifest>,
-    /// Syncs and Repositories that are not valid, with the reason.
-    pub wrong: Vec<(Manifest, String)>,
+    /// Files, Syncs and Repositories that are not valid.
+    pub wrong: Vec<Wrong>,
+    /// The other objects in the files that have Syncs.
+    pub beside: Vec<Manifest>,
     /// The Repositories in all files, as they were read.
     pub repositories: Vec<Manifest>,
     known_repositories: Vec<(ObjectKey, Repository)>,
@@ -60,6 +64,18 @@ pub struct Found {
     pub manifest: Manifest,
 }
 
+/// Something that cannot be read.
+pub struct Wrong {
+    /// Where it is.
+    pub origin: Location,
+    /// The object, if the file could be read.
+    pub object: Option<ObjectId>,
+    /// The name of the check in `docs/lint.md`.
+    pub check: &'static str,
+    /// Why it cannot be read.
+    pub why: String,
+}
+
 /// The place and the digest of a Sync.
 type Identity = (Location, String);
 
@@ -68,6 +84,11 @@ impl Found {
     /// Two with the same identity are the same Sync.
     fn identity(&self) -> Identity {
         (self.origin.clone(), self.manifest.digest())
+    }
+
+    /// What messages name: the Sync, and where it is.
+    pub fn place(&self) -> (ObjectKey, Location) {
+        (self.key(), self.origin.clone())
     }
 
     /// Namespace and name.
@@ -86,12 +107,13 @@ pub struct Rendered {
 }
 
 impl Fleet {
-    /// Finds the Syncs in the files at `path` and below. All files of the repository are searched for
-    /// CustomResourceDefinitions and Repositories. Files that are not manifests are ignored.
+    /// Finds the Syncs in the files at `path` and below, except in the folder `golden`. All files of the repository are
+    /// searched for CustomResourceDefinitions and Repositories. Files that are not manifests are ignored if they cannot
+    /// have Syncs.
     ///
     /// # Errors
     /// The path does not exist, or a file cannot be read.
-    pub fn find(path: &Path, namespace: &str, clones: Clones) -> anyhow::Result<Self> {
+    pub fn find(path: &Path, namespace: &str, clones: Clones, golden: Option<&Path>) -> anyhow::Result<Self> {
         let (root, _) = folder::place(path)?;
         let below = path.canonicalize().with_context(|| format!("cannot read {}", path.display()))?;
         let mut fleet = Self {
@@ -104,33 +126,57 @@ impl Fleet {
             elsewhere: Vec::new(),
             definitions: Vec::new(),
             wrong: Vec::new(),
+            beside: Vec::new(),
             repositories: Vec::new(),
             known_repositories: Vec::new(),
             in_files: 0,
             unchanging: HashMap::new(),
         };
         let mut syncs = Vec::new();
-        for input in inputs::collect(std::slice::from_ref(&root))? {
-            let Some(file) = input.path() else { continue };
-            let size = fs::metadata(file).map(|metadata| metadata.len());
+        let golden = golden.and_then(|golden| golden.canonicalize().ok());
+        for file in manifest_files(&root, &below, golden.as_deref())? {
+            let size = fs::metadata(&file).map(|metadata| metadata.len());
             if size.is_ok_and(|size| size > Limits::default().file_bytes as u64) {
                 continue;
             }
-            let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-            let name = file.strip_prefix(&root).unwrap_or(file).display().to_string();
-            // A file that cannot be read is skipped: many files are templates, values or patches.
-            let Ok(manifests) = parse(&name, &bytes, &Limits::default()) else { continue };
+            let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+            let is_below = file.starts_with(&below);
+            let manifests = match parse(&name, &bytes, &Limits::default()) {
+                Ok(manifests) => manifests,
+                // Many files are values, patches or templates.
+                Err(error) => {
+                    if is_below && has_group(&bytes) && !is_in_chart(&file, &root) {
+                        fleet.wrong.push(Wrong {
+                            origin: error.location().clone(),
+                            object: None,
+                            check: "not-read",
+                            why: format!("{}; {}", error.kind(), error.hint()),
+                        });
+                    }
+                    continue;
+                }
+            };
+            let has_own = is_below && manifests.iter().any(|manifest| manifest.id.group == GROUP);
             for manifest in manifests {
                 match kind(&manifest) {
-                    Some("Sync") if file.starts_with(&below) => syncs.push(manifest),
+                    Some("Sync") if is_below => syncs.push(manifest),
                     Some("CustomResourceDefinition") => fleet.definitions.push(manifest),
                     Some("Repository") => fleet.add_repository(manifest),
+                    Some(unknown) if is_below && unknown != "Sync" => fleet.wrong.push(Wrong {
+                        why: unknown_kind(unknown),
+                        origin: manifest.origin,
+                        object: Some(manifest.id),
+                        check: "unknown-kind",
+                    }),
+                    _ if has_own => fleet.beside.push(manifest),
                     _ => {}
                 }
             }
         }
         for sync in syncs {
-            fleet.add_sync(sync);
+            let namespace = sync.id.namespace.clone().unwrap_or_else(|| fleet.namespace.clone());
+            fleet.add_sync(sync, namespace);
         }
         fleet.in_files = fleet.syncs.len();
         Ok(fleet)
@@ -142,15 +188,24 @@ impl Fleet {
                 self.known_repositories.push((ObjectKey::of(&repository), repository));
                 self.repositories.push(manifest);
             }
-            Err(why) => self.wrong.push((manifest, why)),
+            Err(why) => self.add_wrong(manifest, why),
         }
     }
 
-    fn add_sync(&mut self, manifest: Manifest) {
+    fn add_wrong(&mut self, manifest: Manifest, why: String) {
+        let object = Some(manifest.id);
+        self.wrong.push(Wrong { origin: manifest.origin, object, check: "invalid-sync", why });
+    }
+
+    fn add_sync(&mut self, mut manifest: Manifest, namespace: String) {
+        if let Some(Value::Object(metadata)) = manifest.body.get_mut("metadata") {
+            metadata.insert("namespace".to_owned(), json!(namespace));
+        }
+        manifest.id.namespace = Some(namespace);
         match self.read::<Sync>(&manifest) {
             Ok(sync) if self.is_elsewhere(&sync) => self.elsewhere.push(ObjectKey::of(&sync)),
             Ok(sync) => self.syncs.push(Found { origin: manifest.origin.clone(), sync, manifest }),
-            Err(why) => self.wrong.push((manifest, why)),
+            Err(why) => self.add_wrong(manifest, why),
         }
     }
 
@@ -176,6 +231,16 @@ impl Fleet {
         }
         // If no Repository has the URL of a remote, this clone was made from a mirror, and no Sync is left out.
         is_known && !urls.is_empty() && !urls.iter().any(|url| self.remotes.contains(&same_place(url)))
+    }
+
+    /// Why the folder of `sync` cannot be in this working copy, if the files say that its Repository is in a registry or a chart
+    /// repository.
+    pub fn refuse_elsewhere(&self, sync: &Sync) -> anyhow::Result<()> {
+        let key = repository_of(sync);
+        let named = self.known_repositories.iter().find(|(known, _)| *known == key);
+        named.map_or(Ok(()), |(_, repository)| {
+            refuse_registry(sync, repository, "render it with `gitseal build FOLDER`")
+        })
     }
 
     /// Whether a Repository of the files has the URL of this working copy.
@@ -210,7 +275,8 @@ impl Fleet {
                     objects.iter().flat_map(|objects| objects.iter()).filter(|manifest| kind(manifest) == Some("Sync"))
                 {
                     let before = self.syncs.len();
-                    self.add_sync(manifest.clone());
+                    let namespace = namespace_for(&self.syncs[sync].sync, manifest.id.namespace.as_deref()).to_owned();
+                    self.add_sync(manifest.clone(), namespace);
                     match self.syncs.get(before) {
                         Some(added) if known.insert(added.identity()) => {
                             changed.insert(added.origin.clone());
@@ -225,6 +291,45 @@ impl Fleet {
         }
         rendered.retain(|one| one.sync >= self.in_files || !changed.contains(&self.syncs[one.sync].origin));
         rendered
+    }
+
+    /// The Sync at `origin` as another Sync applies it, and the name of this other Sync. `None` if no Sync changes it with
+    /// its `targetNamespace` or with another field for changes.
+    pub fn as_changed(&self, origin: &Location, capabilities: &Capabilities) -> Option<(Sync, ObjectKey)> {
+        let may_change = |found: &&Found| {
+            let spec = &found.sync.spec;
+            let changes = spec.target_namespace.is_some() || !spec.overlay.is_empty() || spec.substitution.is_wanted();
+            found.origin != *origin && changes
+        };
+        self.syncs.iter().filter(may_change).find_map(|outer| {
+            let objects = self.objects(&outer.sync, capabilities).ok()?;
+            let inner = objects.iter().find(|object| object.origin == *origin && kind(object) == Some("Sync"))?;
+            let mut sync = self.read::<Sync>(inner).ok()?;
+            sync.metadata.namespace = Some(namespace_for(&outer.sync, inner.id.namespace.as_deref()).to_owned());
+            Some((sync, outer.key()))
+        })
+    }
+
+    /// The place in Git that an error of a Sync's folder names, if it names one, and the error in one line with paths from
+    /// the root of the repository.
+    pub fn place_of(&self, sync: &Sync, error: &anyhow::Error) -> (Option<Location>, String) {
+        let text = one_line(error).replace(&format!("{}/", self.root.display()), "");
+        let words = text
+            .split_whitespace()
+            .map(|word| word.trim_matches(|c: char| matches!(c, ':' | ',' | ';' | '(' | ')' | '"' | '\'' | '`')));
+        let place = { words }.find_map(|word| self.place_in(sync, word));
+        (place, text)
+    }
+
+    /// The place that a word such as `apps/web.yaml:3` means. Helm writes paths that begin with the name of the chart.
+    fn place_in(&self, sync: &Sync, word: &str) -> Option<Location> {
+        let mut parts = word.split(':');
+        let (file, line) = (Path::new(parts.next()?), parts.next()?.parse().ok()?);
+        let is_inside = file.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let in_chart = file.components().skip(1).collect::<PathBuf>();
+        let candidates = [file.to_owned(), Path::new(path_of(sync)).join(in_chart)];
+        let mut candidates = candidates.iter().filter(|file| is_inside && self.root.join(file).is_file());
+        Some(Location { file: candidates.next()?.display().to_string().into(), line })
     }
 
     fn objects(&self, sync: &Sync, capabilities: &Capabilities) -> anyhow::Result<Vec<Manifest>> {
@@ -245,13 +350,51 @@ impl Fleet {
     }
 }
 
-/// The kind of an object; `None` if its group does not matter here.
+/// The API group of Syncs and Repositories.
+const GROUP: &str = "gitseal.dev";
+
+/// The kind of an object; `None` if it does not matter here.
 fn kind(manifest: &Manifest) -> Option<&str> {
     let id = &manifest.id;
-    match id.group.as_str() {
-        "gitseal.dev" | "apiextensions.k8s.io" => Some(&id.kind),
+    match (id.group.as_str(), id.kind.as_str()) {
+        (GROUP, kind) | ("apiextensions.k8s.io", kind @ "CustomResourceDefinition") => Some(kind),
         _ => None,
     }
+}
+
+/// Whether a file may have Syncs.
+fn has_group(bytes: &[u8]) -> bool {
+    bytes.windows(GROUP.len()).any(|text| text == GROUP.as_bytes())
+}
+
+/// Whether a file belongs to a chart, whose templates are no manifests until they are rendered.
+fn is_in_chart(file: &Path, root: &Path) -> bool {
+    let mut above = file.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
+    above.any(|folder| folder.join("Chart.yaml").is_file())
+}
+
+fn unknown_kind(kind: &str) -> String {
+    let meant = nearest(kind, ["Sync", "Repository"]).map(|meant| format!("; did you mean {meant}?"));
+    format!("{GROUP} has no kind {kind}{}", meant.unwrap_or_default())
+}
+
+/// Fails if what `sync` applies is not in Git, but in a registry or a chart repository.
+///
+/// # Errors
+/// The hint says how to fetch it, and ends with `then`.
+pub fn refuse_registry(sync: &Sync, repository: &Repository, then: &str) -> anyhow::Result<()> {
+    let (key, spec) = (ObjectKey::of(sync), &repository.spec);
+    let version = spec.reference.as_ref().and_then(|reference| reference.tag.as_ref().or(reference.semver.as_ref()));
+    let version = version.map(|version| format!(" --version '{version}'")).unwrap_or_default();
+    let (place, pull) = match &spec.chart {
+        Some(chart) => (format!("the chart {chart} of {}", spec.url), format!("--repo {} {chart}", spec.url)),
+        None if spec.url.starts_with("oci://") => (spec.url.clone(), spec.url.clone()),
+        None => return Ok(()),
+    };
+    Err(Hint::error(
+        format!("what Sync {key} applies is in {place}, not in this repository, and nothing is fetched"),
+        format!("fetch a chart with `helm pull {pull}{version} --untar`, and {then}"),
+    ))
 }
 
 /// The URLs of the remotes of a working copy. In a linked worktree, none are found.
@@ -335,7 +478,7 @@ mod tests {
         write(root, "app/values.yaml", "replicas: 1\n");
         write(root, "app/.gitsealignore", "values.yaml\n");
         write(root, "wrong.yaml", "apiVersion: gitseal.dev/v1alpha1\nkind: Sync\nmetadata: {name: wrong}\nspec: {}\n");
-        let mut fleet = Fleet::find(&root.join("clusters"), "team", Clones::default()).unwrap();
+        let mut fleet = Fleet::find(&root.join("clusters"), "team", Clones::default(), None).unwrap();
         let names: Vec<_> = fleet.syncs.iter().map(|found| found.key().name).collect();
         assert_eq!(names, ["clusters", "app"]);
         assert_eq!(fleet.elsewhere.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["other"]);
@@ -343,6 +486,6 @@ mod tests {
         assert_eq!(fleet.syncs.len(), 2, "the Sync in clusters/one is the same");
         let of_app = rendered[1].objects.as_ref().unwrap();
         assert_eq!(of_app[0].origin.to_string(), "app/map.yaml:1");
-        assert!(Fleet::find(root, "team", Clones::default()).unwrap().wrong[0].1.contains("not valid"));
+        assert!(Fleet::find(root, "team", Clones::default(), None).unwrap().wrong[0].why.contains("not valid"));
     }
 }

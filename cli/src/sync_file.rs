@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use crds::Sync;
-use manifests::{Limits, is_manifest_file, parse};
+use manifests::{Limits, Location, is_manifest_file, parse};
 use serde_json::Value;
 
 use crate::{folder, output::Hint};
@@ -17,7 +17,9 @@ pub struct SyncFile {
     /// The Sync, with a namespace and without a status.
     pub sync: Sync,
     /// The top folder of the repository that the file is in.
-    root: PathBuf,
+    pub root: PathBuf,
+    /// Where the Sync is, with a path from the root of the repository.
+    pub origin: Location,
 }
 
 impl SyncFile {
@@ -37,12 +39,15 @@ impl SyncFile {
                 hint,
             ));
         };
+        let line = sync.origin.line;
         let mut sync: Sync = serde_json::from_value(Value::Object(sync.body.clone()))
             .with_context(|| format!("{} is not a valid Sync", sync.origin))?;
         sync.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
         sync.status = None;
         let parent = file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        Ok(Self { sync, root: folder::place(parent)?.0 })
+        let (root, inside) = folder::place(parent)?;
+        let inside = Path::new(&inside).join(file.file_name().unwrap_or_default());
+        Ok(Self { sync, root, origin: Location { file: inside.display().to_string().into(), line } })
     }
 
     /// The folder in `spec.path`.

@@ -164,7 +164,7 @@ pub struct Difference {
     #[serde(default)]
     pub target: DifferenceTarget,
     /// The fields, as JSON pointers (RFC 6901), for example `/spec/replicas`.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), inner(regex(pattern = "^(/([^/~]|~[01])*)+$")))]
     pub paths: Vec<String>,
 }
 

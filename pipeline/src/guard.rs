@@ -330,14 +330,18 @@ fn check_plaintext(sync: &Sync, manifest: &Manifest) -> Result<(), GuardError> {
     }
 }
 
-/// Whether a Secret has values. Data that is not a mapping counts as values.
+/// Whether a Secret has values. Data that is not a mapping counts as values. A misspelt field such as `stringdata` counts,
+/// too: the API server refuses it, but its values are in Git all the same.
 pub fn has_values(secret: &Map<String, Value>) -> bool {
-    let has = |field: &str| match secret.get(field) {
-        None | Some(Value::Null) => false,
-        Some(Value::Object(values)) => !values.is_empty(),
-        Some(_) => true,
-    };
-    has("data") || has("stringData")
+    secret.iter().any(|(field, value)| {
+        let is_data = field.eq_ignore_ascii_case("data") || field.eq_ignore_ascii_case("stringData");
+        is_data
+            && match value {
+                Value::Null => false,
+                Value::Object(values) => !values.is_empty(),
+                _ => true,
+            }
+    })
 }
 
 /// Annotations in which tools keep the object that they applied last.

@@ -12,6 +12,7 @@ pub mod apart;
 mod expressions;
 mod library;
 pub mod pods;
+pub mod rules;
 
 use crds::Sync;
 use manifests::{Location, ObjectId};

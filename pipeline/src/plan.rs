@@ -331,6 +331,14 @@ pub fn plan(
     Ok(plan)
 }
 
+/// Refuses an object that needs another object of a later wave. `kinds` has the kinds of the objects, as for [`plan`].
+///
+/// # Errors
+/// The first such object.
+pub fn check_waves(sync: &Sync, manifests: &[Manifest], kinds: &Kinds) -> Result<(), Box<TooLate>> {
+    wave::numbers(sync, manifests, kinds).map(drop)
+}
+
 /// Why the object is held back, if another Sync has it or its Secret. The rest of the folder is applied.
 fn owned_by_another(live: &impl LiveView, key: &ObjectKey, manifest: &Manifest, ids: &[ObjectId]) -> Option<Held> {
     let (id, owner) = ids.iter().find_map(|id| Some((id, live.owner(id).filter(|owner| owner != key)?)))?;

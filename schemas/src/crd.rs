@@ -64,6 +64,11 @@ impl Definitions {
         Ok(())
     }
 
+    /// The kinds that are served.
+    pub(crate) fn served(&self) -> impl Iterator<Item = &KindId> {
+        self.versions.iter().filter(|(_, version)| version.is_served).map(|(id, _)| id)
+    }
+
     pub(crate) fn of(&self, at: KubernetesVersion, id: &KindId) -> Option<Defined> {
         let (group, version, kind) = id;
         let Some(found) = self.versions.get(id) else {

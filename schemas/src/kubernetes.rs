@@ -185,6 +185,36 @@ pub(crate) fn newest_type(name: &str) -> Option<&'static Value> {
     variants.max_by_key(|variant| variant.to).map(|variant| &variant.schema)
 }
 
+/// The kinds that a version serves.
+pub(crate) fn served(at: KubernetesVersion) -> impl Iterator<Item = &'static KindId> {
+    TABLES.kinds.iter().filter(move |(_, kind)| kind.is_served(at.0)).map(|(id, _)| id)
+}
+
+/// Whether objects of a kind of Kubernetes are in namespaces. `None` if Kubernetes has no such kind.
+pub fn is_namespaced(group: &str, kind: &str) -> Option<bool> {
+    TABLES.kinds.keys().find(|(of, _, name)| of == group && name == kind)?;
+    Some(match group {
+        "" => !matches!(kind, "ComponentStatus" | "Namespace" | "Node" | "PersistentVolume"),
+        "admissionregistration.k8s.io"
+        | "apiextensions.k8s.io"
+        | "apiregistration.k8s.io"
+        | "authentication.k8s.io"
+        | "flowcontrol.apiserver.k8s.io"
+        | "internal.apiserver.k8s.io"
+        | "node.k8s.io"
+        | "storagemigration.k8s.io" => false,
+        "authorization.k8s.io" => kind == "LocalSubjectAccessReview",
+        "certificates.k8s.io" => kind == "PodCertificateRequest",
+        "networking.k8s.io" => matches!(kind, "Ingress" | "NetworkPolicy"),
+        "policy" => kind != "PodSecurityPolicy",
+        "rbac.authorization.k8s.io" => matches!(kind, "Role" | "RoleBinding"),
+        "resource.k8s.io" => matches!(kind, "PodSchedulingContext" | "ResourceClaim" | "ResourceClaimTemplate"),
+        "scheduling.k8s.io" => kind != "PriorityClass",
+        "storage.k8s.io" => kind == "CSIStorageCapacity",
+        _ => true,
+    })
+}
+
 impl Kind {
     fn is_served(&self, minor: u32) -> bool {
         self.from.is_some_and(|from| from <= minor) && self.to.is_some_and(|to| minor <= to)

@@ -16,7 +16,7 @@ mod validate;
 pub use self::{
     crd::WrongDefinition,
     field::{Field, FieldType, METADATA},
-    kubernetes::{KubernetesVersion, UnknownVersion},
+    kubernetes::{KubernetesVersion, UnknownVersion, is_namespaced},
     problem::{Check, Problem, Severity},
     validate::{Checked, Schemas, nearest},
 };

@@ -64,6 +64,28 @@ impl Schemas {
         self.definitions.add(manifest)
     }
 
+    /// The kind with a similar name that was perhaps meant, if there is no schema of an object's kind: as `apps/v1
+    /// Deployment`.
+    pub fn meant(&self, manifest: &Manifest) -> Option<String> {
+        let (group, kind) = (manifest.id.group.as_str(), manifest.id.kind.as_str());
+        let mut known: Vec<&KindId> = kubernetes::served(self.version).collect();
+        known.extend(self.definitions.served());
+        let of_group = known.iter().filter(|(of, _, _)| of == group).map(|(_, _, name)| name.as_str());
+        let similar_kind = nearest(kind, of_group);
+        let of_kind = known.iter().filter(|(_, _, name)| name == kind).map(|(of, _, _)| of.as_str());
+        let similar_group = nearest(group, of_kind);
+        let is_meant = |(of, _, name): &&&KindId| match (similar_kind, similar_group) {
+            (Some(similar), _) => of == group && name == similar,
+            (None, Some(similar)) => of == similar && name == kind,
+            (None, None) => false,
+        };
+        let mut meant: Vec<_> = known.iter().filter(is_meant).collect();
+        meant.sort();
+        let is_same = |(_, version, _): &&&&KindId| *version == manifest.version;
+        let (group, version, kind) = meant.iter().find(is_same).or_else(|| meant.first())?;
+        Some(format!("{group}/{version} {kind}"))
+    }
+
     /// What is wrong with an object.
     pub fn check(&mut self, manifest: &Manifest) -> Checked {
         let id = (manifest.id.group.clone(), manifest.version.clone(), manifest.id.kind.clone());
@@ -469,6 +491,23 @@ spec:
                 oneOf: [{required: [a]}, {required: [b]}]
           status: {type: object, properties: {ready: {type: boolean}}}
 ";
+
+    #[test]
+    fn a_kind_that_is_not_known_may_be_a_mistake() {
+        let mut schemas = schemas("1.36", WIDGETS);
+        for (api_version, kind, expected) in [
+            ("app/v1", "Deployment", Some("apps/v1 Deployment")),
+            ("example.org/v1", "Wodget", Some("example.org/v1 Widget")),
+            ("example.or/v1beta1", "Widget", Some("example.org/v1beta1 Widget")),
+            ("other.dev/v1", "Gadget", None),
+        ] {
+            let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\n");
+            let manifest =
+                manifests::parse("a.yaml", text.as_bytes(), &manifests::Limits::default()).unwrap().remove(0);
+            assert_eq!(schemas.check(&manifest), Checked::NoSchema, "{kind}");
+            assert_eq!(schemas.meant(&manifest).as_deref(), expected, "{api_version} {kind}");
+        }
+    }
 
     #[test]
     fn kinds_of_definitions_are_checked_by_their_structural_schema() {

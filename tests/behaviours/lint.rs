@@ -268,3 +268,38 @@ async fn what_the_schemas_refuse_the_api_server_refuses_too() -> Result<()> {
     ensure!(both > 1000, "only {both} variants were refused by both, {only_server} by the API server alone");
     Ok(())
 }
+
+/// The paths and the kinds of a list of resources.
+async fn served(scene: &Scene, path: &str) -> Result<Vec<(String, bool)>> {
+    let request = http::Request::get(path).body(Vec::new())?;
+    let list: Value = scene.client.request(request).await?;
+    let resources = list["resources"].as_array().context("a list of resources")?.iter();
+    let kinds = resources.filter(|resource| !resource["name"].as_str().is_some_and(|name| name.contains('/')));
+    let kinds = kinds.map(|resource| Some((resource["kind"].as_str()?.to_owned(), resource["namespaced"].as_bool()?)));
+    kinds.collect::<Option<_>>().context("a kind and its scope")
+}
+
+#[tokio::test]
+async fn the_scopes_of_kinds_are_those_of_the_api_server() -> Result<()> {
+    let scene = Scene::new("lint-scopes").await?;
+    let groups: Value = scene.client.request(http::Request::get("/apis").body(Vec::new())?).await?;
+    let mut paths = vec![(String::new(), "/api/v1".to_owned())];
+    for group in groups["groups"].as_array().context("groups")? {
+        let name = group["name"].as_str().context("a group")?;
+        for version in group["versions"].as_array().context("versions")? {
+            let version = version["groupVersion"].as_str().context("a version")?;
+            paths.push((name.to_owned(), format!("/apis/{version}")));
+        }
+    }
+    let mut seen = 0;
+    for (group, path) in paths {
+        for (kind, namespaced) in served(&scene, &path).await? {
+            if let Some(known) = schemas::is_namespaced(&group, &kind) {
+                ensure!(known == namespaced, "{path} {kind}: the API server says {namespaced}");
+                seen += 1;
+            }
+        }
+    }
+    ensure!(seen > 50, "only {seen} kinds are known");
+    Ok(())
+}

@@ -31,7 +31,6 @@ use crate::global::Global;
 use crate::kubeseal::KubesealArgs;
 
 pub use diff::capabilities;
-pub use seal::inputs;
 pub use unseal::keys_of;
 
 /// A subcommand. The doc comments are the texts of `--help`.

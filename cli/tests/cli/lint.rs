@@ -127,11 +127,11 @@ fn each_version_has_its_own_kinds_and_templates() {
     write(root, "clusters/production/plain.yaml", &sync("plain", "apps/plain", ""));
     let output = gitseal_in(root, &["lint", "--kubernetes", "1.33,1.36,1.37"]);
     let kind = "VolumeAttributesClass fast: storage.k8s.io/v1beta1 VolumeAttributesClass";
-    let instead = "use storage.k8s.io/v1 VolumeAttributesClass in Kubernetes";
+    let instead = "use storage.k8s.io/v1 VolumeAttributesClass";
     let expected = format!(
-        "apps/plain/class.yaml:1: error: {kind} is not served since Kubernetes 1.37; {instead} 1.37 (not-served)\n\
-         apps/plain/class.yaml:1: warning: {kind} is deprecated since Kubernetes 1.34, and not served from 1.37 on; {instead} 1.36 \
-         (deprecated)\n"
+        "apps/plain/class.yaml:1: error: {kind} is not served since Kubernetes 1.37; {instead} (not-served; Kubernetes 1.37; Sync shop/plain)\n\
+         apps/plain/class.yaml:1: warning: {kind} is deprecated since Kubernetes 1.34, and not served from 1.37 on; {instead} \
+         (deprecated; Kubernetes 1.36; Sync shop/plain)\n"
     );
     assert_eq!((output.status.code(), String::from_utf8(output.stdout.clone()).unwrap()), (Some(1), expected));
     let older = gitseal_in(root, &["lint", "--kubernetes", "1.36"]);
@@ -201,6 +201,16 @@ fn a_sync_of_a_registry_or_chart_repository_is_named_and_left_out() {
         let output = with(spec);
         assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()));
         assert!(stderr(&output).contains("Sync shop/podinfo is not checked"), "{}", stderr(&output));
+        let file = root.join("clusters/staging/podinfo.yaml");
+        let built = gitseal_in(root, &["build", "--sync", file.to_str().unwrap()]);
+        assert!(!built.status.success());
+        let said = stderr(&built);
+        assert!(said.contains("what Sync shop/podinfo applies is in ") && said.contains("helm pull "), "{said}");
+        // If there is no other Sync, neither command says that there is none.
+        for command in ["lint", "test"] {
+            let output = gitseal_in(root, &[command, "clusters/staging/podinfo.yaml"]);
+            assert!(!stderr(&output).contains("no files of Syncs"), "{command}: {}", stderr(&output));
+        }
     }
     let output = with("{url: 'https://charts.example/stable', chart: ../podinfo}");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -331,4 +341,272 @@ fn a_hostile_repository_leads_to_no_file_outside_of_it() {
     );
     let (_, found) = problems(root, &[]);
     assert_eq!(found, ["clusters/fleet.yaml:1 unknown-field spec.branch: the kind has no such field"]);
+}
+
+#[test]
+fn a_file_with_syncs_that_cannot_be_read_is_an_error() {
+    let folder = fleet();
+    let root = folder.path();
+    stdout(&gitseal_in(root, &["test", "--update"]));
+    let good = fs::read_to_string(root.join("clusters/staging/web.yaml")).unwrap();
+    let broken = good.replace("metadata: {", "metadata: {{");
+    write(root, "clusters/staging/web.yaml", &broken);
+    for path in [".", "clusters/staging"] {
+        let (code, found) = problems(root, &[path]);
+        assert_eq!((code, found.len()), (Some(1), 1), "{found:?}");
+        assert!(found[0].starts_with("clusters/staging/web.yaml:") && found[0].contains(" not-read "), "{found:?}");
+    }
+    assert_eq!(problems(root, &["clusters/production"]), (Some(0), vec![]));
+    let tested = gitseal_in(root, &["test"]);
+    assert_eq!(tested.status.code(), Some(2));
+    assert!(stderr(&tested).contains("clusters/staging/web.yaml:"), "{}", stderr(&tested));
+
+    write(root, "clusters/staging/web.yaml", &good.replace("kind: Sync", "kind: Snyc"));
+    let unknown =
+        "clusters/staging/web.yaml:1 unknown-kind : gitseal.dev has no kind Snyc; did you mean Sync?".to_owned();
+    assert_eq!(problems(root, &[]), (Some(1), vec![unknown]));
+    assert_eq!(gitseal_in(root, &["test"]).status.code(), Some(2));
+
+    // The other objects in a file with Syncs are checked, too.
+    let namespace = "apiVersion: v1\nkind: Namespaze\nmetadata: {name: shop}\n---\n";
+    write(root, "clusters/staging/web.yaml", &format!("{namespace}{good}"));
+    let (code, found) = problems(root, &[]);
+    assert_eq!(code, Some(1));
+    let start = "clusters/staging/web.yaml:1 unknown-kind : Kubernetes has no v1 Namespaze";
+    assert!(found.len() == 1 && found[0].starts_with(start), "{found:?}");
+
+    // A template of a chart, and a file that cannot have a Sync, need not be manifests.
+    write(root, "clusters/staging/web.yaml", &good);
+    let template = "{{ range .Values.syncs }}\n---\napiVersion: gitseal.dev/v1alpha1\nkind: Sync\n{{ end }}\n";
+    write(root, "charts/cache/templates/syncs.yaml", template);
+    write(root, "notes.yaml", "{{ not a manifest }}");
+    assert_eq!(problems(root, &[]), (Some(0), vec![]));
+}
+
+#[test]
+fn syncs_in_golden_hidden_and_ignored_files_do_not_count() {
+    let folder = fleet();
+    let root = folder.path();
+    write(root, "all.yaml", &sync("all", "clusters/staging", ""));
+    stdout(&gitseal_in(root, &["test", "--update"]));
+    assert!(root.join(".gitseal/golden/shop.all.yaml").exists());
+    stdout(&gitseal_in(root, &["test"]));
+    assert!(!root.join(".gitseal/golden/.gitseal").exists());
+    stdout(&gitseal_in(root, &["test", "--update", "--golden", "golden"]));
+    stdout(&gitseal_in(root, &["test", "--golden", "golden"]));
+    fs::remove_dir_all(root.join("golden")).unwrap();
+
+    for path in [".old/web.yaml", "scratch/web.yaml", "clusters/.draft/web.yaml"] {
+        write(root, path, &sync("web", "apps/nowhere", ""));
+    }
+    write(root, ".gitignore", "/scratch/\n");
+    assert_eq!(problems(root, &[]), (Some(0), vec![]));
+    assert_eq!(problems(root, &["clusters"]), (Some(0), vec![]));
+    stdout(&gitseal_in(root, &["test"]));
+    // A hidden folder is read if it is named.
+    let (code, found) = problems(root, &["clusters/.draft"]);
+    assert!(code == Some(1) && found[0].contains("not-rendered"), "{found:?}");
+}
+
+#[test]
+fn objects_have_the_namespaces_that_the_controller_gives_them() {
+    let folder = fleet();
+    let root = folder.path();
+    fs::remove_dir_all(root.join("clusters")).unwrap();
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: place}\ndata: {namespace: {{ .Release.Namespace }}}\n";
+    write(root, "charts/cache/templates/map.yaml", map);
+    let objects = "apiVersion: v1\nkind: Namespace\nmetadata: {name: deep}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, \
+        namespace: own}\n---\napiVersion: example.org/v1\nkind: Gadget\nmetadata: {name: b}\n";
+    write(root, "apps/plain/objects.yaml", objects);
+    write(root, "inner/cache.yaml", &sync("cache", "charts/cache", "  helm: {}\n"));
+    write(root, "inner/plain.yaml", &sync("plain", "apps/plain", ""));
+    write(root, "all.yaml", &sync("all", "inner", "  targetNamespace: deep\n"));
+    let updated = gitseal_in(root, &["test", "--update"]);
+    assert!(stderr(&updated).contains("objects of example.org/v1 Gadget are printed without a namespace"));
+    let golden = |path: &str| fs::read_to_string(root.join(".gitseal/golden").join(path)).unwrap();
+    let build = |path: &str| stdout(&gitseal_in(root, &["build", "--sync", path]));
+    assert!(!root.join(".gitseal/golden/inner/shop.cache.yaml").exists());
+    let cache = golden("inner/deep.cache.yaml");
+    assert!(cache.contains("namespace: deep\ndata") || cache.matches("namespace: deep").count() == 2, "{cache}");
+    let plain = golden("inner/deep.plain.yaml");
+    assert!(plain.contains("namespace: own") && plain.matches("namespace:").count() == 1, "{plain}");
+    assert!(golden("shop.all.yaml").matches("namespace: deep").count() >= 2, "{}", golden("shop.all.yaml"));
+    for (file, path) in [("inner/deep.cache.yaml", "inner/cache.yaml"), ("inner/deep.plain.yaml", "inner/plain.yaml")] {
+        assert_eq!(golden(file), build(path), "{path}");
+    }
+    let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: gadgets.example.org}\nspec: \
+        {group: example.org, scope: Namespaced, names: {kind: Gadget, plural: gadgets}, versions: [{name: v1, served: true, storage: true}]}\n";
+    write(root, "infrastructure/crds.yaml", definition);
+    assert_eq!(build("inner/plain.yaml").matches("namespace: deep").count(), 1, "{}", build("inner/plain.yaml"));
+}
+
+#[test]
+fn one_sync_that_cannot_be_rendered_hides_no_difference() {
+    let folder = fleet();
+    let root = folder.path();
+    stdout(&gitseal_in(root, &["test", "--update"]));
+    write(root, "apps/staging/kustomization.yaml", "resources: [nowhere]\n");
+    write(root, "clusters/production/cache.yaml", &sync("cache", "charts/cache", "  helm: {values: {size: 4}}\n"));
+    let tested = gitseal_in(root, &["test"]);
+    assert_eq!(tested.status.code(), Some(2));
+    let text = String::from_utf8(tested.stdout.clone()).unwrap();
+    assert!(text.contains("+  size: \"4\"") && !text.contains("left over"), "{text}");
+    assert!(stderr(&tested).contains("Sync shop/web cannot be rendered"), "{}", stderr(&tested));
+
+    fs::remove_file(root.join("clusters/production/cache.yaml")).unwrap();
+    let part = gitseal_in(root, &["test", "clusters/production", "-o", "json"]);
+    assert_eq!(part.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&part.stdout).unwrap();
+    assert_eq!(report["different"][0]["state"], "left over", "{report}");
+    assert_eq!(report["different"][0]["file"], ".gitseal/golden/clusters/production/shop.cache.yaml");
+    assert_eq!((&report["syncs"], &report["equal"]), (&1.into(), &1.into()), "{report}");
+}
+
+#[test]
+fn what_the_controller_or_the_api_server_refuses_in_a_sync_is_an_error() {
+    let folder = fleet();
+    let root = folder.path();
+    let health = |fields: &str| format!("  healthChecks: [{{apiVersion: example.org/v1, kind: Widget, {fields}}}]\n");
+    let secret = "{apiVersion: v1, kind: Secret, name: a}".to_owned();
+    for (rest, field, message) in [
+        (health("current: 'statu.x == 1'"), "spec.healthChecks[0].current", "statu"),
+        (
+            "  dependsOn: [{apiVersion: v1, kind: Job, name: a, readyExpr: 'dep.data.open =='}]\n".to_owned(),
+            "spec.dependsOn[0].readyExpr",
+            "column",
+        ),
+        ("  dependsOn: [{name: new}]\n".to_owned(), "spec.dependsOn", "shop/new waits for shop/new"),
+        ("  kubeConfig: {secretRef: {name: a}}\n".to_owned(), "spec.kubeConfig", "not supported yet"),
+        ("  interval: 1s\n".to_owned(), "spec.interval", "at least 10s"),
+        (format!("  dependsOn: [{secret}]\n"), "spec.dependsOn[0]", "a Secret cannot be waited for"),
+        (
+            "  ignoreDifferences: [{paths: [spec.replicas]}]\n".to_owned(),
+            "spec.ignoreDifferences[0].paths[0]",
+            "does not match",
+        ),
+    ] {
+        write(root, "clusters/staging/new.yaml", &sync("new", "apps/staging", &rest));
+        let (code, found) = problems(root, &[]);
+        assert_eq!((code, found.len()), (Some(1), 1), "{rest}: {found:?}");
+        let start = format!(
+            "clusters/staging/new.yaml:1 {} {field}: ",
+            if rest.contains("ignore") { "wrong-value" } else { "invalid-sync" }
+        );
+        assert!(found[0].starts_with(&start) && found[0].contains(message), "{rest}: {found:?}");
+    }
+    write(root, "clusters/staging/new.yaml", &sync("new", "apps/../apps/staging", ""));
+    let (_, found) = problems(root, &[]);
+    assert!(found.len() == 1 && found[0].contains("spec.path: the path must stay inside"), "{found:?}");
+
+    // A cycle is reported once. The Sync of the same name in another folder is another Sync.
+    write(root, "clusters/staging/new.yaml", &sync("new", "apps/staging", "  dependsOn: [{name: web}]\n"));
+    write(root, "clusters/staging/web.yaml", &sync("web", "apps/staging", "  dependsOn: [{name: new}]\n"));
+    write(
+        root,
+        "clusters/production/cache.yaml",
+        &sync("cache", "charts/cache", "  helm: {}\n  dependsOn: [{name: web}]\n"),
+    );
+    let (_, found) = problems(root, &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("shop/new waits for shop/web waits for shop/new"), "{found:?}");
+
+    write(root, "clusters/staging/new.yaml", &sync("web", "apps/production", ""));
+    write(root, "clusters/staging/web.yaml", &sync("web", "apps/staging", ""));
+    let (_, found) = problems(root, &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("the same Sync is already at clusters/staging/new.yaml:1"), "{found:?}");
+}
+
+#[test]
+fn what_the_controller_or_the_api_server_refuses_in_objects_is_an_error() {
+    let folder = fleet();
+    let root = folder.path();
+    let with = |objects: &str, rest: &str| {
+        write(root, "apps/plain/objects.yaml", objects);
+        write(root, "clusters/staging/plain.yaml", &sync("plain", "apps/plain", rest));
+        problems(root, &["clusters/staging"]).1
+    };
+    let map = |metadata: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a, {metadata}}}\n");
+    let namespace =
+        "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: deep, annotations: {gitseal.dev/wave: '2'}}\n";
+    let late = with(&format!("{}{namespace}", map("namespace: deep, annotations: {gitseal.dev/wave: '1'}")), "");
+    assert!(
+        late.len() == 1 && late[0].starts_with("apps/plain/objects.yaml:1 refused") && late[0].contains("wave 2"),
+        "{late:?}"
+    );
+    let names = with(&map("").replace("name: a", "name: Not_OK"), "");
+    assert!(names.len() == 1 && names[0].contains("impossible-name metadata.name: 'Not_OK' cannot be"), "{names:?}");
+    let prefix = with(&map(""), "  namePrefix: BLUE_\n");
+    assert!(prefix.len() == 1 && prefix[0].contains("'BLUE_a' cannot be"), "{prefix:?}");
+    let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: 'team:Web'}\nrules: []\n";
+    assert_eq!(with(role, ""), Vec::<String>::new());
+    let misspelt = with("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringdata: {password: hunter2}\n", "");
+    assert_eq!(misspelt.len(), 2, "{misspelt:?}");
+    assert!(misspelt.iter().any(|line| line.contains("plaintext Secret in Git")), "{misspelt:?}");
+    let wrong = "annotations: {gitseal.dev/prune: 'false', gitseal.dev/replace: 'true', gitseal.dev/wav: '1', example.org/wav: '1'}";
+    let annotations = with(&map(wrong), "");
+    assert_eq!(annotations.len(), 3, "{annotations:?}");
+    for (line, message) in
+        annotations.iter().zip(["use \"disabled\"", "use \"allowed\"", "did you mean gitseal.dev/wave?"])
+    {
+        assert!(line.contains(message), "{line}");
+    }
+    assert_eq!(problems(root, &[]).0, Some(0), "they are warnings");
+}
+
+#[test]
+fn a_problem_names_its_syncs_and_its_place_in_git() {
+    let folder = fleet();
+    let root = folder.path();
+    write(root, "apps/base/web.yaml", &DEPLOYMENT.replace("replicas", "replica"));
+    let output = gitseal_in(root, &["lint"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.ends_with("did you mean replicas? (unknown-field; Sync shop/web)\n"), "{text}");
+    let output = gitseal_in(root, &["lint", "-o", "json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let files: Vec<_> = report["problems"][0]["syncs"].as_array().unwrap().iter().map(|sync| &sync["file"]).collect();
+    assert_eq!(files, ["clusters/production/web.yaml", "clusters/staging/web.yaml"]);
+
+    write(root, "apps/base/web.yaml", DEPLOYMENT);
+    write(root, "apps/plain/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: {\n");
+    write(root, "clusters/staging/plain.yaml", &sync("plain", "apps/plain", ""));
+    write(root, "charts/cache/templates/fail.yaml", "a: 1\nb: {{ fail \"no\" }}\n");
+    let (_, found) = problems(root, &[]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("apps/plain/a.yaml:") && found[0].contains(" not-rendered "), "{found:?}");
+    assert!(found[1].starts_with("charts/cache/templates/fail.yaml:2 not-rendered "), "{found:?}");
+    assert!(!found.iter().any(|line| line.contains(root.to_str().unwrap())), "{found:?}");
+}
+
+#[test]
+fn kinds_without_a_schema_can_be_errors() {
+    let folder = fleet();
+    let root = folder.path();
+    write(root, "apps/plain/web.yaml", &DEPLOYMENT.replace("apps/v1", "app/v1"));
+    write(root, "clusters/staging/plain.yaml", &sync("plain", "apps/plain", ""));
+    let output = gitseal_in(root, &["lint"]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = "app/v1 Deployment is not checked: no CustomResourceDefinition of this kind is in the repository; did you mean apps/v1 \
+        Deployment?";
+    assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    let (code, found) = problems(root, &["--strict"]);
+    assert!(
+        code == Some(1) && found[0].starts_with("apps/plain/web.yaml:1 unknown-kind : app/v1 Deployment"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn charts_and_empty_folders_without_syncs() {
+    let folder = fleet();
+    let root = folder.path();
+    let output = gitseal_in(root, &["lint", "charts/cache"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("charts/cache is a chart") && stderr(&output).contains("1 object of"));
+    write(root, "charts/cache/templates/map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndat: {}\n");
+    assert_eq!(problems(root, &["charts/cache"]).1.len(), 1);
+    fs::create_dir(root.join("empty")).unwrap();
+    let empty = gitseal_in(root, &["lint", "empty"]);
+    assert_eq!(empty.status.code(), Some(2));
+    assert!(stderr(&empty).contains("no Syncs and no manifests"), "{}", stderr(&empty));
 }

@@ -83,6 +83,26 @@ pub fn texts(sync: &Sync) -> Vec<Text> {
     texts
 }
 
+/// The expressions of a Sync that are not correct: the place of each, and what is wrong. The expressions are only read, and
+/// not evaluated.
+pub fn mistakes(sync: &Sync) -> Vec<(String, String)> {
+    let texts = texts(sync);
+    if texts.is_empty() {
+        return Vec::new();
+    }
+    let read = move || texts.iter().filter_map(|text| Some((text.place.clone(), mistake(text)?))).collect();
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(read);
+    let found = thread
+        .map_err(|error| error.to_string())
+        .and_then(|thread| thread.join().map_err(|_| "the expressions of the Sync cannot be read".to_owned()));
+    found.unwrap_or_else(|why| vec![("spec".to_owned(), why)])
+}
+
+fn mistake(text: &Text) -> Option<String> {
+    let about = if text.is_about_dependency { About::Dependency } else { About::Object };
+    Expression::read(&text.text, about).err()
+}
+
 /// The check that `sync` has for objects of this kind, and the path of the check in the Sync. There is never a check
 /// for Secrets, because their values must not come into a message.
 pub fn own_check<'s>(sync: &'s Sync, id: &ObjectId) -> Option<(String, &'s HealthCheck)> {
@@ -111,10 +131,9 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 fn answer(question: &Question) -> Answer {
     match question {
-        Question::Check(texts) => Answer::Checked(texts.iter().find_map(|text| {
-            let about = if text.is_about_dependency { About::Dependency } else { About::Object };
-            Expression::read(&text.text, about).err().map(|mistake| format!("{}: {mistake}", text.place))
-        })),
+        Question::Check(texts) => Answer::Checked(
+            texts.iter().find_map(|text| mistake(text).map(|mistake| format!("{}: {mistake}", text.place))),
+        ),
         Question::Health { check, object } => Answer::Health(health(check, object)),
         Question::Ready { expression, object, sync } => Answer::Health(ready(expression, object, sync)),
     }

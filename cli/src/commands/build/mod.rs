@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use crds::ObjectKey;
 use manifests::{Manifest, in_one_line};
 use pipeline::guard;
 use renderer::Built;
@@ -19,9 +20,11 @@ use self::chart::ChartArgs;
 use super::diff::nobodys;
 use crate::{
     chart_inputs::{InputArgs, Surroundings},
+    fleet::Fleet,
     folder::{self, Unlimited},
     global::Global,
     output::{self, OutputFormat},
+    scopes::Scopes,
     sync_file::SyncFile,
     working_copy::WorkingCopy,
 };
@@ -103,8 +106,20 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
 
 /// Prints what the controller applies for the Sync in a file.
 fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
-    let file = SyncFile::read(file, &global.namespace().unwrap_or_else(|| "default".to_owned()))?;
+    let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
+    let mut file = SyncFile::read(file, &namespace)?;
     args.chart.refuse_values_beside_sync()?;
+    let fleet = Fleet::find(&file.root, &namespace, args.inputs.clones(), None)?;
+    fleet.refuse_elsewhere(&file.sync)?;
+    if let Some((changed, by)) = fleet.as_changed(&file.origin, &args.chart.capabilities()) {
+        if changed != file.sync {
+            output::note(format_args!(
+                "Sync {by} applies this Sync as Sync {}: the objects are those of the Sync as it is applied",
+                ObjectKey::of(&changed)
+            ));
+        }
+        file.sync = changed;
+    }
     let surroundings = Surroundings { capabilities: args.chart.capabilities(), clones: args.inputs.clones() };
     if args.explain {
         let explanation = explain::explain(&file, surroundings)?;
@@ -120,7 +135,10 @@ fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()>
     if let Err(error) = guard(&file.sync, &folder.manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }
-    print_objects(folder.manifests, global)
+    let mut scopes = Scopes::of(fleet.definitions.iter().chain(&folder.manifests));
+    let objects = scopes.as_applied(&file.sync, folder.manifests);
+    scopes.tell();
+    print_objects(objects, global)
 }
 
 fn print_objects(manifests: Vec<Manifest>, global: &Global) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use crds::{ObjectKey, Sync};
+use crds::{ObjectKey, Repository, Sync};
 use fields::Managers;
 use futures::{StreamExt, stream};
 use kube::{Api, Client};
@@ -25,6 +25,7 @@ use manifests::{Manifest, ObjectId, in_one_line};
 use pipeline::{
     Inventory, Plan, Resource, SecretFacts, Unmanaged, guard, may_write, path_of,
     plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place, stamp_of},
+    repository_of,
 };
 use renderer::{Capabilities, ServedKinds};
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ use self::{
 };
 use crate::{
     chart_inputs::{InputArgs, Surroundings},
-    completion,
+    completion, fleet,
     folder::{self, Folder, GIT},
     global::Global,
     output::{self, Hint},
@@ -104,6 +105,9 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (client, sync, folder) = if let Some(given) = &args.sync {
         let client = global.client().await?;
         let (sync, path) = find_sync(&client, global, given, args.path.as_deref()).await?;
+        if args.path.is_none() {
+            refuse_registry(&client, &sync).await?;
+        }
         // The capabilities are also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
         let surroundings = Surroundings { capabilities, clones: args.inputs.clones() };
@@ -232,6 +236,17 @@ async fn find_sync(
     })?;
     let path = path.map_or_else(|| own_folder(&sync), |path| Ok(path.to_owned()))?;
     Ok((sync, path))
+}
+
+/// Refuses a Sync whose Repository in the cluster is a registry or a chart repository. If the Repository cannot be read, it is
+/// not known.
+async fn refuse_registry(client: &Client, sync: &Sync) -> anyhow::Result<()> {
+    let key = repository_of(sync);
+    let api: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
+    match api.get_opt(&key.name).await {
+        Ok(Some(repository)) => fleet::refuse_registry(sync, &repository, "add the path of its folder to this command"),
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 async fn live_sync(client: &Client, key: &ObjectKey) -> anyhow::Result<Option<Sync>> {

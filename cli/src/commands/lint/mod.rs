@@ -1,23 +1,26 @@
 //! `gitseal lint`: checks what the Syncs of a repository apply, without a cluster.
 
+mod objects;
 mod report;
+mod syncs;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use crds::{Sync, custom_resource_definitions};
 use manifests::{Limits, Manifest, parse};
-use pipeline::guard;
+use pipeline::{guard, plan::check_waves};
 use renderer::Capabilities;
-use schemas::{Checked, KubernetesVersion, Problem as Wrong, Schemas};
+use schemas::{Checked, KubernetesVersion, Problem, Schemas};
 
 use self::report::{Finding, Report};
 use super::diff::nobodys;
 use crate::{
-    chart_inputs::InputArgs,
-    fleet::{Fleet, Rendered},
+    chart_inputs::{InputArgs, Surroundings},
+    fleet::{Fleet, Rendered, Wrong},
     folder,
     global::Global,
-    output::{self, one_line},
+    output::{self, Hint},
+    scopes::Scopes,
 };
 
 /// Check what the Syncs of a repository apply, without a cluster
@@ -46,6 +49,10 @@ pub struct LintArgs {
     #[arg(short, long, value_name = "VERSION", value_delimiter = ',')]
     api_versions: Vec<String>,
 
+    /// Report kinds without a schema as errors
+    #[arg(long)]
+    strict: bool,
+
     #[command(flatten)]
     inputs: InputArgs,
 }
@@ -58,55 +65,92 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     versions.sort();
     versions.dedup();
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
-    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones())?;
-    let mut report = Report::new(versions.clone());
-    for (manifest, why) in &fleet.wrong {
-        report.add(Finding::error("invalid-sync", &manifest.origin, Some(&manifest.id), why.clone()));
-    }
+    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones(), None)?;
+    let mut report = Report::new(versions.clone(), args.strict);
     for key in &fleet.elsewhere {
-        output::note(format_args!("Sync {key} is not checked: its Repository has another URL than this repository"));
+        output::note(format_args!(
+            "Sync {key} is not checked: its Repository is not this repository, but a registry, a chart repository or another URL"
+        ));
     }
-    let plain = if fleet.syncs.is_empty() { Some(folder::read(&args.path)?.manifests) } else { None };
-    if let Some(objects) = &plain {
-        refused(&nobodys(&namespace), objects, &mut report);
-        report.objects = objects.len();
-    }
+    let is_plain = fleet.syncs.is_empty() && fleet.elsewhere.is_empty() && fleet.wrong.is_empty();
     for version in versions {
-        if let Some(objects) = &plain {
+        let capabilities =
+            Capabilities { kube_version: Some(format!("v{version}.0")), api_versions: args.api_versions.clone() };
+        if is_plain {
+            let (sync, objects) = without_syncs(args, &namespace, capabilities)?;
+            report.objects = objects.len();
             let mut schemas = schemas(version, &fleet, objects.iter(), &mut report);
-            for object in objects {
+            let scopes = Scopes::of(fleet.definitions.iter().chain(&objects));
+            refused(&sync, &objects, &scopes, &mut report);
+            for object in &objects {
                 check(&mut schemas, object, &mut report);
             }
             continue;
         }
-        let capabilities =
-            Capabilities { kube_version: Some(format!("v{version}.0")), api_versions: args.api_versions.clone() };
         let rendered = fleet.render(&capabilities);
-        report.syncs = fleet.syncs.len();
+        report.syncs = rendered.len();
         report.objects = rendered.iter().flat_map(|one| &one.objects).map(|objects| objects.len()).sum();
-        let all = rendered.iter().flat_map(|one| &one.objects).flat_map(|objects| objects.iter());
-        let mut schemas = schemas(version, &fleet, all, &mut report);
-        for manifest in fleet.syncs.iter().map(|found| &found.manifest).chain(&fleet.repositories) {
+        let all = || rendered.iter().flat_map(|one| &one.objects).flat_map(|objects| objects.iter());
+        let mut schemas = schemas(version, &fleet, all(), &mut report);
+        let scopes = Scopes::of(fleet.definitions.iter().chain(all()));
+        let found: Vec<_> = rendered.iter().map(|one| &fleet.syncs[one.sync]).collect();
+        // Of an object that a Sync applies, only the rendered form counts: the Sync may have changed it.
+        let applied: HashSet<_> = all().map(|object| &object.origin).collect();
+        let beside = fleet.repositories.iter().chain(&fleet.beside).filter(|object| !applied.contains(&object.origin));
+        for manifest in found.iter().map(|found| &found.manifest).chain(beside) {
             check(&mut schemas, manifest, &mut report);
         }
+        report.add_all(syncs::of_all(&found));
         for Rendered { sync, objects } in &rendered {
             let found = &fleet.syncs[*sync];
+            report.add_all(syncs::refused(found));
             match objects {
                 Err(error) => {
                     let id = Some(&found.manifest.id);
-                    report.add(Finding::error("not-rendered", &found.origin, id, one_line(error)));
+                    let (place, why) = fleet.place_of(&found.sync, error);
+                    report.sync = place.as_ref().map(|_| found.place());
+                    let place = place.unwrap_or_else(|| found.origin.clone());
+                    report.add(Finding::error("not-rendered", &place, id, why));
                 }
                 Ok(objects) => {
-                    refused(&found.sync, objects, &mut report);
+                    report.sync = Some(found.place());
+                    refused(&found.sync, objects, &scopes, &mut report);
                     for object in objects.iter() {
                         check(&mut schemas, object, &mut report);
                     }
                 }
             }
+            report.sync = None;
         }
+    }
+    for Wrong { origin, object, check, why } in &fleet.wrong {
+        report.add(Finding::error(check, origin, object.as_ref(), why.clone()));
     }
     report.print(global)?;
     Ok(if report.errors() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The objects of a folder without Syncs, and a Sync that would apply them. A chart is rendered as `gitseal build` does it.
+fn without_syncs(
+    args: &LintArgs,
+    namespace: &str,
+    capabilities: Capabilities,
+) -> anyhow::Result<(Sync, Vec<Manifest>)> {
+    let path = &args.path;
+    let mut sync = nobodys(namespace);
+    if path.join("Chart.yaml").is_file() && !folder::is_rendered(path)? {
+        let release_name = Some("release-name".to_owned());
+        sync.spec.helm = Some(crds::Helm { release_name, ..crds::Helm::default() });
+        output::note(format_args!("{} is a chart: it is rendered with its own values", path.display()));
+    }
+    let objects = folder::read_for(path, &sync, Surroundings { capabilities, clones: args.inputs.clones() })?.manifests;
+    if objects.is_empty() {
+        return Err(Hint::error(
+            format!("{} has no Syncs and no manifests, so there is nothing to check", path.display()),
+            "give the path of a folder with Syncs or manifests",
+        ));
+    }
+    Ok((sync, objects))
 }
 
 /// The schemas of the kinds that this version of Kubernetes serves, and of those that CustomResourceDefinitions define:
@@ -132,19 +176,26 @@ fn schemas<'m>(
 }
 
 /// Reports what the controller would refuse.
-fn refused(sync: &Sync, objects: &[Manifest], report: &mut Report) {
+fn refused(sync: &Sync, objects: &[Manifest], scopes: &Scopes, report: &mut Report) {
     if let Err(error) = guard(sync, objects) {
         for (origin, message) in error.each() {
             report.add(Finding::error("refused", origin, None, message));
         }
     }
+    if let Err(late) = check_waves(sync, objects, &scopes.kinds(objects)) {
+        let text = late.to_string();
+        let message = text.strip_prefix(&format!("{}: ", late.origin)).unwrap_or(&text);
+        report.add(Finding::error("refused", &late.origin, None, message.to_owned()));
+    }
 }
 
 fn check(schemas: &mut Schemas, object: &Manifest, report: &mut Report) {
+    let own = objects::annotations(object).into_iter().chain(objects::name(object)).chain(syncs::broken_rules(object));
+    report.add_all(own);
     match schemas.check(object) {
-        Checked::NoSchema => report.unchecked(object),
+        Checked::NoSchema => report.unchecked(object, schemas.meant(object)),
         Checked::Problems(problems) => {
-            for Wrong { severity, check, field, message } in problems {
+            for Problem { severity, check, field, message } in problems {
                 let at = schemas.version();
                 report.add(Finding {
                     severity,

@@ -1,7 +1,8 @@
 //! The problems that were found, and how they are printed for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crds::ObjectKey;
 use manifests::{Location, Manifest, ObjectId, in_one_line};
 use schemas::{KubernetesVersion, Severity};
 use serde_json::{Value, json};
@@ -47,22 +48,39 @@ struct Known {
     object: Option<ObjectId>,
     /// The versions in which it is a problem; empty for all versions.
     versions: Vec<KubernetesVersion>,
+    /// The Syncs that apply the object, and where they are.
+    syncs: BTreeSet<Applier>,
 }
+
+/// A Sync and its place.
+type Applier = (ObjectKey, Location);
 
 /// All problems.
 pub(super) struct Report {
     versions: Vec<KubernetesVersion>,
     pub(super) syncs: usize,
     pub(super) objects: usize,
+    /// The Sync whose objects are checked. The problems that are added are problems of this Sync.
+    pub(super) sync: Option<Applier>,
     /// The problems, and what more is known about each.
     found: BTreeMap<Finding, Known>,
-    /// Kinds without a schema, with an object of each.
-    unchecked: BTreeMap<String, Location>,
+    /// Whether a kind without a schema is an error.
+    is_strict: bool,
+    /// Kinds without a schema, with an object of each and the kind that was perhaps meant.
+    unchecked: BTreeMap<String, (Location, Option<String>)>,
 }
 
 impl Report {
-    pub(super) fn new(versions: Vec<KubernetesVersion>) -> Self {
-        Self { versions, syncs: 0, objects: 0, found: BTreeMap::new(), unchecked: BTreeMap::new() }
+    pub(super) fn new(versions: Vec<KubernetesVersion>, is_strict: bool) -> Self {
+        Self {
+            versions,
+            syncs: 0,
+            objects: 0,
+            sync: None,
+            found: BTreeMap::new(),
+            is_strict,
+            unchecked: BTreeMap::new(),
+        }
     }
 
     /// Adds a problem. If several Syncs apply the same file, its problems are reported once.
@@ -70,12 +88,26 @@ impl Report {
         let (version, object) = (finding.kubernetes.take(), finding.object.take());
         let known = self.found.entry(finding).or_default();
         known.object = known.object.take().or(object);
+        known.syncs.extend(self.sync.clone());
         known.versions.extend(version.filter(|version| !known.versions.contains(version)));
     }
 
-    pub(super) fn unchecked(&mut self, object: &Manifest) {
+    /// Adds problems as [`Self::add`] does.
+    pub(super) fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            self.add(finding);
+        }
+    }
+
+    /// Records that there is no schema of the object's kind. That is an error if it was asked for, and for gitseal's own
+    /// group, whose kinds are all known.
+    pub(super) fn unchecked(&mut self, object: &Manifest, meant: Option<String>) {
         let kind = format!("{} {}", object.api_version(), object.id.kind);
-        self.unchecked.entry(kind).or_insert_with(|| object.origin.clone());
+        if self.is_strict || object.id.group == "gitseal.dev" {
+            let message = format!("{kind}: {NO_DEFINITION}{}", did_you_mean(meant.as_deref()));
+            self.add(Finding::error("unknown-kind", &object.origin, Some(&object.id), message));
+        }
+        self.unchecked.entry(kind).or_insert_with(|| (object.origin.clone(), meant));
     }
 
     pub(super) fn errors(&self) -> usize {
@@ -97,10 +129,9 @@ impl Report {
         }
         let lines = self.found.iter().map(|(finding, known)| self.line(finding, known) + "\n");
         output::print(lines.collect::<String>())?;
-        for (kind, origin) in &self.unchecked {
-            output::note(format_args!(
-                "{origin}: {kind} is not checked: no CustomResourceDefinition of this kind is in the repository"
-            ));
+        for (kind, (origin, meant)) in self.unchecked.iter().filter(|_| !self.is_strict) {
+            let meant = did_you_mean(meant.as_deref());
+            output::note(format_args!("{origin}: {kind} is not checked: {NO_DEFINITION}{meant}"));
         }
         output::note(format_args!(
             "{} of {}, Kubernetes {}: {}, {}",
@@ -113,21 +144,26 @@ impl Report {
         Ok(())
     }
 
-    fn line(&self, finding: &Finding, Known { object, versions: at }: &Known) -> String {
+    fn line(&self, finding: &Finding, known: &Known) -> String {
         let word = match finding.severity {
             Severity::Error => styled(BAD, "error:"),
             Severity::Warning => styled(WARN, "warning:"),
         };
-        let object = object.as_ref().map(|id| format!("{}: ", output::title(id))).unwrap_or_default();
+        let object = known.object.as_ref().map(|id| format!("{}: ", output::title(id))).unwrap_or_default();
         let field = if finding.field.is_empty() { String::new() } else { format!("{}: ", finding.field) };
+        let at = &known.versions;
         let only = at.len() < self.versions.len() && !at.is_empty();
-        let only = if only { format!(" in Kubernetes {}", texts(at).join(", ")) } else { String::new() };
+        let only = if only { format!("; Kubernetes {}", texts(at).join(", ")) } else { String::new() };
+        let by = known.appliers().map(|syncs| format!("; {syncs}")).unwrap_or_default();
         let Finding { origin, message, check, .. } = finding;
-        in_one_line(&format!("{origin}: {word} {object}{field}{message}{only} ({check})")).into_owned()
+        in_one_line(&format!("{origin}: {word} {object}{field}{message} ({check}{only}{by})")).into_owned()
     }
 
-    fn as_json(&self, finding: &Finding, Known { object, versions: at }: &Known) -> Value {
+    fn as_json(&self, finding: &Finding, Known { object, versions: at, syncs }: &Known) -> Value {
         let Finding { origin, severity, check, field, message, .. } = finding;
+        let syncs = syncs.iter().map(|(key, origin)| {
+            json!({"namespace": key.namespace, "name": key.name, "file": origin.file.as_ref(), "line": origin.line})
+        });
         let mut problem = json!({
             "severity": severity,
             "check": check,
@@ -135,6 +171,7 @@ impl Report {
             "line": origin.line,
             "message": message,
             "kubernetes": texts(if at.is_empty() { &self.versions } else { at }),
+            "syncs": syncs.collect::<Vec<_>>(),
         });
         if let Some(id) = object {
             problem["object"] = output::title(id).into();
@@ -144,6 +181,29 @@ impl Report {
         }
         problem
     }
+}
+
+impl Known {
+    /// The Syncs for people. There may be very many.
+    fn appliers(&self) -> Option<String> {
+        /// How many Syncs are named.
+        const SHOWN: usize = 3;
+        let names: BTreeSet<_> = self.syncs.iter().map(|(key, _)| key.to_string()).collect();
+        let shown: Vec<_> = names.iter().take(SHOWN).map(String::as_str).collect();
+        let more = names.len() - shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        match shown.as_slice() {
+            [] => None,
+            [one] => Some(format!("Sync {one}")),
+            several => Some(format!("Syncs {}{more}", several.join(", "))),
+        }
+    }
+}
+
+const NO_DEFINITION: &str = "no CustomResourceDefinition of this kind is in the repository";
+
+fn did_you_mean(kind: Option<&str>) -> String {
+    kind.map(|kind| format!("; did you mean {kind}?")).unwrap_or_default()
 }
 
 fn texts(versions: &[KubernetesVersion]) -> Vec<String> {

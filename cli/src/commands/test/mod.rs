@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow};
 use manifests::in_one_line;
 use pipeline::guard;
 use renderer::Capabilities;
+use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     folder,
     global::Global,
     output::{self, BAD, GOOD, Hint, counted, styled},
+    scopes::Scopes,
 };
 
 /// Compare what the Syncs of a repository apply with stored files
@@ -35,7 +37,7 @@ use crate::{
 ///     gitseal test
 ///
 /// The exit code is 0 if all Syncs apply what their golden files have, 1 if a Sync applies something else than its
-/// golden file has, and 2 if something could not be rendered.
+/// golden file has, and 2 if something could not be read or rendered. The other Syncs are compared all the same.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct TestArgs {
@@ -65,22 +67,21 @@ pub struct TestArgs {
 
 pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
-    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones())?;
-    if let Some((manifest, why)) = fleet.wrong.first() {
-        anyhow::bail!("{}: {why}", manifest.origin);
-    }
-    if fleet.syncs.is_empty() {
-        return Err(Hint::error(
-            format!("{} has no files of Syncs", args.path.display()),
-            "to see what a folder without a Sync contains, use `gitseal build`",
-        ));
+    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones(), args.golden.as_deref())?;
+    if fleet.syncs.is_empty() && fleet.wrong.is_empty() {
+        return Err(no_syncs(&args.path, &fleet));
     }
     let golden = args.golden.clone().unwrap_or_else(|| fleet.root.join(".gitseal/golden"));
     let capabilities =
         Capabilities { kube_version: args.kube_version.clone(), api_versions: args.api_versions.clone() };
     let mut wanted = BTreeMap::new();
     let mut failed = Vec::new();
-    for Rendered { sync, objects } in fleet.render(&capabilities) {
+    // The golden files of Syncs that could not be rendered. It is not known whether these files are up to date.
+    let mut unknown = BTreeSet::new();
+    let rendered = fleet.render(&capabilities);
+    let all = rendered.iter().flat_map(|one| &one.objects).flat_map(|objects| objects.iter());
+    let mut scopes = Scopes::of(fleet.definitions.iter().chain(all));
+    for Rendered { sync, objects } in rendered {
         let found = &fleet.syncs[sync];
         let key = found.key();
         let folder = Path::new(&*found.origin.file).parent().unwrap_or(Path::new(""));
@@ -88,10 +89,13 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let objects = objects.and_then(|objects| {
             let checked = guard(&found.sync, &objects);
             checked.map_err(|error| anyhow!("the controller refuses this: {}", in_one_line(&error.to_string())))?;
-            output::yaml_of(&objects)
+            output::yaml_of(&scopes.as_applied(&found.sync, objects.to_vec()))
         });
         match objects {
-            Err(error) => failed.push(error.context(format!("{}: Sync {key} cannot be rendered", found.origin))),
+            Err(error) => {
+                failed.push(error.context(format!("{}: Sync {key} cannot be rendered", found.origin)));
+                unknown.insert(file);
+            }
             Ok(text) if wanted.get(&file).is_some_and(|other| *other != text) => {
                 failed.push(Hint::error(
                     format!("{}: two Syncs {key} from this folder apply different objects", found.origin),
@@ -101,24 +105,27 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
             Ok(text) => drop(wanted.insert(file, text)),
         }
     }
-    if let Some(error) = output::all("the Syncs from being compared", failed) {
-        return Err(error);
+    scopes.tell();
+    let wrong: BTreeSet<_> = fleet.wrong.iter().map(|wrong| format!("{}: {}", wrong.origin, wrong.why)).collect();
+    failed.extend(wrong.into_iter().map(anyhow::Error::msg));
+    let failed = output::all("the Syncs from being compared", failed);
+    if let (Some(error), true) = (&failed, args.update) {
+        return Err(anyhow!("{error:#}; no golden file was written"));
     }
     refuse_links(&fleet.root, &golden)?;
     let mut stored = stored(&golden)?;
-    // If only a part of the repository was read, a golden file without a Sync may belong to a Sync elsewhere.
-    if args.path.canonicalize().is_ok_and(|path| path != fleet.root) {
-        stored.retain(|file, _| wanted.contains_key(file));
-    }
+    // If only a part of the repository was read, the golden files of the other parts are not compared.
+    let part = args.path.canonicalize().ok().and_then(|path| path.strip_prefix(&fleet.root).ok().map(Path::to_owned));
+    let part = part.unwrap_or_default();
+    stored.retain(|file, _| !unknown.contains(file) && (file.starts_with(&part) || wanted.contains_key(file)));
     let files: BTreeSet<_> = wanted.keys().chain(stored.keys()).collect();
-    let mut changed = 0;
+    let mut differences = Vec::new();
     for file in files {
         let place = golden.join(file);
         let (old, new) = (stored.get(file), wanted.get(file));
         if old == new {
             continue;
         }
-        changed += 1;
         match (new, args.update) {
             (Some(new), true) => {
                 let folder = place.parent().unwrap_or(&golden);
@@ -127,11 +134,24 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
                 edit::create(&place, new.as_bytes())?;
             }
             (None, true) => fs::remove_file(&place).with_context(|| format!("cannot remove {}", place.display()))?,
-            (_, false) => output::print(difference(&folder::from_here(place), old, new))?,
+            (_, false) => {}
         }
+        differences.push(Difference { file: folder::from_here(place), old, new });
     }
-    let equal = wanted.len() - changed.min(wanted.len());
+    let changed = differences.len();
+    let equal = wanted.len() - differences.iter().filter(|difference| difference.new.is_some()).count();
     let summary = if args.update { "updated" } else { "different" };
+    match global.output {
+        Some(format) => output::print(format.text(&json!({
+            "syncs": wanted.len(),
+            "equal": equal,
+            summary: differences.iter().map(Difference::as_json).collect::<Vec<_>>(),
+        }))?)?,
+        None if !args.update => {
+            output::print(differences.iter().map(Difference::to_string).collect::<String>())?;
+        }
+        None => {}
+    }
     output::note(format_args!(
         "{} in {}: {changed} {summary}, {equal} equal",
         counted(wanted.len(), "Sync"),
@@ -139,9 +159,26 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
     ));
     if changed > 0 && !args.update {
         output::note("if the changes are wanted, run `gitseal test --update`, and commit the golden files");
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
+    match failed {
+        Some(error) => Err(error),
+        None if changed > 0 && !args.update => Ok(ExitCode::FAILURE),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn no_syncs(path: &Path, fleet: &Fleet) -> anyhow::Error {
+    let path = path.display();
+    match fleet.elsewhere.len() {
+        0 => Hint::error(
+            format!("{path} has no files of Syncs"),
+            "to see what a folder without a Sync contains, use `gitseal build`",
+        ),
+        count => Hint::error(
+            format!("{path} has {}, but the files that they apply are not in this repository", counted(count, "Sync")),
+            "their Repositories are registries, chart repositories or other Git repositories; nothing can be compared",
+        ),
+    }
 }
 
 /// The golden files, by their paths in the folder.
@@ -167,21 +204,52 @@ fn stored(golden: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
     Ok(stored)
 }
 
-/// What changed in a golden file, for people.
-fn difference(file: &Path, old: Option<&String>, new: Option<&String>) -> String {
-    let file = in_one_line(&file.display().to_string()).into_owned();
-    let (old, new) = match (old, new) {
-        (Some(old), Some(new)) => (old.as_str(), new.as_str()),
-        (None, _) => return format!("{} {file}\n", styled(BAD, "missing")),
-        (_, None) => return format!("{} {file}: no Sync applies it\n", styled(BAD, "left over")),
-    };
-    let text = TextDiff::from_lines(old, new).unified_diff().context_radius(3).to_string();
-    let lines = text.lines().map(|line| match line.as_bytes().first() {
-        Some(b'+') => styled(GOOD, line),
-        Some(b'-') => styled(BAD, line),
-        _ => line.to_owned(),
-    });
-    format!("{} {file}\n{}\n", styled(BAD, "different"), lines.collect::<Vec<_>>().join("\n"))
+/// A golden file that has something else than its Sync applies.
+struct Difference<'a> {
+    file: PathBuf,
+    /// What the file has.
+    old: Option<&'a String>,
+    /// What the Sync applies.
+    new: Option<&'a String>,
+}
+
+impl Difference<'_> {
+    fn unified(&self) -> Option<String> {
+        let (old, new) = self.old.zip(self.new)?;
+        Some(TextDiff::from_lines(old.as_str(), new.as_str()).unified_diff().context_radius(3).to_string())
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.old, self.new) {
+            (None, _) => "missing",
+            (_, None) => "left over",
+            _ => "different",
+        }
+    }
+
+    fn as_json(&self) -> Value {
+        json!({"file": self.file.display().to_string(), "state": self.state(), "difference": self.unified()})
+    }
+}
+
+impl fmt::Display for Difference<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display().to_string();
+        write!(f, "{} {}", styled(BAD, self.state()), in_one_line(&file))?;
+        if self.new.is_none() {
+            write!(f, ": no Sync applies it")?;
+        }
+        writeln!(f)?;
+        let Some(text) = self.unified() else { return Ok(()) };
+        for line in text.lines() {
+            match line.as_bytes().first() {
+                Some(b'+') => writeln!(f, "{}", styled(GOOD, line))?,
+                Some(b'-') => writeln!(f, "{}", styled(BAD, line))?,
+                _ => writeln!(f, "{line}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Fails if a part of `path` below `root` is a symbolic link. In a repository that you do not trust, a link could
