@@ -1,13 +1,24 @@
 //! What charts get from outside of their own repositories, for commands that render without a controller.
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
+use anyhow::{Context as _, bail};
 use crds::{ObjectKey, Sync};
-use pipeline::{OtherFile, other_files, repository_of};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use manifests::{Limits, Manifest, parse};
+use pipeline::{OtherFile, ValuesMap, other_files, repository_of, values_maps};
 use renderer::{At, Capabilities, Input, Inputs, Repository};
+use serde_json::Value;
 
 use crate::{
     folder,
+    manifest_files::manifest_files,
     output::Hint,
     working_copy::{Unread, WorkingCopy},
 };
@@ -28,12 +39,18 @@ pub struct InputArgs {
     /// Repository of another namespace is named NAMESPACE/NAME
     #[arg(long, value_name = "NAME=PATH")]
     values_repository: Vec<LocalClone>,
+
+    /// File with a ConfigMap that the field valuesFrom of a Sync names. ConfigMaps in files of the repository are found
+    /// without this flag
+    #[arg(long, value_name = "FILE")]
+    values_config_map: Vec<PathBuf>,
 }
 
 impl InputArgs {
     /// The clones that were given.
     pub fn clones(&self) -> Clones {
-        Clones { named: self.values_repository.clone(), known: BTreeMap::new() }
+        let (named, map_files) = (self.values_repository.clone(), self.values_config_map.clone());
+        Clones { named, map_files, ..Clones::default() }
     }
 }
 
@@ -57,16 +74,42 @@ impl FromStr for LocalClone {
     }
 }
 
-/// Local clones of Repositories.
+/// Local clones of Repositories, and where ConfigMaps are.
 #[derive(Clone, Default)]
 pub struct Clones {
     /// The clones that the user named. A name without a namespace is one of the namespace of the Sync.
     named: Vec<LocalClone>,
     /// The top folders of clones that were found.
     known: BTreeMap<ObjectKey, PathBuf>,
+    /// The files with ConfigMaps that the user named.
+    map_files: Vec<PathBuf>,
+    /// ConfigMaps that were read from the cluster.
+    maps: BTreeMap<ObjectKey, BTreeMap<String, String>>,
+    /// The top folder of the repository whose files may have ConfigMaps.
+    root: Option<PathBuf>,
 }
 
 impl Clones {
+    /// These clones, for a Sync in the repository with the top folder `root`.
+    pub fn in_repository(&self, root: &Path) -> Self {
+        Self { root: Some(root.to_owned()), ..self.clone() }
+    }
+
+    /// Reads from the cluster the ConfigMaps that the chart of `sync` gets values from. A ConfigMap that does not exist may
+    /// be in a file of the repository.
+    ///
+    /// # Errors
+    /// A ConfigMap cannot be read.
+    pub async fn read_maps(&mut self, client: &Client, sync: &Sync) -> anyhow::Result<()> {
+        for map in values_maps(sync) {
+            let api: Api<ConfigMap> = Api::namespaced(client.clone(), map.namespace);
+            let read = api.get_opt(map.name).await.with_context(|| format!("cannot read {}", map.map()))?;
+            let key = ObjectKey::new(map.namespace, map.name);
+            self.maps.extend(read.map(|read| (key, read.data.unwrap_or_default())));
+        }
+        Ok(())
+    }
+
     /// Notes that the folder `root` is a clone of `repository`.
     pub fn add(&mut self, repository: ObjectKey, root: PathBuf) {
         self.known.insert(repository, root);
@@ -98,7 +141,37 @@ impl Clones {
                 }
             };
         }
+        for map in values_maps(sync) {
+            let content = self.text_of(map)?.into_bytes().into();
+            inputs.insert(map.index, Input { name: map.place(), content });
+        }
         Ok(inputs)
+    }
+
+    /// The values in a ConfigMap: of a file that was named, of the cluster, or of a file of the repository.
+    fn text_of(&self, map: ValuesMap<'_>) -> anyhow::Result<String> {
+        let mut found = maps_in(&self.map_files, map, true)?;
+        if found.is_empty()
+            && let Some(data) = self.maps.get(&ObjectKey::new(map.namespace, map.name))
+        {
+            return data.get(map.key).cloned().with_context(|| format!("{} has no key {}", map.map(), map.key));
+        }
+        if found.is_empty()
+            && let Some(root) = &self.root
+        {
+            found = maps_in(&manifest_files(root, root, None)?, map, false)?;
+        }
+        match found.as_slice() {
+            [] => Err(no_map(map)),
+            [one] => {
+                let text = one.body.get("data").and_then(|data| data.get(map.key)).and_then(Value::as_str);
+                text.map(str::to_owned).with_context(|| format!("{}: {} has no key {}", one.origin, map.map(), map.key))
+            }
+            [one, other, ..] => Err(Hint::error(
+                format!("{} is in {} and in {}", map.map(), one.origin, other.origin),
+                "name the file whose values count: --values-config-map FILE",
+            )),
+        }
     }
 
     fn clone_of(&self, file: &OtherFile<'_>, sync: &Sync) -> Option<&PathBuf> {
@@ -119,4 +192,37 @@ fn no_clone(file: &OtherFile<'_>) -> anyhow::Error {
         ),
         format!("give the path of a clone: --values-repository {repository}=PATH"),
     )
+}
+
+fn no_map(map: ValuesMap<'_>) -> anyhow::Error {
+    Hint::error(
+        format!("{} of the Sync names {}, and no file of the repository has it", map.field(), map.map()),
+        format!(
+            "give a file with it: kubectl get configmap -n {} {} -o yaml > FILE, and --values-config-map FILE",
+            map.namespace, map.name
+        ),
+    )
+}
+
+/// The ConfigMaps in these files that may be this one. With `must_be_read`, a file that is not a manifest is an error.
+fn maps_in(files: &[PathBuf], map: ValuesMap<'_>, must_be_read: bool) -> anyhow::Result<Vec<Manifest>> {
+    let mut found = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let read = fs::read(file).with_context(|| format!("cannot read {name}"));
+        let parsed = read.and_then(|bytes| Ok(parse(&name, &bytes, &Limits::default())?));
+        match parsed {
+            Ok(manifests) => found.extend(manifests.into_iter().filter(|manifest| {
+                let id = &manifest.id;
+                id.group.is_empty()
+                    && id.kind == "ConfigMap"
+                    && id.name == map.name
+                    && id.namespace.as_deref().is_none_or(|namespace| namespace == map.namespace)
+            })),
+            Err(error) if must_be_read => bail!(error),
+            // Many files are templates, values or patches.
+            Err(_) => {}
+        }
+    }
+    Ok(found)
 }

@@ -96,6 +96,7 @@ fn read_at(
     renderer: Arc<Renderer>,
 ) -> anyhow::Result<Folder> {
     check_values(sync)?;
+    let surroundings = Surroundings { clones: surroundings.clones.in_repository(&root), ..surroundings };
     let copy = WorkingCopy { root: root.clone() };
     let tree = || Ok(Local { entries: entries(path, &root, &inside, false)?, is_named: path.is_file() });
     let manifests = objects_in(tree, &copy, &inside, sync, &surroundings, &renderer);

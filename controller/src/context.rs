@@ -31,7 +31,7 @@ use crate::{
     retries::Retries,
     sealed_secret::Marks,
     sources::Sources,
-    sync::{Records, StageObserver, Wants},
+    sync::{ReadInputs, Records, StageObserver, Wants},
 };
 
 /// Converts a key into the form in which a store of watched objects names an object.
@@ -105,6 +105,8 @@ pub struct Context {
     pub retries: Retries,
     /// The objects in the folders of Syncs that still have to apply these objects.
     pub wants: Wants,
+    /// The ConfigMaps that charts get values from.
+    pub inputs: ReadInputs,
     /// The queues of work.
     pub queues: Queues,
     /// Limits how many writes of objects run at the same time. Namespaces take turns.

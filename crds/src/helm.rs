@@ -19,8 +19,8 @@ pub struct Helm {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "any_values")]
     pub values: Map<String, Value>,
-    /// More values for the chart, from files of the same repository or of other Repositories. A value of a later entry
-    /// replaces the value of the same name of an earlier entry.
+    /// More values for the chart, from files of the same repository or of other Repositories, and from ConfigMaps. A
+    /// value of a later entry replaces the value of the same name of an earlier entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub values_from: Vec<ValuesFrom>,
@@ -30,17 +30,19 @@ pub struct Helm {
     pub crds: ChartCrds,
 }
 
-const EITHER: &str = "set either file or sealedSecret";
+const ONE: &str = "set exactly one of file, configMap and sealedSecret";
+const REPOSITORY: &str = "repository needs file or sealedSecret";
 const PATH: &str = "sealedSecret needs path, and path needs sealedSecret";
-const KEY: &str = "key needs sealedSecret";
+const KEY: &str = "key needs configMap or sealedSecret";
 
-/// Values for a chart: a file with values, or sealed values. The file is in the repository of the chart, or in another
-/// Repository.
+/// Values for a chart: a file with values, a ConfigMap, or sealed values. A file is in the repository of the chart, or in
+/// another Repository.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.file) != has(self.sealedSecret)").message(EITHER))]
+#[x_kube(validation = Rule::new("[has(self.file), has(self.configMap), has(self.sealedSecret)].filter(is, is).size() == 1").message(ONE))]
+#[x_kube(validation = Rule::new("!has(self.repository) || !has(self.configMap)").message(REPOSITORY))]
 #[x_kube(validation = Rule::new("has(self.sealedSecret) == has(self.path)").message(PATH))]
-#[x_kube(validation = Rule::new("has(self.sealedSecret) || !has(self.key)").message(KEY))]
+#[x_kube(validation = Rule::new("has(self.configMap) || has(self.sealedSecret) || !has(self.key)").message(KEY))]
 pub struct ValuesFrom {
     /// The Repository that contains the file. Default: the Repository of the Sync. A new commit of this Repository has
     /// an effect only if it changes the file.
@@ -50,12 +52,18 @@ pub struct ValuesFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub file: Option<String>,
+    /// A ConfigMap in the namespace of the Sync, by its name. It is read with the rights of the Sync. A change of it has
+    /// an effect at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: Option<String>,
     /// A file with one SealedSecret, by its path in the repository. The chart's templates get a placeholder for each
     /// value and never see the value. In the chart's Secrets, the values take the places of their placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub sealed_secret: Option<String>,
-    /// With `sealedSecret`: the key of one sealed value. Default: all keys, each below `path`.
+    /// With `configMap`: the key whose text has the values. Default: `values.yaml`. With `sealedSecret`: the key of one
+    /// sealed value. Default: all keys, each below `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -68,16 +76,23 @@ pub struct ValuesFrom {
 impl ValuesFrom {
     /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
     pub fn mistake(&self) -> Option<&'static str> {
-        let Self { file, sealed_secret, key, path, .. } = self;
-        if file.is_some() == sealed_secret.is_some() {
-            Some(EITHER)
+        let Self { repository, file, config_map, sealed_secret, key, path } = self;
+        if [file, config_map, sealed_secret].into_iter().flatten().count() != 1 {
+            Some(ONE)
+        } else if repository.is_some() && config_map.is_some() {
+            Some(REPOSITORY)
         } else if sealed_secret.is_some() != path.is_some() {
             Some(PATH)
-        } else if key.is_some() && sealed_secret.is_none() {
+        } else if key.is_some() && config_map.is_none() && sealed_secret.is_none() {
             Some(KEY)
         } else {
             None
         }
+    }
+
+    /// Whether the values are not in the repository of the chart.
+    pub fn is_elsewhere(&self) -> bool {
+        self.repository.is_some() || self.config_map.is_some()
     }
 
     /// The path of the file in its repository, without `./`.
@@ -112,12 +127,17 @@ mod tests {
         assert_eq!(mistake(json!({"file": "a.yaml"})), None);
         assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth"})), None);
         assert_eq!(mistake(json!({"repository": {"name": "config"}, "file": "a.yaml"})), None);
-        assert_eq!(mistake(json!({"repository": {"name": "config"}})), Some(EITHER));
+        assert_eq!(mistake(json!({"repository": {"name": "config"}})), Some(ONE));
         assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth.password", "key": "password"})), None);
-        assert_eq!(mistake(json!({})), Some(EITHER));
-        assert_eq!(mistake(json!({"file": "a.yaml", "sealedSecret": "b.yaml", "path": "auth"})), Some(EITHER));
+        assert_eq!(mistake(json!({})), Some(ONE));
+        assert_eq!(mistake(json!({"file": "a.yaml", "sealedSecret": "b.yaml", "path": "auth"})), Some(ONE));
         assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "key": "password"})), Some(PATH));
         assert_eq!(mistake(json!({"file": "a.yaml", "path": "auth"})), Some(PATH));
         assert_eq!(mistake(json!({"file": "a.yaml", "key": "password"})), Some(KEY));
+        assert_eq!(mistake(json!({"configMap": "a"})), None);
+        assert_eq!(mistake(json!({"configMap": "a", "key": "prod.yaml"})), None);
+        assert_eq!(mistake(json!({"configMap": "a", "file": "a.yaml"})), Some(ONE));
+        assert_eq!(mistake(json!({"configMap": "a", "repository": {"name": "config"}})), Some(REPOSITORY));
+        assert_eq!(mistake(json!({"configMap": "a", "path": "auth"})), Some(PATH));
     }
 }

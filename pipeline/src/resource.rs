@@ -27,6 +27,11 @@ impl Resource {
         Self::core("Secret", "secrets")
     }
 
+    /// The kind ConfigMap.
+    pub fn config_maps() -> Self {
+        Self::core("ConfigMap", "configmaps")
+    }
+
     /// The kind ServiceAccount.
     pub fn service_accounts() -> Self {
         Self::core("ServiceAccount", "serviceaccounts")

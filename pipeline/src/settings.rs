@@ -49,6 +49,46 @@ pub fn other_files(sync: &Sync) -> impl Iterator<Item = OtherFile<'_>> {
     })
 }
 
+/// A ConfigMap with values for the chart of a Sync.
+#[derive(Clone, Copy, Debug)]
+pub struct ValuesMap<'a> {
+    /// The index of the entry in `spec.helm.valuesFrom`.
+    pub index: usize,
+    /// The namespace of the ConfigMap, which is that of the Sync.
+    pub namespace: &'a str,
+    /// The name of the ConfigMap.
+    pub name: &'a str,
+    /// The key whose text has the values.
+    pub key: &'a str,
+}
+
+impl ValuesMap<'_> {
+    /// The ConfigMap in messages.
+    pub fn map(&self) -> String {
+        format!("ConfigMap {}/{}", self.namespace, self.name)
+    }
+
+    /// The name of the values in messages.
+    pub fn place(&self) -> String {
+        format!("{}: {}", self.map(), self.key)
+    }
+
+    /// The field of the Sync that names the ConfigMap.
+    pub fn field(&self) -> String {
+        format!("spec.helm.valuesFrom[{}]", self.index)
+    }
+}
+
+/// The ConfigMaps that the chart of `sync` gets values from.
+pub fn values_maps(sync: &Sync) -> impl Iterator<Item = ValuesMap<'_>> {
+    let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
+    let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
+    entries.filter_map(move |(index, entry)| {
+        let (name, key) = (entry.config_map.as_deref()?, entry.key.as_deref().unwrap_or("values.yaml"));
+        Some(ValuesMap { index, namespace, name, key })
+    })
+}
+
 /// The folder of `sync`, as a path inside the repository without `./` and trailing slashes.
 pub fn path_of(sync: &Sync) -> &str {
     let path = sync.spec.path.trim_start_matches("./").trim_end_matches('/');
@@ -78,8 +118,10 @@ impl Target {
                 serde_json::json!(sync.spec.target_namespace),
                 serde_json::json!(helm),
             ];
-            // Syncs of different namespaces may mean different Repositories by the same name.
-            settings.extend(other_files(sync).next().map(|file| serde_json::json!(file.own_namespace)));
+            // Syncs of different namespaces may mean different Repositories and ConfigMaps by the same name.
+            if helm.values_from.iter().any(crds::ValuesFrom::is_elsewhere) {
+                settings.push(serde_json::json!(sync.metadata.namespace));
+            }
             digest_of(&settings.into())
         });
         let overlay = &sync.spec.overlay;
@@ -176,6 +218,7 @@ mod tests {
         let are_equal = |entry| Target::of(&sync("one", &entry)) == Target::of(&sync("two", &entry));
         assert!(are_equal(json!({"file": "a.yaml"})));
         assert!(!are_equal(json!({"repository": {"name": "config"}, "file": "a.yaml"})));
+        assert!(!are_equal(json!({"configMap": "settings"})));
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub fn release_of(sync: &Sync, capabilities: &Capabilities, inputs: &Inputs) -> 
 fn values_of(from: &ValuesFrom, index: usize, inputs: &Inputs) -> Result<ReleaseValues, NotRendered> {
     let wrong = |message: String| NotRendered { tool: "Helm", reason: "ValuesNotRead", message, is_terminal: true };
     let not_read = || wrong(format!("the values of spec.helm.valuesFrom[{index}] were not read"));
-    let input = from.repository.as_ref().map(|_| inputs.get(&index).ok_or_else(not_read)).transpose()?;
+    let input = from.is_elsewhere().then(|| inputs.get(&index).ok_or_else(not_read)).transpose()?;
     let file = input.map_or_else(|| from.path_of_file().to_owned(), |input| input.name.clone());
     if from.sealed_secret.is_some() {
         return Ok(ReleaseValues::Sealed(SealedValues {

@@ -85,7 +85,10 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     let of_map = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "one", "readyExpr": "dep.data.value != ''"});
     let check = json!({"apiVersion": "v1", "kind": "ConfigMap", "current": "data.value == 'first'"});
     let waiting = json!({"interval": "10s", "dependsOn": [of_map], "healthChecks": [check], "waves": "healthy"});
-    let values = json!([{"repository": {"name": "config"}, "file": "values/three.yaml"}]);
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
+        "data": {"values.yaml": "other: value\n"}});
+    kubernetes::apply(&scene.client, &scene.namespace, map).await?;
+    let values = json!([{"repository": {"name": "config"}, "file": "values/three.yaml"}, {"configMap": "settings"}]);
     let chart = json!({"path": "chart", "interval": "10s", "helm": {"valuesFrom": values}});
     for (sync, settings) in [("one", json!({"interval": "10s"})), ("two", waiting), ("three", chart)] {
         scene.sync(sync, sync, settings).await?;

@@ -291,3 +291,40 @@ fn values_of_secrets_are_not_in_an_explanation() {
         }
     }
 }
+
+#[test]
+fn values_of_a_config_map_are_in_a_file_of_the_repository_or_in_one_that_is_named() {
+    let folder = chart_of_a_sync("  helm:\n    valuesFrom: [{configMap: settings, key: web.yaml}]\n");
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {level: {{ .Values.level }} }\n";
+    fs::write(folder.path().join("charts/web/templates/map.yaml"), template).unwrap();
+    let sync = ["build", "--sync", "clusters/web.yaml"];
+    for arguments in [sync.as_slice(), &["lint"]] {
+        let told = refused(folder.path(), arguments);
+        let names =
+            "spec.helm.valuesFrom[0] of the Sync names ConfigMap shop/settings, and no file of the repository has it";
+        assert!(told.contains(names), "{told}");
+    }
+    let map = |metadata: &str, text: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings{metadata}}}\ndata: {{{text}}}\n")
+    };
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("of-others.yaml", &map(", namespace: other", "web.yaml: 'level: other'"));
+    assert!(refused(folder.path(), &sync).contains("no file of the repository has it"));
+    write("settings.yaml", &map("", "prod.yaml: 'level: debug'"));
+    let told = refused(folder.path(), &sync);
+    assert!(told.contains("settings.yaml:1: ConfigMap shop/settings has no key web.yaml"), "{told}");
+    write("settings.yaml", &map("", "web.yaml: 'level: debug'"));
+    let built = |arguments: &[&str]| {
+        let output = gitseal_in(folder.path(), &[&sync[..], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(built(&[]).contains("level: debug"));
+    assert!(gitseal_in(folder.path(), &["lint"]).status.success());
+
+    // A file that is named counts, also if the repository has the ConfigMap more than once.
+    write("again.yaml", &map(", namespace: shop", "web.yaml: 'level: warn'"));
+    let told = refused(folder.path(), &sync);
+    assert!(told.contains("ConfigMap shop/settings is in") && told.contains("--values-config-map FILE"), "{told}");
+    assert!(built(&["--values-config-map", "again.yaml"]).contains("level: warn"));
+}

@@ -12,7 +12,7 @@
 //!   backup. In this case, nothing that was remembered about applied objects is trusted ([`Live::distrust`]).
 //!
 //! The module `objects` has the state of each object, `ownership` the Sync that has it, `writing` our own writes in
-//! progress, and `lookouts` watches on objects that Syncs wait for and do not have.
+//! progress, and `lookouts` watches on objects that Syncs wait for or read, and do not have.
 //!
 //! # Caveat
 //! Suppose that an object is deleted after our write reached the API server and before its answer reaches us. If the
@@ -70,6 +70,11 @@ pub enum Change {
     /// What a Sync waits for (`spec.dependsOn`) may have changed.
     Awaited {
         /// The Sync that waits.
+        sync: ObjectKey,
+    },
+    /// An object that the chart of a Sync gets values from may have changed.
+    Input {
+        /// The Sync.
         sync: ObjectKey,
     },
     /// A Secret was changed or deleted. This may concern a SealedSecret of the same name.

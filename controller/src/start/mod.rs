@@ -57,7 +57,7 @@ use crate::{
     retries::Retries,
     sealed_secret::{self, Marks},
     sources::Sources,
-    sync::{self, Records, StageObserver, Wants},
+    sync::{self, ReadInputs, Records, StageObserver, Wants},
     watches::{self, Listed},
 };
 
@@ -321,6 +321,7 @@ impl Replica {
             records: Records::default(),
             retries: Retries::default(),
             wants: Wants::default(),
+            inputs: ReadInputs::default(),
             queues,
             writes: Places::new(config.concurrent_writes.into()),
             health_reads: Places::new(HEALTH_READS),

@@ -26,6 +26,10 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
                 ctx.retries.wake(&sync);
                 ctx.queues.syncs.add(sync);
             }
+            Change::Input { sync } => {
+                ctx.inputs.changed(&sync);
+                ctx.queues.syncs.add(sync);
+            }
             Change::Released { id, waiting } => {
                 for sync in waiting {
                     ctx.retries.wake(&sync);

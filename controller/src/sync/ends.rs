@@ -24,6 +24,7 @@ use super::{
     carry_out::{WidenError, held_failure},
     dependencies::DependencyError,
     finalize::GoesWithError,
+    inputs::InputError,
     prepare::KindError,
     prune::PruneError,
     report::progress_of,
@@ -110,6 +111,8 @@ fn what_is_tried_again_is_never_stalled() {
         SourceError::CrossNamespace(_) => SourceError::CrossNamespace(key()), true;
         SourceError::NoRepository { .. } => SourceError::NoRepository { repository: key(), field: "a".into() }, true;
         SourceError::NoFile { .. } => SourceError::NoFile { file: "a".into(), revision: "b".into(), field: "c".into() }, true;
+        SourceError::Unread => SourceError::Unread, false;
+        SourceError::Map(_) => SourceError::Map(Arc::new(InputError::TooLarge("a".into()))), true;
         SourceError::Values(_) => SourceError::Values(Box::new(SourceError::NotFetched(key()))), false;
         SourceError::Pending(_) => SourceError::Pending(key()), false;
         SourceError::Slow(_) => SourceError::Slow(key()), false;
@@ -118,6 +121,14 @@ fn what_is_tried_again_is_never_stalled() {
         SourceError::Path { terminal: true, .. } => SourceError::of_folder(&SnapshotError::PathRefused("a".into())), true;
         SourceError::Path { terminal: false, .. } => SourceError::of_folder(&SnapshotError::Corrupt("a".into())), false;
     };
+    let (map, field) = (|| "a".to_owned(), || "b".to_owned());
+    all.extend(table! {
+        InputError::NoMap { .. } => InputError::NoMap { map: map(), field: field() }, true;
+        InputError::NoKey { .. } => InputError::NoKey { place: map(), there_is: "c".into(), field: field() }, true;
+        InputError::TooLarge(_) => InputError::TooLarge(map()), true;
+        InputError::Forbidden { .. } => InputError::Forbidden { map: map(), field: field(), source: ApiError::Busy }, false;
+        InputError::NotRead { .. } => InputError::NotRead { map: map(), field: field(), source: ApiError::Busy }, false;
+    });
     all.extend(table! {
         DependencyError::Missing(_) => DependencyError::Missing(key()), false;
         DependencyError::NotReady(_) => DependencyError::NotReady(key()), false;

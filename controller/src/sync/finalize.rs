@@ -324,6 +324,8 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.drift.forget(key);
     ctx.cluster.live.stop_waiting(key);
     ctx.cluster.live.stop_looking_out(key);
+    ctx.cluster.live.stop_looking_out_for_inputs(key, |_| false);
+    ctx.inputs.forget(key);
     ctx.expressions.forget(key);
     ctx.wants.forget(key);
     ctx.retries.take(key);

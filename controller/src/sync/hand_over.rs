@@ -31,6 +31,7 @@ use tokio::time::Instant;
 pub use self::wants::Wants;
 use super::{
     Pass, Record,
+    account::FORBIDDEN,
     allow::AT_ONCE,
     prune::Pruner,
     source::{self, SourceError, Sourced, content_with_settings},
@@ -56,11 +57,15 @@ enum Unread {
 }
 
 impl Unread {
-    /// The values of the chart cannot be read from another Repository.
+    /// The values of the chart cannot be read from another Repository or a ConfigMap.
     fn of_values(error: &SourceError) -> Self {
         match error.itself() {
             // The controller has just started.
-            SourceError::Pending(_) => Self::Unable(error.to_string()),
+            SourceError::Pending(_) | SourceError::Unread => Self::Unable(error.to_string()),
+            // The API server did not answer.
+            SourceError::Map(cause) if !cause.is_terminal() && cause.reason() != FORBIDDEN => {
+                Self::Unable(error.to_string())
+            }
             error => Self::Folder(error.to_string().into()),
         }
     }

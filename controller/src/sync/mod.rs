@@ -28,6 +28,7 @@ mod finished;
 mod first_inventory;
 mod hand_over;
 mod hidden;
+mod inputs;
 mod last_good;
 mod observer;
 mod on_delete;
@@ -58,6 +59,7 @@ pub(crate) use self::{
     apply::{Applied, Drifted},
     dependencies::{depends_on, is_waiting},
     hand_over::Wants,
+    inputs::ReadInputs,
     record::{Record, Records},
 };
 use self::{
@@ -170,8 +172,12 @@ impl Pass<'_> {
             // When the Sync is resumed, a pass finds everything that drifted in the meantime.
             ctx.drift.forget(key);
             ctx.cluster.live.stop_looking_out(key);
+            if ctx.inputs.forget(key) {
+                ctx.cluster.live.stop_looking_out_for_inputs(key, |_| false);
+            }
             return self.acknowledge(record, None).await;
         }
+        self.read_inputs(record).await;
         let sourced = {
             let _timer = self.begin(Stage::Source);
             source::source(ctx, sync)
@@ -179,7 +185,7 @@ impl Pass<'_> {
         let sourced = match sourced {
             Ok(sourced) => known_as(sourced, record),
             Err(error) => match error.itself() {
-                SourceError::Pending(_) => return,
+                SourceError::Pending(_) | SourceError::Unread => return,
                 // The watches may show a new Sync before the Repository that was created together with it. So a missing
                 // Repository is not reported at once.
                 SourceError::NoRepository { .. } if self.is_new() => {
@@ -236,7 +242,7 @@ impl Pass<'_> {
     /// Reports that there is no snapshot to render. The objects that were last applied stay as they are.
     async fn without_source(&self, record: &mut Record, error: SourceError) {
         let has_last_good = matches!(error, SourceError::Path { .. } | SourceError::Values(_));
-        let failure = Failure::from(error);
+        let failure = self.for_want_of_account(Failure::from(error)).await;
         let is_news = is_news(record, &failure) || self.has_request(record);
         // The content is forgotten, so that a pass runs and reports success when the folder can be read again, even if
         // it did not change.

@@ -28,6 +28,7 @@ pub(super) fn doubt_everything(ctx: &Context) {
          compared and applied once more"
     );
     ctx.metrics.went_back();
+    ctx.inputs.doubt_everything();
     for sync in syncs {
         let key = ObjectKey::of(&*sync);
         ctx.records.doubt(key.clone());

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crds::{ObjectKey, Sync};
 use gitstore::{ContentId, Revision, Snapshot, SnapshotError};
-use pipeline::{OtherFile, Stage, StageError, Target, other_files, repository_of, settings_digest};
+use pipeline::{OtherFile, Stage, StageError, Target, other_files, repository_of, settings_digest, values_maps};
 
+use super::inputs::InputError;
 use crate::{
     context::Context,
-    inputs::{InputFile, Inputs, SEPARATOR},
+    inputs::{Content, InputValues, Inputs, SEPARATOR},
     sources::{FirstFetch, Lookup},
 };
 
@@ -56,7 +57,13 @@ pub(super) enum SourceError {
     /// The Sync has a setting that this release does not support. Such a setting is refused, not ignored.
     #[error("{0} is not supported yet; remove it")]
     Unsupported(&'static str),
-    /// The chart cannot get its values from another Repository.
+    /// The ConfigMaps with values have not been read yet. This is not reported: they are read in the next reconcile.
+    #[error("the ConfigMaps with values have not been read yet")]
+    Unread,
+    /// The values could not be read from a ConfigMap.
+    #[error("{0}")]
+    Map(Arc<InputError>),
+    /// The chart cannot get its values from another Repository or a ConfigMap.
     #[error("{0}")]
     Values(Box<Self>),
     /// Another Repository does not have the file with values.
@@ -99,6 +106,8 @@ impl StageError for SourceError {
             Self::NoRepository { .. } => "RepositoryNotFound",
             Self::NoFile { .. } => "ValuesNotFound",
             Self::Values(error) => error.reason(),
+            Self::Unread => "ValuesNotRead",
+            Self::Map(error) => error.reason(),
             Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => "RepositoryNotReady",
             Self::Unsupported(_) => "Unsupported",
             Self::Path { reason, .. } => reason,
@@ -109,7 +118,8 @@ impl StageError for SourceError {
     /// new revision.
     fn is_terminal(&self) -> bool {
         match self {
-            Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => false,
+            Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) | Self::Unread => false,
+            Self::Map(error) => error.is_terminal(),
             Self::Path { terminal, .. } => *terminal,
             Self::Values(error) => error.is_terminal(),
             Self::CrossNamespace(_) | Self::NoRepository { .. } | Self::NoFile { .. } | Self::Unsupported(_) => true,
@@ -150,8 +160,13 @@ fn find(ctx: &Context, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourc
         }
         input(ctx, file)
     });
-    let files: Result<Vec<_>, _> = files.collect();
-    let inputs = Inputs::new(&ctx.keyring, files.map_err(|error| SourceError::Values(Box::new(error)))?);
+    let of_values = |error| SourceError::Values(Box::new(error));
+    let mut values = files.collect::<Result<Vec<_>, _>>().map_err(of_values)?;
+    if values_maps(sync).next().is_some() {
+        let maps = ctx.inputs.of(sync).ok_or_else(|| of_values(SourceError::Unread))?;
+        values.extend(maps.map_err(|error| of_values(SourceError::Map(error)))?.iter().cloned());
+    }
+    let inputs = Inputs::new(&ctx.keyring, values);
     let (revision, content) = (snapshot.revision().clone(), content_with_settings(content, sync, &inputs));
     Ok(Sourced { snapshot, revision, content, inputs, notes: None })
 }
@@ -177,12 +192,13 @@ fn found<C>(
 }
 
 /// A file in another Repository.
-fn input(ctx: &Context, file: OtherFile<'_>) -> Result<InputFile, SourceError> {
+fn input(ctx: &Context, file: OtherFile<'_>) -> Result<InputValues, SourceError> {
     let repository = file.repository();
     let (snapshot, id) = found(ctx.sources.file(&repository, file.path), &repository, || file.field())?;
     match id {
         Ok(Some(id)) => {
-            Ok(InputFile { index: file.index, name: file.name(), snapshot, path: file.path.to_owned(), id })
+            let content = Content::File { snapshot, path: file.path.to_owned(), id };
+            Ok(InputValues { index: file.index, name: file.name(), content })
         }
         Ok(None) => {
             let revision = snapshot.revision().to_string();

@@ -10,7 +10,7 @@ use harness::{
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{ResourceExt as _, api::DeleteParams};
-use localcluster::ClusterOptions;
+use localcluster::{AuditEvent, ClusterOptions};
 use sealing::Scope;
 use serde_json::{Value, json};
 
@@ -254,5 +254,141 @@ async fn values_of_another_namespace_need_the_flag_that_folders_need() -> Result
     let message = scene.is_not_ready("app", "AccessDenied").await?;
     ensure!(message.contains("--allow-cross-namespace"), "{message}");
     ensure!(scene.get("v1", "ConfigMap", "app-map").await?.is_none());
+    Ok(())
+}
+
+/// Makes or changes the ConfigMap `settings`, which nobody applies from Git.
+async fn settings(scene: &Scene, text: &str) -> Result<()> {
+    let data = json!({"web.yaml": text, "other": "x"});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": data});
+    kubernetes::apply(&scene.client, &scene.namespace, map).await.map(drop)
+}
+
+fn of_settings() -> Value {
+    from(json!([{"configMap": "settings", "key": "web.yaml"}]))
+}
+
+/// How often the ConfigMap `settings` of the scene was read, except by this test.
+fn reads(plane: &Plane, scene: &Scene) -> Result<Vec<AuditEvent>> {
+    let mut requests = plane.cluster.requests()?;
+    requests.retain(|request| {
+        (request.verb.as_str(), request.resource.as_str(), request.name.as_str()) == ("get", "configmaps", "settings")
+            && request.namespace == scene.namespace
+    });
+    Ok(requests)
+}
+
+#[tokio::test]
+async fn an_edited_config_map_renders_those_who_use_it_and_nothing_else() -> Result<()> {
+    let options = ClusterOptions { controller_manager: false, audit: true, ..Default::default() };
+    let plane = Plane::without_controller(options).await?;
+    let folder = plane.folder();
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "map-values", ServerOptions::default()).await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("a chart").await?;
+    settings(&scene, "level: debug\n").await?;
+    scene.sync("one", "./charts/web", of_settings()).await?;
+    scene.sync("none", "./charts/web", json!({"helm": {}})).await?;
+    for (sync, level) in [("one", "debug"), ("none", "info")] {
+        scene.is_applied(sync, &revision).await?;
+        is_value(&scene, &format!("{sync}-map"), level).await?;
+    }
+    assert_eq!(rendered(&controller, "helm").await?, 2);
+
+    settings(&scene, "level: trace\n").await?;
+    is_value(&scene, "one-map", "trace").await?;
+    scene.is_ready("one").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 3, "only one is rendered again");
+
+    // A change of something else in the ConfigMap renders nothing.
+    let before = reads(&plane, &scene)?.len();
+    scene.annotate::<ConfigMap>("settings", "example.com/note", "another").await?;
+    eventually("the ConfigMap to be read again", || async {
+        ensure!(reads(&plane, &scene)?.len() > before);
+        Ok(())
+    })
+    .await?;
+    change_by_hand(&scene, "one-map").await?;
+    is_value(&scene, "one-map", "trace").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 3);
+
+    // After a restart, drift is put back without a render. A change meanwhile is noticed.
+    controller.stop()?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    change_by_hand(&scene, "one-map").await?;
+    is_value(&scene, "one-map", "trace").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 0);
+    controller.stop()?;
+    settings(&scene, "level: warn\n").await?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    is_value(&scene, "one-map", "warn").await
+}
+
+#[tokio::test]
+async fn a_config_map_that_is_missing_is_told_and_nothing_is_pruned() -> Result<()> {
+    let scene = Scene::new("no-map").await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    let revision = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", of_settings()).await?;
+    let message = scene.is_not_ready("app", "ValuesNotFound").await?;
+    let told =
+        format!("there is no ConfigMap {}/settings: create it, or correct spec.helm.valuesFrom[0]", scene.namespace);
+    ensure!(message.contains(&told), "{message}");
+    ensure!(scene.get("v1", "ConfigMap", "app-map").await?.is_none(), "rendered without its values");
+
+    settings(&scene, "level: debug\n").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "debug").await?;
+    scene.api::<ConfigMap>().delete("settings", &DeleteParams::default()).await?;
+    scene.is_not_ready("app", "ValuesNotFound").await?;
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "debug").await?;
+
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}});
+    kubernetes::apply(&scene.client, &scene.namespace, map).await?;
+    let told = "settings: web.yaml: there is no such key with a text; it has a. Add it";
+    let has_told = |_: &Sync, ready: &crds::Condition| ready.reason == "ValuesNotFound" && ready.message.contains(told);
+    scene.sync_when("app", told, has_told).await?;
+    settings(&scene, "level: [\n").await?;
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    ensure!(message.contains("settings: web.yaml:") && message.contains("is not YAML"), "{message}");
+    settings(&scene, "level: error\n").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "error").await
+}
+
+#[tokio::test]
+async fn a_config_map_is_read_with_the_rights_of_the_sync() -> Result<()> {
+    let scene = Scene::new("map-rights").await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    let revision = scene.publish("a chart").await?;
+    settings(&scene, "level: hidden\n").await?;
+    let writes = |verbs: Value| json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]);
+    scene.account("writer", writes(json!(["create", "patch", "delete"]))).await?;
+    let mut spec = of_settings();
+    spec["serviceAccountName"] = "writer".into();
+    scene.sync("app", "./charts/web", spec.clone()).await?;
+    let message = scene.is_not_ready("app", "Forbidden").await?;
+    for part in ["may not read ConfigMap", "spec.helm.valuesFrom[0]", "the right to `get` it", ":writer"] {
+        ensure!(message.contains(part), "no {part:?} in {message}");
+    }
+    ensure!(!message.contains("hidden"), "{message}");
+    scene.account("writer", writes(json!(["get", "create", "patch", "delete"]))).await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "hidden").await?;
+    let by = reads(Plane::shared().await?, &scene)?;
+    let account = format!("system:serviceaccount:{}:writer", scene.namespace);
+    ensure!(!by.is_empty() && by.iter().all(|read| read.impersonated.as_ref() == Some(&account)), "{by:?}");
+
+    spec["serviceAccountName"] = "nobody".into();
+    scene.sync("app", "./charts/web", spec).await?;
+    let message = scene.is_not_ready("app", "ServiceAccountNotFound").await?;
+    ensure!(message.contains("kubectl create serviceaccount"), "{message}");
     Ok(())
 }

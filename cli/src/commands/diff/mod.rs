@@ -110,7 +110,9 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         }
         // The capabilities are also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
-        let surroundings = Surroundings { capabilities, clones: args.inputs.clones() };
+        let mut clones = args.inputs.clones();
+        clones.read_maps(&client, &sync).await?;
+        let surroundings = Surroundings { capabilities, clones };
         let folder = folder::read_for(&path, &sync, surroundings)?;
         (client, sync, folder)
     } else {

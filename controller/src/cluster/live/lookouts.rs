@@ -1,16 +1,19 @@
-//! Watches on single objects that Syncs wait for (`spec.dependsOn`). The watches on whole kinds do not show such an
-//! object if no Sync has applied it, because these watches select objects by the label of applied objects.
+//! Watches on single objects that Syncs wait for (`spec.dependsOn`), or that their charts get values from. The watches on
+//! whole kinds do not show such an object if no Sync has applied it, because these watches select objects by the label of
+//! applied objects.
 //!
 //! ## Guarantees
 //! - [`Change::Awaited`] is sent when the object was created, changed or deleted since the Sync read it, or when the
-//!   kind that the Sync waits for may be served now.
-//! - A Sync waits for one object at a time, so there are at most as many watches as Syncs that wait. Syncs that wait
-//!   for the same object share a watch, which ends when no Sync waits for the object.
+//!   kind that the Sync waits for may be served now. [`Change::Input`] is sent when an object with values was created,
+//!   changed or deleted since the Sync read it.
+//! - A Sync waits for one object of `spec.dependsOn` at a time, so there are at most as many watches as Syncs that wait.
+//!   The number of objects with values is limited per namespace. Syncs that need the same object share a watch, which ends
+//!   when no Sync needs it.
 //! - The watches show only metadata. They are made with the controller's own rights, so a Sync may wait only for an
 //!   object that its identity may read. From the watch, the Sync learns only when to read the object again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -29,6 +32,9 @@ use crate::cluster::{self, answer::resource_version, api::SharedResource};
 /// How many Syncs of one namespace may wait with such watches. Further Syncs of the namespace read their objects again
 /// after the usual pauses.
 const MOST: usize = 50;
+/// How many objects with values are watched for the Syncs of one namespace. Further ones are read again at the interval
+/// of their Sync.
+const MOST_INPUTS: usize = 100;
 /// How long it may take, after its CustomResourceDefinition has changed, until a kind is served.
 const IS_SERVED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -50,6 +56,47 @@ pub enum Sight {
     At(u64),
     /// The object does not exist.
     Missing,
+}
+
+impl Sight {
+    /// The sight of an object that was read.
+    pub fn of(object: &serde_json::Value) -> Self {
+        let version = object.pointer("/metadata/resourceVersion").and_then(serde_json::Value::as_str);
+        Self::At(version.and_then(|version| version.parse().ok()).unwrap_or_default())
+    }
+}
+
+/// Who needs a watch.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct Waiter {
+    sync: ObjectKey,
+    purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+enum Purpose {
+    /// The Sync waits for an object of `spec.dependsOn`.
+    Dependency,
+    /// The chart of the Sync gets values from the object that the entry with this index names.
+    Input(usize),
+}
+
+impl Waiter {
+    fn dependency(sync: &ObjectKey) -> Self {
+        Self { sync: sync.clone(), purpose: Purpose::Dependency }
+    }
+
+    fn input(sync: &ObjectKey, index: usize) -> Self {
+        Self { sync: sync.clone(), purpose: Purpose::Input(index) }
+    }
+
+    /// The change to send when the object changed.
+    fn change(self) -> Change {
+        match self.purpose {
+            Purpose::Dependency => Change::Awaited { sync: self.sync },
+            Purpose::Input(_) => Change::Input { sync: self.sync },
+        }
+    }
 }
 
 /// What a Sync waits for.
@@ -83,7 +130,7 @@ impl Drop for Lookout {
 /// All Syncs that wait, and the watches for them.
 #[derive(Default)]
 pub(super) struct Lookouts {
-    waits: HashMap<ObjectKey, Wait>,
+    waits: HashMap<Waiter, Wait>,
     running: HashMap<Target, Lookout>,
     /// For each Sync that waits for a kind: the API group of this kind.
     groups: HashMap<ObjectKey, String>,
@@ -92,10 +139,11 @@ pub(super) struct Lookouts {
 }
 
 impl Lookouts {
-    /// Notes that `sync` no longer waits. The watch ends if no other Sync needs it.
-    fn stop(&mut self, sync: &ObjectKey) {
-        let Some(wait) = self.waits.remove(sync) else { return };
-        if let Some(group) = self.groups.remove(sync)
+    /// Notes that `waiter` no longer waits. The watch ends if nobody else needs it.
+    fn stop(&mut self, waiter: &Waiter) {
+        let Some(wait) = self.waits.remove(waiter) else { return };
+        if waiter.purpose == Purpose::Dependency
+            && let Some(group) = self.groups.remove(&waiter.sync)
             && !self.groups.values().any(|other| *other == group)
         {
             self.changed.remove(&group);
@@ -105,34 +153,44 @@ impl Lookouts {
         }
     }
 
-    fn has_room(&self, namespace: &str) -> bool {
-        self.waits.keys().filter(|sync| sync.namespace == namespace).count() < MOST
+    /// Whether there may be another watch for `waiter`.
+    fn has_room(&self, waiter: &Waiter, target: &Target) -> bool {
+        let of_namespace = self.waits.iter().filter(|(other, _)| other.sync.namespace == waiter.sync.namespace);
+        let is_input = |purpose| matches!(purpose, Purpose::Input(_));
+        let alike = of_namespace.filter(|(other, _)| is_input(other.purpose) == is_input(waiter.purpose));
+        if is_input(waiter.purpose) {
+            let targets: HashSet<_> = alike.map(|(_, wait)| &wait.target).collect();
+            targets.contains(target) || targets.len() < MOST_INPUTS
+        } else {
+            alike.count() < MOST
+        }
     }
 
-    /// Notes what the watch of `target` shows. Returns the Syncs that have read another state of the object.
-    fn saw(&mut self, target: &Target, seen: Sight) -> Vec<ObjectKey> {
+    /// Notes what the watch of `target` shows. Returns those that have read another state of the object.
+    fn saw(&mut self, target: &Target, seen: Sight) -> Vec<Waiter> {
         if let Some(lookout) = self.running.get_mut(target) {
             lookout.seen = Some(seen);
         }
         let waits = self.waits.iter_mut();
         let changed = waits.filter(|(_, wait)| wait.target == *target && !wait.has_changed && wait.read != seen);
         let mut woken = Vec::new();
-        for (sync, wait) in changed {
+        for (waiter, wait) in changed {
             wait.has_changed = true;
-            woken.push(sync.clone());
+            woken.push(waiter.clone());
         }
         woken
     }
 
     /// Notes that a CustomResourceDefinition of this group exists or has changed. Returns the Syncs that wait for a
     /// kind of the group.
-    fn saw_kind(&mut self, group: &str) -> Vec<ObjectKey> {
-        let woken: Vec<_> = self.groups.iter().filter(|(_, of)| *of == group).map(|(sync, _)| sync.clone()).collect();
+    fn saw_kind(&mut self, group: &str) -> Vec<Waiter> {
+        let woken = self.groups.iter().filter(|(_, of)| *of == group).map(|(sync, _)| Waiter::dependency(sync));
+        let woken: Vec<_> = woken.collect();
         if !woken.is_empty() {
             self.changed.insert(group.to_owned(), Instant::now());
         }
-        for sync in &woken {
-            if let Some(wait) = self.waits.get_mut(sync) {
+        for waiter in &woken {
+            if let Some(wait) = self.waits.get_mut(waiter) {
                 wait.has_changed = true;
             }
         }
@@ -143,34 +201,43 @@ impl Lookouts {
 impl Live {
     /// Makes `sync` wait until the object differs from what was `read`. From now on, `sync` waits for nothing else.
     pub fn look_out(&self, sync: &ObjectKey, object: Named, read: Sight) {
+        self.look_out_for(&Waiter::dependency(sync), object, read);
+    }
+
+    /// Sends [`Change::Input`] when the object differs from what was `read` for the entry `index` of the values of `sync`.
+    pub fn look_out_for_input(&self, sync: &ObjectKey, index: usize, object: Named, read: Sight) {
+        self.look_out_for(&Waiter::input(sync, index), object, read);
+    }
+
+    fn look_out_for(&self, waiter: &Waiter, object: Named, read: Sight) {
         let is_elsewhere =
             object.namespace.as_deref().is_some_and(|namespace| !self.inner.namespaces.contains(namespace));
         if !object.resource.watchable || is_elsewhere {
-            return self.stop_looking_out(sync);
+            return self.lookouts().stop(waiter);
         }
-        self.wait(sync, Target::Object(object), read, None);
+        self.wait(waiter, Target::Object(object), read, None);
     }
 
     /// Makes `sync` wait until a kind of this group may be served.
     pub fn look_out_for_kind(&self, sync: &ObjectKey, group: &str) {
-        self.wait(sync, Target::Kinds, Sight::Missing, Some(group.to_owned()));
+        self.wait(&Waiter::dependency(sync), Target::Kinds, Sight::Missing, Some(group.to_owned()));
     }
 
-    fn wait(&self, sync: &ObjectKey, target: Target, read: Sight, group: Option<String>) {
+    fn wait(&self, waiter: &Waiter, target: Target, read: Sight, group: Option<String>) {
         let mut lookouts = self.lookouts();
-        if lookouts.waits.get(sync).is_none_or(|wait| wait.target != target) {
-            lookouts.stop(sync);
-            if !lookouts.has_room(&sync.namespace) {
+        if lookouts.waits.get(waiter).is_none_or(|wait| wait.target != target) {
+            lookouts.stop(waiter);
+            if !lookouts.has_room(waiter, &target) {
                 return;
             }
         }
         let seen = lookouts.running.get(&target).and_then(|lookout| lookout.seen);
         // A watch that already runs may have shown the CustomResourceDefinition after the Sync looked for the kind.
-        let is_first = !lookouts.waits.contains_key(sync);
+        let is_first = !lookouts.waits.contains_key(waiter);
         let has_changed = seen.is_some_and(|seen| if target == Target::Kinds { is_first } else { seen != read });
-        lookouts.waits.insert(sync.clone(), Wait { target: target.clone(), read, has_changed });
+        lookouts.waits.insert(waiter.clone(), Wait { target: target.clone(), read, has_changed });
         if let Some(group) = group {
-            lookouts.groups.insert(sync.clone(), group);
+            lookouts.groups.insert(waiter.sync.clone(), group);
         }
         let live = self.clone();
         let started = target.clone();
@@ -180,19 +247,37 @@ impl Live {
         });
         drop(lookouts);
         if has_changed {
-            self.send(Change::Awaited { sync: sync.clone() });
+            self.send(waiter.clone().change());
         }
     }
 
-    /// Notes that `sync` no longer waits for an object or a kind.
+    /// Notes that `sync` no longer waits for an object or a kind of `spec.dependsOn`.
     pub fn stop_looking_out(&self, sync: &ObjectKey) {
-        self.lookouts().stop(sync);
+        self.lookouts().stop(&Waiter::dependency(sync));
+    }
+
+    /// Notes that `sync` no longer needs the objects with values, except those with the indices that `keep` accepts.
+    pub fn stop_looking_out_for_inputs(&self, sync: &ObjectKey, keep: impl Fn(usize) -> bool) {
+        let mut lookouts = self.lookouts();
+        let is_over =
+            |waiter: &&Waiter| waiter.sync == *sync && matches!(waiter.purpose, Purpose::Input(index) if !keep(index));
+        let over: Vec<_> = lookouts.waits.keys().filter(is_over).cloned().collect();
+        for waiter in &over {
+            lookouts.stop(waiter);
+        }
+    }
+
+    /// Whether a watch will show when the object with the values of this entry changes.
+    pub fn looks_out_for_input(&self, sync: &ObjectKey, index: usize) -> bool {
+        let lookouts = self.lookouts();
+        let wait = lookouts.waits.get(&Waiter::input(sync, index));
+        wait.is_some_and(|wait| lookouts.running.contains_key(&wait.target))
     }
 
     /// Whether the object that `sync` waits for is certainly unchanged since `sync` read it.
     pub fn is_as_read(&self, sync: &ObjectKey) -> bool {
         let lookouts = self.lookouts();
-        let Some(wait) = lookouts.waits.get(sync) else { return false };
+        let Some(wait) = lookouts.waits.get(&Waiter::dependency(sync)) else { return false };
         !wait.has_changed && lookouts.running.get(&wait.target).is_some_and(|lookout| lookout.seen.is_some())
     }
 
@@ -207,16 +292,16 @@ impl Live {
 
     fn saw(&self, target: &Target, seen: Sight) {
         let woken = self.lookouts().saw(target, seen);
-        for sync in woken {
-            self.send(Change::Awaited { sync });
+        for waiter in woken {
+            self.send(waiter.change());
         }
     }
 
     fn saw_definition(&self, name: &str) {
         let Some((_, group)) = name.split_once('.') else { return };
         let woken = self.lookouts().saw_kind(group);
-        for sync in woken {
-            self.send(Change::Awaited { sync });
+        for waiter in woken {
+            self.send(waiter.change());
         }
     }
 }
@@ -306,8 +391,8 @@ mod tests {
         Target::Object(Named { resource, namespace: Some("team".into()), name: name.into() })
     }
 
-    fn key(name: &str) -> ObjectKey {
-        ObjectKey::new("team", name)
+    fn key(name: &str) -> Waiter {
+        Waiter::dependency(&ObjectKey::new("team", name))
     }
 
     fn with(waits: &[(&str, &Target, Sight)]) -> Lookouts {
@@ -339,8 +424,8 @@ mod tests {
     #[test]
     fn a_kind_wakes_those_who_wait_for_its_group() {
         let mut lookouts = with(&[("one", &Target::Kinds, Missing), ("two", &Target::Kinds, Missing)]);
-        lookouts.groups.insert(key("one"), "example.com".into());
-        lookouts.groups.insert(key("two"), "other.example.com".into());
+        lookouts.groups.insert(key("one").sync, "example.com".into());
+        lookouts.groups.insert(key("two").sync, "other.example.com".into());
         assert_eq!(lookouts.saw_kind("example.com"), [key("one")]);
         assert_eq!(lookouts.saw_kind("unknown.example.com"), []);
         lookouts.stop(&key("one"));
@@ -353,6 +438,41 @@ mod tests {
         let names: Vec<_> = (0..MOST).map(|number| format!("sync-{number}")).collect();
         let waits: Vec<_> = names.iter().map(|name| (name.as_str(), &target, Missing)).collect();
         let lookouts = with(&waits);
-        assert!(!lookouts.has_room("team") && lookouts.has_room("other"));
+        let other = Waiter::dependency(&ObjectKey::new("other", "a"));
+        assert!(!lookouts.has_room(&key("a"), &target) && lookouts.has_room(&other, &target));
+        assert!(lookouts.has_room(&Waiter::input(&key("a").sync, 0), &target), "values do not count with dependencies");
+    }
+
+    #[test]
+    fn a_sync_may_wait_for_a_dependency_and_for_values() {
+        let (a, b) = (object("a"), object("b"));
+        let mut lookouts = with(&[("one", &a, At(1))]);
+        for (index, target) in [(0, &a), (3, &b)] {
+            let waiter = Waiter::input(&key("one").sync, index);
+            lookouts.waits.insert(waiter, Wait { target: target.clone(), read: At(1), has_changed: false });
+        }
+        let sync = key("one").sync;
+        let mut woken = lookouts.saw(&a, At(2));
+        woken.sort();
+        assert_eq!(woken, [key("one"), Waiter::input(&sync, 0)]);
+        assert_eq!(lookouts.saw(&b, At(2)), [Waiter::input(&sync, 3)]);
+        lookouts.stop(&key("one"));
+        assert_eq!(lookouts.waits.len(), 2, "the values are still needed");
+    }
+
+    #[test]
+    fn one_namespace_has_a_limited_number_of_objects_with_values() {
+        let mut lookouts = Lookouts::default();
+        let sync = key("one").sync;
+        let targets: Vec<_> = (0..MOST_INPUTS).map(|number| object(&number.to_string())).collect();
+        for (index, target) in targets.iter().enumerate() {
+            assert!(lookouts.has_room(&Waiter::input(&sync, index), target), "{index}");
+            let wait = Wait { target: target.clone(), read: Missing, has_changed: false };
+            lookouts.waits.insert(Waiter::input(&sync, index), wait);
+        }
+        let next = Waiter::input(&sync, MOST_INPUTS);
+        assert!(!lookouts.has_room(&next, &object("another")));
+        assert!(lookouts.has_room(&next, &targets[0]), "the watch is shared");
+        assert!(lookouts.has_room(&key("one"), &object("another")), "dependencies have room of their own");
     }
 }

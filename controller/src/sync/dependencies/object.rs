@@ -101,8 +101,7 @@ impl Pass<'_> {
                 });
             }
         };
-        let version = object.pointer("/metadata/resourceVersion").and_then(serde_json::Value::as_str);
-        let read = Sight::At(version.and_then(|version| version.parse().ok()).unwrap_or_default());
+        let read = Sight::of(&object);
         let result = waits_for(id.clone(), self.assess_dependency(dependency, &id, object, &turn).await);
         if result.is_err() {
             live.look_out(self.key, named, read);
