@@ -231,7 +231,7 @@ fn stateful_sets() {
                 rolling(0),
                 done(json!({"replicas": 4, "readyReplicas": 4})),
                 InProgress,
-                "one replica too many",
+                "one surplus replica",
             ),
             (
                 "a part of it",
@@ -291,7 +291,7 @@ fn replica_sets_and_replication_controllers() {
                     two.clone(),
                     json!({"replicas": 3, "availableReplicas": 3}),
                     InProgress,
-                    "one replica too many",
+                    "one surplus replica",
                 ),
                 (
                     "refused its pods",
