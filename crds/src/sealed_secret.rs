@@ -93,8 +93,8 @@ pub struct TemplateMetadata {
     pub finalizers: Option<Vec<String>>,
 }
 
-/// The schema of `metadata`: like the CRD of Sealed Secrets, it accepts any fields. Every file that kubeseal wrote has
-/// `creationTimestamp: null`.
+/// The schema of `spec.template.metadata`: like the CRD of Sealed Secrets, it accepts any fields. kubeseal writes
+/// `creationTimestamp: null` there.
 fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})
 }

@@ -227,8 +227,8 @@ fn word_of(all: &Placeholders, index: usize) -> String {
     all.by_word.iter().find(|(_, known)| **known == index).unwrap().0.clone()
 }
 
-/// A text of random pieces, plain or in base64, is made into a template. The template gives the same text again, with
-/// the values instead of the placeholders.
+/// A text is put together from random pieces, each of them plain or in base64. The template that is made from this text
+/// gives the same text again, with the values instead of the placeholders.
 #[test]
 fn templates_give_the_text_with_its_values() {
     let (all, words) = placeholders(WIDE);
