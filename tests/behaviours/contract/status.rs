@@ -110,7 +110,7 @@ async fn synced_is_never_true_without_its_secret() -> Result<()> {
         Ok(condition)
     })
     .await?;
-    assert!(unknown["message"].as_str().is_some_and(|message| message.contains("put back")), "{unknown}");
+    assert!(unknown["message"].as_str().is_some_and(|message| message.contains("puts it back")), "{unknown}");
     side.has("db", &[("a", "one")]).await?;
     side.synced("db", "True").await?;
 
