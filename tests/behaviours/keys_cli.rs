@@ -495,7 +495,7 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     let checked = desk.command(&["validate", "repo", "--cluster"])?.output()?;
     let problems = String::from_utf8_lossy(&checked.stdout).into_owned();
     ensure!(
-        problems.starts_with("repo/moved.yaml:2: error: SealedSecret default/moved: the controller cannot"),
+        problems.starts_with("repo/moved.yaml:2: error: SealedSecret default/moved: at least one of its values"),
         "{problems}"
     );
     ensure!(checked.status.code() == Some(1) && problems.lines().count() == 1, "{problems}");
