@@ -270,6 +270,7 @@ impl Folder {
         let copy = WorkingCopy { root: self.root.clone() };
         let names = Changes::of(sync).map(|changes| changes.names(&self.inside, &copy, &mut Unlimited));
         let names = names.transpose().map_err(unrendered)?.unwrap_or_default();
+        let mut names = names.of_folder();
         let read = each_object(&local, &mut Unlimited, |manifest| {
             let ids = possible_ids_of_hidden(sync, &names.of(manifest)).into_iter().filter(|id| wanted.contains(id));
             found.extend(ids.map(|id| (id, manifest.origin.clone())));

@@ -212,6 +212,9 @@ pub struct SyncStatus {
     /// that confirms this prune and no other one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune_confirmation: Option<String>,
+    /// How many confirmed prunes were carried out. Each of them needs a confirmation of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_prunes: Option<i64>,
     /// Whether the last revision has objects that are applied when the Sync is deleted, such as `pre-delete` hooks of Helm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks_on_delete: Option<bool>,

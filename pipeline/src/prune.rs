@@ -139,29 +139,29 @@ pub const NEEDS_CONFIRMATION: &str = "PruneNeedsConfirmation";
 /// A message names at most this many of the objects that would be deleted.
 const NAMED: usize = 10;
 
-/// A prune that is larger than the Sync allows and that is not confirmed.
+/// A prune that is larger than the Sync allows without a confirmation.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct WaitingPrune {
+pub struct LargePrune {
+    /// Whether it is confirmed.
+    pub is_confirmed: bool,
     /// What would be deleted, and how to go on.
     pub message: String,
     /// The value of the annotation [`crds::names::CONFIRM_PRUNE`] that confirms this prune.
     pub confirmation: String,
 }
 
-/// The prune at `revision`, if it is larger than the Sync allows and not confirmed; see [`exceeds_limit`]. `wanted` are the
-/// objects of the Sync in Git.
-pub fn waits_for_confirmation<'a>(
+/// The prune at `revision`, if it is larger than the Sync allows without a confirmation; see [`exceeds_limit`]. `wanted` are the
+/// objects of the Sync in Git, and `confirmed` is the number of confirmed prunes so far.
+pub fn large_prune<'a>(
     sync: &Sync,
-    (revision, wanted): (&str, impl Iterator<Item = &'a ObjectId>),
+    (confirmed, revision, wanted): (i64, &str, impl Iterator<Item = &'a ObjectId>),
     current: &Inventory,
     applied: Option<usize>,
     prune: &BTreeSet<ObjectId>,
-) -> Option<WaitingPrune> {
+) -> Option<LargePrune> {
     let TooMany { count, all } = exceeds_limit(sync, current, applied, prune)?;
-    let confirmation = confirmation(sync, revision, wanted);
-    if is_confirmed(sync, &confirmation) {
-        return None;
-    }
+    let confirmation = confirmation(sync, (confirmed, revision), wanted);
+    let is_confirmed = is_confirmed(sync, &confirmation);
     let goes = prune.iter().filter(|id| !current.is_derived(id));
     let mut named: Vec<String> = goes.take(NAMED).map(ToString::to_string).collect();
     if count > named.len() {
@@ -178,7 +178,7 @@ pub fn waits_for_confirmation<'a>(
         named = named.join(", "),
         annotation = crds::names::CONFIRM_PRUNE,
     );
-    Some(WaitingPrune { message, confirmation })
+    Some(LargePrune { is_confirmed, message, confirmation })
 }
 
 /// Whether the annotation of the Sync confirms the prune that has this `confirmation`.
@@ -187,17 +187,22 @@ pub fn is_confirmed(sync: &Sync, confirmation: &str) -> bool {
     annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == confirmation)
 }
 
-/// Identifies a prune: the revision, the Sync's `spec`, and the objects that stay. A digest of the objects that go would
-/// change with each of them that is deleted, also if the prune fails halfway.
-fn confirmation<'a>(sync: &Sync, revision: &str, wanted: impl Iterator<Item = &'a ObjectId>) -> String {
+/// Identifies a prune: the revision, the Sync's `spec`, the objects that stay, and how many prunes were `confirmed` before. A
+/// digest of the objects that go would change with each of them that is deleted, also if the prune fails halfway.
+fn confirmation<'a>(
+    sync: &Sync,
+    (confirmed, revision): (i64, &str),
+    wanted: impl Iterator<Item = &'a ObjectId>,
+) -> String {
     let wanted: BTreeSet<_> = wanted.collect();
     let mut digest = Sha256::new_with_prefix(sync.metadata.generation.unwrap_or_default().to_be_bytes());
+    digest.update(confirmed.to_be_bytes());
     for id in wanted {
         digest.update(id.to_string());
         digest.update("\n");
     }
     let digest = digest.finalize();
-    digest[..4].iter().fold(format!("{revision}+"), |text, byte| format!("{text}{byte:02x}"))
+    digest[..16].iter().fold(format!("{revision}+"), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// How many of `total` objects may be deleted without a confirmation. A percentage is rounded up and allows at least

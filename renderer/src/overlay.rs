@@ -24,7 +24,7 @@ use crate::{
     manifests::{Given, Located, Reading, Remembering, misplaced, of_generator, unrendered, with_placeholders},
     places::{self, Places},
     sealed::{Placeholders, Unsealable},
-    substitute::{SUBSTITUTE, Variables, probably, substitute},
+    substitute::{Likely, SUBSTITUTE, Variables, substitute},
 };
 
 /// The fields of a Sync that change what was rendered.
@@ -37,11 +37,21 @@ pub struct Changes {
 #[derive(Default)]
 pub struct Names(Option<Variables>);
 
+/// Gives objects the names that they have after the variables of a Sync are replaced.
+pub struct Naming<'n>(Option<Likely<'n>>);
+
 impl Names {
+    /// The names of the objects of one folder.
+    pub fn of_folder(&self) -> Naming<'_> {
+        Naming(self.0.as_ref().map(Likely::new))
+    }
+}
+
+impl Naming<'_> {
     /// The object with the name and namespace that it has after its variables are replaced.
-    pub fn of<'m>(&self, manifest: &'m Manifest) -> Cow<'m, Manifest> {
-        match &self.0 {
-            Some(variables) => Cow::Owned(probably(variables, manifest.clone())),
+    pub fn of<'m>(&mut self, manifest: &'m Manifest) -> Cow<'m, Manifest> {
+        match &mut self.0 {
+            Some(likely) => Cow::Owned(likely.object(manifest.clone())),
             None => Cow::Borrowed(manifest),
         }
     }
@@ -284,7 +294,8 @@ impl Renderer {
 fn places_of(objects: &[Manifest], variables: Option<&Variables>) -> Places {
     let Some(variables) = variables else { return Places::of(objects) };
     let sealed = objects.iter().filter(|object| object.id.is_sealed_secret()).cloned();
-    Places::of(&sealed.map(|object| probably(variables, object)).collect::<Vec<_>>())
+    let mut likely = Likely::new(variables);
+    Places::of(&sealed.map(|object| likely.object(object)).collect::<Vec<_>>())
 }
 
 /// Puts sealed values into the Secrets that have placeholders.

@@ -104,6 +104,10 @@ async fn a_confirmation_is_not_for_what_a_change_of_the_sync_removes() -> Result
     scene.is_applied("app", &revision).await?;
     scene.is_gone("v1", "ConfigMap", "one").await?;
 
+    // The confirmation is used up: not even the same prune is confirmed by it.
+    let status = scene.is_ready("app").await?.status.unwrap_or_default();
+    assert_eq!((status.confirmed_prunes, status.prune_confirmation), (Some(1), None));
+
     prefix("red-").await?;
     is_there("red-one").await?;
     let second = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;

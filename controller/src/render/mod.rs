@@ -383,6 +383,7 @@ impl Renderer {
             let files = builds::Files::of(&snapshot);
             let names = Changes::of(&sync).map(|changes| changes.names(path_of(&sync), &files, room));
             let names = names.transpose()?.unwrap_or_default();
+            let mut names = names.of_folder();
             each_object(folder, room, |manifest| {
                 let ids =
                     possible_ids_of_hidden(&sync, &names.of(manifest)).into_iter().filter(|id| wanted.contains(id));

@@ -7,7 +7,7 @@ use manifests::ObjectId;
 use pipeline::{
     Cause, Failure, Held, Inventory, Plan, Stage, StageError,
     plan::Barrier,
-    prune::{NEEDS_CONFIRMATION, WaitingPrune, waits_for_confirmation},
+    prune::{LargePrune, NEEDS_CONFIRMATION, large_prune},
 };
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ pub(super) struct Outcome {
     /// Objects that are held back and keep their last good version.
     pub(super) held: Vec<Held>,
     /// The prune that waits for a confirmation, if there is one.
-    pub(super) prune_waits: Option<WaitingPrune>,
+    pub(super) prune_waits: Option<LargePrune>,
     /// The text about objects that left the folder and stay in the cluster for a Sync that does not take them now.
     pub(super) left_for: Option<String>,
     /// The text about objects that left the folder and stay in the cluster because their file was not deleted, but is
@@ -139,8 +139,10 @@ impl Pass<'_> {
             live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id) || before.is_done(id)
         };
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
-        let wanted = (revision, plan.origins.keys());
-        outcome.prune_waits = waits_for_confirmation(self.sync, wanted, &before, whole, &goes);
+        let confirmed = record.next.confirmed_prunes.unwrap_or_default();
+        let large = large_prune(self.sync, (confirmed, revision, plan.origins.keys()), &before, whole, &goes);
+        let is_confirmed = large.as_ref().is_some_and(|prune| prune.is_confirmed);
+        outcome.prune_waits = large.filter(|prune| !prune.is_confirmed);
         let awaited = Awaited::of(record, &mut plan, self.sync);
         let hooks_on_delete = plan.has_hooks_on_delete.then_some(true);
         if !plan.is_heal
@@ -183,6 +185,10 @@ impl Pass<'_> {
             let pruned = pruner.prune(&prune, &mut record.inventory, &mut outcome.pruned).await;
             record.pending.retain(|id, _| record.inventory.contains(id));
             pruned?;
+            if is_confirmed && !goes.iter().any(|id| record.inventory.contains(id)) {
+                // Another prune of the same revision, after objects were added again, needs another confirmation.
+                Arc::make_mut(&mut record.next).confirmed_prunes = Some(confirmed + 1);
+            }
         }
         if outcome.held.is_empty() {
             self.delete_finished(record, &pruner).await?;

@@ -22,7 +22,7 @@ use futures::{StreamExt as _, stream};
 use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{
-    Failure, Held, Inventory, Stage, StageError as _, Target,
+    Failure, Held, Inventory, OtherFile, Stage, StageError as _, Target, other_files,
     plan::{LiveView as _, possible_ids},
     repository_of,
 };
@@ -54,6 +54,8 @@ enum Unread {
     NoMemory,
     /// The controller cannot read it now, which is not the fault of its owners.
     Unable(String),
+    /// It has values that are not read as long as somebody suspends the Sync, or the Repository with the values.
+    Suspended(String),
 }
 
 impl Unread {
@@ -229,6 +231,10 @@ impl Pass<'_> {
                     let because = "may want some of these objects, and its folder cannot be read now";
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
+                Err(Unread::Suspended(why)) => {
+                    let because = "may want some of these objects, and its values cannot be read";
+                    wanted.unsaid.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
+                }
                 Err(Unread::Folder(why)) if repository_of(&other) == repository_of(self.sync) => {
                     let because = "may want some of these objects, and its folder cannot be read";
                     wanted.unsaid.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
@@ -236,6 +242,12 @@ impl Pass<'_> {
                 Err(Unread::Folder(_)) => {}
             }
         }
+    }
+
+    /// Whether the values of a Sync may stay unread for as long as somebody likes.
+    fn is_suspended(&self, other: &Sync) -> bool {
+        let repository = |file: OtherFile<'_>| self.ctx.repositories.get(&file.repository().to_ref());
+        other.spec.suspend || other_files(other).filter_map(repository).any(|repository| repository.spec.suspend)
     }
 
     /// The folders of other Syncs that still have something to apply. The folders of Syncs that have nothing to do with
@@ -253,7 +265,11 @@ impl Pass<'_> {
             let views = match self.views(&other, snapshot) {
                 Ok(views) => views,
                 Err(SourceError::Values(error)) => {
-                    folders.push((key, other, Err(Unread::of_values(&error))));
+                    let unread = match self.is_suspended(&other) {
+                        true => Unread::Suspended(format!("it or its values are suspended: {error}")),
+                        false => Unread::of_values(&error),
+                    };
+                    folders.push((key, other, Err(unread)));
                     continue;
                 }
                 Err(_) => continue,
@@ -458,7 +474,7 @@ impl Pass<'_> {
             let has_applied = has_applied(&other, &sourced.content);
             all.push(match self.wants(owner, &other, sourced).await {
                 Ok(wants) => LetsGo::AllBut(wants),
-                Err(Unread::NoMemory | Unread::Unable(_)) => LetsGo::Unknown,
+                Err(Unread::NoMemory | Unread::Unable(_) | Unread::Suspended(_)) => LetsGo::Unknown,
                 // The other Sync has already applied this content of its folder, so it keeps its objects.
                 Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
                 Err(Unread::Folder(_)) => LetsGo::Everything,

@@ -47,10 +47,10 @@ fn a_prune_beyond_the_limit_waits_and_says_how_to_go_on() {
     let current = inventory(&all);
     let prune = |count: usize| all[..count].iter().cloned().collect();
     let sync = sync(json!({"pruneLimit": "50%"}));
-    let waits = |count| waits_for_confirmation(&sync, (REVISION, all[count..].iter()), &current, None, &prune(count));
+    let waits = |count| large_prune(&sync, (0, REVISION, all[count..].iter()), &current, None, &prune(count));
     assert_eq!(waits(0), None);
     assert_eq!(waits(5), None);
-    let WaitingPrune { message, confirmation } = waits(6).unwrap();
+    let LargePrune { message, confirmation, .. } = waits(6).unwrap();
     assert!(confirmation.starts_with(&format!("{REVISION}+")), "{confirmation}");
     for part in [REVISION, "6 of 10", "50%", &format!("gitseal sync -n team apps --confirm-prune {confirmation} ")] {
         assert!(message.contains(part), "{message}");
@@ -64,7 +64,7 @@ fn what_was_created_since_does_not_make_a_prune_smaller() {
     let prune = all[..4].iter().cloned().collect();
     let sync = sync(json!({"pruneLimit": "50%"}));
     let waits = |applied| {
-        let waits = waits_for_confirmation(&sync, (REVISION, all[4..].iter()), &current, applied, &prune);
+        let waits = large_prune(&sync, (0, REVISION, all[4..].iter()), &current, applied, &prune);
         waits.map(|prune| prune.message)
     };
     assert_eq!(waits(None), None);
@@ -79,11 +79,12 @@ fn only_the_confirmation_of_this_very_prune_counts() {
     let all = config_maps(4);
     let mut sync = sync(json!({"pruneLimit": "0"}));
     sync.metadata.generation = Some(3);
-    let waits = |sync: &Sync, revision: &str, goes: usize, deleted: usize| {
+    let after = |confirmed: i64, sync: &Sync, revision: &str, goes: usize, deleted: usize| {
         let (current, prune) = (inventory(&all[deleted..]), all[deleted..goes].iter().cloned().collect());
-        let waits = waits_for_confirmation(sync, (revision, all[goes..].iter()), &current, None, &prune);
-        waits.map(|prune| prune.confirmation)
+        let prune = large_prune(sync, (confirmed, revision, all[goes..].iter()), &current, None, &prune).unwrap();
+        (!prune.is_confirmed).then_some(prune.confirmation)
     };
+    let waits = |sync: &Sync, revision: &str, goes, deleted| after(0, sync, revision, goes, deleted);
     let confirmation = waits(&sync, REVISION, 3, 0).unwrap();
     for confirmed in [REVISION, "main@sha1:ffff", "true", "", &confirmation] {
         let annotations = [(crds::names::CONFIRM_PRUNE.to_owned(), confirmed.to_owned())];
@@ -93,6 +94,7 @@ fn only_the_confirmation_of_this_very_prune_counts() {
     assert_eq!(waits(&sync, REVISION, 3, 2), None, "it goes on after a part was deleted");
     assert!(waits(&sync, "main@sha1:ffff", 3, 0).is_some(), "another revision");
     assert!(waits(&sync, REVISION, 2, 0).is_some(), "another prune of the same revision");
+    assert!(after(1, &sync, REVISION, 3, 0).is_some(), "the confirmed prune is done");
     sync.metadata.generation = Some(4);
     assert!(waits(&sync, REVISION, 3, 0).is_some(), "the Sync was edited");
 }
@@ -104,14 +106,14 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     let current = inventory(&[sealed("a"), secret("a"), sealed("b"), secret("b")]);
     let sync = sync(json!({"pruneLimit": "1"}));
     let one = BTreeSet::from([sealed("a"), secret("a")]);
-    let nothing = || (REVISION, std::iter::empty());
-    assert_eq!(waits_for_confirmation(&sync, nothing(), &current, None, &one), None);
+    let nothing = || (0, REVISION, std::iter::empty());
+    assert_eq!(large_prune(&sync, nothing(), &current, None, &one), None);
     let two = BTreeSet::from([sealed("a"), secret("a"), sealed("b"), secret("b")]);
-    let WaitingPrune { message, .. } = waits_for_confirmation(&sync, nothing(), &current, None, &two).unwrap();
+    let LargePrune { message, .. } = large_prune(&sync, nothing(), &current, None, &two).unwrap();
     assert!(message.contains("2 of 2 objects, "), "{message}");
     let (only, mut none) = (inventory(&[sealed("a"), secret("a")]), sync);
     none.spec.prune_limit = "0".into();
-    let WaitingPrune { message, .. } = waits_for_confirmation(&none, nothing(), &only, None, &one).unwrap();
+    let LargePrune { message, .. } = large_prune(&none, nothing(), &only, None, &one).unwrap();
     assert!(message.contains("1 of 1 object, "), "{message}");
 }
 

@@ -61,6 +61,18 @@ impl Budget {
         Self { left }
     }
 
+    /// A part of this budget, of at most `most` bytes and steps, which has to be [given back](Self::give_back).
+    pub(crate) fn part(&mut self, most: u64) -> Self {
+        let left = self.left.min(most);
+        self.left -= left;
+        Self { left }
+    }
+
+    /// Takes back what is left of a part.
+    pub(crate) fn give_back(&mut self, part: Self) {
+        self.left += part.left;
+    }
+
     fn take(&mut self, steps: usize) -> Result<(), Mistake> {
         self.left = self.left.checked_sub(steps as u64).ok_or(Mistake::TooLong)?;
         Ok(())

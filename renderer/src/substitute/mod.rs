@@ -24,6 +24,12 @@ pub const SUBSTITUTE: &str = "substitute";
 /// How many bytes and steps the variables of one folder may take.
 const BUDGET: u64 = 1 << 28;
 
+/// How many of these one object may take. Kubernetes stores no object that is as large.
+const OF_ONE_OBJECT: u64 = 1 << 23;
+/// How many bytes and steps a comparison with [`Likely`] may take. The results are not kept for long, and are not counted as
+/// memory of the folder.
+const OF_COMPARISON: u64 = 1 << 25;
+
 /// How many mistakes a message names, because a status cannot hold all of them.
 const NAMED_AT_ONCE: usize = 20;
 
@@ -39,18 +45,15 @@ pub(crate) fn substitute<E>(
     let mut is_not_set = false;
     for manifest in manifests {
         let (origin, id) = (manifest.origin.clone(), manifest.id.clone());
-        let found = substituted_in(manifest, variables, &mut budget);
+        let mut part = budget.part(OF_ONE_OBJECT);
+        let found = substituted_in(manifest, variables, &mut part, NAMED_AT_ONCE - mistakes.len());
+        budget.give_back(part);
         // An object becomes longer by at most a few megabytes before its memory is taken.
         reserve(room, &origin.file, found.bytes)?;
         room.use_up(found.bytes);
         is_not_set |= found.is_not_set;
-        for mistake in found.mistakes {
-            if mistakes.len() < NAMED_AT_ONCE {
-                mistakes.push(format!("{origin}: {id}: {mistake}"));
-            } else {
-                more += 1;
-            }
-        }
+        more += found.more;
+        mistakes.extend(found.mistakes.iter().map(|mistake| format!("{origin}: {id}: {mistake}")));
     }
     if mistakes.is_empty() {
         return Ok(());
@@ -72,10 +75,24 @@ pub(crate) fn substitute<E>(
     Err(not_substituted(folder, message))
 }
 
-/// The objects with their variables replaced as far as possible: for a comparison, and not to be applied.
-pub(crate) fn probably(variables: &Variables, mut manifest: Manifest) -> Manifest {
-    substituted_in(&mut manifest, variables, &mut Budget::new(BUDGET));
-    manifest
+/// Replaces variables as far as possible: for a comparison of names and places. The result is not to be applied.
+pub(crate) struct Likely<'v> {
+    variables: &'v Variables,
+    budget: Budget,
+}
+
+impl<'v> Likely<'v> {
+    pub(crate) fn new(variables: &'v Variables) -> Self {
+        Self { variables, budget: Budget::new(OF_COMPARISON) }
+    }
+
+    /// The object with its variables replaced. If the variables of all objects so far took too much, those that are left stay.
+    pub(crate) fn object(&mut self, mut manifest: Manifest) -> Manifest {
+        let mut part = self.budget.part(OF_ONE_OBJECT);
+        substituted_in(&mut manifest, self.variables, &mut part, 0);
+        self.budget.give_back(part);
+        manifest
+    }
 }
 
 /// The variables cannot be replaced. The same files give the same error again.

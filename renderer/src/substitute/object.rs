@@ -16,8 +16,10 @@ use super::{
 /// What came of the variables of an object.
 #[derive(Default)]
 pub(super) struct Found {
-    /// What is wrong, with the field.
+    /// What is wrong, with the field: as many as are named.
     pub(super) mistakes: Vec<String>,
+    /// How many other mistakes there are.
+    pub(super) more: usize,
     /// Whether a variable is not set.
     pub(super) is_not_set: bool,
     /// How many bytes were put into the object.
@@ -25,13 +27,19 @@ pub(super) struct Found {
 }
 
 /// Replaces the variables in all texts and names of fields of an object. CustomResourceDefinitions, and objects that ask for
-/// it, stay as they are.
-pub(super) fn substituted_in(manifest: &mut Manifest, variables: &Variables, budget: &mut Budget) -> Found {
+/// it, stay as they are. At most `named` mistakes are told, because an object of a few megabytes can have millions.
+pub(super) fn substituted_in(
+    manifest: &mut Manifest,
+    variables: &Variables,
+    budget: &mut Budget,
+    named: usize,
+) -> Found {
     if is_left_alone(manifest) {
         return Found::default();
     }
     let Manifest { id, version, body, .. } = manifest;
-    let mut walk = Walk { variables, budget, is_secret: id.is_secret(), is_changed: false, found: Found::default() };
+    let mut walk =
+        Walk { variables, budget, named, is_secret: id.is_secret(), is_changed: false, found: Found::default() };
     walk.fields(body, fields_of(id, version), None);
     let Walk { is_changed, mut found, .. } = walk;
     if !is_changed {
@@ -48,6 +56,9 @@ pub(super) fn substituted_in(manifest: &mut Manifest, variables: &Variables, bud
     found
 }
 
+/// How many characters of a mistake are told. The path of a field can be very long.
+const LONGEST_MISTAKE: usize = 500;
+
 fn is_left_alone(Manifest { id, body, .. }: &Manifest) -> bool {
     if id.group == "apiextensions.k8s.io" && id.kind == "CustomResourceDefinition" {
         return true;
@@ -61,6 +72,7 @@ fn is_left_alone(Manifest { id, body, .. }: &Manifest) -> bool {
 struct Walk<'a> {
     variables: &'a Variables,
     budget: &'a mut Budget,
+    named: usize,
     is_secret: bool,
     is_changed: bool,
     found: Found,
@@ -176,7 +188,16 @@ impl Walk<'_> {
     }
 
     fn mistake(&mut self, place: &Place<'_>, what: &dyn fmt::Display) {
-        self.found.mistakes.push(format!("{place}: {what}"));
+        if self.found.mistakes.len() >= self.named {
+            self.found.more += 1;
+            return;
+        }
+        let mut text = format!("{place}: {what}");
+        if let Some((end, _)) = text.char_indices().nth(LONGEST_MISTAKE) {
+            text.truncate(end);
+            text.push('…');
+        }
+        self.found.mistakes.push(text);
     }
 
     fn sealed_elsewhere(&mut self, variable: &str, place: &Place<'_>) {
@@ -211,7 +232,7 @@ mod tests {
 
     fn substituted(text: &str) -> (Manifest, Found) {
         let mut manifest = parsed(text);
-        let found = substituted_in(&mut manifest, &variables(), &mut Budget::new(1 << 20));
+        let found = substituted_in(&mut manifest, &variables(), &mut Budget::new(1 << 20), 100);
         (manifest, found)
     }
 
@@ -323,5 +344,18 @@ mod tests {
             substituted("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {url: 'db://${password}@db'}");
         assert!(found.mistakes.is_empty());
         assert_eq!(secret.body["stringData"]["url"], json!(format!("db://{WORD}@db")));
+    }
+
+    /// An object of one megabyte can have a hundred thousand mistakes, each with a path of 25,000 characters.
+    #[test]
+    fn only_a_few_mistakes_are_told_and_each_of_them_briefly() {
+        let name = "n".repeat(200);
+        let deep =
+            (0..60).fold("[".to_owned() + &"\"${\",".repeat(50_000) + "]", |inner, _| format!("{{{name}: {inner}}}"));
+        let text = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {deep}\n");
+        let mut manifest = parsed(&text);
+        let found = substituted_in(&mut manifest, &variables(), &mut Budget::new(1 << 23), 20);
+        assert_eq!((found.mistakes.len(), found.more), (20, 49_980));
+        assert!(found.mistakes.iter().all(|mistake| mistake.chars().count() <= LONGEST_MISTAKE + 1));
     }
 }

@@ -48,7 +48,7 @@ fn waiting(sync: &Sync, seen: &str) -> anyhow::Result<String> {
             ),
         ));
     };
-    // `main@sha1:4f1c…+9b2f77aa`
+    // `main@sha1:4f1c…+9b2f…`
     let (revision, _) = waiting.rsplit_once('+').unwrap_or((waiting, ""));
     let commit = revision.rsplit_once(':').map_or("", |(_, commit)| commit);
     if waiting != seen && (commit != seen || commit.len() != COMMIT) {
