@@ -56,8 +56,11 @@ impl Registry<'_> {
         for (layer, is_bundle) in
             bundles.iter().map(|layer| (layer, true)).chain(simple.iter().map(|layer| (layer, false)))
         {
-            let Some(text) = self.document(&format!("blobs/{}", layer.digest), "*/*", SIGNATURE_BYTES)? else {
-                continue;
+            let text = match self.document(&format!("blobs/{}", layer.digest), "*/*", SIGNATURE_BYTES) {
+                Ok(Some(text)) => text,
+                // Anybody who may write to the registry can put this there, and it must not hide a good signature.
+                Ok(None) | Err(FetchError::TooLarge(_) | FetchError::WrongBytes { .. }) => continue,
+                Err(error) => return Err(error),
             };
             let verdict = match layer.annotations.get(cosign::SIGNATURE) {
                 _ if is_bundle => cosign::bundle(&text, digest, trusted),
@@ -92,7 +95,11 @@ impl Registry<'_> {
             None => self.json::<List>(&format!("manifests/sha256-{digest}"), INDEX)?.unwrap_or_default(),
         };
         let is_bundle = |kind: &str| kind.starts_with(cosign::BUNDLE);
+        // A large list of what the artifact consists of is such a bundle, too.
+        let is_attestation =
+            |named: &Named| named.annotations.get(cosign::PREDICATE).is_some_and(|is| is != cosign::SIGN);
         let named = list.manifests.into_iter().filter(|named| is_bundle(&named.artifact_type) && named.is_sha256());
+        let named = named.filter(|named| !is_attestation(named));
         let mut layers = Vec::new();
         for Named { digest, .. } in named.take(SIGNATURES) {
             let manifest = self.json::<Layers>(&format!("manifests/{digest}"), MANIFEST)?.unwrap_or_default();

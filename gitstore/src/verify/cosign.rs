@@ -22,6 +22,8 @@ pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesignin
 pub(crate) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// How the type of a bundle begins; its version follows, for example `.v0.3+json`.
 pub(crate) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
+/// The annotation of a bundle's manifest with the predicate, so that a reader knows it without the bundle.
+pub(crate) const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 /// The types that simple signing has for the signature of an artifact.
 const SIMPLE_TYPES: [&str; 2] = ["cosign container image signature", "atomic container signature"];
 /// The type of what an envelope holds.
@@ -30,7 +32,7 @@ const STATEMENT: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v";
 /// The predicate of a signature. Other predicates are attestations, for example a list of what an image consists of: they are signed
 /// by the same keys, but do not say that the artifact may be used.
-const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+pub(crate) const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 
 #[derive(Deserialize)]
 struct Simple {
