@@ -65,7 +65,9 @@ async fn variables_are_replaced_wherever_objects_come_from() -> Result<()> {
         ("chart", "./chart", json!({"helm": {}})),
         ("chart-p", "./chart", json!({"helm": {}, "namePrefix": "p-"})),
     ] {
-        let mut spec = json!({"substitute": {"name": sync, "region": "south"}, "substituteFrom": from});
+        let mut spec = json!({
+            "substitute": {"name": sync, "region": "south"}, "substituteFrom": from, "wait": false,
+        });
         spec.as_object_mut().context("a spec")?.extend(more.as_object().context("fields")?.clone());
         scene.tree.write("sync.yaml", sync_file(&scene, sync, path, &spec)?)?;
         scene.sync(sync, path, spec.clone()).await?;

@@ -166,7 +166,7 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
     // While the Sync is suspended, drift is not healed. `trace` says that the object differs from Git, and who wrote it
     // last.
     gitseal(&scene, &["suspend", "app", "--reason", "look"]).await?.is(0, &[])?;
-    let told = ["were changed in the cluster", "suspended: look", "Last writer"];
+    let told = ["somebody changed fields in the cluster", "suspended: look", "Last writer"];
     eventually("the controller to leave it alone", || async {
         let meta = json!({"name": "one"});
         let changed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"value": "mine"}});
@@ -233,7 +233,7 @@ async fn who_scaled_it_is_told_among_the_last_writers() -> Result<()> {
     eventually("the controller to leave it alone", || async {
         let patch = Patch::Merge(json!({"spec": {"replicas": 2}}));
         scene.api::<Deployment>().patch_scale("web", &by, &patch).await?;
-        let told = ["or kubectl (Update of subresource scale)", "were changed in the cluster"];
+        let told = ["or kubectl (Update of subresource scale)", "somebody changed fields in the cluster"];
         gitseal(&scene, &["trace", "deploy/web"]).await?.is(0, &told).map(|_| ())
     })
     .await?;

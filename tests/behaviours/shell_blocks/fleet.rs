@@ -163,10 +163,11 @@ async fn sync(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     desk.tree.remove("apps/shop/0.yaml")?;
     desk.tree.remove("apps/shop/1.yaml")?;
     desk.tree.remove("apps/shop/2.yaml")?;
-    let commit = desk.tree.publish("three too many")?;
+    desk.tree.publish("three too many")?;
     let refused = desk.sh("gitseal sync shop -n shop 2>&1 || true").await?;
     ensure!(refused.contains("confirm"), "{refused}");
-    page.replace("main@sha1:4f1c…", format!("main@sha1:{commit}"));
+    let waits = "kubectl get sync shop -n shop -o jsonpath={.status.pruneConfirmation}";
+    page.replace("main@sha1:4f1c…+9b2f…", desk.sh(waits).await?.trim().to_owned());
     page.run("gitseal sync -n shop shop").await?;
     eventually("the prune", || async {
         let left = desk.sh("kubectl get configmaps -n shop -o name").await?;
