@@ -265,9 +265,10 @@ impl Pass<'_> {
             let views = match self.views(&other, snapshot) {
                 Ok(views) => views,
                 Err(SourceError::Values(error)) => {
-                    let unread = match self.is_suspended(&other) {
-                        true => Unread::Suspended(format!("it or its values are suspended: {error}")),
-                        false => Unread::of_values(&error),
+                    let unread = if self.is_suspended(&other) {
+                        Unread::Suspended(format!("it or its values are suspended: {error}"))
+                    } else {
+                        Unread::of_values(&error)
                     };
                     folders.push((key, other, Err(unread)));
                     continue;
