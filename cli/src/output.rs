@@ -20,7 +20,7 @@ use serde_json::Value;
 
 #[cfg(test)]
 pub use self::style::plain;
-pub use self::style::{BAD, FAINT, GOOD, STRONG, Style, WARN, styled};
+pub use self::style::{BAD, FAINT, GOOD, STRONG, Style, WARN, diff_line, styled};
 
 /// Colours of the help texts.
 pub const STYLES: clap::builder::Styles = clap::builder::Styles::styled()

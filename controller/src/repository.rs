@@ -7,8 +7,8 @@ use std::{
 };
 
 use crds::{
-    ConditionStatus, GitReference, ObjectKey, Repository, RepositorySpec, RepositoryStatus, Sync, VerificationMode,
-    conditions, find_condition,
+    ConditionStatus, GitReference, ObjectKey, Repository, RepositorySpec, RepositoryStatus, Sync, Verification,
+    VerificationMode, conditions, find_condition,
 };
 use flags::duration;
 use gitstore::{
@@ -237,14 +237,18 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     Ok(Credentials::from_secret(&repository.spec.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
+/// Who must have signed what is fetched, if somebody must.
+fn signed_by(repository: &Repository) -> Option<&Verification> {
+    repository.spec.verify.as_ref().filter(|verify| verify.mode == VerificationMode::Cosign)
+}
+
 /// The keys of which one must have signed what is fetched.
 async fn trusted(
     ctx: &Context,
     key: &ObjectKey,
     repository: &Repository,
 ) -> Result<Option<TrustedKeys>, RepositoryError> {
-    let verify = repository.spec.verify.as_ref().filter(|verify| verify.mode == VerificationMode::Cosign);
-    let Some(verify) = verify else {
+    let Some(verify) = signed_by(repository) else {
         return Ok(None);
     };
     let name = verify.secret_ref.as_ref().map_or("", |secret| &secret.name);
@@ -405,9 +409,7 @@ async fn report(
                 new.revision = Some(revision.clone());
                 new.fetched_at = Some(status::now());
             }
-            let is_verified =
-                repository.spec.verify.as_ref().is_some_and(|verify| verify.mode == VerificationMode::Cosign);
-            let signed = if is_verified { ", and its signature is by a trusted key" } else { "" };
+            let signed = if signed_by(repository).is_some() { ", and its signature is by a trusted key" } else { "" };
             let mut message = format!("fetched {revision}{signed}");
             if is_deprecated {
                 message.push_str("; the chart says that it is deprecated: look for what replaces it");

@@ -30,7 +30,7 @@ use serde_json::json;
 use crate::{
     jobs::{BATCH, completes, job_uid},
     objects::{config_map, sealed_secret},
-    waves_wait::{awaited, has_value, is_missing, waits},
+    waves_wait::{has_value, is_missing, waits, waits_for_the_first_of_two_jobs},
 };
 
 const READS: [&str; 3] = ["get", "list", "watch"];
@@ -419,13 +419,7 @@ async fn waves_that_wait_go_on_with_the_next_leader_and_run_no_job_again() -> Re
     let killed = Replica::start(&plane, "replica-1").await?;
     assert_eq!(leader(&scene.client, None).await?, "replica-1");
     let mut frozen = Replica::start(&plane, "replica-2").await?;
-    scene.repository(json!({})).await?;
-    scene.tree.write("app/once.yaml", awaited(-2, "once", "  ttlSecondsAfterFinished: 1\n"))?;
-    scene.tree.write("app/second.yaml", awaited(-1, "second", ""))?;
-    scene.tree.write("app/web.yaml", config_map("web", "1"))?;
-    let revision = scene.publish("two Jobs").await?;
-    scene.sync("app", "./app", json!({})).await?;
-    waits(&scene, "app", "once").await?;
+    let revision = waits_for_the_first_of_two_jobs(&scene).await?;
 
     // The first leader is killed, and the Job that it waits for is complete and removed before there is another leader.
     killed.controller.kill()?;

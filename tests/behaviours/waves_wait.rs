@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A Job that the later waves wait for; `spec` are more lines of its spec.
-pub(crate) fn awaited(wave: i32, name: &str, spec: &str) -> String {
+fn awaited(wave: i32, name: &str, spec: &str) -> String {
     let annotations = format!(
         "{}: '{wave}', {}: {}, {}: {}",
         crds::names::WAVE,
@@ -57,6 +57,19 @@ pub(crate) async fn waits(scene: &Scene, sync: &str, name: &str) -> Result<Sync>
             ready.reason == "WaitingForHealth" && message.contains("the later waves wait for") && message.contains(name)
         })
         .await
+}
+
+/// A Sync whose ConfigMap `web` waits for the Job `second`, which waits for the Job `once`. Kubernetes removes `once` when it is
+/// complete. Returns the revision.
+pub(crate) async fn waits_for_the_first_of_two_jobs(scene: &Scene) -> Result<String> {
+    scene.repository(json!({})).await?;
+    scene.tree.write("app/once.yaml", awaited(-2, "once", "  ttlSecondsAfterFinished: 1\n"))?;
+    scene.tree.write("app/second.yaml", awaited(-1, "second", ""))?;
+    scene.tree.write("app/web.yaml", config_map("web", "1"))?;
+    let revision = scene.publish("two Jobs").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    waits(scene, "app", "once").await?;
+    Ok(revision)
 }
 
 fn message(sync: &Sync) -> Result<String> {
@@ -175,13 +188,7 @@ async fn a_failed_job_is_told_and_a_newer_commit_overtakes_what_is_stuck() -> Re
 async fn a_restart_goes_on_with_the_wave_and_runs_no_job_again() -> Result<()> {
     let plane = Plane::start(localcluster::ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "wait-restart", harness::git::ServerOptions::default()).await?;
-    scene.repository(json!({})).await?;
-    scene.tree.write("app/once.yaml", awaited(-2, "once", "  ttlSecondsAfterFinished: 1\n"))?;
-    scene.tree.write("app/second.yaml", awaited(-1, "second", ""))?;
-    scene.tree.write("app/web.yaml", config_map("web", "1"))?;
-    let revision = scene.publish("two Jobs").await?;
-    scene.sync("app", "./app", json!({})).await?;
-    waits(&scene, "app", "once").await?;
+    let revision = waits_for_the_first_of_two_jobs(&scene).await?;
     plane.controller.lock().await.take().context("no controller")?.stop()?;
     completes(&scene, "once").await?;
     scene.is_gone(BATCH, "Job", "once").await?;

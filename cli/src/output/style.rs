@@ -51,6 +51,17 @@ pub fn styled(style: Style, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// A line of a unified difference in its style.
+pub fn diff_line(line: &str) -> String {
+    let style = match line.as_bytes().first() {
+        Some(b'+') => GOOD,
+        Some(b'-') => BAD,
+        Some(b'@') => FAINT,
+        _ => Style::Plain,
+    };
+    styled(style, line)
+}
+
 /// The start of every mark: a character that is in no text, and a random number that others cannot know.
 static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{fdd0}{:016x}", RandomState::new().hash_one(())));
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::gitseal_in;
+use crate::{gitseal_in, workplace::write};
 
 /// A repository with a kustomization that would change the name of its ConfigMap.
 fn kustomized() -> tempfile::TempDir {
@@ -39,11 +39,7 @@ fn a_kustomization_that_is_ignored_is_not_rendered() {
 /// A repository with a chart, and a Sync for it whose spec also has `more`.
 fn chart_of_a_sync(more: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let write = |path: &str, text: &str| {
-        let path = folder.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
+    let write = |path: &str, text: &str| write(folder.path(), path, text);
     fs::create_dir(folder.path().join(".git")).unwrap();
     write("charts/web/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n");
     write("charts/web/templates/map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }} }\n");
@@ -102,9 +98,7 @@ fn a_folder_of_a_sync_that_does_not_exist_is_named_with_its_field() {
 fn clone_with(path: &str, text: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".git")).unwrap();
-    let path = folder.path().join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
+    write(folder.path(), path, text);
     folder
 }
 
@@ -153,11 +147,7 @@ fn values_of_the_repository_itself_need_no_clone() {
 /// A repository with plain manifests that have variables, and a Sync for them whose spec also has `more`.
 fn with_variables(more: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let write = |path: &str, text: &str| {
-        let path = folder.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
+    let write = |path: &str, text: &str| write(folder.path(), path, text);
     fs::create_dir(folder.path().join(".git")).unwrap();
     write(
         "app/web.yaml",

@@ -4,13 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::{gitseal_in, stderr, stdout};
-
-fn write(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
-}
+use crate::{gitseal_in, stderr, stdout, workplace::write};
 
 fn sync(name: &str, path: &str, rest: &str) -> String {
     format!(

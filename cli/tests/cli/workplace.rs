@@ -42,9 +42,7 @@ impl Workplace {
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        write(self.folder.path(), name, text);
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
@@ -96,4 +94,11 @@ pub(crate) fn run_as(program: &Path, folder: &Path, arguments: &[&str], input: &
     // The program may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
+}
+
+/// Writes a file below `root`, with the folders that it needs.
+pub(crate) fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
 }

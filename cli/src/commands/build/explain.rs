@@ -13,7 +13,7 @@ use similar::TextDiff;
 use crate::{
     chart_inputs::Surroundings,
     folder,
-    output::{BAD, FAINT, GOOD, STRONG, Style, WARN, styled},
+    output::{BAD, FAINT, GOOD, STRONG, WARN, diff_line, styled},
     sync_file::SyncFile,
 };
 
@@ -330,13 +330,7 @@ impl Explanation {
                 let origin = styled(FAINT, in_one_line(origin));
                 let _ = writeln!(text, "{} {id}  {origin}", styled(style, what));
                 for line in diff.lines() {
-                    let style = match line.as_bytes().first() {
-                        Some(b'+') => GOOD,
-                        Some(b'-') => BAD,
-                        Some(b'@') => FAINT,
-                        _ => Style::Plain,
-                    };
-                    let _ = writeln!(text, "{}", styled(style, line));
+                    let _ = writeln!(text, "{}", diff_line(line));
                 }
             }
         }

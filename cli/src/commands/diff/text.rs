@@ -10,7 +10,7 @@ use super::{
     Entry,
     compare::{KeyChange, Outcome},
 };
-use crate::output::{self, BAD, FAINT, GOOD, Style, WARN, styled};
+use crate::output::{self, BAD, FAINT, GOOD, Style, WARN, diff_line, styled};
 
 /// A unified difference of two objects as YAML; empty if they are equal.
 pub fn unified(live: &Value, applied: &Value) -> String {
@@ -67,15 +67,7 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
         }
         Ok(Outcome::Changed { diff, keys }) => {
             heading(WARN, "would be changed")?;
-            for line in diff.lines() {
-                let style = match line.as_bytes().first() {
-                    Some(b'+') => GOOD,
-                    Some(b'-') => BAD,
-                    Some(b'@') => FAINT,
-                    _ => Style::Plain,
-                };
-                writeln!(text, "{}", styled(style, line))?;
-            }
+            diff.lines().try_for_each(|line| writeln!(text, "{}", diff_line(line)))?;
             keys.iter().try_for_each(|(key, change)| write_key(text, key, *change))
         }
         Err(error) => {
