@@ -392,7 +392,7 @@ pub fn refuse_registry(sync: &Sync, repository: &Repository, then: &str) -> anyh
         None => return Ok(()),
     };
     Err(Hint::error(
-        format!("what Sync {key} applies is in {place}, not in this repository, and nothing is fetched"),
+        format!("what Sync {key} applies is in {place}, not in this repository, and this command fetches nothing"),
         format!("fetch a chart with `helm pull {pull}{version} --untar`, and {then}"),
     ))
 }

@@ -384,7 +384,7 @@ impl Room for Unlimited {
 /// The folder does not exist, or the path leads out of the repository, perhaps through a symbolic link.
 pub fn of_sync(root: &Path, sync: &Sync) -> anyhow::Result<PathBuf> {
     let path = root.join(path_of(sync));
-    let cannot_read = || format!("cannot read the folder {}, which is in spec.path of the Sync", path.display());
+    let cannot_read = || format!("cannot read the folder {}, which spec.path of the Sync names", path.display());
     let real = fs::canonicalize(&path).with_context(cannot_read)?;
     let real_root = fs::canonicalize(root).with_context(|| format!("cannot read {}", root.display()))?;
     if !real.starts_with(&real_root) {

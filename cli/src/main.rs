@@ -44,7 +44,7 @@ use output::{Hint, OutputFormat};
 /// Seal secrets so that they are safe to commit, and see what the controller does with them.
 ///
 /// gitseal-controller applies manifests from Git to a Kubernetes cluster and unseals SealedSecrets on the way. This program
-/// seals Secrets, installs the controller, and shows and controls what it does.
+/// seals Secrets, installs the controller, and shows and controls what the controller does.
 #[derive(clap::Parser)]
 #[command(name = "gitseal", version, arg_required_else_help = true)]
 #[command(styles = output::STYLES)]
@@ -75,10 +75,11 @@ fn flowing(command: clap::Command) -> clap::Command {
     command.mut_subcommands(flowing)
 }
 
-/// The command line as its help shows it. The options of every command are explained only in the help of the program.
+/// The command line as its help shows it. The options that all commands have are explained only in the help of the
+/// program.
 fn with_short_help() -> clap::Command {
     fn shorten(command: clap::Command) -> clap::Command {
-        const GLOBAL: &str = "Options of every command, such as --namespace and --output: gitseal --help";
+        const GLOBAL: &str = "Options that all commands have, such as --namespace and --output: gitseal --help";
         let command = command.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
         command.after_help(GLOBAL).mut_subcommands(shorten)
     }

@@ -214,7 +214,8 @@ async fn tell_slow(
     if ready.is_none_or(|ready| ready.observed_generation != generation) {
         let host = gitstore::host_of(&stored_url(&repository.spec));
         let message = format!(
-            "not fetched from {host} yet: the fetch waits for its turn or for the server; when its turn has come, it may take spec.timeout"
+            "not fetched from {host} yet: the fetch waits for its turn or for the server; when its turn has come, it may \
+             take as long as spec.timeout"
         );
         let mut new = old.clone();
         new.observed_generation = generation;

@@ -31,9 +31,9 @@ pub struct Helm {
 }
 
 const ONE: &str = "set exactly one of file, configMap and sealedSecret";
-const REPOSITORY: &str = "repository needs file or sealedSecret";
-const PATH: &str = "sealedSecret needs path, and path needs sealedSecret";
-const KEY: &str = "key needs configMap or sealedSecret";
+const REPOSITORY: &str = "repository cannot be set together with configMap";
+const PATH: &str = "sealedSecret and path can only be set together";
+const KEY: &str = "key can only be set with configMap or sealedSecret";
 
 /// Values for a chart: a file with values, a ConfigMap, or sealed values. A file is in the repository of the chart, or in
 /// another Repository.

@@ -47,14 +47,14 @@ pub struct Config {
     #[arg(long, default_value = "/var/lib/gitseal", value_name = "DIR")]
     pub storage: PathBuf,
     /// Memory for the contents of Git repositories while they are unpacked, read and applied. The memory limit of the
-    /// Pod must be at least this budget, twice --renderer-memory and 192Mi.
+    /// Pod must be at least the sum of this budget, twice --renderer-memory, and 192Mi.
     #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = budget)]
     pub memory_budget: u64,
-    /// Memory for each of the two processes that render Kustomize. The processes are started when they are needed.
-    /// The memory limit of the Pod must have room for both.
+    /// Memory for each of the two processes that render Kustomizations and charts. The processes are started when they
+    /// are needed. The memory limit of the Pod must have room for both.
     #[arg(long, default_value = "288Mi", value_name = "SIZE", value_parser = renderer_memory)]
     pub renderer_memory: u64,
-    /// Program that renders Kustomize. Default: gitseal-renderer in the folder of the controller.
+    /// Program that renders Kustomizations and charts. Default: gitseal-renderer in the folder of the controller.
     #[arg(long, value_name = "FILE")]
     pub renderer: Option<PathBuf>,
     /// How many Syncs are reconciled at the same time. When this number is reached, up to the same number of further
@@ -118,7 +118,7 @@ pub fn check(arguments: &[String]) -> Result<(), String> {
     let given = std::iter::once("gitseal-controller").chain(arguments.iter().map(String::as_str));
     let text = match command.try_get_matches_from(given) {
         Ok(given) if given.get_one("version") == Some(&true) => {
-            return Err("--version prints the version and ends".into());
+            return Err("with --version, the controller only prints its version and ends".into());
         }
         Ok(_) => return Ok(()),
         Err(error) => error.to_string(),
@@ -196,7 +196,8 @@ pub struct Network {
     /// there is no limit.
     #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_QPS", value_name = "N", allow_hyphen_values = true)]
     pub kubeclient_qps: Option<f32>,
-    /// How many requests to the API server may be sent at once under --kubeclient-qps; 10 by default.
+    /// How many requests may be sent to the API server at once before --kubeclient-qps limits their rate; 10 by
+    /// default.
     #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_BURST", value_name = "N", allow_hyphen_values = true)]
     pub kubeclient_burst: Option<i32>,
 }

@@ -33,7 +33,8 @@ pub struct SealedSecrets {
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub update_status: bool,
-    /// How often a SealedSecret that cannot be unsealed is tried again. By default for ever, with growing pauses.
+    /// How many times a SealedSecret that cannot be unsealed is tried again, with growing pauses. By default without
+    /// limit.
     #[arg(long, env = "SEALED_SECRETS_MAX_UNSEAL_RETRIES", value_name = "N", value_parser = retries,
         allow_hyphen_values = true)]
     pub max_unseal_retries: Option<u32>,

@@ -129,7 +129,7 @@ pub enum FetchError {
         there_are: String,
     },
     /// The repository had no such branch or tag at first, and has it now.
-    #[error("{reference} was not found at first, and is there now; it is tried again")]
+    #[error("{reference} was not found at first, and is there now; the fetch is tried again")]
     ReferenceAppeared {
         /// For example `branch "main"`.
         reference: String,
@@ -162,7 +162,7 @@ pub enum FetchError {
         found: FoundDigest,
     },
     /// A manifest names an archive that does not exist.
-    #[error("{host} has no archive sha256:{digest}, although {reference} names it: push it again")]
+    #[error("{host} has no archive sha256:{digest}, although {reference} names it: push the archive again")]
     ArchiveNotFound {
         /// The host of the server.
         host: String,
@@ -192,8 +192,8 @@ pub enum FetchError {
     NoSignaturesThere,
     /// An artifact of a registry has no signature.
     #[error(
-        "{revision} has no signature of cosign in {host}, and is not used: sign it with `cosign sign --key …`; it is looked for \
-         again"
+        "{revision} has no signature of cosign in {host}, and is not used: sign it with `cosign sign --key …`; the \
+         signature is looked for again"
     )]
     Unsigned {
         /// The host of the registry.
@@ -482,7 +482,7 @@ pub enum SnapshotError {
         detail: String,
     },
     /// The revision is not (or no longer) on disk.
-    #[error("{0} is not on disk: it comes back with the next successful fetch")]
+    #[error("revision {0} is not on disk: it comes back with the next successful fetch")]
     NotStored(String),
     /// Stored objects are missing or cannot be read; the next fetch fetches everything again.
     #[error("the stored objects are damaged and will be fetched again: {0}")]

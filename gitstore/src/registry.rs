@@ -197,7 +197,7 @@ impl<'a> Registry<'a> {
             let answer = if method == Method::HEAD {
                 let at: Uri = url
                     .parse()
-                    .map_err(|_| self.requests.server.explain(Fault::Connection("it is not a URL".into())))?;
+                    .map_err(|_| self.requests.server.explain(Fault::Connection("the address is not a URL".into())))?;
                 let response = self.requests.session.send(method.clone(), &at, &headers, &[]);
                 let response = response.map_err(|fault| self.requests.explain(Some(&at), fault))?;
                 (at, response)

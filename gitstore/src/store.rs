@@ -284,7 +284,7 @@ impl GitStore {
         match self.transfer(entry, remote, request, found, current.generation(), Some(&current)) {
             Err(error) if is_of_what_is_stored(&error) => {
                 let folder = entry.folder.display();
-                tracing::warn!(%folder, %error, "the transferred objects do not fit the stored ones: everything is fetched again");
+                tracing::warn!(%folder, %error, "the fetched objects cannot be added to the stored ones: everything is fetched again");
                 self.start_over(entry, remote, request)
             }
             result => result.and_then(|snapshot| entry.publish(snapshot)),

@@ -141,7 +141,7 @@ impl Translator<'_> {
 
     /// Converts an escape that has the same meaning inside and outside of brackets, after its backslash.
     fn class_escape(&mut self) -> Result<Escape, Failure> {
-        let char = self.rest.next().ok_or("a backslash is at the end")?;
+        let char = self.rest.next().ok_or("the expression ends with a backslash")?;
         let class = |text: &str| Ok(Escape::Class(text.to_owned()));
         match char {
             'd' => class("0-9"),

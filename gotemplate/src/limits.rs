@@ -42,7 +42,7 @@ impl Budget {
     pub(crate) fn step(&mut self, steps: usize) -> Result<(), Failure> {
         let left = self.steps.checked_sub(steps as u64);
         self.steps = left.unwrap_or(0);
-        left.map(drop).ok_or(Failure::Limit("the template takes too many steps: does a loop have an end?"))
+        left.map(drop).ok_or(Failure::Limit("the template takes too many steps: does every loop end?"))
     }
 
     pub(crate) fn memory(&mut self, bytes: usize) -> Result<(), Failure> {

@@ -139,7 +139,7 @@ pub(crate) fn number(text: &str) -> Result<Number, &'static str> {
     }
     let float = float(text).ok_or("a number is malformed")?;
     if !text.contains(['.', 'e', 'E', 'p', 'P']) {
-        return Err("a number does not fit 64 bits");
+        return Err("a number does not fit into 64 bits");
     }
     let int = as_int(float);
     let hexadecimal = text.starts_with("0x") || text.starts_with("0X");

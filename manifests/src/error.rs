@@ -93,7 +93,7 @@ pub enum ErrorKind {
     #[error("{0} is tagged !!binary, and its content is not text")]
     BinaryTag(String),
     /// The value does not fit its tag, as in `!!int x`. Has the path of the value.
-    #[error("{0} does not fit its tag")]
+    #[error("{0} does not fit its YAML tag")]
     InvalidTag(String),
     /// `<<` with a value that is neither a mapping nor a sequence of mappings. Has the path of the mapping with the
     /// `<<`.
@@ -140,7 +140,7 @@ impl ErrorKind {
             Self::Missing("metadata.name") => "give the object a name",
             Self::NotAnObject | Self::Missing(_) => "add files that are not manifests to .gitsealignore",
             Self::NotAString(_) => "quote it: in YAML, 123, true, yes, no, on, off, y and n are not text",
-            Self::InvalidField("items") => "a list has its objects below items",
+            Self::InvalidField("items") => "items must be a list of objects",
             Self::InvalidField("metadata") => "metadata must be a mapping with a name",
             Self::InvalidField(_) => "check its spelling: it contains characters that the API server refuses",
             Self::GenerateName => "give the object a fixed metadata.name",

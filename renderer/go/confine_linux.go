@@ -27,7 +27,7 @@ var systemCalls = []string{
 // system calls.
 func confine() error {
 	memory := flag.Uint64("memory", 0, "bytes of memory that this process may have; 0 is no limit")
-	seconds := flag.Uint64("processor-seconds", 0, "processor time that this process may use; 0 is no limit")
+	seconds := flag.Uint64("processor-seconds", 0, "seconds of processor time that this process may use; 0 is no limit")
 	flag.Parse()
 	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_NOFILE: 16}
 	if *memory > 0 {

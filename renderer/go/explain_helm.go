@@ -118,7 +118,7 @@ func (s *chartSource) explainedManifest(err error) *failure {
 func (s *chartSource) explainedValues(err error) *failure {
 	text := err.Error()
 	if found := notLoaded.FindStringSubmatch(text); found != nil {
-		return failed("a values.schema.json of the chart refers to '%s', and nothing is fetched: it may refer only to schemas in the same file", found[1])
+		return failed("a values.schema.json of the chart refers to '%s', but may refer only to schemas in the same file: nothing is fetched", found[1])
 	}
 	_, text, _ = strings.Cut(text, "\n")
 	var told []string

@@ -160,7 +160,7 @@ func installable(loaded *chart.Chart, source *chartSource) error {
 		}
 	}
 	if len(missing) > 0 {
-		return failed("%s depends on %s, which is missing in charts/, and nothing is fetched: run `helm dependency build` and commit charts/", file, strings.Join(missing, ", "))
+		return failed("%s depends on %s, which is missing in charts/, and gitseal does not fetch dependencies: run `helm dependency build` and commit charts/", file, strings.Join(missing, ", "))
 	}
 	return nil
 }

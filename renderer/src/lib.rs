@@ -148,7 +148,10 @@ impl fmt::Debug for Object {
 #[derive(Debug, thiserror::Error)]
 pub enum RendererError {
     /// The process could not be started.
-    #[error("{} could not be started ({error}): it must be in the folder of the program that needs it", program.display())]
+    #[error(
+        "{} could not be started ({error}): it must be in the same folder as the program that starts it (gitseal or \
+         gitseal-controller)", program.display()
+    )]
     Start {
         /// The program.
         program: PathBuf,

@@ -380,8 +380,9 @@ impl Placeholders {
         let Some((path, unused)) = named.find(|(_, one)| !one.is_used.get()) else { return Ok(()) };
         Err(format!(
             "no Secret of the chart contains {path}, the sealed value {} of {}: either the chart does not use it with these values, \
-             or its templates compute something from it, for example a hash. Templates do not see sealed values: they can \
-             only place them in Secrets, combine them with other text, and encode them with b64enc",
+             or its templates compute something from it, for example a hash. Templates get only \
+             placeholders for sealed values: they can place them in Secrets, combine them with other text, and encode \
+             them with b64enc",
             unused.key, unused.file.path
         ))
     }

@@ -23,10 +23,10 @@ pub enum PemError {
     #[error("a BEGIN line has no matching END line: the file looks truncated")]
     Unterminated,
     /// A block has header lines, as encrypted keys of the traditional format do.
-    #[error("a block has header lines, as encrypted keys do; decrypt it first (openssl rsa)")]
+    #[error("a PEM block has header lines, as encrypted keys do; decrypt the key first (openssl rsa)")]
     Headers,
     /// A block's body is not base64.
-    #[error("a block's body is not base64")]
+    #[error("the body of a PEM block is not base64")]
     NotBase64,
 }
 

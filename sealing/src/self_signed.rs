@@ -63,7 +63,7 @@ pub enum SelfSignedError {
     #[error("the certificate cannot be signed: {0}")]
     Signature(#[from] PrivateKeyError),
     /// The finished certificate is not readable.
-    #[error("the certificate made is not readable: {0}")]
+    #[error("the new certificate is not readable: {0}")]
     Unreadable(#[from] CertificateError),
 }
 

@@ -157,7 +157,10 @@ fn remove_left_over(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_left_over) {
         let path = entry.path();
         if fs::remove_file(&path).is_ok() {
-            output::warn(format_args!("removed {}, left by a gitseal that was killed while it wrote", path.display()));
+            output::warn(format_args!(
+                "removed {}, left by a gitseal that was killed while it wrote a file",
+                path.display()
+            ));
         }
     }
 }

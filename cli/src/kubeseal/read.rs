@@ -58,7 +58,7 @@ pub(super) fn sealed_secret(name: &str, bytes: &[u8]) -> anyhow::Result<(Map<Str
     let field = |name: &str| first.0.get(name).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (field("apiVersion"), field("kind"));
     if !kind.is_empty() && (api_version, kind) != (super::API_VERSION, super::KIND) {
-        bail!("{name} holds the kind {kind:?} of {api_version:?} instead of a SealedSecret");
+        bail!("{name} holds an object of the kind {kind:?} ({api_version:?}) instead of a SealedSecret");
     }
     let body = super::shape::sealed_secret(std::mem::take(&mut first.0)).with_context(|| name.to_owned())?;
     Ok((body, count))

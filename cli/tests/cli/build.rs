@@ -69,7 +69,7 @@ fn values_that_the_api_server_would_refuse_are_refused_without_it() {
     let folder = chart_of_a_sync("  helm:\n    valuesFrom: [{sealedSecret: secrets/web.yaml, key: password}]\n");
     for arguments in [["build", "--sync", "clusters/web.yaml"].as_slice(), &["lint"]] {
         let told = refused(folder.path(), arguments);
-        assert!(told.contains("spec.helm.valuesFrom[0]: sealedSecret needs path"), "{told}");
+        assert!(told.contains("spec.helm.valuesFrom[0]: sealedSecret and path can only be set together"), "{told}");
     }
 }
 
@@ -91,7 +91,7 @@ fn a_folder_of_a_sync_that_does_not_exist_is_named_with_its_field() {
     let folder = chart_of_a_sync("  helm: {}\n");
     fs::remove_dir_all(folder.path().join("charts")).unwrap();
     let told = refused(folder.path(), &["build", "--sync", "clusters/web.yaml"]);
-    assert!(told.contains("charts/web, which is in spec.path of the Sync"), "{told}");
+    assert!(told.contains("charts/web, which spec.path of the Sync names"), "{told}");
 }
 
 /// A clone of a Repository with values for charts.

@@ -475,7 +475,7 @@ fn values_come_from_files_and_standard_input_but_not_from_arguments() {
     let exact = here.unseal(&stdout(&with(&["--from-file", "password=-"])));
     assert_eq!(exact["data"], json!({"password": "aHVudGVyMgo="}));
     assert_refused(&with(&["--from-literal", "password=hunter2"]), "--from-literal takes a key only");
-    assert_refused(&with(&["--from-literal", "a", "--from-literal", "b"]), "standard input can only be one value");
+    assert_refused(&with(&["--from-literal", "a", "--from-literal", "b"]), "standard input can give only one value");
     assert!(stderr(&with(&["--from-file", "missing"])).starts_with("error: cannot read missing\n"));
     assert_refused(&with(&[]), "Secret shop/web: it has no data");
     assert_refused(&with(&["--from-literal", "a", "x.yaml"]), "cannot be combined");

@@ -112,7 +112,7 @@ impl Api {
         if let (true, Some(version)) = (is_as_taken, meta.resource_version)
             && let Err(error) = self.write_entries(object, &version, before).await
         {
-            tracing::debug!(object = %object.id, %error, "could not give back the fields that were taken over");
+            tracing::debug!(object = %object.id, %error, "the fields that were taken over could not be given back");
         }
     }
 

@@ -162,8 +162,8 @@ pub enum KeyError {
     },
     /// The Secret with the key for digests exists, but it has no usable key.
     #[error(
-        "the Secret {namespace}/{name} has no usable key: {reason}; delete it, and the controller makes a new one and \
-         unseals every value once more"
+        "the Secret {namespace}/{name} has no usable key: {reason}; delete the Secret, and the controller makes a new \
+         key and unseals every value once more"
     )]
     DigestKey {
         /// The controller's namespace.

@@ -241,7 +241,7 @@ impl Store {
         };
         let secret = found.ok_or_else(|| unusable("it was deleted while it was read"))?;
         if secret.is_made_by_unsealing() {
-            return Err(unusable("it was made by a SealedSecret, which has to be deleted as well"));
+            return Err(unusable("it was made by a SealedSecret: delete that SealedSecret first"));
         }
         let bytes = secret.value(value).ok_or_else(|| unusable("data.key is missing or is not base64"))?;
         if bytes.len() < DigestKey::LENGTH {

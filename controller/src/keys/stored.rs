@@ -64,7 +64,10 @@ pub(super) enum Malformed {
         "the type of the Secret is {0} and not {KEY_TYPE}: a type cannot be changed, so delete the Secret and create it again with the type {KEY_TYPE}"
     )]
     Type(String),
-    #[error("the Secret was made from a SealedSecret, so the person who sealed it knows the key: delete both")]
+    #[error(
+        "the Secret was made from a SealedSecret, so the person who sealed it knows the key: delete both the Secret and \
+         the SealedSecret"
+    )]
     MadeByUnsealing,
 }
 

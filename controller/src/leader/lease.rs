@@ -140,8 +140,8 @@ impl Candidate {
             Err(reason) => {
                 tracing::warn!(
                     lease = %self.path(), reason,
-                    "this replica works without a lease; never run a second replica until its role allows get, list, \
-                     watch, create and update of leases (coordination.k8s.io) in {}: gitseal install --apply",
+                    "this replica works without a lease; never run a second replica until the controller's role allows get, \
+                     list, watch, create and update of leases (coordination.k8s.io) in {}: run gitseal install --apply",
                     self.namespace
                 );
                 term.send_replace(Term::Alone);

@@ -49,7 +49,7 @@ impl Collector for Fetches {
         if let Some(memory) = self.memory.get() {
             gauge(
                 "gitseal_memory_taken_bytes",
-                "Memory of --memory-budget that is reserved",
+                "How much memory of --memory-budget is reserved",
                 saturated(memory.taken()),
             )?;
             gauge("gitseal_memory_waiting", "Folders and packs that wait for memory", saturating(memory.waiting()))?;

@@ -33,7 +33,7 @@ impl Collector for Process {
         if let Ok(status) = fs::read_to_string("/proc/self/status") {
             let sizes = [
                 ("VmRSS:", "process_resident_memory_bytes", "Resident memory in bytes"),
-                ("VmHWM:", "process_resident_memory_max_bytes", "Most resident memory so far in bytes"),
+                ("VmHWM:", "process_resident_memory_max_bytes", "Largest resident memory so far, in bytes"),
                 ("VmSize:", "process_virtual_memory_bytes", "Virtual memory in bytes"),
             ];
             for (field, name, help) in sizes {

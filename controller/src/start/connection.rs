@@ -45,7 +45,7 @@ pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<
     let client = match limit(&config.network) {
         None => urgent.clone(),
         Some((per_second, burst)) => {
-            tracing::info!(per_second, burst, "requests to the API server are limited: --kubeclient-qps");
+            tracing::info!(per_second, burst, "requests to the API server are limited by --kubeclient-qps");
             limited(builder()?, Arc::new(Turns::new(per_second, burst)))
         }
     };

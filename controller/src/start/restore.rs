@@ -83,7 +83,9 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
             match ctx.cluster.discovery.find(&group, &version, &kind).await {
                 Ok(resource) => watch(ctx, &resource, namespace).await,
                 Err(DiscoveryError::UnknownKind { .. }) => drop(unknown.fetch_add(1, Ordering::Relaxed)),
-                Err(error) => tracing::warn!(%error, "drift of objects of this kind is not noticed for now"),
+                Err(error) => {
+                    tracing::warn!(%error, "objects of a kind cannot be watched: their drift is not noticed for now");
+                }
             }
         }
     };
@@ -92,8 +94,8 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
     if unknown > 0 {
         tracing::warn!(
             unknown,
-            "inventories have objects of kinds that the API server does not serve; these entries stay in the \
-             inventories"
+            "the inventories of Syncs list objects of kinds that the API server does not serve; these entries stay in \
+             the inventories"
         );
     }
 }
@@ -101,7 +103,7 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
 async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String>) {
     if let Err(error) = ctx.cluster.live.watch(resource, namespace.as_deref()).await {
         let namespace = namespace.as_deref().unwrap_or("all");
-        tracing::warn!(namespace, %error, "drift of objects of this kind is not noticed for now");
+        tracing::warn!(namespace, %error, "objects of a kind cannot be watched: their drift is not noticed for now");
     }
 }
 

@@ -98,7 +98,7 @@ impl Pass<'_> {
             return self.come_back(Some(Instant::now() + LATER));
         }
         if let Err(error) = self.patch_metadata(json!({"annotations": {FIRST_INVENTORY: null}})).await {
-            tracing::debug!(sync = %self.key, %error, "the annotation of the first inventory could not be removed");
+            tracing::debug!(sync = %self.key, %error, "the annotation with the first inventory could not be removed");
             self.come_back(Some(Instant::now() + LATER));
         }
     }

@@ -169,8 +169,8 @@ impl Pass<'_> {
         while let Some((id, taker)) = answers.next().await {
             let because = |error| {
                 format!(
-                    "another Sync may want some of these objects, and the API server did not say whether it may write \
-                     {id} ({error})"
+                    "another Sync may want some of these objects, and the API server did not say whether that Sync may \
+                     write {id} ({error})"
                 )
             };
             match taker {

@@ -207,8 +207,8 @@ impl Pass<'_> {
 pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, entry: &str) {
     let message = format!(
         "status.inventory has the entry {entry:?}, which cannot be read, so nothing is applied or pruned; correct it \
-         to the form namespace_name_group_kind, or remove it, but then its object is no longer tracked: kubectl \
-         edit sync -n {} {} --subresource=status",
+         to the form namespace_name_group_kind, or remove it (then its object is no longer tracked): kubectl edit \
+         sync -n {} {} --subresource=status",
         key.namespace, key.name
     );
     ctx.metrics.sync_ready(key, ConditionStatus::False, NOT_UNDERSTOOD);

@@ -172,7 +172,7 @@ impl<'c> Reader<'c> {
             {
                 Some("has no list of versions of the chart")
             }
-            ([.., Level::Mapping(None)], _) => Some("has a key that is no text"),
+            ([.., Level::Mapping(None)], _) => Some("has a key that is not a string"),
             _ => None,
         };
         if let Some(what) = expected {

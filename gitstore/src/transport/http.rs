@@ -74,7 +74,8 @@ impl Resolver for Reachable {
             reachable.push(*address);
         }
         if reachable.is_empty() {
-            let why = "it has an address of this machine or of its network link, and such addresses are not asked";
+            let why = "it has an address of this machine or of its network link, and no requests are sent to such \
+                       addresses";
             return Err(io::Error::other(why).into());
         }
         Ok(reachable)
@@ -237,7 +238,8 @@ impl Session {
         accepts: impl Fn(&str) -> Result<(), &'static str>,
     ) -> Result<Answer, Box<(Option<Uri>, Fault)>> {
         let failed = |url, fault| Box::new((url, fault));
-        let mut current: Uri = url.parse().map_err(|_| failed(None, Fault::Connection("it is not a URL".into())))?;
+        let mut current: Uri =
+            url.parse().map_err(|_| failed(None, Fault::Connection("the address is not a URL".into())))?;
         for _ in 0..=REDIRECTS {
             let response = match self.send(Method::GET, &current, headers, &[]) {
                 Ok(response) => response,

@@ -58,7 +58,7 @@ impl SmartHttp {
         let note = |fault| self.fault.note(fault);
         let response = self.session.send(Method::POST, &url, headers, request).map_err(note)?;
         if response.status().is_redirection() {
-            return Err(note(Fault::Redirect("in the middle of a fetch".into())));
+            return Err(note(Fault::Redirect("it came in the middle of a fetch".into())));
         }
         let response = self.session.succeeded(&url, response).map_err(note)?;
         // A packet begins with its length, in four hexadecimal digits.

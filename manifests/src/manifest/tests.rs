@@ -131,9 +131,9 @@ fn refusals_say_where_and_what_to_do_and_quote_nothing() {
         ("%HEAD%? [hunter2]\n: 1\n", "5: the document has a mapping key that is not a text, a number or a boolean"),
         ("%HEAD%data: {~: hunter2}\n", "5: data has a mapping key that is not a text, a number or a boolean"),
         ("%HEAD%data: {a: .nan}\n", "5: data.a is not a finite number"),
-        ("%HEAD%data: {a: !!int hunter2}\n", "5: data.a does not fit its tag"),
+        ("%HEAD%data: {a: !!int hunter2}\n", "5: data.a does not fit its YAML tag"),
         ("%HEAD%data: {a: !!binary /w==}\n", "5: data.a is tagged !!binary, and its content is not text"),
-        ("%HEAD%data: {a: !!binary hunter2}\n", "5: data.a does not fit its tag"),
+        ("%HEAD%data: {a: !!binary hunter2}\n", "5: data.a does not fit its YAML tag"),
         ("%HEAD%data: *hunter2\n", "5: an alias (*) refers to no anchor (&) above it, or to one that contains it"),
         ("%HEAD%data: &a [*a]\n", "5: an alias (*) refers to no anchor (&) above it, or to one that contains it"),
         (

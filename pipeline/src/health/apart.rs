@@ -117,7 +117,7 @@ fn serve(request: &[u8]) -> Result<Vec<u8>, String> {
     let question: Question = read(request)?;
     let work = move || answer(&question);
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(work).map_err(|error| error.to_string())?;
-    let answer = thread.join().map_err(|_| "it could not be evaluated".to_owned())?;
+    let answer = thread.join().map_err(|_| "an expression could not be evaluated".to_owned())?;
     serde_json::to_vec(&answer).map_err(|error| error.to_string())
 }
 

@@ -45,7 +45,7 @@ pub(crate) enum Mistake {
     )]
     SealedChanged(String),
     /// The result is too long, or takes too long.
-    #[error("the text becomes too long with its variables")]
+    #[error("the text becomes too long when its variables are replaced")]
     TooLong,
 }
 
@@ -229,7 +229,7 @@ impl<'t> Parser<'t> {
                 (_, true) => {
                     "names of variables have only letters, digits and _; a default is written ${name:=default}"
                 }
-                (_, false) => "after the name comes }, or one of the operators := :- = : # % / ^ and ,",
+                (_, false) => "after the name comes }, or one of the operators := :- = : # % / , ^",
             }));
         }
         Ok(Part::Variable { name, operator })
@@ -245,9 +245,10 @@ impl<'t> Parser<'t> {
             return Err(unclear(begin, "the operators :+ and :? are not supported"));
         }
         if self.skip(":") {
-            let offset = self.number().ok_or_else(|| unclear(begin, "after : comes a number, or = and a default"))?;
+            let offset =
+                self.number().ok_or_else(|| unclear(begin, "after ':' must come a number, or '=' and a default"))?;
             let length = if self.skip(":") {
-                Some(self.number().ok_or_else(|| unclear(begin, "after the second : comes a number"))?)
+                Some(self.number().ok_or_else(|| unclear(begin, "after the second ':' must come a number"))?)
             } else {
                 None
             };

@@ -160,7 +160,7 @@ impl Walk<'_> {
                 }
                 match value_of(text, of.field_type(), is_one_variable) {
                     Ok(read) => *value = read,
-                    Err(takes) => self.mistake(place, &format!("{takes}, and its variables give another text")),
+                    Err(takes) => self.mistake(place, &format!("{takes}, but its variables give another text")),
                 }
             }
             _ => {}
@@ -306,7 +306,7 @@ mod tests {
             (format!("{deployment}{{replicas: '${{gone}}'}}"), "spec.replicas: the variable gone is not set"),
             (
                 format!("{deployment}{{replicas: '${{name}}'}}"),
-                "spec.replicas: takes a whole number, and its variables give another text",
+                "spec.replicas: takes a whole number, but its variables give another text",
             ),
             (
                 format!("{deployment}{{template: {{spec: {{containers: [{{image: 'a:${{'}}]}}}}}}"),

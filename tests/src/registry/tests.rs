@@ -201,7 +201,7 @@ fn a_refusal_says_what_it_is() {
     let (_, digest) = registry.has(&layer());
     registry.say(&blob(&digest), Said::Refusal(404, "x-none", "1".into()));
     let (reason, message) = client.refused(&registry);
-    assert!(reason == "ArchiveNotFound" && message.contains("push it again"), "{message}");
+    assert!(reason == "ArchiveNotFound" && message.contains("push the archive again"), "{message}");
     let error = client.fetch(&registry, Reference::Head).unwrap_err();
     assert!(error.reason() == "InvalidReference" && error.is_terminal(), "{error}");
 }

@@ -33,7 +33,7 @@ enum What {
 ///       --seal secrets/shop.yaml > clusters/shop.yaml
 ///     gitseal adopt helm shop -n shop --finish
 ///
-/// Nobody should run `helm upgrade` for the release in the meantime.
+/// Between the two commands, nobody should run `helm upgrade` for the release.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct HelmArgs {

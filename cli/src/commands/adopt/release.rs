@@ -105,7 +105,8 @@ pub(super) fn deployed(revisions: &[Secret], name: &str) -> anyhow::Result<Relea
     let stored = secret.data.as_ref().and_then(|data| data.get("release"));
     let stored = stored.with_context(|| format!("the Secret {} has no key 'release'", secret.name_any()))?;
     // The error of the parser is dropped, because it could quote a value.
-    read(&stored.0).ok_or_else(|| anyhow!("the Secret {} is not a release as Helm stores it", secret.name_any()))
+    read(&stored.0)
+        .ok_or_else(|| anyhow!("the Secret {} does not contain a release in Helm's format", secret.name_any()))
 }
 
 fn read(stored: &[u8]) -> Option<Release> {

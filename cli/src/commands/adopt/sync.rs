@@ -92,11 +92,12 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     }
     for value in split.suspicious {
         output::warn(format_args!(
-            "the value {value} is in no Secret of the release, so it is not sealed; look at it before you commit the Sync"
+            "the value {value}, whose name sounds secret, is in no Secret of the release, so it is not sealed; look \
+             at it before you commit the Sync"
         ));
     }
     let sync: Sync = serde_json::from_value(body)?;
-    let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
+    let capabilities = capabilities(&client).await.context("cannot ask the API server which kinds it serves")?;
     let rendered = folder::read_for(path, &sync, Surroundings { capabilities, ..Surroundings::default() });
     let rendered = rendered.context("the Sync cannot render the chart")?.manifests;
     if let Err(error) = guard(&sync, &rendered) {

@@ -48,9 +48,9 @@ use crate::{
 /// With --sync, the command prints the objects that the controller applies for that Sync. It reads the folder in the
 /// Sync's spec.path, and uses the values in its spec.helm and the changes in its spec. With --explain, it prints what each
 /// of these changes does instead: the fields in the order in which they take effect, and below each field the objects that
-/// it changes. Values of Secrets are left out.
-/// With PATH, the command reads this folder instead, as all that the Repository of the Sync has. This is for a Sync whose
-/// Repository is a chart of a registry or chart repository: PATH is the chart after `helm pull --untar`.
+/// it changes. The values of Secrets are not shown there. With --sync and PATH, the command reads the folder PATH
+/// instead of spec.path, as if PATH were the whole repository. This is for a Sync whose Repository is a chart of a
+/// registry or chart repository: PATH is the chart after `helm pull --untar`.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
@@ -58,7 +58,7 @@ pub struct BuildArgs {
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
 
-    /// Build what a Sync applies: the file in the repository that contains the Sync
+    /// Build what the Sync in this file applies; the file is in a clone of the repository
     #[arg(long, value_name = "FILE")]
     sync: Option<PathBuf>,
 
@@ -114,7 +114,7 @@ fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()>
     if let Some((changed, by)) = fleet.as_changed(&file.origin, &args.chart.capabilities()) {
         if changed != file.sync {
             output::note(format_args!(
-                "Sync {by} applies this Sync as Sync {}: the objects are those of the Sync as it is applied",
+                "Sync {by} changes this Sync and applies it as Sync {}; the objects are those of the changed Sync",
                 ObjectKey::of(&changed)
             ));
         }

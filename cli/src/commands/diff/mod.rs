@@ -51,29 +51,28 @@ const CONCURRENCY: usize = 8;
 
 /// Show what a local folder would change in the cluster
 ///
-/// Every manifest of the folder (.yaml, .yml, .json, except hidden names and what .gitsealignore excludes) is applied as a
-/// server-side dry run and compared with the live object. Nothing is written. The values of Secrets are never shown, only
-/// which keys differ.
+/// Every manifest of the folder (.yaml, .yml, .json, except hidden names and what .gitsealignore excludes) is applied
+/// as a server-side dry run and compared with the live object. Nothing is written. The values of Secrets are never
+/// shown, only which keys differ.
 ///
-/// With --sync, the command decides as the controller does for that Sync. It renders a chart with the values of the Sync.
-/// It respects the Sync's target namespace and the fields that it ignores. It shows which Secrets would be unsealed again,
-/// and which objects would be replaced, pruned, handed over to another Sync, or kept. It also shows objects that would not
-/// be applied, because they belong to another Sync. The rights of the Sync's service account are not checked. No value is
-/// unsealed: for sealed values, too, only the keys that differ are shown.
+/// With --sync, the command decides as the controller does for that Sync. It renders a chart with the values of the
+/// Sync. It respects the Sync's targetNamespace and ignoreDifferences. It shows which Secrets would be unsealed again,
+/// and which objects would be replaced, pruned, handed over to another Sync, or kept. It also shows objects that would
+/// not be applied, because they belong to another Sync. The rights of the Sync's service account are not checked. No
+/// value is unsealed: for sealed values, too, only the keys that differ are shown.
 ///
 /// If --sync is the path of a file in the clone, the Sync is read from this file. What the Sync has applied so far is
-/// read from the cluster. So the diff shows what an edit of the Sync would change, and what a new Sync would create
-/// before it is in the cluster.
+/// read from the cluster. So, before you commit a changed or a new Sync, the diff shows what it would change or create.
 ///
 ///     gitseal diff apps/shop
 ///     gitseal diff --sync shop
 ///     gitseal diff --sync clusters/production/shop.yaml
 ///
-/// If another tool made an object and a Sync applies it for the first time, the diff includes the fields of that tool that
-/// will be removed because they are not in the folder.
+/// If another tool made an object and a Sync applies it for the first time, the diff includes the fields that this tool
+/// set and that will be removed because they are not in the folder.
 ///
-/// The exit code is 0 if nothing would change, 1 if something would change, and 2 after an error or if something is
-/// held back.
+/// The exit code is 0 if nothing would change, 1 if something would change, and 2 after an error or if an object is
+/// held back, that is, would not be applied.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct DiffArgs {
@@ -109,7 +108,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
             refuse_registry(&client, &sync).await?;
         }
         // The capabilities are also read if this Sync renders no chart, because other Syncs may render charts.
-        let capabilities = capabilities(&client).await.context("cannot read what the API server serves")?;
+        let capabilities = capabilities(&client).await.context("cannot ask the API server which kinds it serves")?;
         let mut clones = args.inputs.clones();
         clones.read_maps(&client, &sync).await?;
         let surroundings = Surroundings { capabilities, clones };
@@ -289,7 +288,7 @@ fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
 pub(super) fn nobodys(namespace: &str) -> Sync {
     let spec = json!({"repository": {"name": ""}});
     let sync = json!({"metadata": {"name": "nobodys", "namespace": namespace}, "spec": spec});
-    serde_json::from_value(sync).expect("a Sync must have only these fields")
+    serde_json::from_value(sync).expect("these are all fields that a Sync must have")
 }
 
 fn inventory_of(sync: &Sync) -> anyhow::Result<Inventory> {

@@ -84,7 +84,7 @@ pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     }
     let asked = output::confirm("Give these rights?", "--yes gives these rights without a question")
         .context("nothing was applied")?;
-    if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
+    if asked { Ok(()) } else { bail!("nothing was applied: you did not agree to these rights") }
 }
 
 /// A text about the existing Syncs that would now get the controller's own rights; `None` if there are none.
@@ -107,7 +107,7 @@ pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> an
     };
     Ok((unbound > 0).then(|| {
         format!(
-            "{} without a service account: {rights} (with --multi-tenant, {} as a service account instead)",
+            "{} without a service account would get {rights} (with --multi-tenant, {} as a service account instead)",
             counted(unbound, "existing Sync"),
             if unbound == 1 { "it writes" } else { "they write" },
         )

@@ -159,8 +159,8 @@ impl Choices {
         let version = live.version().filter(|version| *version != env!("CARGO_PKG_VERSION"))?;
         (args.image.is_none() && live.image() == Some(&self.image)).then(|| {
             format!(
-                "the image stays {}: its tag is not the version {version} that is installed, so the tag of the new \
-                 image is not known; name the image of version {} with --image",
+                "the image stays {}: its tag is not the installed version {version}, so the tag of the new image is \
+                 not known; name the image of version {} with --image",
                 self.image,
                 env!("CARGO_PKG_VERSION")
             )

@@ -68,8 +68,8 @@ pub fn namespace(global: &Global, choices: &Choices) -> String {
 pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
     let Some(url) = &args.git_url else { return Ok(()) };
     let what = |why: &str| format!("--git-url cannot be used: {why}: nothing was applied");
-    let instead = "use the https:// address of the repository; --secret-name names a Secret with a username and a password \
-                   or a token";
+    let instead = "use the https:// address of the repository; --secret-name names a Secret with username and \
+                   password, or with a token";
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let host = rest.split('/').next().unwrap_or_default();
     match scheme.to_ascii_lowercase().as_str() {

@@ -165,7 +165,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     if live.tenancy.is_some_and(|tenancy| tenancy.cluster_admin && tenancy.watch) && args.multi_tenant.is_none() {
         output::warn(
-            "the cluster has both the rights for a single owner and those for several teams, and they stay: the controller is cluster-admin; --multi-tenant removes this role",
+            "the cluster has both the rights for a single owner and those for several teams, and both stay: the controller is cluster-admin; --multi-tenant removes this role",
         );
     }
     if choices.tenancy == Tenancy::MULTI_TENANT && !choices.people_edit_syncs() {

@@ -25,7 +25,7 @@ use crate::output::{self, Hint};
 ///     gitseal keys backup keys.age --passphrase
 ///     age -d -i me.txt keys.age | kubectl apply -f -
 ///
-/// It holds all keys: active, compromised and retired ones. The plaintext is never written to a disk.
+/// The file holds all keys: active, compromised and retired ones. The plaintext is never written to a disk.
 ///
 /// With --check, nothing is written. The command decrypts the file, checks every key in it, and says
 /// whether a key of the cluster is missing from it.

@@ -25,7 +25,7 @@ pub(super) struct Encryption {
     #[arg(short, long, value_name = "RECIPIENT")]
     recipient: Vec<String>,
 
-    /// Encrypt to the age recipients in this file, one a line
+    /// Encrypt to the age recipients in this file, one per line
     #[arg(short = 'R', long, value_name = "FILE")]
     recipients_file: Vec<PathBuf>,
 

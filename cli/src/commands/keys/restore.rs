@@ -18,7 +18,7 @@ use crate::global::Global;
 use crate::output::{self, GOOD, Hint, WARN, styled};
 use crate::time;
 
-/// Restore the keys of a backup in the cluster
+/// Restore the keys of a backup into the cluster
 ///
 /// Reads a file that `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. First it checks that
 /// everything in the file is a sealing key with its own certificate, and that no other key in the cluster has the
@@ -216,7 +216,7 @@ fn report(entries: &[Entry], store: &Store, args: &RestoreArgs, global: &Global)
             secret.metadata.name,
             facts.state,
             facts.not_before,
-            elsewhere.map(|namespace| format!("; the backup is of namespace {namespace}")).unwrap_or_default()
+            elsewhere.map(|namespace| format!("; the backup is from namespace {namespace}")).unwrap_or_default()
         ));
     }
     Ok(())
@@ -243,7 +243,7 @@ async fn show(new: &[&Entry], store: &Store, prefix: &str) -> anyhow::Result<()>
             ));
         }
         _ => output::note(match sealing {
-            Some(sealing) => format!("new values are sealed with sha256:{}, as before", sealing.fingerprint),
+            Some(sealing) => format!("new values are sealed with the key sha256:{}, as before", sealing.fingerprint),
             None => "none of the restored keys is active: the controller makes a key to seal with".to_owned(),
         }),
     }

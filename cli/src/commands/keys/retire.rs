@@ -168,7 +168,7 @@ async fn confirm(
     let Ok(Some(after)) = after.await else {
         output::warn(
             "the controller has not confirmed yet that it no longer uses the key; `gitseal keys list` shows \
-            whether it does",
+            whether it still uses it",
         );
         return Ok(());
     };

@@ -33,7 +33,7 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RotateArgs {
-    /// Write a backup of all keys and the new one to this file before the new one is used
+    /// Before the new key is used, write a backup of all keys, including the new one, to this file
     #[arg(long, value_name = "FILE")]
     backup: Option<PathBuf>,
 
@@ -107,7 +107,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     drop(secret);
     output::note(format_args!("created Secret {}/{name}", store.namespace));
     if args.backup.is_none() {
-        output::note("the new key is in no backup yet: `gitseal keys backup`");
+        output::note("the new key is in no backup yet: run `gitseal keys backup`");
     }
     if let Some(controller) = controller {
         wait(&controller, &certificate, &name, &args).await?;
@@ -158,7 +158,7 @@ async fn wait(controller: &Controller, new: &Certificate, name: &str, args: &Rot
     match sealing.await {
         Ok(Some(())) => Ok(()),
         Ok(None) => Err(Hint::error(
-            format!("the Secret {name} is there, and the controller still seals with another certificate"),
+            format!("the Secret {name} is there, but the controller still seals with another certificate"),
             "a Sealed Secrets controller reads new keys when it is restarted; `gitseal cert --show` shows the key \
              that new values are sealed with",
         )),

@@ -128,7 +128,7 @@ impl Store {
         if is_forbidden {
             return error.context(Hint::new(
                 what,
-                "docs/keys.md names the rights; --controller-namespace says where the keys are",
+                "docs/keys.md names the rights that are needed; --controller-namespace is the namespace of the keys",
             ));
         }
         error.context(what)

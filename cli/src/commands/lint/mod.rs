@@ -25,15 +25,16 @@ use crate::{
 
 /// Check what the Syncs of a repository apply, without a cluster
 ///
-/// Use it in CI. Finds the Syncs in the files of PATH, renders the folder of each as the controller does, and checks the
-/// objects: would the controller refuse them, and does Kubernetes know their kinds, fields and types? Kinds of
-/// CustomResourceDefinitions in the repository are checked, too. If PATH has no Sync, its objects are checked as they are.
+/// Use it in CI. Finds the Syncs in the files of PATH, renders the folder of each as the controller does, and checks
+/// the objects: would the controller refuse them, and does Kubernetes know their kinds, fields and types? Custom
+/// resources are checked, too, if the repository has their CustomResourceDefinition. If PATH has no Sync, its objects
+/// are checked as they are.
 ///
 ///     gitseal lint
 ///     gitseal lint clusters/production --kubernetes 1.35,1.36
 ///
-/// Each problem is a line FILE:LINE: error|warning: …; docs/lint.md lists the checks. The exit code is 0 without errors (there
-/// may be warnings), 1 with errors, and 2 if something could not be checked.
+/// Each problem is printed as a line FILE:LINE: error|warning: …; docs/lint.md lists the checks. The exit code is 0
+/// without errors (there may be warnings), 1 with errors, and 2 if something could not be checked.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct LintArgs {

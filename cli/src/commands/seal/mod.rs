@@ -213,7 +213,7 @@ fn objects(text: &str) -> anyhow::Result<Value> {
     let mut bodies: Vec<Map<String, Value>> = Vec::new();
     for document in manifests::split(text) {
         let content = manifests::parse_document("the result", &document, &manifests::Limits::default())
-            .map_err(|error| Hint::error(error.to_string(), "without --output, the text is passed through as it is"))?;
+            .map_err(|error| Hint::error(error.to_string(), "without --output, the text is printed as it is"))?;
         match content {
             Content::Nothing => {}
             Content::Object(manifest) => bodies.push(manifest.body),

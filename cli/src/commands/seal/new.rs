@@ -28,7 +28,8 @@ pub(super) struct NewSecret {
     #[arg(long, value_name = "[KEY=]FILE", requires = "name")]
     from_file: Vec<String>,
 
-    /// Ask for the value of this key, or read it from standard input without its last line end
+    /// Ask in the terminal for the value of this key. Without a terminal, read the value from standard input, without
+    /// its last line end
     #[arg(long, value_name = "KEY", requires = "name")]
     from_literal: Vec<String>,
 }
@@ -77,7 +78,7 @@ impl NewSecret {
         let literals = if stdin_is_terminal() { 0 } else { self.from_literal.len() };
         if files.count() + literals > 1 {
             return Err(Hint::error(
-                "standard input can only be one value",
+                "standard input can give only one value",
                 "run the command in a terminal to be asked for each value, or use --from-file KEY=FILE",
             ));
         }

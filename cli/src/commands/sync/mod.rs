@@ -49,11 +49,11 @@ pub struct SyncArgs {
     #[arg(long)]
     all: bool,
 
-    /// Let the Sync delete the objects that wait for this, even if they are more than pruneLimit allows
+    /// Let the Sync delete the objects that wait for a confirmation, even if they are more than pruneLimit allows
     ///
-    /// `gitseal status NAME` shows which objects would be deleted, and the value to confirm just that. After a newer
-    /// revision, or a change of the Sync, another value is needed. The whole hash of the commit that waits is
-    /// accepted, too.
+    /// `gitseal status NAME` shows which objects would be deleted, and the value that confirms exactly this deletion.
+    /// After a newer revision, or a change of the Sync, another value is needed. The full hash of the commit whose
+    /// deletions wait is accepted, too.
     #[arg(long, value_name = "VALUE", conflicts_with = "all")]
     confirm_prune: Option<String>,
 

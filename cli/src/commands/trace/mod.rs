@@ -252,7 +252,7 @@ impl Trace {
         }
         for writer in &self.undated_writers {
             let or = if name.is_empty() { "or " } else { "" };
-            lines.push((name, format!("{or}{}: Kubernetes did not record the time", writer.shown())));
+            lines.push((name, format!("{or}{}: Kubernetes did not record when", writer.shown())));
             name = "";
         }
         let Some(sync) = &self.sync else {

@@ -138,7 +138,7 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
         output::note(format_args!("{} gitseal is uninstalled", styled(GOOD, "done")));
     }
     left.show((!args.crds || !undone.is_empty()) && found.has_kinds);
-    undone.report("the controller is removed", "when the causes are mended, run the command again for the rest")?;
+    undone.report("the controller is removed", "when the causes are fixed, run the command again for the rest")?;
     if !args.crds {
         output::note(format_args!("to install gitseal again: {back}, then gitseal resume for each Sync"));
     }

@@ -90,8 +90,9 @@ pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> an
         undone.note(pruned);
     }
     undone.report(
-        "the rest was deleted, and the controller is still there",
-        "`gitseal status -A` says why; run the command again, or without --prune to leave the rest",
+        "everything else was deleted, and the controller was not removed",
+        "`gitseal status -A` says why; run the command again, or without --prune to leave \
+         the remaining objects in the cluster",
     )
 }
 

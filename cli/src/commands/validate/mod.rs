@@ -27,10 +27,10 @@ use crate::output::{self, Hint};
 /// that .gitsealignore excludes), and looks for duplicates. A plaintext Secret is an error. No cluster is needed.
 ///
 ///     gitseal validate .
-///     gitseal validate . --cert cluster.pem   also: sealed for a key of that size?
+///     gitseal validate . --cert cluster.pem   also: does every value fit the certificate's key size?
 ///     gitseal validate . --cluster            also: can every value be unsealed?
 ///
-/// Each problem is a line FILE:LINE: error|warning: …; docs/keys.md lists the checks. The exit code is
+/// Each problem is printed as a line FILE:LINE: error|warning: …; docs/keys.md lists the checks. The exit code is
 /// 0 without errors (there may be warnings), 1 with errors, and 2 if something could not be checked.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]

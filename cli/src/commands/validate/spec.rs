@@ -105,7 +105,8 @@ fn template(manifest: &Manifest, template: &Map<String, Value>, found: &mut Foun
             && !text.is_empty()
             && text != own
         {
-            let message = format!("template.metadata.{field} is dropped: the Secret has the SealedSecret's ({own})");
+            let message =
+                format!("template.metadata.{field} is dropped: the Secret gets the SealedSecret's {field} ({own})");
             found.warning("dropped", &["spec", "template", "metadata", field], message);
         }
     }

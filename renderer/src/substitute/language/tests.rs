@@ -93,9 +93,9 @@ fn what_is_wrong_is_said() {
         ("${n!}", "one of the operators"),
         ("${n:+a}", "the operators :+ and :? are not supported"),
         ("${n:?a}", "the operators :+ and :? are not supported"),
-        ("${n:a}", "after : comes a number"),
-        ("${n:0:a}", "after the second : comes a number"),
-        ("${n:99999999999999999999}", "after : comes a number"),
+        ("${n:a}", "after ':' must come a number"),
+        ("${n:0:a}", "after the second ':' must come a number"),
+        ("${n:99999999999999999999}", "after ':' must come a number"),
     ] {
         let told = expanded(text).expect_err(text).to_string();
         assert!(told.contains(part), "{text}: {told}");
