@@ -35,7 +35,8 @@ pub use sealed_secret::{
 };
 pub use substitution::{SubstituteFrom, Substitution};
 pub use sync::{
-    Deletion, Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus, Waves,
+    Deletion, DeletionStep, Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec,
+    SyncStatus, Waves,
 };
 
 use kube::KubeSchema;

@@ -218,6 +218,9 @@ pub struct SyncStatus {
     /// Whether the last revision has objects that are applied when the Sync is deleted, such as `pre-delete` hooks of Helm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks_on_delete: Option<bool>,
+    /// While the Sync is being deleted: the step that the controller has reached. Only set if `hooksOnDelete` is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_step: Option<DeletionStep>,
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
@@ -273,6 +276,20 @@ pub enum Deletion {
     Due,
     /// It was deleted, or is about to be. It is made again only when it changes in Git.
     Done,
+}
+
+/// A step of the deletion of a Sync that has hooks for its deletion. The steps follow each other in this order.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeletionStep {
+    /// The hooks run that come before the prune.
+    HooksBefore,
+    /// All objects are pruned, with the hooks that came before.
+    Prune,
+    /// The hooks run that come after the prune.
+    HooksAfter,
+    /// These hooks are pruned.
+    PruneHooks,
 }
 
 /// One revision in a Sync's history.

@@ -2,6 +2,7 @@
 //!
 //! The cases are described in `render_cases.rs`. They use only flags that both programs have.
 
+mod hooks;
 mod inputs;
 mod synced;
 

@@ -18,7 +18,7 @@ use crate::{
     cluster::{DiscoveryError, Namespaces},
     context::Context,
     repository,
-    sync::Record,
+    sync::{Record, is_left},
 };
 
 /// A watch: group, version, kind and, if there is one watch per namespace, the namespace.
@@ -50,9 +50,9 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
     for repository in ctx.repositories.state() {
         repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
     }
-    let (mut kinds, mut contested) = (BTreeSet::new(), Vec::new());
+    let (mut kinds, mut contested, mut done) = (BTreeSet::new(), Vec::new(), Vec::new());
     for sync in ctx.syncs.state() {
-        restore_inventory(ctx, &sync, &mut kinds, &mut contested).await;
+        restore_inventory(ctx, &sync, (&mut kinds, &mut contested, &mut done)).await;
     }
     watch_all(ctx, kinds).await;
     // This is done only now, because the labels of the objects are known only after the watches have listed them. An
@@ -64,6 +64,12 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
         } else if live.says(&id) != live.owner(&id) {
             // The labels of the object name no Sync, or the object is gone. The next pass of this Sync decides which
             // Sync may write the object.
+            ctx.retries.wake(&sync);
+            ctx.queues.syncs.add(sync);
+        }
+    }
+    for (id, sync) in done {
+        if is_left(live, &id) {
             ctx.retries.wake(&sync);
             ctx.queues.syncs.add(sync);
         }
@@ -111,7 +117,14 @@ async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String
 /// gitseal owned for this Sync.
 type Contested = (ObjectId, ObjectKey, Option<FieldsDigest>);
 
-async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>, contested: &mut Vec<Contested>) {
+/// An object that was finished and deleted, or was about to be deleted, and its Sync.
+type Done = (ObjectId, ObjectKey);
+
+async fn restore_inventory(
+    ctx: &Context,
+    sync: &Sync,
+    (kinds, contested, done): (&mut BTreeSet<Watched>, &mut Vec<Contested>, &mut Vec<Done>),
+) {
     let key = ObjectKey::of(sync);
     // If an inventory cannot be read, the reconcile of the Sync reports that.
     let Ok(record) = ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, sync)) else { return };
@@ -119,6 +132,9 @@ async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watc
     for (id, known) in record.inventory.iter() {
         if !ctx.cluster.live.restore(&key, id, known.fields) {
             contested.push((id.clone(), key.clone(), known.fields));
+        }
+        if record.inventory.is_done(id) {
+            done.push((id.clone(), key.clone()));
         }
         if id.namespace.as_deref().is_some_and(|namespace| !ctx.namespaces.contains(namespace)) {
             continue;

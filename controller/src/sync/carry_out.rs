@@ -190,7 +190,8 @@ impl Pass<'_> {
                 Arc::make_mut(&mut record.next).confirmed_prunes = Some(confirmed + 1);
             }
         }
-        if outcome.held.is_empty() {
+        // Hooks for the deletion stay until all of them have succeeded.
+        if outcome.held.is_empty() && self.sync.metadata.deletion_timestamp.is_none() {
             self.delete_finished(record, &pruner).await?;
         }
         drop(timer);

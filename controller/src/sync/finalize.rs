@@ -11,7 +11,7 @@ use crds::{ObjectKey, Sync};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 use manifests::ObjectId;
-use pipeline::{Failure, Resource, Stage, StageError, plan::OnDelete, prune::asks_to_be_kept};
+use pipeline::{Failure, Resource, Stage, StageError, prune::asks_to_be_kept};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -64,7 +64,7 @@ impl StageError for GoesWithError {
 }
 
 /// Why not all objects were pruned or handed over.
-struct NotAll {
+pub(super) struct NotAll {
     failure: Failure,
     /// Whether another try may help.
     transient: bool,
@@ -175,16 +175,15 @@ impl Pass<'_> {
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
         // In a namespace that is being deleted, nothing can be made.
         let has_hooks = goes_with == GoesWith::Nothing && self.has_hooks_on_delete(record);
-        if has_hooks {
-            self.hooks_on_delete(record, OnDelete::Before).await?;
-        }
-        let mut result = self.let_go_of_all(&self.pruner(&api), record).await;
-        if has_hooks && result.is_ok() {
-            result = self.hooks_on_delete(record, OnDelete::After).await.map_err(NotAll::from);
-        }
+        let pruner = self.pruner(&api);
+        let result = if has_hooks {
+            self.let_go_with_hooks(&pruner, record).await
+        } else {
+            self.let_go_of_all(&pruner, record).await
+        };
         match result {
             Ok(()) => {
-                if record.inventory.iter().any(|(id, _)| !record.inventory.is_done(id)) {
+                if !record.inventory.is_empty() {
                     let note = format!(
                         "could not prune {}, because their kinds are not served now; if their \
                          CustomResourceDefinition was deleted, they were deleted with it",
@@ -245,11 +244,10 @@ impl Pass<'_> {
     }
 
     /// Hands objects over to the Syncs that want them, and deletes the other objects.
-    async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
+    pub(super) async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
         let mut all: BTreeSet<_> = record.inventory.iter().map(|(id, _)| id.clone()).collect();
         let wanted = self.wanted_by_others(&all, &record.inventory, None).await;
-        // The entries of hooks that are done stay, so that these hooks do not run again after a restart.
-        all.retain(|id| !wanted.by.contains_key(id) && !record.inventory.is_done(id));
+        all.retain(|id| !wanted.by.contains_key(id));
         if let Some(delay) = wanted.delay(&mut record.prune_delayed_since).filter(|_| !all.is_empty()) {
             return Err(delay.into());
         }

@@ -7,7 +7,7 @@ use manifests::ObjectId;
 use pipeline::{Failure, Stage};
 
 use super::{Pass, Record, prune::Pruner};
-use crate::{events::EventType, status::reference};
+use crate::{cluster::Live, events::EventType, status::reference};
 
 /// How many of the deleted objects an event names.
 const NAMED: usize = 5;
@@ -24,10 +24,18 @@ pub(super) fn finished(record: &Record) -> BTreeSet<ObjectId> {
     due.map(|(id, _)| id).filter(|id| !waits.contains(&time(id))).cloned().collect()
 }
 
+/// Whether an object still exists that is done: the controller ended between the write of the inventory and the deletion.
+pub(crate) fn is_left(live: &Live, id: &ObjectId) -> bool {
+    live.get(id).is_some_and(|object| !object.going && !object.kept)
+}
+
 impl Pass<'_> {
     /// Deletes the objects that are [`finished`]. The inventory is stored before, so that no object is made again after a crash.
     pub(super) async fn delete_finished(&self, record: &mut Record, pruner: &Pruner<'_>) -> Result<(), Failure> {
-        let due = finished(record);
+        let mut due = finished(record);
+        let (live, inventory) = (&self.ctx.cluster.live, &record.inventory);
+        let done = inventory.iter().map(|(id, _)| id).filter(|id| inventory.is_done(id));
+        due.extend(done.filter(|id| is_left(live, id)).cloned());
         if due.is_empty() {
             return Ok(());
         }

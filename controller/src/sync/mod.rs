@@ -58,6 +58,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     apply::{Applied, Drifted},
     dependencies::{depends_on, is_waiting},
+    finished::is_left,
     hand_over::Wants,
     inputs::ReadInputs,
     record::{Record, Records},

@@ -1,13 +1,16 @@
 //! Applies what a folder has for the deletion of its Sync, such as `pre-delete` hooks of Helm, and waits until it is healthy.
 //!
-//! Each time when the Sync is looked at, the hooks are planned like other objects: those that are done have an entry in the inventory
-//! that says so, and later waves wait for earlier ones. When all of them are healthy, they are deleted, and their entries stay until the
-//! Sync is gone.
+//! Each time when the Sync is looked at, the hooks of the current step are planned like other objects, and later waves wait for
+//! earlier ones. When all of them are healthy, the next step is stored in the status of the Sync, and only then begins. So a new
+//! leader neither ends a hook that still runs, nor runs one again.
 
+use std::sync::Arc;
+
+use crds::DeletionStep;
 use manifests::ObjectId;
 use pipeline::{Failure, Stage, health::Health, plan::OnDelete};
 
-use super::{Pass, Record, carry_out::Outcome};
+use super::{Pass, Record, carry_out::Outcome, finalize::NotAll, prune::Pruner};
 use crate::fair::Asker;
 
 /// The reason while hooks are awaited.
@@ -16,11 +19,13 @@ const RUNNING: &str = "DeleteHooksRunning";
 const FAILED: &str = "DeleteHookFailed";
 
 impl Pass<'_> {
-    /// Whether there may be something to apply, and nobody has said that it is to be skipped.
+    /// Whether there may be something to apply, and nobody has said that it is to be skipped. The hooks are those of the last
+    /// revision that was applied as a whole.
     pub(super) fn has_hooks_on_delete(&self, record: &Record) -> bool {
         let annotations = self.sync.metadata.annotations.as_ref();
         let skips = annotations.and_then(|all| all.get(crds::names::DELETE_HOOKS));
-        record.next.hooks_on_delete == Some(true) && skips.is_none_or(|value| value != crds::names::DELETE_HOOKS_SKIP)
+        let is_possible = record.next.hooks_on_delete == Some(true) && record.next.last_applied_revision.is_some();
+        is_possible && skips.is_none_or(|value| value != crds::names::DELETE_HOOKS_SKIP)
     }
 
     /// Forgets what was awaited before the deletion.
@@ -34,20 +39,62 @@ impl Pass<'_> {
         record.others_are_healthy = false;
     }
 
+    /// Runs the hooks, and prunes all objects, step by step.
+    ///
+    /// # Errors
+    /// A step is not done yet, or it failed.
+    pub(super) async fn let_go_with_hooks(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
+        loop {
+            let next = match record.next.deletion_step.unwrap_or(DeletionStep::HooksBefore) {
+                DeletionStep::HooksBefore => {
+                    self.hooks_on_delete(record, OnDelete::Before).await?;
+                    DeletionStep::Prune
+                }
+                DeletionStep::Prune => {
+                    self.let_go_of_all(pruner, record).await?;
+                    DeletionStep::HooksAfter
+                }
+                DeletionStep::HooksAfter => {
+                    self.hooks_on_delete(record, OnDelete::After).await?;
+                    DeletionStep::PruneHooks
+                }
+                // Also what could not be pruned before, because its kind was not served.
+                DeletionStep::PruneHooks => return self.let_go_of_all(pruner, record).await,
+            };
+            self.begin_step(record, next).await?;
+        }
+    }
+
+    /// Stores the step that is about to begin.
+    async fn begin_step(&self, record: &mut Record, step: DeletionStep) -> Result<(), Failure> {
+        let before = record.next.deletion_step;
+        let next = Arc::make_mut(&mut record.next);
+        next.deletion_step = Some(step);
+        next.inventory = record.inventory.write();
+        record.write(&self.ctx.api, self.key).await.map_err(|error| {
+            Arc::make_mut(&mut record.next).deletion_step = before;
+            let message =
+                format!("the status could not be stored, so the deletion of the Sync does not go on: {error}");
+            Failure { message, ..Failure::new(Stage::Prune, "PruneFailed") }
+        })
+    }
+
     /// Applies the hooks of this time.
     ///
     /// # Errors
     /// They are not done yet, or one of them failed.
-    pub(super) async fn hooks_on_delete(&self, record: &mut Record, when: OnDelete) -> Result<(), Failure> {
+    async fn hooks_on_delete(&self, record: &mut Record, when: OnDelete) -> Result<(), Failure> {
         self.check_hooks(record).await?;
         let Some(sourced) = self.last_good(record).await else {
             return Err(self.failed("the revision that has them is not stored any more, or its Repository is gone"));
         };
-        let plan = self.prepare_on_delete(&sourced, &record.inventory, when).await?;
+        let plan =
+            self.prepare_on_delete(&sourced, &record.inventory, when).await.map_err(|failure| self.hinted(failure))?;
         let mut outcome = Outcome::default();
         let api = self.identity();
         let revision = sourced.revision.to_string();
-        self.apply_and_prune(record, plan, (&sourced.snapshot, &revision), &mut outcome, &api).await?;
+        let applied = self.apply_and_prune(record, plan, (&sourced.snapshot, &revision), &mut outcome, &api).await;
+        applied.map_err(|failure| self.hinted(failure))?;
         match record.pending.keys().next() {
             Some(first) => Err(self.waits_for(record, first)),
             None if record.barrier.is_some() => Err(more_begin()),
@@ -67,6 +114,12 @@ impl Pass<'_> {
                 (Err(health), _) => health,
                 (Ok(turn), Ok(object)) => self.assess(&id, object, &turn).await,
                 (_, Err(error)) if error.is_not_found() && self.ctx.cluster.live.has_expired(&id) => Health::Current,
+                (_, Err(error)) if error.is_not_found() => {
+                    // Somebody deleted it, so the next plan makes it again.
+                    record.pending.remove(&id);
+                    record.others_are_healthy = false;
+                    continue;
+                }
                 (_, Err(error)) => Health::InProgress(error.to_string()),
             };
             match health {
@@ -98,6 +151,11 @@ impl Pass<'_> {
             self.skips()
         );
         Failure { message, ..Failure::new(Stage::Prune, FAILED) }
+    }
+
+    /// The failure, with a hint how to go on.
+    fn hinted(&self, failure: Failure) -> Failure {
+        Failure { message: format!("{}; {}", failure.message, self.skips()), ..failure }
     }
 
     fn skips(&self) -> String {

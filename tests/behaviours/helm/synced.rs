@@ -34,7 +34,7 @@ pub(super) const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: 
     data: {value: \"{{ .Values.level }}\", namespace: \"{{ .Release.Namespace }}\"}\n";
 
 /// Writes the chart `charts/web` with these templates.
-fn write_chart(scene: &Scene, templates: &[(&str, &str)]) -> Result<()> {
+pub(super) fn write_chart(scene: &Scene, templates: &[(&str, &str)]) -> Result<()> {
     scene.tree.write("charts/web/Chart.yaml", CHART)?;
     scene.tree.write("charts/web/values.yaml", "level: info\n")?;
     for (name, text) in templates {

@@ -1,0 +1,239 @@
+//! Hooks of charts that run when a Sync is deleted, and what stays of hooks when the controller ends in the middle of them.
+
+use anyhow::{Context as _, Result, ensure};
+use crds::Sync;
+use harness::{
+    Scene, eventually,
+    faults::{Fault, FaultProxy, Which},
+};
+use http::Method;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use super::synced::{MAP, write_chart};
+use crate::{
+    faults::Faulty,
+    handover::Sealer,
+    jobs::{BATCH, completes, job_uid},
+    objects::sealed_secret,
+    traces::handled,
+    waves_wait::fails,
+};
+
+/// A Job that is a hook of `events`. Nobody but the test sets its status.
+fn job(name: &str, events: &str, weight: i32, more: &str) -> String {
+    hook(
+        "batch/v1\nkind: Job",
+        name,
+        events,
+        weight,
+        &format!(
+            "spec:\n  managedBy: example.com/nobody\n  template:\n    spec:\n      restartPolicy: Never\n      \
+             containers: [{{name: c, image: 'example.invalid/c'{more}}}]\n"
+        ),
+    )
+}
+
+fn hook(kind: &str, name: &str, events: &str, weight: i32, rest: &str) -> String {
+    format!(
+        "apiVersion: {kind}\nmetadata:\n  name: {name}\n  annotations: {{helm.sh/hook: '{events}', helm.sh/hook-weight: \
+         '{weight}'}}\n{rest}"
+    )
+}
+
+/// Applies a chart with the ConfigMap `app-map` and these templates.
+async fn applied(scene: &Scene, templates: &[(&str, &str)]) -> Result<()> {
+    scene.repository(json!({})).await?;
+    write_chart(scene, templates)?;
+    scene.tree.write("charts/web/templates/map.yaml", MAP)?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    scene.is_applied("app", &first).await.map(drop)
+}
+
+async fn delete(scene: &Scene) -> Result<()> {
+    scene.api::<Sync>().delete("app", &DeleteParams::default()).await?;
+    Ok(())
+}
+
+/// Waits until the Sync waits for this hook.
+async fn waits_for(scene: &Scene, hook: &str) -> Result<()> {
+    scene
+        .sync_when("app", &format!("the hook {hook}"), |_, ready| {
+            ready.reason == "DeleteHooksRunning" && ready.message.contains(hook)
+        })
+        .await
+        .map(drop)
+}
+
+async fn is_there(scene: &Scene, version: &str, kind: &str, name: &str) -> Result<bool> {
+    Ok(scene.get(version, kind, name).await?.is_some())
+}
+
+#[tokio::test]
+async fn a_restart_ends_no_hook_after_the_deletion_and_repeats_none_before_it() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-restart").await?;
+    let sealer = Sealer::new(faulty.scene.client.clone(), &faulty.scene.namespace, &faulty.controller).await?;
+    let sealed = sealed_secret("db", &sealer.seal("db", "Of-A-Hook-1")?);
+    let sealed =
+        sealed.replace("{name: db}", "{name: db, annotations: {helm.sh/hook: pre-delete, helm.sh/hook-weight: '-5'}}");
+    let from = ", envFrom: [{secretRef: {name: db}}]";
+    let (backup, clean) = (job("backup", "pre-delete", 0, from), job("clean", "post-delete", 0, ""));
+    applied(&faulty.scene, &[("db", &sealed), ("backup", &backup), ("clean", &clean)]).await?;
+    delete(&faulty.scene).await?;
+    waits_for(&faulty.scene, "backup").await?;
+    ensure!(is_there(&faulty.scene, "v1", "Secret", "db").await?);
+    let uid = job_uid(&faulty.scene, "backup").await?;
+    faulty.restart().await?;
+    handled(&faulty.scene, "app").await?;
+    assert_eq!(job_uid(&faulty.scene, "backup").await?, uid);
+
+    completes(&faulty.scene, "backup").await?;
+    waits_for(&faulty.scene, "clean").await?;
+    let uid = job_uid(&faulty.scene, "clean").await?;
+    let are_gone = async |scene: &Scene| -> Result<()> {
+        for (version, kind, name) in [
+            (BATCH, "Job", "backup"),
+            ("bitnami.com/v1alpha1", "SealedSecret", "db"),
+            ("v1", "Secret", "db"),
+            ("v1", "ConfigMap", "app-map"),
+        ] {
+            ensure!(!is_there(scene, version, kind, name).await?, "{kind} {name}");
+        }
+        Ok(())
+    };
+    are_gone(&faulty.scene).await?;
+    faulty.restart().await?;
+    handled(&faulty.scene, "app").await?;
+    assert_eq!(job_uid(&faulty.scene, "clean").await?, uid);
+    are_gone(&faulty.scene).await?;
+
+    completes(&faulty.scene, "clean").await?;
+    faulty.scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    ensure!(!is_there(&faulty.scene, BATCH, "Job", "clean").await?);
+    are_gone(&faulty.scene).await
+}
+
+#[tokio::test]
+async fn hooks_after_the_deletion_stay_until_all_of_them_have_succeeded() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-waves").await?;
+    let account = hook("v1\nkind: ServiceAccount", "cleaner", "post-delete", -5, "");
+    let (first, last) = (job("first", "post-delete", 0, ""), job("last", "post-delete", 5, ""));
+    applied(&faulty.scene, &[("account", &account), ("first", &first), ("last", &last)]).await?;
+    delete(&faulty.scene).await?;
+    waits_for(&faulty.scene, "first").await?;
+    ensure!(!is_there(&faulty.scene, BATCH, "Job", "last").await?);
+    completes(&faulty.scene, "first").await?;
+    waits_for(&faulty.scene, "last").await?;
+    let (uid, earlier) = (job_uid(&faulty.scene, "last").await?, job_uid(&faulty.scene, "first").await?);
+    let account = faulty.scene.get("v1", "ServiceAccount", "cleaner").await?;
+    ensure!(account.is_some(), "the last hook may use it");
+    faulty.restart().await?;
+    handled(&faulty.scene, "app").await?;
+    assert_eq!((job_uid(&faulty.scene, "last").await?, job_uid(&faulty.scene, "first").await?), (uid, earlier));
+    completes(&faulty.scene, "last").await?;
+    faulty.scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    for (version, kind, name) in [("v1", "ServiceAccount", "cleaner"), (BATCH, "Job", "first"), (BATCH, "Job", "last")]
+    {
+        ensure!(!is_there(&faulty.scene, version, kind, name).await?, "{kind} {name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sealed_secret_among_the_hooks_after_the_deletion_does_not_stay() -> Result<()> {
+    let scene = Scene::new("hook-sealed").await?;
+    let sealed = sealed_secret("last-db", &scene.seal("last-db", b"Of-A-Hook-2").await?);
+    let sealed = sealed.replace("{name: last-db}", "{name: last-db, annotations: {helm.sh/hook: post-delete}}");
+    let clean = job("clean", "post-delete", 5, ", envFrom: [{secretRef: {name: last-db}}]");
+    applied(&scene, &[("db", &sealed), ("clean", &clean)]).await?;
+    ensure!(!is_there(&scene, "v1", "Secret", "last-db").await?);
+    delete(&scene).await?;
+    waits_for(&scene, "clean").await?;
+    ensure!(is_there(&scene, "v1", "Secret", "last-db").await?);
+    completes(&scene, "clean").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    for (version, kind, name) in
+        [("bitnami.com/v1alpha1", "SealedSecret", "last-db"), ("v1", "Secret", "last-db"), (BATCH, "Job", "clean")]
+    {
+        ensure!(!is_there(&scene, version, kind, name).await?, "{kind} {name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hook_for_the_deletion_whose_secret_cannot_be_made_says_so() -> Result<()> {
+    let scene = Scene::new("hook-unsealed").await?;
+    let sealed = sealed_secret("db", &scene.seal("another-name", b"Of-A-Hook-3").await?);
+    let sealed = sealed.replace("{name: db}", "{name: db, annotations: {helm.sh/hook: pre-delete}}");
+    let backup = job("backup", "pre-delete", 5, ", envFrom: [{secretRef: {name: db}}]");
+    applied(&scene, &[("db", &sealed), ("backup", &backup)]).await?;
+    delete(&scene).await?;
+    let message = scene.is_not_ready("app", "UnsealFailed").await?;
+    ensure!(
+        message.contains("charts/web/templates/db.yaml:1") && message.contains("gitseal.dev/delete-hooks=skip"),
+        "{message}"
+    );
+    ensure!(is_there(&scene, "v1", "ConfigMap", "app-map").await? && !is_there(&scene, BATCH, "Job", "backup").await?);
+    scene.annotate::<Sync>("app", crds::names::DELETE_HOOKS, crds::names::DELETE_HOOKS_SKIP).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    ensure!(!is_there(&scene, "bitnami.com/v1alpha1", "SealedSecret", "db").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hook_for_the_deletion_that_failed_runs_again_when_it_is_deleted() -> Result<()> {
+    let scene = Scene::new("hook-again").await?;
+    applied(&scene, &[("backup", &job("backup", "pre-delete", 0, ""))]).await?;
+    delete(&scene).await?;
+    waits_for(&scene, "backup").await?;
+    let uid = job_uid(&scene, "backup").await?;
+    fails(&scene, "backup").await?;
+    scene.is_not_ready("app", "DeleteHookFailed").await?;
+    scene.api::<k8s_openapi::api::batch::v1::Job>().delete("backup", &DeleteParams::background()).await?;
+    eventually("the hook to run again", || async {
+        ensure!(job_uid(&scene, "backup").await? != uid);
+        Ok(())
+    })
+    .await?;
+    ensure!(is_there(&scene, "v1", "ConfigMap", "app-map").await?);
+    completes(&scene, "backup").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    ensure!(!is_there(&scene, BATCH, "Job", "backup").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_finished_hook_is_deleted_even_if_the_controller_was_killed_before() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-killed").await?;
+    let seed = job("seed", "post-install,post-upgrade", 0, "")
+        .replace("helm.sh/hook-weight", "helm.sh/hook-delete-policy: hook-succeeded, helm.sh/hook-weight");
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    write_chart(scene, &[("map", MAP), ("seed", &seed)])?;
+    scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    scene.has(BATCH, "Job", "seed", json!({})).await?;
+    let deletion = stall_deletion(&faulty.proxy);
+    completes(scene, "seed").await?;
+    eventually("the deletion", || async {
+        ensure!(deletion.hits() > 0);
+        Ok(())
+    })
+    .await?;
+    let status = scene.api::<Sync>().get("app").await?.status.context("no status")?;
+    ensure!(status.inventory.iter().any(|entry| entry.d == Some(crds::Deletion::Done)), "{status:#?}");
+    ensure!(is_there(scene, BATCH, "Job", "seed").await?);
+    faulty.restart().await?;
+    let scene = &faulty.scene;
+    scene.is_gone(BATCH, "Job", "seed").await?;
+    scene.is_ready("app").await?;
+    handled(scene, "app").await?;
+    ensure!(!is_there(scene, BATCH, "Job", "seed").await?, "it runs again");
+    Ok(())
+}
+
+/// Makes the controller wait for the answer to the deletion of the Job `seed`, which never comes.
+fn stall_deletion(proxy: &FaultProxy) -> harness::faults::Injected {
+    proxy.inject_times(1, Which::method(Method::DELETE).path("/jobs/seed"), Fault::Stall)
+}
