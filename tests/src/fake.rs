@@ -123,7 +123,11 @@ impl Client {
         reference: Reference,
         credentials: Credentials,
     ) -> Result<Revision, FetchError> {
-        let request = FetchRequest {
+        self.store.fetch(&self.request(url, reference, credentials))
+    }
+
+    pub(crate) fn request(&self, url: String, reference: Reference, credentials: Credentials) -> FetchRequest {
+        FetchRequest {
             key: RepositoryKey { namespace: "team".into(), name: "app".into() },
             url,
             reference,
@@ -131,8 +135,7 @@ impl Client {
             trusted: None,
             timeout: self.timeout,
             cancel: self.cancel.clone(),
-        };
-        self.store.fetch(&request)
+        }
     }
 
     /// The reason and the message of a fetch that failed.

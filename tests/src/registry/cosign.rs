@@ -10,11 +10,11 @@ use super::{INDEX, MANIFEST, Registry};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
-/// Somebody with a key of cosign: ECDSA with P-256.
+/// Signs with a key as cosign uses it: ECDSA with P-256.
 pub struct Signer(KeyPair);
 
 impl Signer {
-    /// Somebody with a new key.
+    /// A signer with a new key.
     pub fn new() -> Result<Self> {
         Ok(Self(KeyPair::generate()?))
     }
@@ -30,7 +30,7 @@ impl Signer {
 }
 
 impl Registry {
-    /// Signs the artifact with this digest (`sha256:…`) by a text of simple signing, as cosign 2 does.
+    /// Signs the artifact with this digest (`sha256:…`) in the format "simple signing", as cosign 2 does.
     pub async fn sign_simply(&self, name: &str, digest: &str, signer: &Signer) -> Result<()> {
         let text = json!({"critical": {
             "identity": {"docker-reference": format!("{}/{name}", self.host())},
@@ -44,8 +44,9 @@ impl Registry {
         self.push_manifest(name, &tag, json!({}), &[layer]).await.map(drop)
     }
 
-    /// Makes a statement about the artifact with this digest, in a bundle that refers to the artifact, as cosign 3 does with a
-    /// registry that has no list of referrers. The predicate of a signature is `https://sigstore.dev/cosign/sign/v1`.
+    /// Signs an in-toto statement about the artifact with this digest, and pushes it in a bundle that refers to the
+    /// artifact, as cosign 3 does with a registry that does not list referrers. The predicate of a signature is
+    /// `https://sigstore.dev/cosign/sign/v1`.
     pub async fn state(&self, name: &str, digest: &str, predicate: &str, signer: &Signer) -> Result<()> {
         let kind = "application/vnd.in-toto+json";
         let hex = digest.trim_start_matches("sha256:");
@@ -71,3 +72,6 @@ impl Registry {
         self.put_manifest(name, &digest.replace(':', "-"), INDEX, &list).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The controller's store with servers that claim to be a registry.
+//! How the controller fetches artifacts from fake registries, some of them hostile.
 
 use gitstore::{FetchError, Reference, Revision};
 
