@@ -127,8 +127,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let Self { service, deadlines, trouble } = self.clone();
-        // The request is sent, and its time begins, only when the answer is polled. Before that, the request may wait
-        // in a queue.
+        // The request is sent, and its deadline is set, only when the answer is polled. Before that, the request may
+        // wait in a queue.
         Box::pin(async move {
             let deadline = Instant::now() + deadlines.answer;
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());

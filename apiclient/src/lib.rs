@@ -56,7 +56,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// If data is not acknowledged within this time, the connection is closed.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
-/// How many requests can wait for the service, which takes them one after another.
+/// How many requests can wait in the client until it sends them. It takes them one after another.
 const QUEUE: usize = 1024;
 
 /// Sends requests, without deadlines.
@@ -104,7 +104,7 @@ pub fn for_people(config: Config, server: &str) -> kube::Result<Client> {
 #[derive(Debug, thiserror::Error)]
 #[error("no connection to {server}")]
 pub struct NoConnection {
-    /// The name of the server in messages.
+    /// How messages name the server.
     pub server: Arc<str>,
     /// The cause.
     source: BoxError,

@@ -42,7 +42,7 @@ pub struct CertificateTrust {
 
 impl CertificateTrust {
     /// # Errors
-    /// The certificate, which came from the place `from`, has another fingerprint.
+    /// The certificate, which came from the place `from`, has another fingerprint than the one that the user gave.
     pub fn check(&self, certificate: &Certificate, from: &str) -> anyhow::Result<()> {
         let Some(fingerprint) = &self.cert_fingerprint else { return Ok(()) };
         fingerprint.check(certificate).with_context(|| format!("{from} is not the expected certificate"))

@@ -23,7 +23,7 @@ use crate::{
     working_copy::{Unread, WorkingCopy},
 };
 
-/// Everything besides the files of a repository that charts are rendered with.
+/// Everything that charts are rendered with, except the files of their own repository.
 #[derive(Clone, Default)]
 pub struct Surroundings {
     /// What templates see of the cluster.
@@ -47,14 +47,14 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// The clones that were given.
+    /// The clones, and the files with ConfigMaps, that the user named.
     pub fn clones(&self) -> Clones {
         let (named, map_files) = (self.values_repository.clone(), self.values_config_map.clone());
         Clones { named, map_files, ..Clones::default() }
     }
 }
 
-/// Which folder is a clone of which Repository.
+/// A local folder that is a clone of the Repository `name`.
 #[derive(Clone, Debug)]
 struct LocalClone {
     name: String,
@@ -77,9 +77,9 @@ impl FromStr for LocalClone {
 /// Local clones of Repositories, and where ConfigMaps are.
 #[derive(Clone, Default)]
 pub struct Clones {
-    /// The clones that the user named. A name without a namespace is one of the namespace of the Sync.
+    /// The clones that the user named. A name without a namespace names a Repository in the namespace of the Sync.
     named: Vec<LocalClone>,
-    /// The top folders of clones that were found.
+    /// The top folders of clones that the command knows without a flag.
     known: BTreeMap<ObjectKey, PathBuf>,
     /// The files with ConfigMaps that the user named.
     map_files: Vec<PathBuf>,
@@ -95,8 +95,8 @@ impl Clones {
         Self { root: Some(root.to_owned()), ..self.clone() }
     }
 
-    /// Reads from the cluster the ConfigMaps that the chart of `sync` gets values from. A ConfigMap that does not exist may
-    /// be in a file of the repository.
+    /// Reads from the cluster the ConfigMaps that the chart of `sync` gets values from. A ConfigMap that is not in the
+    /// cluster is no error, because it may be in a file of the repository.
     ///
     /// # Errors
     /// A ConfigMap cannot be read.
@@ -115,7 +115,8 @@ impl Clones {
         self.known.insert(repository, root);
     }
 
-    /// What the chart of `sync` gets from elsewhere. `own` is the repository of the chart.
+    /// The values that the chart of `sync` gets from other files (of any repository) and from ConfigMaps. `own` is the
+    /// repository of the chart.
     ///
     /// # Errors
     /// There is no clone of a Repository, or the clone does not have the file.
@@ -148,7 +149,8 @@ impl Clones {
         Ok(inputs)
     }
 
-    /// The values in a ConfigMap: of a file that was named, of the cluster, or of a file of the repository.
+    /// The values in a ConfigMap. The ConfigMap is in a file that the user named, in the cluster, or in a file of the
+    /// repository.
     fn text_of(&self, map: ValuesMap<'_>) -> anyhow::Result<String> {
         let mut found = maps_in(&self.map_files, map, true)?;
         if found.is_empty()
@@ -204,7 +206,8 @@ fn no_map(map: ValuesMap<'_>) -> anyhow::Error {
     )
 }
 
-/// The ConfigMaps in these files that may be this one. With `must_be_read`, a file that is not a manifest is an error.
+/// The ConfigMaps in these files that may be the one that `map` names. With `must_be_read`, a file that is not a
+/// manifest is an error.
 fn maps_in(files: &[PathBuf], map: ValuesMap<'_>, must_be_read: bool) -> anyhow::Result<Vec<Manifest>> {
     let mut found = Vec::new();
     for file in files {
@@ -220,7 +223,7 @@ fn maps_in(files: &[PathBuf], map: ValuesMap<'_>, must_be_read: bool) -> anyhow:
                     && id.namespace.as_deref().is_none_or(|namespace| namespace == map.namespace)
             })),
             Err(error) if must_be_read => bail!(error),
-            // Many files are templates, values or patches.
+            // Such a file is not a mistake: many files are templates, values or patches.
             Err(_) => {}
         }
     }

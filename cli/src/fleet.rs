@@ -41,7 +41,7 @@ pub struct Fleet {
     pub definitions: Vec<Manifest>,
     /// Files, Syncs and Repositories that are not valid.
     pub wrong: Vec<Wrong>,
-    /// The other objects in the files that have Syncs.
+    /// The other objects in the files that contain Syncs.
     pub beside: Vec<Manifest>,
     /// The Repositories in all files, as they were read.
     pub repositories: Vec<Manifest>,
@@ -58,13 +58,13 @@ pub struct Fleet {
 pub struct Found {
     /// Where the Sync is.
     pub origin: Location,
-    /// The Sync, with a namespace.
+    /// The Sync. Its namespace is always set.
     pub sync: Sync,
     /// The object as it was read.
     pub manifest: Manifest,
 }
 
-/// Something that cannot be read.
+/// A file or object that cannot be read.
 pub struct Wrong {
     /// Where it is.
     pub origin: Location,
@@ -144,7 +144,7 @@ impl Fleet {
             let is_below = file.starts_with(&below);
             let manifests = match parse(&name, &bytes, &Limits::default()) {
                 Ok(manifests) => manifests,
-                // Many files are values, patches or templates.
+                // Many files are not manifests but values, patches or templates, so most errors are ignored.
                 Err(error) => {
                     if is_below && has_group(&bytes) && !is_in_chart(&file, &root) {
                         fleet.wrong.push(Wrong {
@@ -293,8 +293,8 @@ impl Fleet {
         rendered
     }
 
-    /// The Sync at `origin` as another Sync applies it, and the name of this other Sync. `None` if no Sync changes it with
-    /// its `targetNamespace` or with another field for changes.
+    /// The Sync at `origin` as another Sync applies it, and the name of this other Sync. `None` if no Sync changes it
+    /// with `targetNamespace` or with another field that changes objects.
     pub fn as_changed(&self, origin: &Location, capabilities: &Capabilities) -> Option<(Sync, ObjectKey)> {
         let may_change = |found: &&Found| {
             let spec = &found.sync.spec;
@@ -353,7 +353,7 @@ impl Fleet {
 /// The API group of Syncs and Repositories.
 const GROUP: &str = "gitseal.dev";
 
-/// The kind of an object; `None` if it does not matter here.
+/// The kind of an object, if it is an object of gitseal or a CustomResourceDefinition; `None` for any other object.
 fn kind(manifest: &Manifest) -> Option<&str> {
     let id = &manifest.id;
     match (id.group.as_str(), id.kind.as_str()) {

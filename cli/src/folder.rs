@@ -35,13 +35,13 @@ pub const GIT: &str = ".git";
 pub struct Folder {
     /// The top folder of its repository, or the folder itself if it is in none.
     pub root: PathBuf,
-    /// Its path below the root, with `/`.
+    /// Its path below the root, with `/` between the parts.
     pub inside: String,
     /// Its path as it was given.
     pub path: PathBuf,
     /// The objects in it.
     pub manifests: Vec<Manifest>,
-    /// What rendered the kustomizations in it, or the chart.
+    /// The renderer that rendered the kustomizations in the folder, or the chart.
     renderer: Arc<Renderer>,
     /// What charts are rendered with besides their files.
     surroundings: Surroundings,
@@ -78,7 +78,7 @@ pub fn read_sharing(
     read_at(path, place(path)?, sync, surroundings, renderer)
 }
 
-/// Reads a folder that is all of the Repository of `sync`, for example a chart of a registry that was pulled.
+/// Reads a folder that has the whole content of the Repository of `sync`, for example a chart pulled from a registry.
 ///
 /// # Errors
 /// As of [`read_for`].
@@ -87,7 +87,7 @@ pub fn read_whole(path: &Path, sync: &Sync, surroundings: Surroundings) -> anyho
     read_at(path, (root, String::new()), sync, surroundings, Arc::new(renderer()))
 }
 
-/// `root` is the top folder of the repository, and `inside` the path of `path` in it.
+/// Reads the folder at `path`. `root` is the top folder of the repository, and `inside` the path from there to `path`.
 fn read_at(
     path: &Path,
     (root, inside): (PathBuf, String),
@@ -280,10 +280,10 @@ impl Folder {
     }
 }
 
-/// A part of a folder that is read, or refused.
+/// A file or folder that was found in the folder, and that is either read or refused.
 enum Entry {
     File(PathBuf),
-    /// A folder for Kustomize; its path below the root of the repository, with `/`.
+    /// A folder for Kustomize, and its path below the root of the repository, with `/` between the parts.
     Kustomization(PathBuf, String),
     /// A symbolic link that may lead to manifests.
     Link(PathBuf),
@@ -406,8 +406,8 @@ pub fn from_here(path: PathBuf) -> PathBuf {
     }
 }
 
-/// The top folder of the repository that `path` is in, and the path of `path` in it, with `/`. If `path` is in no
-/// repository, `path` itself is the top folder. The top folder has no symbolic links in its path.
+/// The top folder of the repository that `path` is in, and the path from there to `path`, with `/` between the parts.
+/// If `path` is in no repository, `path` itself is the top folder. The top folder has no symbolic links in its path.
 ///
 /// # Errors
 /// The path does not exist.
@@ -418,7 +418,7 @@ pub fn place(path: &Path) -> anyhow::Result<(PathBuf, String)> {
     Ok((root.to_owned(), inside))
 }
 
-/// The path of `folder` below `root`, with `/`.
+/// The path of `folder` below `root`, with `/` between the parts.
 fn relative(folder: &Path, root: &Path) -> String {
     let inside = folder.strip_prefix(root).unwrap_or(folder);
     inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")

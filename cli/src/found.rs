@@ -144,7 +144,7 @@ impl Found {
         format!("{}{more}", names.join(", "))
     }
 
-    /// The message that there is nothing, and where else to look.
+    /// The message that no Repository and no Sync was found, and where else to look.
     pub fn nothing(&self) -> String {
         let labels = self.selector.as_ref().map(|labels| format!(" has the labels {labels}")).unwrap_or_default();
         match &self.namespace {

@@ -174,7 +174,7 @@ fn without_environment() -> clap::Command {
     forget(with_short_help())
 }
 
-/// The arguments for kubeseal, if that is the program's name or the first argument.
+/// The arguments for kubeseal, if the program's name or the first argument is `kubeseal`.
 fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
     let (program, arguments) = arguments.split_first()?;
     let is_kubeseal = |name: &OsStr| name.eq_ignore_ascii_case(kubeseal::NAME);

@@ -29,7 +29,7 @@ pub trait Managed:
     fn conditions(&self) -> &[Condition];
     /// The generation that the conditions are about.
     fn observed_generation(&self) -> Option<i64>;
-    /// The value of the annotation that requests a reconcile, as it was handled last.
+    /// The last request for a reconcile that was handled: the value that the annotation had then.
     fn last_handled_request(&self) -> Option<&str>;
     /// The revision that was fetched or applied.
     fn revision(&self) -> Option<&str>;

@@ -193,7 +193,7 @@ impl Hint {
         anyhow::Error::msg(Self::new(what, hint))
     }
 
-    /// A new error about wrong usage, before anything was done.
+    /// A new error about wrong usage, which is noticed before anything is done.
     pub fn wrong_usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
         anyhow::Error::msg(Self { is_wrong_usage: true, ..Self::new(what, hint) })
     }
@@ -235,8 +235,8 @@ fn raw_stdout() -> impl Write {
     std::io::stdout()
 }
 
-/// Several errors as one, each on its own line. `what` says what they prevent, and ends the sentence "2 mistakes keep
-/// …".
+/// Several errors as one, each on its own line. `what` completes the sentence "2 mistakes keep …", for example with
+/// "this from being sealed".
 pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
     if errors.len() < 2 {
         return errors.pop();

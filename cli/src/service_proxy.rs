@@ -51,7 +51,7 @@ pub struct ServiceProxy {
     patience: Patience,
 }
 
-/// The answer of the controller, or of the API server before it.
+/// The answer of the controller, or of the API server in front of the controller.
 pub struct Answer {
     /// The status code.
     pub status: StatusCode,
@@ -76,7 +76,7 @@ impl ServiceProxy {
         Ok(Self { base, ..api_server })
     }
 
-    /// A controller at a URL, without an API server before it.
+    /// A controller at a URL, without an API server in front of it.
     ///
     /// # Errors
     /// `url` is not a URL.

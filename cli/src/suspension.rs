@@ -77,7 +77,7 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Changes one object. Returns whether it is now as it should be.
+    /// Changes one object. Returns whether the object is now suspended or resumed, as it should be.
     async fn make<K: Managed>(&mut self, object: &mut K) -> bool {
         let namespace = object.namespace().unwrap_or_default();
         let place = if self.with_namespace { format!("{namespace} ") } else { String::new() };
@@ -126,7 +126,7 @@ pub fn patch(reason: Option<&str>) -> Value {
     })
 }
 
-/// Whether another Sync applies the object together with its `spec.suspend`.
+/// Whether a Sync applies the object from Git, together with its `spec.suspend`.
 fn is_in_git(object: &impl Managed) -> bool {
     owners(object).any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }

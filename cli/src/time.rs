@@ -13,7 +13,7 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     if duration.is_negative() { Err("a duration cannot be negative".into()) } else { Ok(duration) }
 }
 
-/// The largest two units, for example `3d4h` or `42s`.
+/// The duration in its two largest units, for example `3d4h` or `42s`.
 pub fn short(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().max(0);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);

@@ -23,7 +23,8 @@ struct Failure {
 }
 
 impl Failing {
-    /// Notes that `key` failed when it tried `tried`. Returns the number of failures in a row.
+    /// Notes that an attempt of the object `key` failed. `tried` says what the attempt was at, for example a revision.
+    /// Returns the number of failures in a row.
     pub fn note(&self, key: &ObjectKey, tried: &str, message: String) -> u32 {
         let mut failures = self.lock();
         let before = failures.remove(key).filter(|before| before.tried == tried).map_or(0, |before| before.in_a_row);
@@ -43,7 +44,7 @@ impl Failing {
         self.lock().remove(key);
     }
 
-    /// The message of the last failure of `key`, if what was tried then is `tries`.
+    /// The message of the last failure of `key`; `None` if something else than `tries` was tried then.
     pub fn message(&self, key: &ObjectKey, tries: &str) -> Option<String> {
         self.lock().get(key).filter(|failure| failure.tried == tries).map(|failure| failure.message.clone())
     }

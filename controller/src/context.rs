@@ -103,7 +103,7 @@ pub struct Context {
     pub records: Records,
     /// Which Syncs are to be tried again at once.
     pub retries: Retries,
-    /// The objects in the folders of Syncs that still have to apply these objects.
+    /// For Syncs that still have to apply their folders: the objects in these folders.
     pub wants: Wants,
     /// The ConfigMaps that charts get values from.
     pub inputs: ReadInputs,

@@ -13,8 +13,7 @@ use crds::ObjectKey;
 
 /// How long an object must stay unchanged, at least, before its pauses begin at zero again.
 const PEACE: Duration = Duration::from_secs(600);
-/// The object must also stay unchanged for this many times the longest time that it stayed unchanged between earlier
-/// heals.
+/// The object must also stay unchanged this many times longer than it ever did between earlier heals.
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -41,8 +40,8 @@ struct State {
 }
 
 impl State {
-    /// Forgets objects of which nothing needs to be remembered. This looks at all objects, so it is done only once per
-    /// [`SWEPT_EVERY`].
+    /// Forgets objects that have not drifted for [`FORGOTTEN_AFTER`]. This looks at all objects, so it is done only
+    /// once per [`SWEPT_EVERY`].
     fn forget_old(&mut self, now: Instant) {
         if self.swept.is_none_or(|swept| now - swept >= SWEPT_EVERY) {
             self.swept = Some(now);
@@ -92,7 +91,7 @@ impl Heals {
         }
     }
 
-    /// Whether nothing about the object needs to be remembered.
+    /// Whether the object has not drifted for so long that it can be forgotten.
     fn is_over(&self, now: Instant) -> bool {
         now - self.drifted.unwrap_or(self.last) >= FORGOTTEN_AFTER
     }
@@ -144,8 +143,8 @@ impl Drift {
         (due.into_keys().collect(), next)
     }
 
-    /// All objects of `sync` that drifted, also those that still have to wait, because somebody requested a sync and
-    /// should not have to wait. This does not make later pauses shorter.
+    /// All objects of `sync` that drifted, also those whose pause is not over. This is called when somebody requests a
+    /// sync, so that this person does not have to wait. It does not make later pauses shorter.
     pub fn take_all(&self, sync: &ObjectKey) -> BTreeSet<ObjectId> {
         self.lock().waiting.remove(sync).unwrap_or_default().into_keys().collect()
     }
@@ -224,7 +223,7 @@ mod tests {
         }
     }
 
-    /// The pauses before the heals of an object that is changed again after each of `peaces`.
+    /// The pauses before the heals of an object. `peaces` says how long the object stays unchanged before each change.
     fn pauses(peaces: impl IntoIterator<Item = Duration>) -> Vec<u64> {
         let (drift, sync) = (Drift::default(), ObjectKey::new("ns", "sync"));
         let mut now = Instant::now();
@@ -278,8 +277,8 @@ mod tests {
             drift.healed(Some(&sync), &id("a"), start);
         }
         assert_eq!(note(&drift, &sync, start).as_secs(), 8);
-        // The object waited for its heal for longer than the time without a change that resets the pauses, for example
-        // because the Sync was suspended.
+        // The object waited for its heal for a long time, for example because the Sync was suspended. This wait does
+        // not reset the pauses; the same time without a change would.
         let later = start + MINUTE * 60;
         assert_eq!(drift.note(&sync, id("a"), later), PutBack::Now, "it waited long enough");
         drift.healed(Some(&sync), &id("a"), later);

@@ -57,7 +57,7 @@ struct Overrun {
 pub(crate) enum Unanswered {
     /// It took too much time or memory.
     Overran {
-        /// What it took.
+        /// Which limit it exceeded.
         why: String,
         /// When it may be evaluated again.
         until: Instant,
@@ -67,7 +67,7 @@ pub(crate) enum Unanswered {
 }
 
 impl Expressions {
-    /// Evaluates in processes of this program.
+    /// Evaluates expressions in worker processes, which run this same program.
     pub(crate) fn new() -> Self {
         Self { worker: Worker::default(), turns: Gate::new(PROCESSES), overran: Mutex::default() }
     }
@@ -106,8 +106,8 @@ impl Expressions {
         match answer {
             Ok(answer) => {
                 let answer = read(&answer).map_err(Unanswered::Failed)?;
-                // Another expression of the Sync may have taken too much time or memory. So the pauses of the Sync end
-                // early only after an edit of the Sync.
+                // This answer does not end the Sync's pause, because another expression of the Sync may have taken too
+                // much time or memory. Only an edit of the Sync ends the pause early.
                 let mut overran = self.overran();
                 if overran.get(sync).is_some_and(|last| last.generation != generation) {
                     overran.remove(sync);
@@ -151,7 +151,8 @@ impl Expressions {
 }
 
 impl Unanswered {
-    /// The health of an object whose expressions have no result. `place` is where its expressions are in the Sync.
+    /// The health of an object whose expressions have no result. `place` is the field of the Sync that has these
+    /// expressions.
     pub(crate) fn as_health(&self, place: &str) -> Health {
         match self {
             Self::Overran { why, .. } => {

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::passes;
 
-/// Items that wait, by namespace. At the turn of a namespace, its oldest item is removed.
+/// Items that wait, by namespace. The namespaces take turns: at each turn, the oldest item of one namespace is taken
+/// out.
 pub(crate) struct Turns<T> {
     waiting: HashMap<Arc<str>, VecDeque<T>>,
     /// The namespaces with waiting items, each once. The first namespace has the next turn.
@@ -55,7 +56,7 @@ impl<T> Turns<T> {
 /// On whose behalf a place is requested.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asker<'a> {
-    /// A Secret that is to be written, on behalf of this namespace.
+    /// Work on behalf of this namespace, for example on a Secret that is to be written.
     Namespace(&'a str),
     /// A request over HTTP. All HTTP requests together take turns like one namespace, and use at most half of the
     /// places.

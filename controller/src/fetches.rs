@@ -185,8 +185,8 @@ mod tests {
         let late = fetches.begin(&key("late", 0));
         let mut turn = Box::pin(fetches.turn(&late, "late.example"));
         assert!(turn.as_mut().now_or_never().is_none());
-        // After half of the time, the fetch is not reported. It began to wait a little after the clock began, so more
-        // than the other half must pass.
+        // After half of the time, the fetch is not reported yet. It began to wait a little after the clock began, so
+        // more than the other half must pass.
         *lock(&clock) += STARVED / 2;
         assert_eq!(readiness.missing(), [] as [&str; 0]);
         *lock(&clock) += STARVED;

@@ -83,7 +83,8 @@ impl Inputs {
     }
 
     /// The inputs that `sync` had when it applied `content`. They are no longer known, except if they equal `now`.
-    /// Without them, the chart cannot be rendered, but objects that were stored are found by the digest.
+    /// Without the inputs, the chart cannot be rendered, but the objects that it was rendered to before are stored and
+    /// are found by the digest.
     pub(crate) fn remembered(sync: &Sync, content: Option<&str>, now: Option<Self>) -> Self {
         let mut entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from);
         if !entries.any(crds::ValuesFrom::is_elsewhere) {
@@ -141,5 +142,6 @@ impl Inputs {
     }
 }
 
-/// What is between the parts of the text that identifies the content of a folder, its settings and its inputs.
+/// A text identifies the content of a folder, its settings and its inputs. This character separates the parts of the
+/// text.
 pub(crate) const SEPARATOR: char = '+';

@@ -133,8 +133,8 @@ impl Memory {
     }
 }
 
-/// Memory for plaintexts. A pass takes it before it unseals values, and gives it back when their Secret is written. It
-/// is not part of the memory budget, so that a pass that holds memory of the budget may wait for it.
+/// Memory for plaintexts. A pass takes such memory before it unseals values, and gives the memory back when the Secret
+/// is written. This memory is not part of the memory budget, so a pass that holds memory of the budget may wait for it.
 pub struct Plaintexts(Gate);
 
 impl Plaintexts {

@@ -48,7 +48,7 @@ struct State {
     stage: Option<Stage>,
     got_on: Instant,
     unanswered: u32,
-    /// How many waits for a turn are in progress in the pass.
+    /// How many parts of the pass are waiting for a turn.
     waits: u32,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn unanswered() {
     });
 }
 
-/// Waits for `turn`, a turn or memory that others have now. Such a wait always ends, because the work of the others
+/// Waits for `turn`: a turn, or memory that others use now. Such a wait always ends, because the work of the others
 /// ends.
 pub(crate) async fn in_turn<T>(turn: impl Future<Output = T>) -> T {
     let _waits = Waits::begin();

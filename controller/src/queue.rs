@@ -202,8 +202,8 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
     }
 }
 
-/// Marks the key as done when it is dropped, so even if the work panicked. Otherwise, the key would never be worked on
-/// again.
+/// Marks the key as done when this value is dropped. This happens even if the work panicked. Otherwise, the key would
+/// never be worked on again.
 struct Finished<'a, K: Clone + Eq + Hash + Tenant> {
     queue: &'a Queue<K>,
     key: &'a K,

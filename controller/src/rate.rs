@@ -1,6 +1,6 @@
-//! Rate limits of requests, with the generic cell rate algorithm, as in Sealed Secrets. Unlike there, a client whose
-//! request comes a little too early can reserve its turn and wait for it. Turns are given in the order in which
-//! requests come.
+//! Rate limits of requests, with the generic cell rate algorithm, as in Sealed Secrets. Unlike in Sealed Secrets, a
+//! client whose request comes a little too early can reserve its turn and wait for it. Turns are given in the order in
+//! which requests come.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -18,7 +18,8 @@ pub(crate) struct Rate {
     tolerance: Duration,
 }
 
-/// The state of one client: the time at which its requests so far would end if they were evenly spaced.
+/// The state of one client: the time at which its next request would come if it sent exactly one request per interval.
+/// Each request moves this time one interval into the future.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due(Instant);
 

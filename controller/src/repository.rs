@@ -83,7 +83,7 @@ impl RepositoryError {
 /// What a fetch found.
 struct Fetched {
     revision: Revision,
-    /// It is a chart that says of itself that it is deprecated.
+    /// Whether the revision is a chart that says of itself that it is deprecated.
     is_deprecated: bool,
 }
 
@@ -114,8 +114,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if repository.spec.suspend {
         return;
     }
-    // This fetch replaces the fetch that is due later. So the later time is removed from the queue, because the server
-    // may ask for a longer pause after this fetch.
+    // This fetch replaces the fetch that is due later. The later time is removed from the queue, so that the next fetch
+    // is not too early if the server asks for a longer pause after this fetch.
     ctx.queues.repositories.forget(&key);
     let result = {
         let mut fetching = std::pin::pin!(fetch(&ctx, &key, &repository, &running));
@@ -189,7 +189,7 @@ async fn fetch(
         cancel: running.cancel(),
     };
     let git = ctx.git.clone();
-    // The turn lasts as long as the thread works, even if the caller no longer waits for the result.
+    // The turn to fetch lasts as long as the thread works, even if the caller no longer waits for the result.
     let work = move || -> Result<Fetched, RepositoryError> {
         let _turn = turn;
         let revision = git.fetch(&request)?;
@@ -238,12 +238,12 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     Ok(Credentials::from_secret(&repository.spec.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
-/// Who must have signed what is fetched, if somebody must.
+/// Who must have signed what is fetched; `None` if no signature is needed.
 fn signed_by(repository: &Repository) -> Option<&Verification> {
     repository.spec.verify.as_ref().filter(|verify| verify.mode == VerificationMode::Cosign)
 }
 
-/// The keys of which one must have signed what is fetched.
+/// The public keys. What is fetched must be signed with one of them.
 async fn trusted(
     ctx: &Context,
     key: &ObjectKey,

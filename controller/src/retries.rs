@@ -7,7 +7,7 @@ use std::{
 
 use crds::ObjectKey;
 
-/// The Syncs that are to be tried at their next reconcile.
+/// The Syncs that are to be tried at their next reconcile, even if the pause after a failure is not over.
 #[derive(Default)]
 pub struct Retries(Mutex<HashSet<ObjectKey>>);
 

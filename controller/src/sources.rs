@@ -20,7 +20,8 @@ pub struct Sources {
 /// How many identities are remembered for folders that no Sync used when the snapshot came.
 const ASKED: usize = 1000;
 
-/// How many bytes of closures are remembered for folders that no Sync used when the snapshot came.
+/// How many bytes of [`Closure`]s (what a folder depends on) are remembered for folders that no Sync used when the
+/// snapshot came.
 const CLOSURE_BYTES: usize = 16 << 20;
 
 #[derive(Default)]
@@ -34,8 +35,8 @@ struct Source {
 
 impl Source {
     /// Forgets the closures of folders that are not in use, if they and the new one would take too many bytes. Each
-    /// edit of a Sync may name another folder, so there may be many. Forgotten folders are rendered again when they are
-    /// needed.
+    /// edit of a Sync may name another folder, so there may be many closures. Forgotten folders are rendered again when
+    /// they are needed.
     fn make_room(&mut self, target: &Target, bytes: usize) {
         let Self { closures, contents, .. } = self;
         let is_in_use = |target: &Target| contents.in_use.contains_key(target);
@@ -48,7 +49,8 @@ impl Source {
     }
 }
 
-/// The identity of a folder in `snapshot`. It includes everything that the folder depends on, as far as this is known.
+/// The identity of a folder in `snapshot`. It also changes when something else changes that the folder depends on, as
+/// far as these dependencies are known.
 fn content(
     snapshot: &Snapshot,
     folder: Result<ContentId, SnapshotError>,

@@ -20,7 +20,7 @@ use unsealing::scope;
 use self::follow::{Seen, follow};
 use crate::{context::Context, metrics::UnsealFailure, sealed_secret::instance, start::Work, sync};
 
-/// For each kind, whether a list that began while this replica leads is in the store.
+/// For each kind, whether the store has a list that was requested after this replica became the leader.
 #[derive(Clone, Default)]
 pub(crate) struct Listed {
     repositories: Arc<SetOnce<()>>,

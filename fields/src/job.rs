@@ -1,4 +1,4 @@
-//! What the metadata of a Job show. The controller watches only metadata.
+//! What the metadata of a Job show. The controller watches only the metadata of Jobs.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::set_of;
 ///
 /// In the metadata, a complete Job can be recognised by the field for its time of completion; a failed Job looks like a
 /// running one. But when the time to live of a failed Job is over, Kubernetes deletes the Job with the finalizer
-/// `foregroundDeletion`, which the Job gets from a deletion by hand only on request.
+/// `foregroundDeletion`. A deletion by hand sets this finalizer only on request.
 pub fn is_expiring_job(meta: &ObjectMeta) -> bool {
     let entries = meta.managed_fields.iter().flatten();
     let of_job =

@@ -115,8 +115,9 @@ pub fn path_of(pointer: &str, set: &Value, object: &Map<String, Value>) -> Vec<S
     path
 }
 
-/// Whether a key of a field set means this item of a list. The key is `k:{…}` with some fields of the item, or `v:…` with
-/// its value. If the item does not have a field of the key, the field has its default value.
+/// Whether a key of a field set means this item of a list. The key is `k:{…}` with some fields of the item, or `v:…`
+/// with its value. A field that the key names and the item lacks has its default value, so its absence does not count
+/// as a difference.
 fn is_key_of(key: &str, item: &Value) -> bool {
     if let Some(value) = key.strip_prefix("v:") {
         return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
@@ -184,7 +185,7 @@ pub fn take_out(object: &mut Value, set: &Value) {
     }
 }
 
-/// Removes from `field`, a field or an item of a list, everything that `set` has below it. Returns whether the field
+/// Removes everything that `set` names below `field`, which is a field or an item of a list. Returns whether the field
 /// itself must be removed, too.
 fn goes(field: &mut Value, set: &Value) -> bool {
     if is_empty(set) {

@@ -127,7 +127,7 @@ fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_ot
     fields
 }
 
-/// Removes a map from `fields` if none of its fields are left there, although `all` has some. Others keep those fields,
+/// Removes a map from `fields` if `fields` has none of the map's fields, but `all` has some. Others keep these fields,
 /// so they also keep the map itself (the entry `.`).
 fn without_shells(fields: &mut Value, all: &Value) {
     let (Some(map), Some(all)) = (fields.as_object_mut(), all.as_object()) else { return };

@@ -18,7 +18,8 @@ pub struct Touched {
 }
 
 /// The fields that others changed before our last apply, and who changed them. `before` are the entries just before
-/// this apply, `applied` those after it. Our entry in `applied` has a changed field, our entry in `before` does not.
+/// this apply, `applied` those after it. A field was changed if our entry in `applied` has it and our entry in `before`
+/// does not.
 pub fn touched(before: &[ManagedFieldsEntry], applied: &[ManagedFieldsEntry]) -> Vec<Touched> {
     let nothing = Value::Object(Map::new());
     let ours = |entries: &[ManagedFieldsEntry]| entries.iter().find(|entry| is_ours(entry)).and_then(set_of).cloned();

@@ -130,7 +130,7 @@ pub fn check(arguments: &[String]) -> Result<(), String> {
 }
 
 /// How much memory a controller with these arguments may take for its work on repositories, in bytes:
-/// `--memory-budget`, and the processes that render. `None` if the controller would refuse the arguments.
+/// `--memory-budget`, and what the processes that render may take. `None` if the controller would refuse the arguments.
 pub fn memory(arguments: &[String]) -> Option<u64> {
     let command = Config::command().disable_help_flag(true).mut_args(|argument| argument.env(None::<&str>));
     let given = std::iter::once("gitseal-controller").chain(arguments.iter().map(String::as_str));

@@ -69,7 +69,7 @@ fn the_help_fits_a_terminal() {
         let help = help.to_string();
         let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(wide.is_empty() && help.contains("--key-renew-period"), "{wide:#?}");
-        // This default is one long word without spaces, so the help shows its names one by one.
+        // As one word without spaces, this default would be too wide, so the help shows its names one by one.
         assert!(Managers::DEFAULT.split(',').all(|name| help.contains(&format!(" {name}"))), "{help}");
     }
 }

@@ -84,7 +84,7 @@ pub(super) fn renderer_memory(text: &str) -> Result<u64, String> {
     size(text, 128)
 }
 
-/// A number of bytes that is at least so many MiB.
+/// A number of bytes, at least `least` MiB.
 fn size(text: &str, least: u64) -> Result<u64, String> {
     match bytes(text) {
         Some(bytes) if bytes >= least << 20 => Ok(bytes),

@@ -236,7 +236,7 @@ impl<'t> Exec<'t> {
         self.operand(line, first, dot)
     }
 
-    /// The value of an operand, if the argument may have any type.
+    /// The value of an operand, for an argument that may have any type.
     fn operand(&mut self, line: usize, operand: &Operand, dot: &Value) -> Result<Value, Error> {
         match operand {
             Operand::Bool(value) => Ok(Value::Bool(*value)),
@@ -314,7 +314,8 @@ impl<'t> Exec<'t> {
         (function.run)(self.memory, &arguments).map_err(|failure| failure.at(line, function.name))
     }
 
-    /// `and` and `or`: the result is the first argument that decides. Later arguments are not evaluated.
+    /// `and` and `or`: the result is the first argument whose truth is `decides`, or else the last argument. Arguments
+    /// after the result are not evaluated.
     fn shortcut(
         &mut self,
         line: usize,
@@ -404,7 +405,7 @@ fn failed(line: usize, reason: impl Into<String>) -> Error {
     Error::new(line, ErrorKind::Failed, reason)
 }
 
-/// The value of a number in the template, if the argument may have any type.
+/// The value of a number that is written in the template, for an argument that may have any type.
 fn ideal(line: usize, number: &Number) -> Result<Value, Error> {
     match number.ideal {
         Ideal::Int(int) => Ok(Value::Int(Int::Int, int)),

@@ -107,8 +107,8 @@ pub(crate) fn float(out: &mut Buffer, value: f64, verb: char, precision: Option<
     }
 }
 
-/// The digits without a point, and the exponent of the first digit: rounded to the precision, or the fewest digits that
-/// are read back as the same number.
+/// The digits of a number without a point, and the exponent of the first digit. The number is rounded to the precision;
+/// without a precision, it has the fewest digits that are read back as the same number.
 fn decimal(value: f64, verb: char, precision: Option<usize>) -> (String, i32) {
     let text = match (verb, precision) {
         (_, None) => format!("{value:e}"),
@@ -173,7 +173,7 @@ pub(crate) fn quote(out: &mut Buffer, text: &[u8], ascii: bool) {
     out.push(b"\"");
 }
 
-/// One character in the form that it has in a quoted text.
+/// Writes one character as it stands in a quoted text.
 pub(crate) fn quoted_char(out: &mut Buffer, char: char, quote: char, ascii: bool) {
     let code = u32::from(char);
     match char {

@@ -279,7 +279,7 @@ impl Translator<'_> {
         Ok(Some(format!("[:{name}:]")))
     }
 
-    /// A character that has no special meaning anywhere.
+    /// Writes a character so that it has no special meaning anywhere.
     fn literal(&mut self, char: char) {
         self.out.push_str(&format!("\\x{{{:x}}}", u32::from(char)));
     }

@@ -105,7 +105,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// Skips a comment, from `/*` to the end of the action. Returns whether the action trims what follows.
+    /// Skips a comment, from `/*` to the end of the action. Returns whether the action trims the white space after it.
     fn comment(&mut self) -> Result<bool, Error> {
         let rest = self.rest();
         let end = rest.find("*/").ok_or_else(|| self.error("the comment has no end"))? + 2;
@@ -117,7 +117,7 @@ impl<'t> Lexer<'t> {
         Ok(trims)
     }
 
-    /// Reads an action, from after `{{` to after `}}`. Returns whether it trims what follows.
+    /// Reads an action, from after `{{` to after `}}`. Returns whether it trims the white space after it.
     fn action(&mut self) -> Result<bool, Error> {
         let opened = self.tokens.last().map_or(self.line, |token| token.line);
         let mut depth = 0_usize;
@@ -227,7 +227,7 @@ impl<'t> Lexer<'t> {
     }
 }
 
-/// For a text that begins with `{{`: whether it trims what precedes, and whether it is a comment.
+/// For a text that begins with `{{`: whether it trims the white space before it, and whether it is a comment.
 fn opening(text: &str) -> (bool, bool) {
     let after = text.get(2..).unwrap_or_default();
     match after.strip_prefix('-').filter(|after| after.starts_with(SPACE)) {
@@ -236,7 +236,8 @@ fn opening(text: &str) -> (bool, bool) {
     }
 }
 
-/// The length of the end of an action at this position (0 if there is none), and whether it trims what follows.
+/// The length of the end of an action at this position (0 if there is none), and whether it trims the white space after
+/// it.
 fn closing(text: &str) -> (usize, bool) {
     if text.starts_with("}}") {
         (2, false)

@@ -2,13 +2,14 @@
 //!
 //! # Flow
 //! A [`Renderer`] has the unsealed values, and renders one template after the other with them. Results are the same as
-//! those of Go 1.26 and sprig 3.3.0; `tests/cases.txt` has templates, and `tests/golden.json` the results of the Go
-//! program for them.
+//! those of Go 1.26 and sprig 3.3.0; `tests/cases.txt` has templates, and `tests/golden.json` has the results that a Go
+//! program got for them.
 //!
 //! # Guarantees
-//! - Bounded: every text, loop, nesting, and value counts against [`Limits`]; a template without end is an [`Error`].
-//! - Repeatable: the same template over the same values gives the same bytes. Functions that would not (random values,
-//!   the time of day) are not supported; password hashes take their salt from [`Salts`].
+//! - Bounded: every text, loop, nesting, and value counts against [`Limits`]; a template that would run for ever ends
+//!   with an [`Error`].
+//! - Repeatable: the same template over the same values gives the same bytes. Functions whose results differ from call
+//!   to call (random values, the time of day) are not supported; password hashes take their salt from [`Salts`].
 //! - Errors never hold a value.
 //!
 //! # Caveats
@@ -74,7 +75,7 @@ impl Renderer {
 /// Reads `text` without rendering it.
 ///
 /// # Errors
-/// Those of [`Renderer::render`] that do not depend on values.
+/// The errors of [`Renderer::render`] that do not depend on values.
 pub fn check(name: &str, text: &str) -> Result<(), Error> {
     parse::parse(name, text).map(drop)
 }

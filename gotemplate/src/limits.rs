@@ -5,9 +5,9 @@ use crate::error::Failure;
 /// Limits for all templates of one Secret together. Templates are hostile input, because tenants write them.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Evaluated parts of templates, and work inside functions that grows with their input.
+    /// Steps: evaluated parts of templates, and the work inside functions that grows with their input.
     pub steps: u64,
-    /// Bytes of all results together. A Secret may have one MiB.
+    /// Bytes of all results together. Kubernetes allows one MiB for a Secret.
     pub output: usize,
     /// Bytes of one text during the rendering.
     pub text: usize,

@@ -52,7 +52,7 @@ pub(crate) fn unquote(quoted: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A character between single quotes, as its number.
+/// The code point of a character in single quotes.
 pub(crate) fn char(quoted: &str) -> Option<Number> {
     let inner = quoted.get(1..quoted.len().checked_sub(1)?)?;
     let (unit, length) = unit(inner, '\'')?;
@@ -236,7 +236,7 @@ fn as_int(float: f64) -> Option<i64> {
 }
 
 /// Go's conversion from `float64` to `int64` on a 64-bit processor: a number that does not fit becomes the smallest
-/// one.
+/// `int64`.
 #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
 pub(crate) fn truncated(float: f64) -> i64 {
     if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&float) { float as i64 } else { i64::MIN }

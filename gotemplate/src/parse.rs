@@ -39,7 +39,7 @@ struct Parser {
     tokens: Vec<Token>,
     at: usize,
     templates: Templates,
-    /// The variables that are visible here.
+    /// The variables that are visible at the current token.
     variables: Vec<Rc<str>>,
     loops: usize,
     nesting: usize,
@@ -289,7 +289,8 @@ impl Parser {
             self.spaces();
             let start = self.at;
             let Kind::Variable(name) = self.peek().clone() else {
-                // `range $a, 1` and `range $a, := x` are refused; `range $a, }}` lacks a value.
+                // `range $a, 1` and `range $a, := x` are refused here. `range $a, }}` is refused later, because its
+                // value is missing.
                 if names.is_empty() || matches!(self.peek(), Kind::Close | Kind::RightParen) {
                     return Ok((names, false));
                 }

@@ -45,7 +45,7 @@ struct Printer<'a> {
     next: usize,
     /// Whether the format has chosen an argument by its number, as `%[2]d` does.
     reordered: bool,
-    /// Whether the argument that the current verb chose by its number exists.
+    /// False if the current verb chose an argument by a number that no argument has.
     good: bool,
 }
 

@@ -104,7 +104,7 @@ pub(crate) type Entries = BTreeMap<Text, Value>;
 /// Dictionaries are kept until the rendering ends. So nothing is freed recursively, and no cycle keeps a secret in
 /// memory.
 pub(crate) struct Memory {
-    /// The first dictionary is the data.
+    /// The first dictionary is the data that templates start with (`.`).
     maps: Vec<Entries>,
     nothing: Entries,
     pub(crate) budget: Budget,
@@ -119,7 +119,7 @@ impl Memory {
         Self { maps: vec![data], nothing: Entries::new(), budget, salts, expressions: BTreeMap::new() }
     }
 
-    /// The dictionary with which templates begin.
+    /// The dictionary that templates start with (`.`).
     pub(crate) fn data() -> Value {
         Value::Map(Map { element: Element::Text, place: Some(0) })
     }
@@ -204,7 +204,7 @@ impl Value {
         matches!(self, Self::Missing | Self::Nil)
     }
 
-    /// The result of a pipeline: a nil interface counts as no value.
+    /// The value as the result of a pipeline, in which a nil interface counts as no value.
     pub(crate) fn unwrapped(self) -> Self {
         if matches!(self, Self::Nil) { Self::Missing } else { self }
     }

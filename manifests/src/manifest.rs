@@ -79,9 +79,9 @@ impl fmt::Debug for Manifest {
 ///
 /// Scalars are read as by `kubectl` (`sigs.k8s.io/yaml`): `yes`, `on` and `y` are booleans, `0644` and `0o644` are 420,
 /// `1_000` is 1000, `1.0` and `1e3` are integers, and dates are text. A quoted scalar is text. Keys that are numbers or
-/// booleans become text. `!!binary` is decoded. A text in JSON may have several objects. Texts that programs read
-/// differently are refused: duplicate keys, a `<<` after a key that it would set to another value, and in YAML the line
-/// separators U+0085, U+2028 and U+2029, which end a line in YAML 1.1 and are part of the text in YAML 1.2.
+/// booleans become text. `!!binary` is decoded. A text in JSON may have several objects. Texts that not all programs
+/// read in the same way are refused: duplicate keys, a `<<` after a key that it would set to another value, and in YAML
+/// the line separators U+0085, U+2028 and U+2029, which end a line in YAML 1.1 and are part of the text in YAML 1.2.
 pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>, ParseError> {
     parse_measured(file, bytes, limits).map(|parsed| parsed.manifests)
 }
@@ -90,7 +90,8 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>,
 pub struct Parsed {
     /// The objects.
     pub manifests: Vec<Manifest>,
-    /// How many bytes of memory the objects take: an estimate, rather too high, within [`Limits::memory`].
+    /// How many bytes of memory the objects take: an estimate, which is too high rather than too low, and at most
+    /// [`Limits::memory`].
     pub memory: usize,
 }
 
@@ -209,7 +210,7 @@ fn items(
         Some(Value::Null) | None => Vec::new(),
         Some(_) => return Err(refuse(line, ErrorKind::InvalidField("items"))),
     };
-    // In a typed list (`ConfigMapList`), the API server leaves out the type of the items.
+    // In a typed list (`ConfigMapList`), the API server leaves out `apiVersion` and `kind` of the items.
     let api_version = body.remove("apiVersion");
     let kind = body.get("kind").and_then(Value::as_str).and_then(|kind| kind.strip_suffix("List"));
     let mut manifests = Vec::with_capacity(items.len());

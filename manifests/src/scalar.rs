@@ -104,8 +104,8 @@ pub fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether a text with the tag `!!timestamp` may be a date, which stays text. Other text with this tag is refused. This
-/// simple check does not find every text that is no date.
+/// Whether a text with the tag `!!timestamp` may be a date, which stays text. Other text with this tag is refused. The
+/// check is simple, so it accepts also some texts that are not dates.
 fn begins_with_a_year(text: &str) -> bool {
     text.split_once('-').is_some_and(|(year, _)| year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -143,7 +143,7 @@ fn number(plain: &str) -> Option<Scalar> {
     finite(plain)
 }
 
-/// Go's base 0: `0x`, `0o`, `0b`, a leading `0` for octal, else decimal.
+/// Reads an integer as Go does for base 0: `0x`, `0o`, `0b`, a leading `0` for octal, otherwise decimal.
 fn integer(text: &str) -> Option<u64> {
     let (radix, digits) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &text[2..]),

@@ -95,7 +95,7 @@ enum Line {
     StartWithContent,
     /// `...`
     End,
-    /// `%…` at the start of a line: a directive before a document begins. Inside a document, it is content.
+    /// `%…` at the start of a line. It is a directive if no document has begun; inside a document, it is content.
     Directive,
     /// Nothing, or a comment.
     Blank,

@@ -84,8 +84,8 @@ pub(crate) fn is_json(text: &str) -> bool {
 /// JSON in a form for a reader of YAML. Such a reader takes unescaped line separators for line ends, and refuses some
 /// characters, so these are escaped. In JSON, these characters can only be in strings, where an escape means the same.
 ///
-/// The API server reads an apply with go-yaml 2.4. The escaped characters are those that it refuses or takes for line
-/// breaks (`yaml_parser_update_buffer`): they are not printable in YAML 1.1, or are line breaks there.
+/// The API server reads an apply with go-yaml 2.4. The escaped characters are those that go-yaml refuses or takes for
+/// line breaks (`yaml_parser_update_buffer`): they are not printable in YAML 1.1, or are line breaks there.
 pub fn json_for_yaml(json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     let is_told_apart =
         |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
@@ -152,7 +152,7 @@ fn line_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// One character of each kind, and the characters next to it.
+    /// Characters of each kind that must be escaped, and characters that must not be, such as `ü` and emoji.
     const HOSTILE: &str = "a\u{0}\u{7}\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{200f}\u{e0041}\rb\nc\tü 猫 👩\u{200d}🚀";
 
     #[test]

@@ -5,7 +5,7 @@ const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "K
 
 /// A folder with manifests, in a commit, in an image or on a disk.
 pub trait Tree {
-    /// Why a file cannot be read, or must not be skipped silently.
+    /// Why a file cannot be read, or why it must not be skipped silently.
     type Error: Error;
 
     /// Hands what is in the folder to `visit`, sorted by the bytes of the whole paths: its manifests ([`is_manifest_file`]), one at a

@@ -113,8 +113,8 @@ impl<'b> Builder<'b> {
                 Some(Frame { anchor, node: Node::Sequence(items) }) => self.value(Value::Array(items), anchor),
                 None => Ok(()),
             },
-            // A text that was split has no second document. If the parser sees one nevertheless, the text is refused,
-            // because the same text must never be read in two ways.
+            // The text was split into its documents before, so it has no second document. If the parser sees one
+            // nevertheless, the text is refused, because the same text must never be read in two ways.
             Event::DocumentStart(..) if self.root.is_some() => {
                 Err(ErrorKind::Syntax("a document starts without --- on a line of its own".to_owned()))
             }

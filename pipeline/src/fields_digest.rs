@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 pub struct FieldsDigest(u64);
 
 impl FieldsDigest {
-    /// The digest that has the longest text.
+    /// A digest whose text is at least as long as the text of any other digest.
     pub(crate) const LONGEST: Self = Self(u64::MAX);
 
     /// A digest of these bits.

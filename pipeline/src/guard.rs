@@ -20,7 +20,7 @@ use crate::{
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    /// A plaintext Secret. Everybody who can read the repository can read its values.
+    /// A plaintext Secret. Everybody who can read the repository can read the Secret's values.
     #[error(
         "{origin}: {id} is a plaintext Secret in Git; seal it with `gitseal seal -i {file}`, and change its values: they were published"
     )]
@@ -258,7 +258,7 @@ pub fn guard(sync: &Sync, manifests: &[Manifest]) -> Result<(), NotAllowed> {
 struct Places<'a> {
     sync: &'a Sync,
     seen: HashMap<ObjectId, &'a Location>,
-    /// The SealedSecrets, by the Secrets that are made of them.
+    /// Where the SealedSecrets are, by the Secrets that are made of them.
     sealed: HashMap<ObjectId, &'a Location>,
 }
 
@@ -363,7 +363,8 @@ pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
 /// The limit of the API server for all annotations of an object together.
 const MOST_BYTES: usize = 256 << 10;
 
-/// The fields of a copy that are needed. The other fields are never in memory.
+/// The object in an annotation of [`COPIES`], with only the fields that are needed. The other fields are never in
+/// memory.
 #[expect(clippy::zero_sized_map_values, reason = "serde cannot read the keys of a map into a set")]
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

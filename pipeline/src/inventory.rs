@@ -149,7 +149,7 @@ impl Inventory {
             let record = Arc::make_mut(record);
             record.deletion = deletion;
             if deletion == Some(Deletion::Done) {
-                // Nothing is expected of an object that is gone.
+                // An object that is gone has no fields.
                 record.fields = None;
             }
         }

@@ -24,8 +24,8 @@ impl Made {
         }
     }
 
-    /// Splits a mark into what its beginning says and the rest. The mark may have any form, because everybody who may
-    /// write the Secret can have written it.
+    /// Returns how the Secret was written, which the beginning of a mark says, and the rest of the mark. The mark may
+    /// have any form, because everybody who may write the Secret can have written it.
     pub fn read(mark: &str) -> (Self, &str) {
         mark.strip_prefix(MERGED).map_or((Self::Whole, mark), |rest| (Self::Merged, rest))
     }

@@ -146,7 +146,7 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
 }
 
 impl Sealed {
-    /// What is unsealed for the SealedSecret that has the id `id` in the cluster. This id has a namespace.
+    /// What is unsealed for the SealedSecret that has the id `id` in the cluster. The id must have a namespace.
     pub fn input<'a>(&'a self, id: &'a ObjectId, accept_deprecated_v1_data: bool) -> SealedInput<'a> {
         SealedInput {
             namespace: id.namespace.as_deref().unwrap_or_default(),
@@ -294,7 +294,7 @@ pub fn plan(
         if plan.is_awaited(sync, manifest, &id) {
             plan.awaited.insert(id.clone());
         }
-        // The Secret of a SealedSecret is used by others.
+        // A SealedSecret is not deleted when it is healthy, because other objects use its Secret.
         if !id.is_sealed_secret() && asks_for_deletion(manifest).unwrap_or_default() {
             plan.deleted_when_healthy.insert(id.clone());
         }
@@ -504,7 +504,7 @@ impl Plan {
         let why = self.why(&step, live);
         self.unchanged += usize::from(why.is_none());
         if why.is_none() && self.inventory.is_done(&step.id) {
-            // Nobody waits until an object is healthy that is gone.
+            // An object that is gone cannot become healthy, so nobody waits for that.
             self.kinds.remove(&step.id);
             let is_awaited = self.awaited.remove(&step.id);
             self.done.push((step, is_awaited));
@@ -513,8 +513,8 @@ impl Plan {
         why.map(|why| Step { why, ..step })
     }
 
-    /// Adds the hooks to `steps` that are done, if a hook that runs at the same time changed: before the other objects, or after
-    /// them. The hook that changed may need them, as a Job needs its service account.
+    /// If a hook changed, adds to `steps` the finished hooks that run at the same time as this hook (before the other
+    /// objects, or after them). The changed hook may need them, as a Job needs its service account.
     fn make_again(&mut self, steps: &mut Vec<Step>) {
         let numbers = &self.numbers;
         let time = |id: &ObjectId| numbers.get(id).map_or(0, |number| number.signum());

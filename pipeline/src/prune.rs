@@ -48,7 +48,7 @@ pub fn asks_to_be_kept(meta: &ObjectMeta) -> bool {
         .is_some_and(|value| value == crds::names::PRUNE_DISABLED)
 }
 
-/// The part of the verdict that does not depend on the Sync.
+/// Whether the object may be deleted, as far as this does not depend on the Sync.
 fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
     if asks_to_be_kept(meta) {
@@ -119,8 +119,8 @@ pub struct TooMany {
 }
 
 /// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was
-/// applied as a whole. The inventory `current` may also have objects that later, failed passes created: with a
-/// percentage of its size, the same prune would look smaller after each such pass.
+/// applied as a whole. The inventory `current` may also have objects that later, failed passes created: if the limit
+/// were a percentage of its size, it would grow with each such pass.
 pub fn exceeds_limit(
     sync: &Sync,
     current: &Inventory,
@@ -187,8 +187,8 @@ pub fn is_confirmed(sync: &Sync, confirmation: &str) -> bool {
     annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == confirmation)
 }
 
-/// Identifies a prune: the revision, the Sync's `spec`, the objects that stay, and how many prunes were `confirmed` before. A
-/// digest of the objects that go would change with each of them that is deleted, also if the prune fails halfway.
+/// Identifies a prune: the revision, the Sync's `spec`, the objects that stay, and how many prunes were `confirmed`
+/// before. The objects that go are not a part of this, because a prune that fails halfway deletes some of them.
 fn confirmation<'a>(
     sync: &Sync,
     (confirmed, revision): (i64, &str),

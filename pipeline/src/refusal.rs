@@ -5,7 +5,7 @@ use manifests::printable;
 
 /// How many mistakes in an object a message names.
 const TOLD: usize = 5;
-/// How many characters of a value or a message are repeated.
+/// Values and lines with more characters than this are cut off or left out.
 const LONG: usize = 120;
 
 /// The API server's message for each wrong field, without the values that it quotes, because these can be whole Pod
@@ -89,9 +89,9 @@ fn is_immutable(why: &str) -> bool {
     IMMUTABLE.iter().any(|words| why.contains(words))
 }
 
-/// The field that cannot be changed in place, for example `spec.template`, if the API server refused an object for this
-/// reason. If the API server's own words say more, they follow the field. `message` is the refusal as [`in_short`]
-/// returns it.
+/// The fields that cannot be changed in place, for example `spec.template`; `None` if the API server refused the object
+/// for another reason. If the API server says more about a field, its words follow in parentheses. `message` is the
+/// refusal as [`in_short`] returns it.
 pub fn immutable(code: u16, message: &str) -> Option<String> {
     let parts = Some(message)
         .filter(|_| code == 422)?

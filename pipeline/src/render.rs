@@ -40,11 +40,11 @@ pub trait Room {
     fn left(&self) -> u64;
     /// Takes memory until `bytes` are left; false if that much is not available now.
     fn reserve(&mut self, bytes: u64) -> bool;
-    /// Takes memory until as much is taken as one folder may have; false if that much is not available now.
+    /// Takes all the memory that one folder may have; false if that much is not available now.
     fn reserve_all(&mut self) -> bool;
     /// Uses `bytes` of the memory that is left.
     fn use_up(&mut self, bytes: u64);
-    /// Whether as much memory is taken as one folder may have.
+    /// Whether all the memory that one folder may have is taken.
     fn is_most(&self) -> bool;
 }
 
@@ -76,7 +76,7 @@ pub enum RenderError<E> {
     },
 }
 
-/// Why Kustomize or Helm returned no objects.
+/// Why Kustomize or Helm could not render the objects.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotRendered {
     /// `Kustomize` or `Helm`.
@@ -234,7 +234,7 @@ impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
     }
 }
 
-/// Renders nothing: only notes the folders with kustomizations.
+/// Does not render the kustomizations, and only notes their folders.
 struct Found<E>(RefCell<Vec<String>>, PhantomData<E>);
 
 impl<E> Kustomize for &Found<E> {

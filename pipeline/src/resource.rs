@@ -143,9 +143,9 @@ impl Kinds {
     }
 }
 
-/// The groups and versions in which a kind may be served if it is not served in one version of `group`: the other
-/// versions of `group` and, if `group` is `extensions`, those of the groups to which its kinds moved. `served` is
-/// everything that the cluster serves, written as in `apiVersion`.
+/// The groups and versions in which the cluster may serve a kind that it does not serve in one version of `group`: the
+/// other versions of `group`. If `group` is `extensions`, also the versions of the groups to which the kinds of
+/// `extensions` moved. `served` is everything that the cluster serves, written as in `apiVersion`.
 pub fn versions_instead<'a>(group: &str, served: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
     let heirs: &[&str] = if group == "extensions" { &["apps", "networking.k8s.io", "policy"] } else { &[] };
     let served = served.into_iter().filter_map(|api_version| api_version.split_once('/'));

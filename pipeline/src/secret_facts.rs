@@ -31,8 +31,8 @@ pub struct SecretFacts {
     /// How many of the Secret's values gitseal owns. If somebody changed or removed a value, gitseal owns fewer values
     /// than it applied.
     pub owned_values: usize,
-    /// Keys of the values that others added to an unsealed Secret. Empty if the Secret is not unsealed, but is itself
-    /// in Git, without values.
+    /// Keys of the values that others added to a Secret made from a SealedSecret. Empty if the Secret was not made from
+    /// a SealedSecret, but is itself in Git, without values.
     pub foreign_values: Box<[Box<str>]>,
 }
 
@@ -111,7 +111,7 @@ fn wrote_annotation(managed_fields: Option<&[ManagedFieldsEntry]>, name: &str) -
 
 /// How many values in a Secret's `data` are ours, and the keys of the values of others. A value belongs to others if
 /// only they own it, or if they applied it as `stringData`: a value in `stringData` replaces ours although we still own
-/// the key in `data`. If none of our applies wrote the Secret, the keys of others are not needed and left out.
+/// the key in `data`. If none of our applies wrote the Secret, the keys of others are not needed, so they are left out.
 fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
     let ours = managed_fields.into_iter().flatten().find(|entry| is_ours(entry));
     let Some(ours) = ours else { return Default::default() };

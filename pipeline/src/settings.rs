@@ -28,7 +28,7 @@ impl OtherFile<'_> {
         ObjectKey::new(namespace.as_deref().unwrap_or(self.own_namespace), name.as_str())
     }
 
-    /// The name of the file in messages.
+    /// How messages name the file.
     pub fn name(&self) -> String {
         format!("Repository {}: {}", self.repository(), self.path)
     }
@@ -63,12 +63,12 @@ pub struct ValuesMap<'a> {
 }
 
 impl ValuesMap<'_> {
-    /// The ConfigMap in messages.
+    /// How messages name the ConfigMap.
     pub fn map(&self) -> String {
         format!("ConfigMap {}/{}", self.namespace, self.name)
     }
 
-    /// The name of the values in messages.
+    /// How messages name the values.
     pub fn place(&self) -> String {
         format!("{}: {}", self.map(), self.key)
     }
@@ -128,9 +128,10 @@ impl Target {
         let namespaces = [Some(namespace_for(sync, None)), sync.spec.target_namespace.as_deref()];
         let mut changes = serde_json::json!([namespaces, overlay]);
         let substitution = Some(&sync.spec.substitution).filter(|substitution| substitution.is_wanted());
-        // This is added only if it is set, so that other Syncs have the same digest as in older versions.
+        // The substitution is added only if the Sync has one, so that other Syncs have the same digest as in older
+        // versions.
         if let (Some(substitution), Some(changes)) = (substitution, changes.as_array_mut()) {
-            // Another release may know the types of more fields.
+            // Another release of gitseal may know the types of more fields.
             changes.push(serde_json::json!([substitution, env!("CARGO_PKG_VERSION")]));
         }
         let is_changed = !overlay.is_empty() || substitution.is_some();
@@ -225,7 +226,7 @@ mod tests {
     fn variables_are_a_part_of_the_settings_only_if_there_are_any() {
         let (plain, prefixed) = (fixtures::sync(json!({})), fixtures::sync(json!({"namePrefix": "p-"})));
         assert_eq!(Target::of(&plain).changes, None);
-        // An earlier version made the same digest.
+        // This is the digest that an earlier version made.
         let changes = digest_of(&json!([["team", null], prefixed.spec.overlay]));
         assert_eq!(Target::of(&prefixed).changes, Some(changes));
         let with = [

@@ -7,7 +7,7 @@ use manifests::{Location, ObjectId};
 /// A stage of the pipeline.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Stage {
-    /// Finds the snapshot and the folder.
+    /// Finds the snapshot of the repository, and the folder in it.
     Source,
     /// Reads files as objects.
     Render,
@@ -79,8 +79,9 @@ impl fmt::Display for Stage {
 pub trait StageError: std::error::Error {
     /// The stage in which the error occurs.
     const STAGE: Stage;
-    /// The stage that is reported with the error. It differs from [`StageError::STAGE`] if a later stage notices the
-    /// error, because a reason is always reported with the same stage.
+    /// The stage that is reported with the error, usually [`StageError::STAGE`]. A reason is always reported with the
+    /// same stage. So an error that a later stage finds is reported with the stage that finds the other errors with
+    /// this reason.
     fn stage(&self) -> Stage {
         Self::STAGE
     }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 /// The last release of each minor version, oldest first.
 const VERSIONS: [&str; 7] = ["1.31.14", "1.32.13", "1.33.13", "1.34.4", "1.35.4", "1.36.3", "1.37.2"];
-/// The modules with the lifecycles of kinds.
+/// The modules with the lifecycles of kinds: the versions in which kinds were deprecated and removed.
 const LIFECYCLES: [&str; 3] =
     ["k8s.io/api@v0.37.2", "k8s.io/apiextensions-apiserver@v0.37.2", "k8s.io/kube-aggregator@v0.37.2"];
 
@@ -160,7 +160,7 @@ fn short(name: &str) -> &str {
 /// The parts of a schema that decide whether an object is accepted.
 fn reduced(schema: &Value) -> Value {
     let Value::Object(fields) = schema else { return schema.clone() };
-    // A `$ref` beside which there is a description or a default is written as an `allOf` with one item.
+    // If a `$ref` has a description or a default beside it, Kubernetes puts the `$ref` into an `allOf` with one item.
     if let Some([only]) = fields.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
         return reduced(only);
     }

@@ -1,4 +1,4 @@
-//! The kinds of CustomResourceDefinitions, from their structural schemas.
+//! The kinds that CustomResourceDefinitions define, with their structural schemas.
 //!
 //! The rules of these schemas are those of the API reference (`apiextensions.k8s.io/v1`, `JSONSchemaProps`): OpenAPI 3.0 with
 //! Kubernetes' extensions.
@@ -162,8 +162,8 @@ fn structural(schema: &Value) -> Value {
     Value::Object(kept)
 }
 
-/// The rules of a schema about the value itself, and the schemas in its allOf, anyOf, oneOf and not. Those schemas need
-/// not repeat the fields of the structural part.
+/// The rules of a schema about the value itself, and the schemas in its `allOf`, `anyOf`, `oneOf` and `not`. Those
+/// inner schemas need not declare the object's fields again.
 fn refined(fields: &Map<String, Value>) -> Map<String, Value> {
     const SAME: [&str; 13] = [
         "type",
@@ -199,7 +199,7 @@ fn refined(fields: &Map<String, Value>) -> Map<String, Value> {
     kept
 }
 
-/// A schema inside of allOf, anyOf, oneOf and not.
+/// A schema inside of `allOf`, `anyOf`, `oneOf` or `not`.
 fn part(schema: &Value) -> Value {
     let Value::Object(fields) = schema else { return schema.clone() };
     let mut kept = refined(fields);

@@ -4,14 +4,14 @@ use serde_json::Value;
 
 use crate::kubernetes;
 
-/// The schema of the metadata of every object, for a `$ref` in a schema that [`Field::of_schema`] gets.
+/// The `$ref` to the schema of every object's metadata, for schemas that are passed to [`Field::of_schema`].
 pub const METADATA: &str = "#/$defs/apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A field of an object, or the whole object, in the newest known version of Kubernetes that has its kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<'s>(Option<&'s Value>);
 
-/// What a field can have.
+/// What type of value a field can have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FieldType {
     /// Only text. Numbers with units, for example `500m`, are text, too.
@@ -26,9 +26,9 @@ pub enum FieldType {
     IntegerOrText,
     /// Only a list.
     List,
-    /// Only fields, or keys with values.
+    /// Only an object with fields, or a map of keys to values.
     Fields,
-    /// This is not known, or the field can have values of several types.
+    /// The type is not known, or the field can have values of several types.
     Unknown,
 }
 
@@ -89,7 +89,8 @@ impl<'s> Field<'s> {
     }
 }
 
-/// Whether a value of several types may also be text, for example a quantity, which may be a number.
+/// Whether the schema allows several types, and one of them is text. An example is a quantity, which may be text or a
+/// number.
 fn takes_text(schema: &Value) -> bool {
     let several = schema.get("oneOf").and_then(Value::as_array);
     several.is_some_and(|several| several.iter().any(|one| one.get("type").is_some_and(|one| one == "string")))

@@ -89,7 +89,7 @@ struct StoredKind {
 
 #[derive(Deserialize)]
 struct Kind {
-    /// The first and the last known version that has it. `None` if no known version has it.
+    /// The first and the last known version that has the kind. `None` if no known version has it.
     from: Option<u32>,
     to: Option<u32>,
     #[serde(rename = "type")]
@@ -125,7 +125,7 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
 
 /// What a version of Kubernetes says about a kind.
 pub(crate) enum Known {
-    /// It is not a kind of Kubernetes, and its group is not one of Kubernetes.
+    /// Neither the kind nor its group is one of Kubernetes itself.
     Foreign,
     /// This version does not serve the kind.
     Not(Problem),
@@ -221,7 +221,7 @@ impl Kind {
     }
 }
 
-/// The metadata of every object.
+/// The name of the type of every object's metadata.
 pub(crate) const METADATA: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A schema with the type `name`, and all types that it needs, as they are in the minor version.
@@ -229,7 +229,7 @@ pub(crate) fn with_definitions(minor: u32, name: &str) -> Value {
     json!({"$ref": format!("{DEFINITIONS}{name}"), "$defs": definitions(minor, name)})
 }
 
-/// The metadata of objects, and the types that it needs, as they are in the version `at`.
+/// The schemas of the metadata of objects and of the types that it needs, as they are in the version `at`.
 pub(crate) fn metadata(at: KubernetesVersion) -> Map<String, Value> {
     definitions(at.0, METADATA)
 }

@@ -64,8 +64,8 @@ impl Schemas {
         self.definitions.add(manifest)
     }
 
-    /// The kind with a similar name that was perhaps meant, if there is no schema of an object's kind: as `apps/v1
-    /// Deployment`.
+    /// If there is no schema of an object's kind: a kind with a similar name that was perhaps meant, for example
+    /// `apps/v1 Deployment`.
     pub fn meant(&self, manifest: &Manifest) -> Option<String> {
         let (group, kind) = (manifest.id.group.as_str(), manifest.id.kind.as_str());
         let mut known: Vec<&KindId> = kubernetes::served(self.version).collect();

@@ -2,7 +2,7 @@
 
 use crate::{base64_text, rsa_value::Envelope};
 
-/// The largest plaintext that is sealed or unsealed, in bytes. A Kubernetes Secret holds at most 1 MiB.
+/// The largest plaintext that is sealed or unsealed, in bytes. No Secret needs more: a Secret holds at most 1 MiB.
 pub const MAX_PLAINTEXT_BYTES: usize = 2 << 20;
 
 /// Room for the base64 of the largest value and for its line breaks.

@@ -70,7 +70,8 @@ impl PublicKey {
             return Err(PublicKeyError::Size(modulus.bits()));
         }
         let two = BigUint::from(2u8);
-        // e ≤ 2: e = 1 would encrypt nothing. An even modulus is not a product of two large primes.
+        // With the exponent 1, nothing would be encrypted, and no RSA key has the exponent 2. An even modulus is not a
+        // product of two large primes.
         if exponent <= two || &modulus % &two == BigUint::from(0u8) {
             return Err(PublicKeyError::Malformed);
         }

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
-    /// Takes `bytes` without copying them. The caller has to wipe earlier copies (of a buffer that grew while it was filled).
+    /// Takes `bytes` without copying them. The caller has to wipe earlier copies, such as those of a buffer that grew
+    /// while it was filled.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }

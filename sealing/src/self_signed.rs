@@ -1,7 +1,7 @@
 //! Self-signed certificates as the Sealed Secrets controller makes them: subject and issuer are the common name alone (or
 //! nothing), key usage `encipherOnly`, a CA by its basic constraints, signed with SHA-256 and PKCS#1 v1.5.
 //!
-//! The certificates are put together from x509-cert's types rather than with its builder: the builder's profiles fix
+//! The certificates are put together from x509-cert's types rather than with its builder: the builder's profiles set
 //! other key usages, and its signer traits expect an in-process key of the `signature` crates.
 
 use std::time::Duration;

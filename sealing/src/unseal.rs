@@ -19,7 +19,7 @@ pub trait Identity {
 /// Why a value was not unsealed.
 ///
 /// The error does not say which step refused the value. People who send values must not learn whether a private key
-/// could decrypt the first part.
+/// could decrypt the first part of a value, the session key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnsealError {

@@ -96,7 +96,7 @@ async fn a_release_becomes_a_sync_and_no_object_is_made_again() -> Result<()> {
     again.is(1, &["secrets/shop.yaml exists already"])?;
     scene.publish("the sealed values").await?;
 
-    // What the command printed is applied as it is.
+    // The Sync that the command printed is applied. Only `wait` is changed.
     let manifest = manifests::parse("sync.yaml", made.out.as_bytes(), &manifests::Limits::default())?.remove(0);
     let mut spec = Value::Object(manifest.body)["spec"].take();
     spec["wait"] = json!(false);

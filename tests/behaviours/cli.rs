@@ -100,7 +100,7 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
     scene.tree.commit("sealed")?;
     scene.tree.push()?;
 
-    // Only this command requests the fetch.
+    // Without this command, the controller would not fetch the commit yet.
     let done = gitseal(&scene, &["sync", "app"]).await?.is(0, &["ready"])?;
     let head = scene.tree.head()?;
     assert!((done.out + &done.err).contains(&head[..8]), "no {head}, was at {plaintext}");

@@ -245,8 +245,8 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
         scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")))?;
         scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")) + moving)?;
         scene.tree.publish(&format!("the move that is interrupted at {stage}"))?;
-        // The crash from `allow` to `unseal` is in a pass of the new Sync, and from `prune` on in a pass of the old
-        // Sync.
+        // At the stages from `allow` to `unseal`, the controller crashes in a pass of the new Sync, and from `prune` on
+        // in a pass of the old Sync.
         let lets_go = ["prune", "hand-over", "report"].contains(&stage);
         let sync = if lets_go { format!("{stage}-from") } else { format!("{stage}-to") };
         crash(&plane, &scene, stage, &sync).await?;

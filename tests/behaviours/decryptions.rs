@@ -20,7 +20,7 @@ async fn requests(controller: &Controller) -> Result<u64> {
     controller.metric("sealed_secrets_controller_unseal_requests_total").await?.context("no such metric")
 }
 
-/// Waits until the controller has reported every SealedSecret at its newest generation.
+/// Waits until the status of every SealedSecret is about its newest generation.
 async fn reported(scene: &Scene) -> Result<()> {
     for name in NAMES {
         eventually(&format!("SealedSecret {name} to be Synced"), || async {

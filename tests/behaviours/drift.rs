@@ -342,7 +342,7 @@ async fn who_asks_for_a_sync_does_not_wait_for_the_end_of_a_pause() -> Result<()
     Ok(())
 }
 
-/// A tenant can make a Sync so large that the API server cannot store its status with the answer to a request.
+/// A tenant can make a Sync so large that the API server cannot store in its status that a request was handled.
 #[tokio::test]
 async fn a_request_that_cannot_be_answered_ends_a_pause_only_once() -> Result<()> {
     let scene = scene_of("unanswered", &["fought-over", "other"], &[]).await?;

@@ -124,7 +124,7 @@ impl Cluster {
         Ok(String::from_utf8(STANDARD.decode(value)?)?)
     }
 
-    /// The version in the image of a Deployment, and its number of replicas.
+    /// The version of a Deployment's image, and the Deployment's number of replicas.
     async fn runs(&self, namespace: &str, name: &str) -> Result<(String, i64)> {
         let deployment = self.get("apps/v1", "Deployment", namespace, name).await?;
         let image = deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().context("an image")?;

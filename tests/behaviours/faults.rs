@@ -37,7 +37,7 @@ const PROGRAM: &[&str] = &["gitseal-controller"];
 /// The controller without leader election. It keeps running even if the API server cannot be reached for long.
 const ALONE: &[&str] = &["gitseal-controller", "--leader-elect=false"];
 
-/// Everything recovers within this time after the cause is gone.
+/// Everything recovers within this time after the fault has ended.
 pub(super) const SOON: Duration = Duration::from_secs(15);
 /// How long it may take until another replica leads. The lease is valid for 15 s. If somebody wrote a longer duration
 /// into the lease, other replicas wait for up to 60 s.

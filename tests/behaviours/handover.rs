@@ -302,7 +302,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_and_a_standby_writes_nothing()
     let written = standby.writes(&plane)?;
     assert!(written.is_empty(), "{written:#?}");
     assert!(!leading.writes(&plane)?.is_empty());
-    // Hidden folders are for the controller itself, because a namespace's name cannot begin with a dot.
+    // Folders whose names begin with a dot belong to the controller itself: no namespace has such a name.
     let is_repository = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
     };

@@ -76,7 +76,7 @@ impl Estate {
 /// A case: its name, the file, the file's bytes, the reason of the refusal, and texts in its message.
 type Case<'a> = (&'a str, &'a str, &'a [u8], &'a str, &'a [&'a str]);
 
-/// Nine anchors. Each contains the one before ten times, so there are a billion values.
+/// Anchors, each of which contains the one before ten times. Together they expand to billions of values.
 fn alias_bomb() -> String {
     let mut text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x, x, x, x, x]\n".to_owned();
     for level in 1..10 {

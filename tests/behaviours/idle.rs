@@ -16,14 +16,14 @@ use crate::objects::{config_map, deployment, sealed_secret};
 /// The controller's user name, which tells its requests from others in the audit log.
 const USER: &str = "the-controller";
 
-/// The controller's requests so far, without watches and its lease.
+/// The controller's requests so far, without watches and without the requests for its lease.
 fn requests(plane: &Plane) -> Result<Vec<AuditEvent>> {
     let mut requests = plane.cluster.requests()?;
     requests.retain(|request| request.user == USER && request.verb != "watch" && request.resource != "leases");
     Ok(requests)
 }
 
-/// Waits until the controller has polled Git `times` more.
+/// Waits until the controller has polled Git `times` more times.
 async fn polls(scene: &Scene, times: usize) -> Result<()> {
     let until = scene.server.request_count() + times;
     eventually("Git to be asked again", || async {
@@ -34,7 +34,8 @@ async fn polls(scene: &Scene, times: usize) -> Result<()> {
     .await
 }
 
-/// Waits until the controller has made `times` more full passes of Syncs. It makes them at the intervals of the Syncs.
+/// Waits until the controller's metrics count `times` more reconciles of Syncs. The controller reconciles each Sync at
+/// the Sync's interval.
 async fn looks(controller: &Controller, times: u64) -> Result<()> {
     let until = passes(controller).await? + times;
     eventually("the Syncs to be looked at again", || async {

@@ -46,7 +46,7 @@ fn plain_secret(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// The data of the unsealed Secret.
+/// The fields that the unsealed Secret must have.
 fn unsealed() -> Value {
     json!({
         "type": "example.com/kind", "data": values(),

@@ -1,4 +1,4 @@
-//! `gitseal keys`, `reseal` and `validate` against a cluster, and backups that are exchanged with the real age.
+//! `gitseal keys`, `reseal` and `validate` against a cluster, and backups that are exchanged with the program `age`.
 
 use std::{
     fs,
@@ -24,14 +24,14 @@ use tempfile::TempDir;
 
 const LABEL: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
 
-/// A cluster for one test, because it changes the keys, and a folder to work in.
+/// A cluster of its own for a test that changes the keys, and a folder to work in.
 struct Desk {
     plane: Plane,
     /// The URL of the controller. With `None`, it is reached through the API server's proxy.
     url: Option<String>,
     folder: TempDir,
     secrets: Api<Secret>,
-    /// A folder with the real age.
+    /// A folder with the program `age`.
     age: PathBuf,
     /// The recipient of the identity in `me.txt`.
     recipient: String,
@@ -300,7 +300,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     ensure!(rows.contains(&vec!["default", "other", "none", "unseals", "it", "password"]), "{table}");
     ensure!(rows.contains(&vec!["default", "db", &new, "password"]), "{table}");
 
-    // To undo the change, run the command that the message shows.
+    // The output has a command that undoes the change.
     ensure!(
         retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"),
         "{retired:#}"
@@ -322,7 +322,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     ensure!(names.len() == 2, "{names:?}");
     let sealed = desk.seal("db", "db.yaml", "cert.pem")?;
 
-    // The real age reads our backups, for recipients and with a passphrase.
+    // The program `age` reads our backups, for recipients and with a passphrase.
     fs::write(desk.path("team.txt"), format!("# the team\n{}\n", desk.recipient))?;
     desk.run(&["keys", "backup", "keys.age", "-R", "team.txt"])?;
     let armored = desk.run(&["keys", "backup", "-", "--armor", "-r", &desk.recipient])?;
@@ -350,7 +350,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     let recovered: Value = serde_json::from_slice(&pipe(&mut recover, sealed.as_bytes())?.stdout)?;
     ensure!(recovered["data"]["password"] == "aHVudGVyMiBvZiBkYg==", "kubeseal recovered something else");
 
-    // The cluster loses its keys and gets them back: from our backup, and from one that the real age encrypted.
+    // The cluster loses its keys and gets them back: from our backup, and from one that the program `age` encrypted.
     let before = desk.secrets.list(&ListParams::default().labels(LABEL)).await?.items;
     pipe(&mut desk.age(&["-r", &desk.recipient, "-o", "real.age"]), plain.as_bytes())?;
     pipe(&mut with_passphrase(&["-e", "-j", "batchpass", "-o", "real-pass.age"]), plain.as_bytes())?;
@@ -410,7 +410,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         ensure!(plans(&again, "unchanged"), "{again:#}");
     }
 
-    // If another key has the name, nothing is restored.
+    // If another key has the name of a key in the backup, nothing is restored.
     for name in desk.keys().await? {
         desk.secrets.delete(&name, &DeleteParams::default()).await?;
     }
@@ -420,8 +420,8 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         labels: before[1].metadata.labels.clone(),
         ..kube::api::ObjectMeta::default()
     };
-    // If this name is taken, the controller has made a key with it, which is another key than the one in the backup,
-    // too.
+    // If this name is taken, the controller has already made a key of this name. That key, too, is not the one in the
+    // backup.
     if let Err(error) = desk.secrets.create(&kube::api::PostParams::default(), &taken).await {
         ensure!(matches!(&error, kube::Error::Api(status) if status.reason == "AlreadyExists"), "{error}");
     }
@@ -522,8 +522,7 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     let secret = desk.secrets.get(new).await?.data.unwrap_or_default();
     ensure!(desk.certificate()?.as_bytes() == secret["tls.crt"].0, "it does not seal with the key made here");
 
-    // With the controller's keys from the backup, the rest works offline, and the controller can unseal the resealed
-    // values.
+    // With the controller's keys from the backup, values can be resealed offline, and the controller can unseal them.
     desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
     fs::write(desk.path("keys.yaml"), programs::run(&mut desk.age(&["-d", "-i", "me.txt", "keys.age"]))?)?;
     fs::write(desk.path("new.pem"), desk.certificate()?)?;

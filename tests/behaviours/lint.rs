@@ -13,7 +13,7 @@ use manifests::{Limits, parse};
 use schemas::{Checked, KubernetesVersion, Schemas, Severity};
 use serde_json::{Value, json};
 
-/// One object of each of these kinds, with many fields.
+/// One object of each kind whose schema the test checks, with many fields.
 const OBJECTS: &str = "
 {apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: {a: b}, annotations: {c: d}}, data: {a: b}, immutable: false}
 ---
@@ -269,7 +269,7 @@ async fn what_the_schemas_refuse_the_api_server_refuses_too() -> Result<()> {
     Ok(())
 }
 
-/// The paths and the kinds of a list of resources.
+/// The kinds that the API server lists at `path`, and whether each of them is namespaced.
 async fn served(scene: &Scene, path: &str) -> Result<Vec<(String, bool)>> {
     let request = http::Request::get(path).body(Vec::new())?;
     let list: Value = scene.client.request(request).await?;

@@ -39,7 +39,8 @@ async fn others(shop: &Shop) -> Result<()> {
     Ok(())
 }
 
-/// Creates SealedSecrets with the older key: with all scopes, labels, annotations, types, immutable, templates, and owners.
+/// Creates SealedSecrets with the older key, one for each case that a migration may meet: each scope, a Secret with
+/// labels and annotations, an immutable Secret, a Secret without an owner, a template, and so on.
 async fn first_generation(shop: &Shop) -> Result<()> {
     others(shop).await?;
     let labelled = json!({
@@ -197,7 +198,8 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
         let all = shop.names().await?.len();
         assert!(settled - start <= 4 * all, "{} writes for {all} SealedSecrets", settled - start);
 
-        // The other controller removes our mark from every SealedSecret, and our controller writes it again.
+        // The other controller removes the mark that our controller wrote into the status of every SealedSecret, and
+        // our controller writes the mark again.
         theirs.stop()?;
         let theirs = shop.theirs(&[]).await?;
         shop.taken_over_by_theirs(&theirs).await?;
@@ -220,7 +222,7 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
 }
 
 /// A Service and a Deployment as in the manifests of the Sealed Secrets project, or as in its Helm chart for a release
-/// with this name. These two sources differ in the labels, and the port may have no name.
+/// with this name. The two differ in the labels, and only the port of the Helm chart has a name.
 fn sealed_secrets_objects(name: &str, labels: &Value, port: &Value) -> [Value; 2] {
     let metadata = json!({"name": name, "namespace": "kube-system"});
     let container = json!({"name": "controller", "image": "sealed-secrets", "ports": [{"containerPort": 8080}]});

@@ -349,8 +349,8 @@ fn shared_in(scene: &Scene) -> String {
     mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace))
 }
 
-/// The Sync of `scene` has the ConfigMap `shared`. The Sync of `other`, which has another repository, wanted it, too, was
-/// refused, and is now suspended. Returns the UID of the ConfigMap.
+/// Lets the Sync of `scene` apply the ConfigMap `shared`. The Sync of `other`, which has another repository, tries to
+/// apply it, too; this is refused, and then that Sync is suspended. Returns the UID of the ConfigMap.
 async fn wanted_by_a_suspended_one(scene: &Scene, other: &Scene) -> Result<String> {
     scene.tree.write("app/all.yaml", shared_in(scene) + &mapping("own") + &mapping("more"))?;
     let first = scene.publish("in the first repository").await?;
@@ -535,7 +535,7 @@ async fn want_of_memory_deletes_nothing_that_another_sync_wants() -> Result<()> 
     scene.sync("two", "./two", json!({})).await?;
     both_applied(&scene, &first, [("one", 25), ("two", 1)]).await?;
     let before = uid(&scene, "ConfigMap", "moves").await?;
-    // The Sync is suspended, so it does not say by itself what it wants.
+    // The Sync is suspended, so no pass of its own shows which objects its folder has.
     suspend(&scene, "two", true).await?;
 
     moves(&scene)?;

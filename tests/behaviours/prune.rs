@@ -90,7 +90,8 @@ async fn a_large_prune_waits_until_this_very_revision_is_confirmed() -> Result<(
     Ok(())
 }
 
-/// The Sync is edited after a prune was confirmed: the prunes that follow at the same revision are others.
+/// The Sync is edited after a prune was confirmed. The prunes that follow at the same revision remove other objects,
+/// and so the confirmation does not count for them.
 #[tokio::test]
 async fn a_confirmation_is_not_for_what_a_change_of_the_sync_removes() -> Result<()> {
     let (scene, revision) = scene_of_four("edited").await?;
@@ -114,7 +115,7 @@ async fn a_confirmation_is_not_for_what_a_change_of_the_sync_removes() -> Result
     assert!(second.contains("green-one") && second != message, "{second}");
     handled(&scene, "app").await?;
     is_there("green-one").await?;
-    // Back again, and once more to what was confirmed first.
+    // The prefix is removed, and then the first prefix, whose prune was confirmed, is set again.
     prefix("").await?;
     is_there("one").await?;
     prefix("green-").await?;

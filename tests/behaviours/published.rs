@@ -88,8 +88,9 @@ async fn a_chart_goes_on_after_the_controller_was_killed_in_an_upgrade() -> Resu
     scene.has("v1", "ConfigMap", "app", json!({"data": {"value": "4"}})).await.map(drop)
 }
 
-/// fluxcd/flux2 1878, 2665 and 5076, and fluxcd/helm-controller 276: the order counted only for the first installation. In an upgrade,
-/// the dependent release began while the other one still had its old, ready revision.
+/// fluxcd/flux2 1878, 2665 and 5076, and fluxcd/helm-controller 276: `dependsOn` counted only for the first
+/// installation. In an upgrade, the dependent release began while the release that it depends on still had its old,
+/// ready revision.
 #[tokio::test]
 async fn a_dependency_counts_in_every_upgrade_and_not_only_in_the_first() -> Result<()> {
     let scene = Scene::new("upgrades").await?;
@@ -151,8 +152,8 @@ async fn a_hook_has_its_secret_and_a_sealed_secret_may_be_a_hook() -> Result<()>
     scene.has("v1", "ConfigMap", "app", json!({"data": {"value": "1"}})).await.map(drop)
 }
 
-/// argoproj/argo-cd 9071, 9696, 4912 and 8970: a rule about differences was not followed for fields that another controller writes, or
-/// only until the next commit was applied.
+/// argoproj/argo-cd 9071, 9696, 4912 and 8970: `ignoreDifferences` had no effect on fields that another controller
+/// writes, or had an effect only until the next commit was applied.
 #[tokio::test]
 async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     let scene = Scene::new("others").await?;
@@ -201,8 +202,8 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     assert_eq!(hook.pointer("/webhooks/0/clientConfig/caBundle"), Some(&json!("Y2E=")));
     assert_eq!(hook.pointer("/webhooks/0/clientConfig/service/path"), Some(&json!("/two")));
 
-    // A deleted object is made again with the image of Git. A rule that is added later keeps the image that is in the
-    // cluster.
+    // A deleted object is made again with the image of Git. A rule of `ignoreDifferences` that is added later keeps the
+    // image that is in the cluster.
     scene.api::<Deployment>().delete("web", &DeleteParams::default()).await?;
     eventually("the Deployment of Git", || async {
         let web = scene.get("apps/v1", "Deployment", "web").await?.context("no Deployment")?;

@@ -73,7 +73,7 @@ async fn tenant(scene: &Scene) -> Result<()> {
     scene.account("tenant", rule).await
 }
 
-/// Waits until the policy is in force, with a message that contains the value.
+/// Waits until the policy is in force and its message contains the value.
 async fn in_force(scene: &Scene, value: &str) -> Result<()> {
     let change = json!({"stringData": {"password": "another"}});
     let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };

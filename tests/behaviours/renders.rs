@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::objects::config_map;
 
-/// How often the objects of a folder were taken from `from`, for example rendered from `git`.
+/// How often the objects of a folder came from `from`, which is for example `git`, `helm` or `memory`.
 pub(crate) async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
     let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
     Ok(rendered.unwrap_or(0))

@@ -25,7 +25,8 @@ use crate::{
     traces::{applies, handled},
 };
 
-/// A Deployment that uses the ConfigMap `settings` and the Secret `db`. `asks` is the value of its annotation.
+/// A Deployment that uses the ConfigMap `settings` and the Secret `db`. `asks` is the value of its annotation
+/// `gitseal.dev/restart-on-secret-change`.
 fn workload(name: &str, asks: Option<&str>) -> String {
     let annotation = asks.map(|asks| format!(", annotations: {{gitseal.dev/restart-on-secret-change: '{asks}'}}"));
     let uses = "image: example.invalid/c, envFrom: [{secretRef: {name: db}}], \

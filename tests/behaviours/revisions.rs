@@ -233,7 +233,7 @@ async fn a_plaintext_secret_is_refused_and_shown_nowhere() -> Result<()> {
     Ok(())
 }
 
-/// All events of the namespace, once there is one with the reason.
+/// All events of the namespace, as soon as one of them has this reason.
 async fn events_about(scene: &Scene, reason: &str) -> Result<Value> {
     eventually("the event", || async {
         let events = kubernetes::objects(&scene.client, &scene.namespace, "events.k8s.io/v1", "Event");

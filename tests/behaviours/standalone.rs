@@ -225,7 +225,8 @@ async fn the_secret_goes_with_its_sealed_secret_unless_it_was_somebody_elses() -
         synced(&scene, name, "True").await?;
     }
 
-    // Both Secrets still follow their SealedSecret, and a removed value is removed from the Secret.
+    // The Secrets `free` and `merged` still follow their SealedSecrets. A value that left the SealedSecret leaves the
+    // Secret, too.
     put(&scene, "free", &[("a", "changed")], skip).await?;
     scene.has("v1", "Secret", "free", data(&[("a", "changed")])).await?;
     put(&scene, "merged", &[("b", "changed")], json!({})).await?;
@@ -276,7 +277,7 @@ async fn a_secret_of_somebody_else_is_only_touched_when_it_says_so() -> Result<(
     assert!(metric(&failures).await? > 0, "{failures}");
     assert_eq!(secret(&scene, "db").await?, before);
 
-    // After doing what the message says, the whole Secret belongs to the SealedSecret.
+    // With the annotation that the message names, the whole Secret belongs to the SealedSecret.
     scene.annotate::<Secret>("db", crds::names::MANAGED, "true").await?;
     synced(&scene, "db", "True").await?;
     let after = secret(&scene, "db").await?;
@@ -301,7 +302,7 @@ async fn a_secret_that_was_merged_into_stays_somebody_elses() -> Result<()> {
     let found = secret(&scene, "db").await?;
     assert_eq!(found["data"], data(&[("a", "one"), ("theirs", "kept")])["data"]);
     assert!(found["metadata"]["ownerReferences"].is_null(), "{found:#}");
-    // With both annotations, the Secret belongs to the SealedSecret and keeps its other values.
+    // With the annotations `patch` and `managed`, the Secret belongs to the SealedSecret and keeps its other values.
     let both = json!({crds::names::PATCH: "true", crds::names::MANAGED: "true"});
     patch_secret(&scene, "db", json!({"metadata": {"annotations": both}})).await?;
     let wanted = data(&[("a", "two"), ("theirs", "kept")]);

@@ -31,7 +31,7 @@ const TOOLS: [(&str, &str, bool); 7] = [
     ("by-argo-client-side", "argocd-controller", false),
 ];
 
-/// Creates an object in the same way as a tool.
+/// Creates an object as the tool with the field manager `manager` does: with a server-side apply or without.
 async fn made_by(scene: &Scene, manager: &str, applies: bool, object: &Value) -> Result<()> {
     let text = |key: &str| object[key].as_str().context("no type");
     let api = kubernetes::objects(&scene.client, &scene.namespace, text("apiVersion")?, text("kind")?);
@@ -110,7 +110,7 @@ async fn what_leaves_git_leaves_the_cluster_whoever_made_the_object() -> Result<
     Ok(())
 }
 
-/// A Deployment without Pods, with the environment variables `KEEP` and those in `more`.
+/// A Deployment without Pods, with the environment variable `KEEP` and those in `more`.
 fn web(name: &str, more: &[&str], args: bool) -> Value {
     let env: Vec<_> = ["KEEP"].iter().chain(more).map(|name| json!({"name": name, "value": "1"})).collect();
     let mut container = json!({"name": "c", "image": "example.invalid/x:1", "env": env});
@@ -155,8 +155,8 @@ async fn items_of_lists_go_and_defaults_stay() -> Result<()> {
 #[tokio::test]
 async fn what_is_a_controllers_stays() -> Result<()> {
     let scene = Scene::new("controllers").await?;
-    // `replicas` is left out in Git. In one case an autoscaler has set it, and in the other case nobody has changed it
-    // since.
+    // `replicas` is left out in Git. In one case an autoscaler has set this field, and in the other case nobody has
+    // changed it since the object was created.
     let without_replicas = |name: &str| deployment(name, 0).replace("  replicas: 0\n", "");
     for name in ["autoscaled", "left-out"] {
         let mut object = web(name, &[], false);

@@ -256,7 +256,7 @@ async fn a_default_service_account_binds_every_sync_and_repositories_are_shared_
     owner.tree.write("app/settings.yaml", config_map("settings", "2"))?;
     let revision = owner.publish("changed").await?;
     tenants.is_applied("app", &revision).await?;
-    // Values of charts may come from there, too.
+    // Values of charts may come from a Repository of another namespace, too.
     for (path, text) in [
         ("chart/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n"),
         ("chart/templates/map.yaml", &config_map("of-chart", "{{ .Values.value }}")),

@@ -181,8 +181,8 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     let rewritten: Vec<_> = after.iter().filter(rewritten).collect();
     ensure!(rewritten.is_empty(), "{rewritten:#?}");
 
-    // When the controller gets more rights and the other kinds exist, it ends, so that it is started again with all
-    // features. From then on, Syncs are applied.
+    // When the controller gets more rights and the kinds of gitseal exist, it ends, so that it is started again with
+    // all features. From then on, Syncs are applied.
     kubernetes::install_crds(&scene.client).await?;
     let admin = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "more"},
@@ -229,7 +229,7 @@ async fn all_of_it(scene: &Scene, sealer: &Sealer) -> Result<()> {
     scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
     is_unsealed(scene, "db", &now).await?;
 
-    // Secrets of others are refused, taken over, or merged into.
+    // A Secret of somebody else is left as it is, is taken over, or gets more values, depending on its annotations.
     plain(scene, "foreign", "example.com/nothing").await?;
     put(scene, sealer, "foreign", &[("a", "one")]).await?;
     eventually("it to be refused", || async {

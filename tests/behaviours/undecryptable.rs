@@ -82,7 +82,7 @@ async fn only_what_uses_it_waits() -> Result<()> {
         let reason = message.split("password: ").nth(1).context("no reason")?;
         assert!(reason.find(';').is_some_and(|end| end > 10), "{version}: {message}");
 
-        // When the status has this message, the rest of the revision is applied.
+        // When the status has this message, the rest of the revision has already been applied.
         let settings = scene.get("v1", "ConfigMap", "settings").await?;
         assert_eq!(settings.context("settings")?["data"]["value"], version);
         assert!(image(&scene, "other").await?.ends_with(version));

@@ -1,4 +1,5 @@
-//! `gitseal uninstall`, and `kubectl delete -f` with the output of `gitseal install`. Objects that people made stay.
+//! `gitseal uninstall`, and `kubectl delete -f` with the output of `gitseal install`. Objects that people created are
+//! kept.
 
 use std::process::Command;
 
@@ -42,7 +43,7 @@ async fn scene_with_a_secret(plane: &Plane, name: &str) -> Result<Scene> {
     Ok(scene)
 }
 
-/// Installs gitseal, with the Sync `app` of the scene applied.
+/// Has the Sync `app` of the scene applied, and then installs gitseal.
 async fn install_and_apply(plane: &Plane, scene: &Scene) -> Result<()> {
     scene.repository(json!({})).await?;
     let revision = scene.publish("first").await?;
@@ -256,8 +257,8 @@ async fn what_others_prevent_is_listed_and_the_rest_is_done() -> Result<()> {
     );
     uid(&scene, "Secret", "db").await?;
 
-    // Now the CustomResourceDefinitions are deleted, except the one of a kind with an object that has a finalizer of
-    // somebody else.
+    // Now the CustomResourceDefinitions are deleted, except one: an object of its kind has a finalizer of somebody
+    // else.
     drop(faults);
     let (code, said) = with_kinds().await?;
     ensure!(code == Some(1) && said.contains("is not deleted before its finalizers are removed"), "{code:?} {said}");
@@ -295,8 +296,8 @@ async fn it_ends_although_others_write_meanwhile() -> Result<()> {
             "spec": {"repository": {"name": "r"}, "path": "./"}});
         harness::kubernetes::apply(&client, "default", sync).await?;
     }
-    // One Pod of the controller is still running. Meanwhile, one of the Syncs is resumed, as by another Sync that
-    // applies it.
+    // One Pod of the controller is still running. Meanwhile, one of the Syncs is resumed, as another Sync that applies
+    // it would do.
     let pods = rollout::pod(&client, "controller").await?;
     rollout::begin_to_delete(&pods, "controller").await?;
 

@@ -86,7 +86,7 @@ async fn remove_all(client: &Client) -> Result<()> {
                 None => Api::all_with(client.clone(), &resource),
             };
             let name = object.metadata.name.unwrap_or_default();
-            // Without a controller manager, nobody removes the finalizer that protects claims.
+            // Without a controller manager, nobody removes the finalizer of a PersistentVolumeClaim.
             api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
             api.delete(&name, &DeleteParams::background()).await?;
         }
@@ -262,15 +262,15 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     let always = ["--apply", "--no-wait"];
     let with = |more: &[&str]| install(&plane, &[&always, more].concat());
 
-    // gitseal is installed by kubectl for several teams, and then changed to a single owner. kubectl owns the field of
-    // the label.
+    // gitseal is installed with kubectl for several teams, and is then changed to an installation for a single team.
+    // kubectl owns the field that holds the label.
     kubectl_apply(&plane, &["--image", "a:1", "--multi-tenant"])?;
     ensure!(aggregated_to_edit(&client).await? == "true");
     with(&["--multi-tenant=false", "--yes"])?.is(0, &[])?;
     ensure!(aggregated_to_edit(&client).await? == "false");
 
-    // Change to several teams. The label must not be set before a controller with a default account runs. In this
-    // cluster, nothing reports that a controller runs.
+    // Change to several teams. The label that makes the role a part of `edit` must not be set before a controller with
+    // a default service account runs. In this cluster, nothing reports that a controller runs.
     with(&["--multi-tenant"])?.is(0, &["not a part of `edit` yet"])?;
     ensure!(aggregated_to_edit(&client).await? == "false");
     // Report that the controller runs.
@@ -292,7 +292,8 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     }
     with(&["--yes"])?.is(0, &[])?;
 
-    // The label is also removed if the flag is empty, or was never set, as in a cluster that was set up by hand.
+    // The label is also removed if `--default-service-account` is empty, or was never set, as in a cluster that was set
+    // up by hand.
     for (argument, said) in [("--default-service-account=", 0), ("--default-service-account=default", 1)] {
         with(&["--", argument])?.is(said, &[])?;
         ensure!(aggregated_to_edit(&client).await? == "false", "{argument}");
@@ -319,7 +320,7 @@ async fn cluster_admin_is_asked_for_again_where_somebody_took_it_away() -> Resul
             .is(1, &["cluster-admin: it may do everything", "nothing was applied"])?;
         ensure!(installed(&client).await? == before);
     }
-    // The rights of an installation for several teams are also asked for again.
+    // The command also asks again before it grants the rights of an installation for several teams.
     install(&plane, &["--apply", "--no-wait", "--multi-tenant", "--yes"])?.is(0, &[])?;
     let nobody = Patch::Merge(json!({"subjects": null}));
     bindings.patch("gitseal-controller-watch", &PatchParams::default(), &nobody).await?;
@@ -338,7 +339,7 @@ async fn syncs_that_exist_already_get_the_controllers_rights_only_after_a_questi
     install(&plane, &first)?.is(1, &["cluster-admin", "1 existing Sync", "nothing was applied", "--yes"])?;
     ensure!(installed(&client).await?.is_empty());
     install(&plane, &[&first[..], &["--multi-tenant"]].concat())?.is(0, &[])?;
-    // An upgrade that removes the default account asks, too, even if the controller is cluster-admin already.
+    // An upgrade that removes the default service account asks, too, even if the controller is cluster-admin already.
     let with = |more: &[&str]| install(&plane, &[&["--apply", "--no-wait"], more].concat());
     let empty = ["--", "--default-service-account="];
     with(&["--multi-tenant=false"])?
@@ -374,7 +375,7 @@ async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
     let options = ClusterOptions { controller_manager: false, ..ClusterOptions::default() };
     let plane = Plane::bare(options).await?;
     let client = plane.cluster.client().await?;
-    // A Service of somebody else that cannot get our ports.
+    // A Service of somebody else, to which our ports cannot be added.
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"},
         "spec": {"clusterIP": "None", "type": "ClusterIP", "ports": [{"name": "http", "port": 1}]}});
     harness::kubernetes::apply(&client, "kube-system", service).await?;

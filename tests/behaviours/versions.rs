@@ -44,8 +44,8 @@ async fn a_custom_resource_moves_to_a_new_version_with_a_field_of_it() -> Result
     let api =
         |version: &str| kubernetes::objects(&scene.client, &scene.namespace, &format!("{group}/{version}"), "Widget");
     let uid = api("v1beta1").get("w").await?.metadata.uid;
-    // An entry of another field manager in `metadata.managedFields` that names the old version would prevent the
-    // change, too, as our own entry would.
+    // An entry of another field manager in `metadata.managedFields` that names the old version would prevent the change
+    // to the new version, too, as our own entry would.
     let by = PatchParams { field_manager: Some("a-controller".into()), ..PatchParams::default() };
     let note = json!({"metadata": {"annotations": {"note": "theirs"}}});
     api("v1beta1").patch("w", &by, &Patch::Merge(note)).await?;

@@ -26,7 +26,7 @@ pub(crate) struct Floor {
     pub(crate) took: Duration,
     /// How many requests ran at the same time.
     pub(crate) at_once: usize,
-    /// Processor time that API server, etcd and controller manager used meanwhile.
+    /// Processor time that API server, etcd and controller manager used for these requests.
     pub(crate) plane_cpu: Duration,
 }
 
@@ -69,7 +69,8 @@ async fn delete(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asks for metadata only, because that is the smallest answer that the API server can give.
+/// Applies the objects of `count` apps, and returns how long this takes. Asks the API server to answer with metadata
+/// only, which is the smallest answer that it can give.
 async fn apply(client: &Client, count: usize, at_once: usize) -> Result<Duration> {
     let namespace = namespace(at_once);
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});

@@ -21,7 +21,7 @@ use localcluster::ClusterOptions;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// How the workload is run.
+/// Options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// ConfigMaps that come with one commit and go with the next one.

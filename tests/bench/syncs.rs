@@ -49,7 +49,7 @@ struct Figures {
     idle_requests: u64,
 }
 
-/// Runs everything and prints a Markdown table.
+/// Runs the benchmark once for each number of Syncs, and prints the results as a Markdown table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut all = Vec::new();
     for &count in &options.counts {

@@ -302,7 +302,7 @@ async fn half(
     let (parts, body) = answer.into_parts();
     let mut body = body.into_data_stream();
     let mut whole = Vec::new();
-    // A watch has no end, so its first event is enough.
+    // The answer to a watch has no end, so reading stops when nothing comes for half a second.
     while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_millis(500), body.next()).await {
         whole.extend_from_slice(&chunk.map_err(|_| Broken)?);
     }

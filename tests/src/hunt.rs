@@ -32,7 +32,7 @@ use crate::kubernetes;
 /// Values with fewer bytes are not searched for.
 const SHORTEST: usize = 8;
 
-/// What a controller of a test logs: everything of our own crates, and what dependencies say of single requests.
+/// What controllers log in tests: everything from our own crates, and debug messages from dependencies.
 pub const EVERYTHING: &str = "debug,controller=trace,gitseal_controller=trace,gitstore=trace,apiclient=trace,\
      worker=trace,pipeline=trace,unsealing=trace,sealing=trace,manifests=trace,gotemplate=trace,crds=trace";
 

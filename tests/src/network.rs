@@ -25,7 +25,8 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Runs the body of a test in its own network namespace. Everything that runs in the namespace ends with the test.
 ///
 /// # Errors
-/// The body failed: its error, with what it printed. Or this machine cannot make such namespaces: the error says why.
+/// The body failed: the result is the error of the body and what the body printed. Or this machine cannot make such
+/// namespaces: the error says why.
 ///
 /// # Caveats
 /// The name of the test is taken from the type name of the body. So call this directly in a `#[test]` function, with a

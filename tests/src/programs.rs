@@ -69,8 +69,8 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(out.into_owned())
 }
 
-/// Runs a command at a terminal. When it asks a question that ends with `question`, it gets `answer`; without an
-/// answer, the input ends. Returns the exit code and everything that was shown.
+/// Runs a command at a terminal. When it asks a question that ends with `question`, it gets `answer`; if `answer` is
+/// empty, the input ends. Returns the exit code and everything that was shown.
 pub fn at_terminal(command: &Command, question: &str, answer: &str) -> Result<(Option<i32>, String)> {
     answering(command, &[(question, answer)])
 }
@@ -114,7 +114,7 @@ pub struct Controller {
     /// Port that serves only `/healthz` and `/readyz`.
     pub probes_port: u16,
     log: PathBuf,
-    // This field is dropped after the process, so that everything that the process wrote is searched.
+    // This field is dropped after the process, so that everything that the process wrote is searched for secret values.
     hunt: hunt::OfController,
 }
 

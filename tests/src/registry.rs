@@ -29,7 +29,7 @@ const SERVICE: &str = "registry-of-a-test";
 /// Who makes the tokens.
 const ISSUER: &str = "token-service-of-a-test";
 
-/// The media type of a manifest.
+/// The media types of an index and of a manifest.
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -144,7 +144,7 @@ impl Registry {
         self.tokens.as_ref().map(WebServer::requests).unwrap_or_default()
     }
 
-    /// What it logged, with a line for each request.
+    /// The log of the registry, with a line for each request.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
@@ -167,8 +167,8 @@ impl Registry {
         Ok(digest.with_context(|| told.clone())?.to_owned())
     }
 
-    /// Pushes an artifact with one layer, without any client. Only for a registry without a login. Returns the digest of its
-    /// manifest.
+    /// Pushes an artifact with one layer, without a client program. Only for a registry without a login. Returns the
+    /// digest of its manifest.
     pub async fn push_artifact(&self, name: &str, tag: &str, kind: &str, layer: &[u8]) -> Result<String> {
         self.push_manifest(name, tag, json!({}), &[(kind, layer, json!({}))]).await
     }

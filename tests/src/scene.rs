@@ -134,7 +134,7 @@ impl Scene {
         self.allow(name, &self.namespace, rules).await
     }
 
-    /// Gives the service account `name` of another namespace a Role of these rules in this namespace.
+    /// Gives the service account `name` of the namespace `of` a Role with these rules in the scene's namespace.
     pub async fn allow(&self, name: &str, of: &str, rules: Value) -> Result<()> {
         const RBAC: &str = "rbac.authorization.k8s.io";
         let version = format!("{RBAC}/v1");

@@ -50,7 +50,7 @@ pub struct LoggedRequest {
     pub at: Instant,
 }
 
-/// What answers the requests that were not refused before.
+/// The function that answers a request that the server has not refused.
 pub type Handler = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
 /// See [`Handler`].
 pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;

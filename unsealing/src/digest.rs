@@ -8,7 +8,7 @@ use crate::SealedInput;
 /// digits. It is computed only from the SealedSecret, never from a plaintext, so it needs no key. If two digests are equal,
 /// unsealing again would give the same Secret.
 pub fn digest(sealed: &SealedInput<'_>) -> String {
-    // Change this number when Secrets are put together in another way. Then all Secrets are made once more.
+    // Change this number when the same SealedSecret gives another Secret than before. Then every Secret is made again.
     digest_of(b"2", sealed)
 }
 

@@ -7,9 +7,9 @@
 //! the Secret. `gitseal unseal` uses [`assemble_for_key_holder`], which makes the same Secret.
 //!
 //! # Errors
-//! All values are tried before an error is returned, so that the error names every key that has to be sealed again. No error
-//! contains a value or a part of one. If a template fails when it is rendered over the values, the error does not depend on the
-//! values: [`RenderFailure`].
+//! All values are tried before an error is returned, so that the error names every value that has to be sealed again.
+//! No error contains a value or a part of one. If a template fails when it is rendered over the values, the error does
+//! not depend on the values: [`RenderFailure`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -242,7 +242,7 @@ impl Assembly {
         }
     }
 
-    /// Whether there are templates to compute, which may take a moment.
+    /// Whether there are templates to render, which may take a moment.
     pub fn has_templates(&self) -> bool {
         self.templates.is_active()
     }
@@ -299,8 +299,8 @@ impl UnsealedSecret {
         self.metadata.labels.iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
     }
 
-    /// Its annotations, without the one that older versions of gitseal set, which a template may have if it was copied
-    /// from a live Secret.
+    /// Its annotations, without the annotation that older versions of gitseal set. A template may have that annotation
+    /// if it was copied from a live Secret.
     pub fn annotations(&self) -> impl Iterator<Item = (&String, &String)> {
         self.metadata.annotations.iter().flatten().filter(|(name, _)| *name != names::SEALED_DIGEST)
     }

@@ -20,23 +20,23 @@ impl SealedTexts {
     /// A value, and what it has to be bound to.
     ///
     /// # Panics
-    /// If there is no value of this index.
+    /// If there is no value with this index.
     pub fn get(&self, index: usize) -> (Binding<'_>, &str) {
         let (key, text) = &self.texts[index];
         (self.scope.binding(&self.namespace, &self.name, key.as_deref().unwrap_or_default()), text)
     }
 
-    /// Name of a value's field, for messages.
+    /// How messages name the field of a value.
     ///
     /// # Panics
-    /// If there is no value of this index.
+    /// If there is no value with this index.
     pub fn field(&self, index: usize) -> String {
         field(self.texts[index].0.as_deref())
     }
 }
 
-/// Name of the field of the value with this key, for messages: `spec.encryptedData.password`; `spec.data` without a
-/// key. A very long key is cut.
+/// How messages name the field of the value with this key: `spec.encryptedData.password`, or `spec.data` without a key.
+/// A very long key is cut.
 pub fn field(key: Option<&str>) -> String {
     key.map_or_else(|| "spec.data".to_owned(), |key| format!("spec.encryptedData.{}", printable(key)))
 }

@@ -9,7 +9,8 @@
 //! of the child calls [`entry`] first. `entry` sets the limits of the process, reads the request, and runs the task.
 //!
 //! # Guarantees
-//! - The worker ends when its parent ends for any reason: its standard input is a pipe, which then closes.
+//! - The worker ends when its parent ends for any reason: the worker's standard input is a pipe from the parent, which
+//!   then closes.
 //! - A worker that takes too long, or is no longer needed ([`Cancel`]), is killed.
 //! - If the whole group of processes has no memory left, the kernel kills the worker first, not the parent.
 //!

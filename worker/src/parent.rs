@@ -142,7 +142,8 @@ impl Running {
         let (open, closed) = mpsc::channel();
         let input = self.0.stdin.take();
         let request = [&(request.len() as u64).to_be_bytes(), request].concat();
-        // In a separate thread, so that a worker that reads nothing cannot block the thread that watches its time.
+        // The request is written in a separate thread, so that a worker that reads nothing cannot block the thread that
+        // watches its time.
         std::thread::spawn(move || {
             if let Some(mut input) = input {
                 let _ = input.write_all(&request);

@@ -34,8 +34,8 @@ pub struct Downloaded {
 /// The body of a successful answer. Blocks.
 ///
 /// # Errors
-/// The server does not answer in time (kubeseal would wait for ever), or `plain_http` refuses that the answer comes
-/// over plain `http://`.
+/// The server does not answer in time (kubeseal would wait for ever), or the answer comes over plain `http://` and
+/// `plain_http` does not allow that.
 pub fn download(url: &str, plain_http: PlainHttp) -> anyhow::Result<Downloaded> {
     let agent = agent(plain_http);
     let answer = agent.get(url).call().map_err(|error| match error {

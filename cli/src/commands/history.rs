@@ -1,4 +1,4 @@
-//! `gitseal history`: which revisions of their folders Syncs applied.
+//! `gitseal history`: the revisions of its folder that each Sync applied.
 
 use std::collections::BTreeSet;
 
@@ -106,7 +106,8 @@ impl Entry {
     }
 }
 
-/// Newest first. Entries of the same time are in the order of the names, and those of one Sync as in its status.
+/// Newest first. Entries of the same time are in the order of the names, and entries of one Sync in the order of its
+/// status.
 fn newest_first(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
     let mut entries: Vec<_> = entries.collect();
     entries.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| (&a.namespace, &a.sync).cmp(&(&b.namespace, &b.sync))));

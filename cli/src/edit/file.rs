@@ -15,7 +15,7 @@ use crate::output::{self, Hint};
 /// The most bytes of a file with rules for a repository.
 const MOST_RULES: u64 = 256 << 10;
 
-/// The names of temporary files.
+/// The beginning and the end of the names of temporary files.
 const TEMPORARY: (&str, &str) = (".gitseal-", ".tmp");
 
 /// A temporary file that is younger than this is not removed, because its program may only just have made it.
@@ -83,8 +83,8 @@ pub fn create(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     write(path, content, None).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Creates or replaces a file that only its owner can read, completely or not at all. Something that is not a regular
-/// file (`/dev/stdout`, for example) is written to instead of replaced.
+/// Creates or replaces a file that only its owner can read, completely or not at all. If `path` is not a regular file
+/// (`/dev/stdout`, for example), it is not replaced: the content is written into it.
 pub fn create_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
@@ -140,8 +140,8 @@ fn temporary(folder: &Path, is_public: bool) -> std::io::Result<NamedTempFile> {
         builder.permissions(Permissions::from_mode(0o666)); // less the umask
     }
     let file = builder.tempfile_in(folder)?;
-    // While the file is locked, no gitseal takes it for one that was left over. An error is ignored, because some
-    // file systems cannot lock.
+    // While the file is locked, no other gitseal process mistakes it for a temporary file that was left over. An error
+    // is ignored, because some file systems cannot lock.
     let _ = file.as_file().try_lock();
     Ok(file)
 }
@@ -152,8 +152,8 @@ fn remove_left_over(folder: &Path) {
     if !SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
         return;
     }
-    // If the folder cannot be listed, nothing is removed: then the write either fails by itself, or works without a
-    // list.
+    // If the folder cannot be listed, nothing is removed: then the write either fails by itself, or succeeds although
+    // the folder cannot be listed.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_left_over) {
         let path = entry.path();
         if fs::remove_file(&path).is_ok() {

@@ -32,7 +32,7 @@ pub fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> 
     Ok(text + end)
 }
 
-/// The white space before the second line; `None` for JSON on one line.
+/// The white space at the beginning of the second line; `None` for JSON on one line.
 fn indentation(source: &str) -> Option<&str> {
     let line = source.trim_end().lines().nth(1)?;
     let indent = &line[..line.len() - line.trim_start().len()];

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use self::tree::Node;
 
-/// A text and its documents, in which plaintext Secrets were found.
+/// A text that was split into its documents and searched for plaintext Secrets.
 pub struct Text<'a> {
     file: &'a str,
     parts: Vec<Part<'a>>,
@@ -188,7 +188,7 @@ fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
     yaml::write(source, body)
 }
 
-/// Writes the whole document again, so a list loses its comments.
+/// Writes the whole document again, so a Kubernetes List loses its comments.
 fn write_anew(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     if json::is_json(source) {
         return json::write(source, body);

@@ -90,7 +90,7 @@ impl Outline {
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 frames.pop()?;
-                // For a block collection, the end is where the next node starts.
+                // The parser puts the end of a block collection where the next node starts, with an empty span.
                 if !span.is_empty() {
                     self.extend_to(span);
                 }
@@ -120,8 +120,8 @@ impl Outline {
         *awaits_key = !*awaits_key;
     }
 
-    /// Moves the last line to the end of `span`, if that is later. The span of a block scalar ends at the start of the
-    /// next line, which does not count.
+    /// Raises `last_line` to the line in which `span` ends, if that is later. The span of a block scalar ends at the
+    /// start of the next line, which does not count.
     fn extend_to(&mut self, span: &Span) {
         let end = span.end.line().saturating_sub(if span.end.col() == 0 { 2 } else { 1 });
         self.last_line = self.last_line.max(end).max(span.start.line().saturating_sub(1));

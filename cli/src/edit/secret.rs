@@ -160,7 +160,7 @@ pub fn is_field_name(word: &str) -> bool {
     word.len() <= 63 && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Unquoted keys that YAML does not read as text: `y` would become `true`.
+/// Refuses unquoted keys that YAML does not read as text: `y` would become `true`.
 fn check_words(body: &Map<String, Value>, node: Option<&Node>, mistakes: &mut Mistakes) {
     for field in ["data", "stringData"] {
         let Some(Value::Object(values)) = body.get(field) else { continue };

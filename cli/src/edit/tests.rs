@@ -122,7 +122,7 @@ fn comments(indent: usize) -> impl Strategy<Value = String> {
     prop::collection::vec(comment(indent), 0..3).prop_map(|lines| lines.concat())
 }
 
-/// A value that contains the mark, in one of the forms that YAML allows at this indentation.
+/// A value that contains [`MARK`], in one of the forms that YAML allows at this indentation.
 fn value(indent: usize) -> impl Strategy<Value = String> {
     let space = " ".repeat(indent + 2);
     select(vec![

@@ -75,7 +75,7 @@ impl Node {
                 None => root = Some(node),
                 Some(Frame { kind: Kind::Mapping(entries), key, .. }) => match key.take() {
                     Some((key, line)) => entries.push((key, line, node)),
-                    // The key is an alias, whose text is at the anchor.
+                    // This node is a key: an alias, whose text is at its anchor. The key counts as empty.
                     None => *key = Some((String::new(), node.line)),
                 },
                 Some(Frame { kind: Kind::Sequence(items), .. }) => items.push(node),
@@ -95,7 +95,7 @@ impl Node {
         self.entries().iter().find(|(name, ..)| name == key).map_or(self.line, |(_, line, _)| *line)
     }
 
-    /// Line of the last key of a path that exists.
+    /// The line of the last key on the path `path` that exists in the document.
     pub fn line_at(&self, path: &[&str]) -> u32 {
         let (mut node, mut line) = (self, self.line);
         for key in path {

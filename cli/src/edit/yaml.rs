@@ -28,7 +28,7 @@ pub(super) fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<W
     Ok(Written { text: write_framed(source, body)?, comments_left_out: 0 })
 }
 
-/// The body, written after everything that precedes the first character of content in the source.
+/// The body as YAML, after the lines at the beginning of the source that have no content, for example comments.
 pub(super) fn write_framed(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     let lf = source.replace("\r\n", "\n");
     let before: String = lf.split_inclusive('\n').take_while(|line| is_blank(line)).collect();
@@ -38,7 +38,7 @@ pub(super) fn write_framed(source: &str, body: &Map<String, Value>) -> anyhow::R
     Ok(with_line_ends_of(source, text))
 }
 
-/// The body as a document without anything of the source.
+/// The body as a YAML document, without the layout and the comments of the source.
 pub(super) fn plain(body: &Map<String, Value>) -> anyhow::Result<String> {
     let text = fragment(&Value::Object(body.clone()), false)?;
     if says(&text, body) {
@@ -105,7 +105,7 @@ impl<'a> Layout<'a> {
         Self { lines: source.split_inclusive('\n').collect(), outline }
     }
 
-    /// The whole document; `None` if the layout of the source cannot be kept in this way.
+    /// The whole document; `None` if the parts of the source's layout that `keeps` names cannot be kept.
     fn write(&self, body: &Map<String, Value>, keeps: Keeps) -> anyhow::Result<Option<String>> {
         let (Some(first), Some(Value::Object(spec))) = (self.outline.keys.first(), body.get("spec")) else {
             return Ok(None);

@@ -12,7 +12,8 @@ use super::flags::Flags;
 use crate::certificate::{FINGERPRINT, Fingerprint, PlainHttp, download};
 use crate::output::warn;
 
-/// The certificate as PEM text. If the environment has a fingerprint, the certificate must have it.
+/// The certificate as PEM text. If the environment variable [`FINGERPRINT`] names a fingerprint, the certificate must
+/// have it.
 pub(super) async fn fetch(flags: &Flags) -> anyhow::Result<Vec<u8>> {
     let fingerprint = std::env::var(FINGERPRINT).ok().filter(|text| !text.is_empty());
     let fingerprint = fingerprint.map(|text| text.parse::<Fingerprint>()).transpose();

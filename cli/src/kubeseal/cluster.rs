@@ -14,7 +14,7 @@ const MOST_RETRIES: u32 = 10;
 /// The controller that the flags name.
 ///
 /// # Errors
-/// There is no cluster, or no such Service in it.
+/// The flags and the kubeconfig name no cluster, or the cluster has no such Service.
 pub(super) async fn controller(flags: &Flags) -> anyhow::Result<ServiceProxy> {
     let config = ClusterFlags::new(flags).config().await?;
     let server = server_of(&config, flags.filled("context"));

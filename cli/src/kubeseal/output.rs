@@ -63,7 +63,7 @@ impl Write for Appended<'_> {
     }
 }
 
-/// Indented JSON in which, as Go writes it, `<`, `>`, `&` and two kinds of line ends are escaped.
+/// Indented JSON as Go writes it: with `<`, `>`, `&`, and the line ends U+2028 and U+2029 escaped.
 struct GoFormatter<'i>(PrettyFormatter<'i>);
 
 impl Formatter for GoFormatter<'_> {

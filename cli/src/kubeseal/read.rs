@@ -80,7 +80,7 @@ fn parse(name: &str, text: &str) -> (Vec<Body>, Option<ParseError>) {
     (objects, unreadable)
 }
 
-/// A text that consists only of JSON objects.
+/// The objects of a text that consists only of JSON objects; `None` for any other text.
 fn json_objects(text: &str) -> Option<Vec<Body>> {
     if !text.trim_start().starts_with('{') {
         return None;

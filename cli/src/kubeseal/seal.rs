@@ -30,7 +30,7 @@ const LEFT_OUT: [&str; 8] = [
 /// How Secrets are sealed.
 pub(super) struct Sealing<'a> {
     pub(super) key: &'a PublicKey,
-    /// The scope that the flags choose. If it is strict, the Secret's annotations decide.
+    /// The scope that the flags choose. If it is strict, the Secret's annotations choose the scope.
     pub(super) scope: Scope,
     /// Name of the SealedSecret, if it is not the Secret's.
     pub(super) name: Option<String>,
@@ -43,7 +43,7 @@ pub(super) struct Sealing<'a> {
 
 /// A Secret that was read, with its values separate.
 struct Plain {
-    /// The Secret without values, with kubeseal's fields.
+    /// The Secret without values, and without the fields that kubeseal does not know.
     body: Map<String, Value>,
     data: BTreeMap<String, SecretBytes>,
 }
@@ -261,8 +261,8 @@ pub(super) fn merge(
     Ok(text)
 }
 
-/// Copies the entries of the mapping at a path into that of another body. If that body has no such mapping, it is
-/// created.
+/// Copies the entries of the mapping at `path` in `from` into the mapping at the same path in `into`. If `into` has no
+/// such mapping, the mapping is created.
 fn merge_at(into: &mut Map<String, Value>, from: &mut Map<String, Value>, path: &[&str]) {
     let Some((first, rest)) = path.split_first() else {
         into.extend(std::mem::take(from));

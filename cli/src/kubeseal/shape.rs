@@ -139,7 +139,7 @@ pub(super) fn sealed_secret(body: Map<String, Value>) -> Result<Map<String, Valu
     object(body, &SEALED_SECRET, "")
 }
 
-/// Takes a field out of an object, by its name in upper or lower case.
+/// Takes a field out of an object, by its name. Upper and lower case make no difference.
 pub(super) fn take(body: &mut Map<String, Value>, name: &str) -> Option<Value> {
     let own = body.shift_remove(name);
     own.or_else(|| {

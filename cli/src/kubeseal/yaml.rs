@@ -1,8 +1,8 @@
 //! Writes YAML as kubeseal's library does (go-yaml 2.4 under `sigs.k8s.io/yaml`).
 //!
-//! People compare old output of kubeseal with new output, so the text is the same, byte for byte: block style, keys in that
-//! library's order, lists not indented, lines folded after column 80, and the same quotes. No Rust library has these rules.
-//! They are written here, because there are only a few for strings, numbers, lists and mappings.
+//! People compare old output of kubeseal with new output, so the text is the same, byte for byte: block style, keys in
+//! that library's order, lists not indented, lines folded after column 80, and the same quotes. No Rust library has
+//! these rules. So these rules are implemented here; for strings, numbers, lists and mappings, there are only a few.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -240,7 +240,7 @@ fn literal(out: &mut String, text: &str, indent: usize) {
     }
 }
 
-/// A character between double quotes.
+/// Appends a character as it is written between double quotes.
 fn push_escaped(out: &mut String, c: char) {
     let escape = match c {
         '\0' => '0',
@@ -312,7 +312,8 @@ fn is_base_60(text: &str) -> bool {
     !rest.is_empty() && rest.iter().all(is_sixtieth)
 }
 
-/// Dates and times of YAML 1.1: `2020-1-31`, with a time after a space, or after a `T` with a zone.
+/// Dates and times of YAML 1.1: a date such as `2020-1-31`; a date, a space and a time; or a date, a `T`, a time and a
+/// time zone.
 fn is_timestamp(text: &str) -> bool {
     let (date, time) = match text.find([' ', 'T', 't']) {
         Some(at) => (&text[..at], Some((&text[at..=at], &text[at + 1..]))),

@@ -1,4 +1,4 @@
-//! Styles for text that cannot be forged in names and messages.
+//! Styles for text. A name or a message that is printed cannot forge these styles.
 //!
 //! A styled text is combined with texts of others before it is printed. If a style were a terminal command from the
 //! start, it could not be distinguished from a command in such a text. So a style is a mark with a random number that
@@ -51,7 +51,7 @@ pub fn styled(style: Style, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A line of a unified difference in its style.
+/// A line of a unified diff in its style.
 pub fn diff_line(line: &str) -> String {
     let style = match line.as_bytes().first() {
         Some(b'+') => GOOD,

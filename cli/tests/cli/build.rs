@@ -312,7 +312,7 @@ fn values_of_a_config_map_are_in_a_file_of_the_repository_or_in_one_that_is_name
     assert!(built(&[]).contains("level: debug"));
     assert!(gitseal_in(folder.path(), &["lint"]).status.success());
 
-    // A file that is named counts, also if the repository has the ConfigMap more than once.
+    // A file that `--values-config-map` names is used even if the repository has the ConfigMap more than once.
     write("again.yaml", &map(", namespace: shop", "web.yaml: 'level: warn'"));
     let told = refused(folder.path(), &sync);
     assert!(told.contains("ConfigMap shop/settings is in") && told.contains("--values-config-map FILE"), "{told}");

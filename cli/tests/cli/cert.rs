@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{gitseal_in, stderr, stdout};
 
-/// Writes `cert.pem`, valid from `start` for `length` (hours from now, hours).
+/// Writes `cert.pem`, with a certificate that is valid for `length` hours and becomes valid `start` hours from now.
 fn certificate(folder: &Path, start: i64, length: i64) -> String {
     let key = sealing::PrivateKey::generate(2048).expect("a key");
     let not_before = Timestamp::now() + SignedDuration::from_hours(start);
@@ -143,7 +143,7 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
     let (pin, other) = (own["fingerprint"].as_str().expect("a fingerprint"), format!("sha256:{}", "0".repeat(64)));
     let answer = || format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len());
 
-    // Without one of the two flags, no command sends a request.
+    // With neither `--allow-http-cert` nor `--cert-fingerprint`, no command sends a request over plain HTTP.
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
     nobody.set_nonblocking(true).expect("a socket");
     let url = format!("http://{}/cert.pem", nobody.local_addr().expect("an address"));
@@ -156,7 +156,7 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
         assert!(nobody.accept().is_err(), "{command:?} asked");
     }
     assert_eq!(fs::read_to_string(folder.join("sealed/a.yaml")).expect("a file"), sealed);
-    // With the flag, the certificate is fetched, and the value is resealed.
+    // With `--allow-http-cert`, the certificate is fetched, and the value is resealed.
     let (asked, server) = serve(answer());
     stdout(&gitseal_in(folder, &[&reseal[..], &["--cert", &asked, "--allow-http-cert"]].concat()));
     server.join().expect("a request");

@@ -200,7 +200,7 @@ fn a_sync_of_a_registry_or_chart_repository_is_named_and_left_out() {
         assert!(!built.status.success());
         let said = stderr(&built);
         assert!(said.contains("what Sync shop/podinfo applies is in ") && said.contains("helm pull "), "{said}");
-        // If there is no other Sync, neither command says that there is none.
+        // Even if this is the only Sync, neither command says that there are no Syncs.
         for command in ["lint", "test"] {
             let output = gitseal_in(root, &[command, "clusters/staging/podinfo.yaml"]);
             assert!(!stderr(&output).contains("no files of Syncs"), "{command}: {}", stderr(&output));

@@ -584,7 +584,8 @@ fn a_file_is_not_replaced_either_where_its_values_are_elsewhere_or_cannot_be_rea
         assert_eq!(here.read("target.yaml"), text);
         stdout(&here.seal(&["db.yaml", "-w", "target.yaml", "--force"]));
     }
-    // Files with only comments, empty files, and files that are not manifests are not changed.
+    // A file in which nothing would be lost is replaced: it is empty, has only comments, or has a SealedSecret with the
+    // same keys. A document with a template in the same file is kept.
     for text in ["", "# to be sealed\n", &template("type: Opaque, metadata: {name: db, creationTimestamp: null}")] {
         here.write("target.yaml", text);
         stdout(&here.seal(&["db.yaml", "-w", "target.yaml"]));

@@ -131,7 +131,8 @@ impl Api {
         Ok((applied, spec.map(|spec| (annotations, spec))))
     }
 
-    /// Sends an apply. `accept` says how much of the object the answer contains.
+    /// Sends an apply. The Accept header `accept` decides whether the answer contains the whole object or only its
+    /// metadata.
     async fn send_apply<T: DeserializeOwned>(
         &self,
         resource: &Resource,
@@ -290,8 +291,8 @@ impl Api {
     }
 
     /// Gives up our ownership of the fields at the JSON `pointers`, which keep their values. So the next [`Api::apply`]
-    /// may leave these fields out without removing their values. `whole` is the object in Git with these fields. Returns whether
-    /// the object exists.
+    /// may leave these fields out without removing their values. `whole` is the object in Git, including these fields.
+    /// Returns whether the object exists.
     pub async fn release(
         &self,
         resource: &Resource,

@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 
 use super::{Api, ApiError};
 
-/// How long an answer of the API server is used. A shorter time would not help: the kinds that the cluster serves are
-/// compared with those of the last render only when the whole folder of a Sync is compared with the cluster.
+/// How long an answer of the API server is used. A shorter time would not help: whether the cluster serves other kinds
+/// than at the last render is checked only when the whole folder of a Sync is compared with the cluster.
 const IS_BELIEVED: Duration = Duration::from_secs(30);
 
 /// The version of Kubernetes and the API versions of a cluster. They are requested when a chart is rendered, and then
@@ -37,8 +37,8 @@ impl Served {
     /// What the API server serves. Callers that ask at the same time wait for the same answer.
     ///
     /// # Errors
-    /// The API server did not answer, or it is not ready. In a list without some kinds, objects of these kinds would
-    /// seem to have left the charts, and would be pruned.
+    /// The API server did not answer, or it is not ready. While it is not ready, its lists may lack some kinds: charts
+    /// would then not render objects of these kinds, and the objects would be pruned.
     pub async fn get(&self) -> Result<Arc<Capabilities>, ApiError> {
         let mut known = self.known.lock().await;
         if let Some(answer) = known.as_ref().filter(|answer| answer.asked.elapsed() < IS_BELIEVED) {

@@ -12,7 +12,7 @@
 //!   backup. In this case, nothing that was remembered about applied objects is trusted ([`Live::distrust`]).
 //!
 //! The module `objects` has the state of each object, `ownership` the Sync that has it, `writing` our own writes in
-//! progress, and `lookouts` watches on objects that Syncs wait for or read, and do not have.
+//! progress, and `lookouts` the watches on objects that Syncs do not have but wait for or read.
 //!
 //! # Caveat
 //! Suppose that an object is deleted after our write reached the API server and before its answer reaches us. If the
@@ -49,7 +49,7 @@ use super::{Namespaces, api::SharedResource};
 use crate::metrics::Metrics;
 use crds::ObjectKey;
 
-/// How long the pipeline waits for the first list of a kind before it gives up for this pass.
+/// How long a pass of a Sync waits for the first list of a kind before it gives up.
 const FIRST_LIST: Duration = Duration::from_secs(30);
 
 /// Something that happened in the cluster and concerns a Sync or a SealedSecret.
@@ -218,7 +218,7 @@ impl Live {
         }
     }
 
-    /// Whether no watch must be started for objects of `resource` in `namespace`: there is one already, or the kind
+    /// Whether no watch needs to be started for objects of `resource` in `namespace`: there is one already, or the kind
     /// cannot be watched.
     pub fn has_watch(&self, resource: &Resource, namespace: Option<&str>) -> bool {
         !resource.watchable || self.any_watch((&resource.group, &resource.kind, namespace), |_| true)

@@ -149,7 +149,8 @@ const REASONS: &[&str] = &[
 
 const REQUIRED: &str = "required value";
 
-/// The types that a `metav1.StatusCause` can have, and our words for them. The cause's own message may quote a value.
+/// The types that a `metav1.StatusCause` can have, and our words for them. The cause's own message is not repeated,
+/// because it may quote a value.
 const CAUSES: &[(&str, &str)] = &[
     ("FieldValueNotFound", "not found"),
     ("FieldValueRequired", REQUIRED),
@@ -190,8 +191,8 @@ const FIELDS: &[&str] = &[
 const KEYS: &[&str] =
     &["tls.crt", "tls.key", ".dockercfg", ".dockerconfigjson", "username", "password", "ssh-privatekey"];
 
-/// Which fields are wrong, and how; each pair is named once. The name of a field is repeated only if it is a known
-/// field of Secrets or a key in the request, because any other name may be any text.
+/// Which fields are wrong, and how. The same field with the same reason is named only once. The name of a field is
+/// repeated only if it is a known field of Secrets or a key in the request, because any other name may be any text.
 fn known_causes(causes: &[StatusCause], sent: &[u8]) -> Vec<String> {
     let mut keys: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
     // Only the keys of the values are parsed. The values themselves are skipped and not copied.
@@ -242,8 +243,8 @@ fn admission(message: &str) -> Option<String> {
     Some(format!("ValidatingAdmissionPolicy {name} denied the request"))
 }
 
-/// Which right an account does not have. The API server says this before it reads the body, so the sentence has no
-/// value. The authorizer's own text comes after it, and is left out.
+/// Which right an account does not have. The API server checks rights before it reads the body, so its sentence cannot
+/// quote a value of the Secret. The authorizer's own text comes after it, and is left out.
 fn missing_right(message: &str) -> Option<String> {
     let (user, rest) = without_object(message)?.strip_prefix("User \"")?.split_once("\" cannot ")?;
     let (verb, rest) = rest.split_once(" resource \"")?;
@@ -254,7 +255,7 @@ fn missing_right(message: &str) -> Option<String> {
         .then(|| format!("{} cannot {verb} {resource}", manifests::printable(user)))
 }
 
-/// The text after the beginning of the API server's message, as in `secrets "db" is forbidden: `.
+/// The text after a beginning such as `secrets "db" is forbidden: ` in the API server's message.
 fn without_object(message: &str) -> Option<&str> {
     let (kind, rest) = message.split_once(' ')?;
     if !kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'.') {

@@ -42,7 +42,7 @@ struct Answer {
     at: Instant,
 }
 
-/// One question: whether this user may do this.
+/// One question: whether this user may do this with objects of this kind, or with one of them.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Review {
     user: String,
@@ -167,7 +167,7 @@ impl Review {
         })
     }
 
-    /// The refusal in the words of the API server, which people know.
+    /// The refusal, in the API server's own words, because people know these.
     fn refusal(&self) -> String {
         let Self { user, verb, group, plural, .. } = self;
         let place = match &self.namespace {

@@ -167,7 +167,7 @@ impl Writer {
                         self.write(occurrence).await;
                     }
                     if self.later.is_empty() {
-                        // A new, empty queue takes its place, because the old one keeps its memory if it was long.
+                        // The queue is replaced by a new one, because a queue that was long once keeps its memory.
                         self.later = VecDeque::new();
                     }
                 }

@@ -25,13 +25,13 @@ impl Proxies {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks.into_iter().collect();
     }
 
-    /// Whether `peer` is the address of such a proxy.
+    /// Whether `peer` is one of the addresses.
     pub(crate) fn contains(&self, peer: IpAddr) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|network| network.contains(&peer))
     }
 
-    /// The address of the client of a request that came from `peer`. If `peer` is no such proxy, or if its header has
-    /// no address that can be parsed, the result is `peer`.
+    /// The address of the client of a request that came from `peer`. If `peer` is not one of the proxies, or if the
+    /// header has no address that can be parsed, the result is `peer`.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.contains(peer) {

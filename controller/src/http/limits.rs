@@ -1,4 +1,4 @@
-//! Limits: requests per second of one client, as in Sealed Secrets, and memory for all requests together.
+//! Limits: requests per second of one client, as in Sealed Secrets, and how many requests wait at the same time.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ const CLIENTS: usize = 65536;
 /// How long a request waits for its turn before it is refused. Because requests wait, a script that processes a folder
 /// file by file becomes slower, but does not fail.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many requests wait at the same time. This number is limited, because a waiting request holds a connection that
+/// How many requests may wait at the same time. There is a limit, because a waiting request holds a connection that
 /// others may need.
 const WAITING: usize = 32;
 

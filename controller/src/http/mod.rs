@@ -55,7 +55,7 @@ pub struct HttpState {
     pub readiness: Readiness,
     /// The metrics.
     pub metrics: Metrics,
-    /// How long a client may take.
+    /// How long a client may take to send a request, and to read an answer.
     pub timeouts: Timeouts,
     /// Answers questions about sealed values.
     pub inquiries: Arc<Inquiries>,

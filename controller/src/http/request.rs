@@ -13,7 +13,7 @@ use unsealing::SealedTexts;
 
 /// The most bytes that the body of a request may have.
 pub(super) const MAX_BYTES: usize = 8 << 20;
-/// The most values of a request. This is more than an object in the API server can have.
+/// The most values that a request may have. This is more than an object in the API server can have.
 const MAX_VALUES: usize = 10_000;
 
 /// A SealedSecret in a request.
@@ -145,7 +145,7 @@ const OF_THE_API_SERVER: [&str; 8] = [
     "uid",
 ];
 
-/// The items of a list. Any other object is the only item.
+/// The items of a list, or the object itself if it is not a list.
 fn items(mut object: Map<String, Value>) -> Vec<Map<String, Value>> {
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
     if !kind.ends_with("List") {

@@ -50,7 +50,7 @@ impl From<UnsealError> for InquiryFailure {
     }
 }
 
-/// Which keys values were sealed with.
+/// The keys that values were sealed with.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SealedWith {
     /// Fingerprint of the public key that new values are sealed with.

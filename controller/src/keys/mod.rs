@@ -93,7 +93,7 @@ pub struct KeyOptions {
     pub annotations: BTreeMap<String, String>,
     /// The age of the newest key at which a new one is made; `None` for never.
     pub renew_period: Option<Duration>,
-    /// If the newest key is older than this, a new one is made.
+    /// If the newest key was made before this time, a new one is made.
     pub cutoff: Option<Timestamp>,
     /// The clock for ages.
     pub clock: Clock,
@@ -298,8 +298,8 @@ impl Keyring {
 
     /// Unseals the values of a SealedSecret in parallel. Each value is tried with every key, the newest first.
     pub async fn unseal(&self, sealed: SealedTexts) -> UnsealedValues {
-        // The generation is read before the keys. If the keys change between the two, a refusal counts only for the old
-        // generation.
+        // The generation is read before the keys. If the keys change between the two reads, a refusal counts only for
+        // the old generation.
         let generation = self.generation();
         let keys = self.key_set();
         let (sealed, favourite) = (Arc::new(sealed), Arc::new(Favourite::default()));

@@ -32,7 +32,7 @@ impl Pool {
     {
         let place = self.0.take(asker).await;
         let job = spawn_blocking(move || {
-            // The thread holds the place in the pool, not the caller. Otherwise the place would be free too early if
+            // The thread, not the caller, holds the place in the pool. Otherwise the place would be free too early if
             // the caller is dropped while the thread still works.
             let _place = place;
             work()

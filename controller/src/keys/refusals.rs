@@ -22,7 +22,8 @@ pub(crate) struct Unsealed {
     pub(crate) key: Option<String>,
 }
 
-/// Errors, by the digest of the sealed input that could not be unsealed. They hold for one generation of the keys.
+/// Errors, by the digest of the sealed input that could not be unsealed. When the generation of the keys changes, all
+/// of them are forgotten.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<Remembered>);
 

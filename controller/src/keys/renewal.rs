@@ -1,7 +1,7 @@
 //! When a new sealing key is made, and which replica makes it.
 //!
 //! A new key is due if the age of the newest key reaches `--key-renew-period`, if the newest key was made before
-//! `--key-cutoff-time`, if somebody asks for a key (SIGUSR1), or if no key seals. The age of a key is that of its
+//! `--key-cutoff-time`, if somebody asks for a key (SIGUSR1), or if no key can seal. The age of a key is that of its
 //! certificate or of its Secret; the same flag that orders the keys decides which of the two. So a restart neither
 //! skips a renewal nor repeats one.
 //!

@@ -240,7 +240,7 @@ async fn a_key_that_unsealing_made_or_could_have_made_is_left_out() {
             "fieldsV1": {"f:data": {"f:tls.key": {}}},
         }]);
     });
-    // A Secret with this old name counts as a key without a label.
+    // With this old name, a Secret would count as a key even without a label.
     put("sealed-secrets-key", &|secret| {
         secret["metadata"] = json!({"name": "sealed-secrets-key", "ownerReferences": owner});
     });

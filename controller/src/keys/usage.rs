@@ -71,7 +71,7 @@ pub(crate) struct Undecryptable {
 
 #[derive(Default)]
 struct Known {
-    /// The [`Keyring::generation`] of the keys that were tried on the values that no key unseals.
+    /// For the values that no key unseals: the [`Keyring::generation`] of the keys that were tried on them.
     generation: u64,
     /// Fingerprint of the key that unseals a value, by the digest of the value and its binding; `None` if no key
     /// unseals the value.
@@ -91,8 +91,8 @@ pub(crate) type KeyMarks = dyn Fn(&SealedSecret) -> Option<KeyMark> + Send + Syn
 
 pub(super) type ValueId = [u8; 16];
 
-/// Identifies a value by its text and by what its scope binds it to. So copies of a value at places that its scope
-/// allows are tried only once.
+/// Identifies a value by its text and by what its scope binds it to. So if several SealedSecrets have the same value,
+/// and its scope allows this, the keys are tried on it only once.
 pub(super) fn value_id(binding: Binding<'_>, value: &str) -> ValueId {
     let mut hash = Sha256::new();
     let scope = binding.scope.to_string();
@@ -116,8 +116,8 @@ struct Occurrence {
 }
 
 impl Usage {
-    /// Records that a value was tried with `keys` of `generation`. `fingerprint` is that of the key that unsealed the
-    /// value; `None` if no key did.
+    /// Records that `keys`, which have this `generation`, were tried on a value. `fingerprint` is that of the key that
+    /// unsealed the value; `None` if no key did.
     pub(super) fn note(&self, generation: u64, keys: &KeySet, id: ValueId, fingerprint: Option<Fingerprint>) {
         let mut known = self.known();
         known.follow(keys, generation);
@@ -158,17 +158,17 @@ impl Usage {
 }
 
 impl Keyring {
-    /// How many values of `sealed_secrets` need each key. The counts are for the keys that exist at the end of the
-    /// scan, because somebody may remove a key whose count is 0. The results of the scan are kept for the next call,
-    /// even if this call is dropped before it ends.
+    /// How many values of `sealed_secrets` need each key. The counts must be right for the keys that exist at the end
+    /// of the scan, because somebody may remove a key whose count is 0. The results of the scan are kept for the next
+    /// call, even if this call is dropped before it ends.
     pub async fn report(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> KeyReport {
         let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
         loop {
             let scan = Arc::new(self.scan(sealed_secrets.clone()).await);
             self.find_out(&scan, &no_marks, AT_ONCE).await;
             let known = self.0.usage.known();
-            // If a key is not known, the keys changed in the meantime, or another scan removed values that it did not
-            // see. In both cases, the scan is done again.
+            // If the key of a value is not known, the keys changed in the meantime, or another scan removed values that
+            // it did not see. In both cases, the scan is done again.
             let is_whole = scan.occurrences.iter().all(|value| known.keys.contains_key(&value.id));
             if is_whole && known.generation == scan.generation && self.generation() == scan.generation {
                 return report(&scan.keys, &known, &scan.occurrences);
@@ -176,7 +176,7 @@ impl Keyring {
         }
     }
 
-    /// SealedSecrets with values that no key unseals. If `marks` knows the key of a value, the value is not tried. The
+    /// SealedSecrets with values that no key unseals. If `marks` knows the key of a value, no keys are tried on it. The
     /// results of the tries are kept for the next call, even if this call is dropped before it ends.
     pub(crate) async fn undecryptable(
         &self,
@@ -199,7 +199,7 @@ impl Keyring {
     }
 
     async fn scan(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> Scan {
-        // The generation is read before the keys. So if keys are added in the meantime, the next call tries again.
+        // The generation is read before the keys. So if keys are added in between, the next call tries them.
         let generation = self.generation();
         let keys = self.key_set();
         // Computing digests of megabytes would block an async thread.
@@ -302,7 +302,7 @@ struct Question {
     key: Option<String>,
 }
 
-/// The values in the cluster at one moment.
+/// The values and the keys in the cluster at one moment.
 struct Scan {
     generation: u64,
     keys: Arc<KeySet>,

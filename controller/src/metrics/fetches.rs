@@ -1,4 +1,5 @@
-//! Metrics of fetches and of the memory budget. Their numbers are read from the gates at every scrape.
+//! Metrics of fetches and of the memory budget. Their numbers are read at every scrape from the two gates, which limit
+//! the fetches that run and the memory that is taken.
 
 use std::{
     fmt,

@@ -209,12 +209,12 @@ impl Metrics {
         self.0.git_fetches.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
     }
 
-    /// Sets the gate of fetches, whose numbers the metrics show.
+    /// Sets the gate that fetches wait at. The metrics show how many run and wait.
     pub(crate) fn show_fetches(&self, gate: Gate) {
         self.0.fetches.show(gate);
     }
 
-    /// Sets the gate of the memory budget, whose numbers the metrics show.
+    /// Sets the gate of the memory budget. The metrics show how much of it is used.
     pub(crate) fn show_memory(&self, gate: Gate) {
         self.0.fetches.show_memory(gate);
     }
@@ -254,7 +254,7 @@ impl Metrics {
         self.0.repository_ready.forget(repository);
     }
 
-    /// Counts that objects of a Sync are not healthy. There are only a few values of `reason`.
+    /// Counts that objects of a Sync are not healthy. `reason` is one of only a few texts.
     pub fn health_failed(&self, reason: &'static str) {
         self.0.health_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
@@ -294,8 +294,8 @@ impl Metrics {
         self.0.unseal_errors.get_or_create(&labels).inc();
     }
 
-    /// Sets a condition of a SealedSecret. `instance` is the value of its label `app.kubernetes.io/instance`; empty
-    /// without this label.
+    /// Sets the metric of a SealedSecret's condition. `instance` is the value of the SealedSecret's label
+    /// `app.kubernetes.io/instance`; empty without this label.
     pub fn sealed_secret_condition(
         &self,
         namespace: &str,

@@ -101,7 +101,7 @@ impl Stat {
         // the last parenthesis.
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // `fields[0]` is field 3 of the manual page.
+        // `fields[0]` is the field that the manual page proc_pid_stat(5) numbers 3.
         let field = |number: usize| fields.get(number - 3)?.parse().ok();
         Some(Self { user: field(14)?, system: field(15)?, threads: field(20)?, started: field(22)? })
     }

@@ -272,7 +272,8 @@ pub(crate) fn is_made_from(ctx: &Context, key: &ObjectKey, live: &LiveObject, di
 pub(super) enum Standing {
     /// The Secret was made from this SealedSecret as it is now, and nobody has changed the Secret since then.
     Current,
-    /// As [`Standing::Current`], but an older version made the Secret, with an annotation that is to be removed.
+    /// As [`Standing::Current`], but an older version of gitseal made the Secret, with an annotation that is to be
+    /// removed.
     Old,
     /// The Secret has to be made, or put back.
     Behind,

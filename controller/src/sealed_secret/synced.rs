@@ -21,7 +21,7 @@ use crate::{
     sync::Applied,
 };
 
-/// How long a status waits, at most, until other SealedSecrets are unsealed.
+/// How long, at most, the write of a status is put off while other SealedSecrets are unsealed.
 const SECRETS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Updates the condition `Synced` of the SealedSecret `key`.
@@ -65,8 +65,8 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
 }
 
-/// Reports to the SealedSecrets of a Sync in `namespace` what became of their Secrets in a pass. Failures are counted
-/// for the namespace of the Sync, because the namespace of a SealedSecret comes from Git and may not even exist.
+/// Reports in the status of each SealedSecret that a Sync applied what became of its Secret. Failures are counted for
+/// `namespace`, the Sync's own, because the namespace of a SealedSecret comes from Git and may not even exist.
 pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     let key_of = |secret: &ObjectId| ObjectKey::new(secret.namespace.as_deref().unwrap_or_default(), &secret.name);
     for (secret, _) in &applied.secrets {

@@ -47,7 +47,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
                     effort = Effort::All;
                     continue 'looking;
                 }
-                // Trying many values takes minutes, so what is found is reported in the meantime.
+                // Trying to unseal many values takes minutes, so what is found is reported in the meantime.
                 () = ctx.keyring.undecryptable_changed() => {
                     let known = ctx.keyring.undecryptable(ctx.sealed_secrets.state(), &marks, Effort::Known).await;
                     tell(&ctx, &mut told, known);

@@ -37,7 +37,7 @@ pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<
         None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
     };
     let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
-    // The client does not try failed requests again: the queues do this, because they know more than the client.
+    // The client does not try failed requests again: the work queues do this.
     let leadership = leadership.clone();
     let deadlines = Deadlines::for_controllers(move || leadership.leads());
     let builder = || apiclient::builder(kube_config.clone(), deadlines.clone()).map_err(|error| unusable(&error));

@@ -99,7 +99,7 @@ pub enum StartError {
     /// The folder for Git objects cannot be used.
     #[error("--storage: {0}")]
     Storage(#[from] StoreError),
-    /// An address could not be listened on.
+    /// The controller could not listen on an address.
     #[error("{0}")]
     Listen(#[from] ListenError),
     /// This replica lost the lease. Another replica leads, or will lead.
@@ -236,7 +236,7 @@ impl Replica {
         ended
     }
 
-    /// Reads everything that must exist before the replica begins to watch.
+    /// Prepares everything that must exist before the replica begins to watch.
     async fn prepare(&self) -> Result<Prepared, StartError> {
         let (client, metrics) = (self.client.clone(), self.metrics.clone());
         let config = &self.config;

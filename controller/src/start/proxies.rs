@@ -80,7 +80,7 @@ mod tests {
 
     static LISTS: AtomicUsize = AtomicUsize::new(0);
 
-    /// The fake API server's answer: each list has another address, and every watch fails.
+    /// The fake API server's answer: every list shows a new address, and every watch fails.
     async fn answer(RawQuery(query): RawQuery) -> axum::response::Response {
         if query.unwrap_or_default().contains("watch=") {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();

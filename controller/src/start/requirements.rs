@@ -41,7 +41,8 @@ pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, Start
     Ok(Work::SealedSecretsOnly)
 }
 
-/// Waits until more work than `work` is possible. The controller then ends, and does all work after its next start.
+/// Waits until the cluster also has the kinds that were missing for `work`, and the controller has the rights for them.
+/// Then the controller ends, and does all work after its next start.
 pub(super) async fn more_work(ctx: &Context, work: Work, namespace: Option<String>) {
     if work == Work::Everything {
         return std::future::pending().await;

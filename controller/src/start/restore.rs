@@ -44,8 +44,8 @@ pub(super) async fn warm_up(ctx: &Context, work: Work) -> Result<(), StartError>
     Ok(())
 }
 
-/// Reads what is on disk, loads all inventories, and watches every kind in them. So drift from the time without a
-/// leader is noticed.
+/// Reads what is on disk, loads all inventories, and watches every kind in them. So the controller notices drift that
+/// arose while there was no leader.
 pub(super) async fn take_over(ctx: &Arc<Context>) {
     for repository in ctx.repositories.state() {
         repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;

@@ -112,7 +112,8 @@ fn merge(memory: &mut Memory, arguments: &[Value], overwrite: bool) -> Outcome {
     Ok(arguments[0].clone())
 }
 
-/// Keys that are missing or empty in `target` come from `source`. Dictionaries in both are merged.
+/// Copies keys that are missing or empty in `target` from `source`; with `overwrite`, all keys. If a key has a
+/// dictionary in both, these dictionaries are merged.
 fn merge_into(memory: &mut Memory, target: Map, source: Map, overwrite: bool, depth: usize) -> Result<(), Failure> {
     if depth > VALUE_NESTING {
         return Err(Failure::Limit("values are nested too deeply"));

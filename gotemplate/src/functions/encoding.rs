@@ -1,4 +1,4 @@
-//! sprig: base64 and base32. As in sprig, a text that cannot be decoded gives a text with the error.
+//! sprig: base64 and base32. As in sprig, the result for a text that cannot be decoded is the text of the error.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use data_encoding::BASE32;

@@ -35,7 +35,7 @@ const COMPACT: Style = Style { html: true, indented: false };
 const PRETTY: Style = Style { html: true, indented: true };
 const RAW: Style = Style { html: false, indented: false };
 
-/// A value that cannot be written gives an empty text.
+/// Like [`written`], but a value that cannot be written as JSON gives an empty text.
 fn lenient(memory: &mut Memory, value: &Value, style: Style) -> Outcome {
     match written(memory, value, style) {
         Err(Failure::Refused(_)) => memory.copied(b""),

@@ -24,7 +24,7 @@ use crate::{
 pub(crate) struct Function {
     pub(crate) name: &'static str,
     pub(crate) parameters: &'static [Parameter],
-    /// The type of any number of further arguments.
+    /// The type of further arguments, if the function takes any number of them.
     pub(crate) rest: Option<Parameter>,
     pub(crate) special: Special,
     pub(crate) run: Run,

@@ -69,7 +69,7 @@ fn round(_: &mut Memory, arguments: &[Value]) -> Outcome {
         _ => 0.5,
     };
     let places = i32::try_from(int(arguments, 1).clamp(-400, 400)).unwrap_or(0);
-    // Powers of ten that a float represents exactly are exact in Go as well.
+    // The same value as Go's `math.Pow(10, places)`, if a float can represent that power of ten exactly.
     let power: f64 = format!("1e{places}").parse().unwrap_or(f64::INFINITY);
     let scaled = power * to_float(&arguments[0]);
     let rounded = if scaled.fract() >= from { scaled.ceil() } else { scaled.floor() };

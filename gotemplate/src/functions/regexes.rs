@@ -180,7 +180,7 @@ fn literal(out: &mut crate::text::Buffer, _: &Captures<'_>, replacement: &str) {
     out.push(replacement.as_bytes());
 }
 
-/// `$1`, `$name`, `${name}` and `$$`. A group that does not exist is empty, and any other dollar stays.
+/// Expands `$1`, `$name`, `${name}` and `$$`. A group that does not exist is empty, and any other dollar stays.
 fn expand(out: &mut crate::text::Buffer, captures: &Captures<'_>, replacement: &str) {
     let mut rest = replacement;
     while let Some(dollar) = rest.find('$') {

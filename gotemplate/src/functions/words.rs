@@ -128,7 +128,7 @@ fn camel_case(memory: &mut Memory, arguments: &[Value]) -> Outcome {
             }
             (false, _) => {
                 out.push_char(pending);
-                // The rest of a word in capitals is written in lower case.
+                // Of a word in capitals, all letters but the first are written in lower case.
                 upper &= unicode::upper(char);
                 if upper { unicode::to_lower(char) } else { char }
             }

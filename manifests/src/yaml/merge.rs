@@ -10,7 +10,8 @@ pub(super) enum Merge {
     Overrides(String),
 }
 
-/// Applies `<<`: keys that the mapping itself does not have come from the first source that has them.
+/// Applies `<<`: adds each key that the mapping itself does not have, with the value of the first source that has the
+/// key.
 pub(super) fn merge(map: &mut Map<String, Value>, merged: &mut HashSet<String>, source: Value) -> Result<(), Merge> {
     let sources = match source {
         Value::Object(source) => vec![Value::Object(source)],

@@ -1,4 +1,4 @@
-//! Leaves out waves that begin only when objects of earlier waves are healthy.
+//! Leaves out of the plan the waves that begin only when objects of earlier waves are healthy.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,8 @@ use manifests::{Manifest, ObjectId};
 use super::{Plan, Step, Tier, Wave, Why, asks_to_wait};
 use crate::{Inventory, health::is_healthy_at_once};
 
-/// The end of the waves with one number. The waves with later numbers begin only when the awaited objects are healthy.
+/// The point after the waves with the number `number`. The waves with later numbers begin only when the awaited objects
+/// are healthy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Barrier {
     /// The number of the last waves that are applied.
@@ -58,8 +59,8 @@ impl Plan {
     /// `may_be_unhealthy` is true. `may_be_unhealthy` must be true for every object that is about to be applied.
     ///
     /// Objects that are left out keep the entry that they have in `current`, the inventory of the Sync when the plan
-    /// was made. Heals of objects in the waiting waves stay in the plan. Nothing is pruned until the last wave is
-    /// applied, except webhooks and admission policies, because they could refuse the objects that are applied.
+    /// was made. Steps that undo drift stay in the plan even if their wave waits. Nothing is pruned until the last wave
+    /// is applied, except webhooks and admission policies, because they could refuse the objects that are applied.
     pub fn leave_out_waiting_waves(
         &mut self,
         current: &Inventory,

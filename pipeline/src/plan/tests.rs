@@ -681,7 +681,8 @@ fn applied(plan: &Plan) -> Inventory {
     inventory
 }
 
-/// What is left of the plan for `yaml` if the objects `unhealthy` may be unhealthy, and what the later waves wait for.
+/// The plan for `yaml` without the waves that have to wait, and what these waves wait for. The objects that the plan
+/// applies, and those in `unhealthy`, count as not healthy yet.
 fn until_healthy(
     spec: Value,
     yaml: &str,
@@ -767,13 +768,14 @@ fn what_was_deleted_when_it_was_healthy_is_made_again_only_with_a_hook_of_its_ti
     let live = Cluster { untouched: [id("", "ConfigMap", "usual")].into(), ..Cluster::default() };
     let again = |yaml: &str| planned(json!({}), yaml, &current, &live).unwrap();
 
-    // Nothing changed: nothing is applied, awaited or deleted, and the inventory still has them.
+    // Nothing changed: nothing is applied, awaited or deleted, and the inventory still has the hooks.
     let plan = again(&yaml("1", "1", "1"));
     assert!(plan.waves.is_empty() && plan.prune.is_empty(), "{:?}", order(&plan));
     assert_eq!((plan.unchanged, plan.kinds.len()), (4, 1));
     assert!(!plan.has_to_be_healthy(&job("migrate")) && plan.inventory.is_done(&job("migrate")));
 
-    // The Job may need the account again. The hook that runs later does not.
+    // The changed Job `migrate` runs again. The hook before it, `account`, does too, because the Job may need it. The
+    // hook `late`, which comes after the Job, does not.
     let plan = again(&yaml("1", "2", "1"));
     assert_eq!(order(&plan), ["-510: Job team/account", "-505: Job team/migrate"]);
     assert!(plan.has_to_be_healthy(&job("account")) && plan.kinds.contains_key(&job("account")));
@@ -781,7 +783,7 @@ fn what_was_deleted_when_it_was_healthy_is_made_again_only_with_a_hook_of_its_ti
     assert_eq!(deletions, [Some(Deletion::Due), Some(Deletion::Due), Some(Deletion::Done)]);
     assert_eq!(plan.unchanged, 2);
     assert_eq!(order(&again(&yaml("1", "1", "2"))), ["505: Job team/late"]);
-    // A change of an object that is no hook makes none again, and a heal neither.
+    // No hook runs again because an object that is no hook changed, or because of a heal.
     let plan = again(&yaml("1", "1", "1").replace("name: usual", "name: other"));
     assert_eq!(order(&plan), ["0: ConfigMap team/other"]);
     let manifests = parse("a.yaml", yaml("1", "1", "1").as_bytes(), &Limits::default()).unwrap();
@@ -792,7 +794,7 @@ fn what_was_deleted_when_it_was_healthy_is_made_again_only_with_a_hook_of_its_ti
     assert!(heal.waves.is_empty());
     // What leaves the folder is pruned, which removes it from the inventory.
     assert_eq!(again(&config("usual")).prune, ["account", "migrate", "late"].map(job).into());
-    // Without the annotation, it is an object like any other.
+    // Without the annotation `gitseal.dev/delete-when`, a hook is an object like any other.
     let stays = yaml("1", "1", "1").replace("gitseal.dev/delete-when: healthy, ", "");
     let plan = again(&stays);
     assert_eq!((plan.waves.len(), plan.inventory.get(&job("late")).unwrap().deletion), (3, None));

@@ -21,13 +21,14 @@ pub struct Wave {
 /// See [`Wave::tier`]. The tier of an object depends on its kind.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Tier {
-    /// Namespaces and CustomResourceDefinitions, which must exist before the objects in them or of their kinds.
+    /// Namespaces, which must exist before the objects in them, and CustomResourceDefinitions, which must exist before
+    /// the objects of their kinds.
     Foundations,
     /// Service accounts, RBAC, quotas and classes, without which other objects would be refused.
     Access,
     /// SealedSecrets. Each owns its Secret, and the Secret's owner reference needs the UID of the SealedSecret.
     SealedSecrets,
-    /// Secrets. The values of SealedSecrets are unsealed here.
+    /// Secrets. The values of SealedSecrets are unsealed in this tier.
     Secrets,
     /// ConfigMaps, which workloads need to start. Objects that use a Secret of the same revision are in this tier or a
     /// later one.
@@ -106,17 +107,17 @@ pub(crate) fn asks_for_deletion(manifest: &Manifest) -> Result<bool, &Value> {
     }
 }
 
-/// When an object is applied that is only for the deletion of its Sync.
+/// The time at which an object that is meant only for the deletion of its Sync is applied.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnDelete {
     /// Before the other objects are pruned.
     Before,
-    /// After that.
+    /// After the other objects were pruned.
     After,
 }
 
-/// Whether the manifest's annotation says that the object is applied only when its Sync is deleted. The error is a value that is
-/// not allowed.
+/// Whether the manifest's annotation says that the object is applied only when its Sync is deleted. The error is a
+/// value that is not allowed.
 pub fn on_delete(manifest: &Manifest) -> Result<Option<OnDelete>, &Value> {
     match annotation(manifest, crds::names::ON_DELETE) {
         None => Ok(None),
@@ -126,14 +127,15 @@ pub fn on_delete(manifest: &Manifest) -> Result<Option<OnDelete>, &Value> {
     }
 }
 
-/// The objects that are applied at this time of the deletion, as objects that a plan takes.
+/// The objects that are applied before or after the pruning (`when`) while their Sync is deleted. Their annotations are
+/// changed, so that a plan applies each of them and deletes it when it is healthy.
 pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest> {
     let all = manifests.iter().filter(|manifest| on_delete(manifest) == Ok(Some(when))).cloned();
     let planned = all.map(|mut manifest| {
         let metadata = manifest.body.get_mut("metadata");
         if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {
             annotations.remove(crds::names::ON_DELETE);
-            // Nothing of it may stay in the cluster.
+            // The object must not stay in the cluster.
             annotations.insert(crds::names::DELETE_WHEN.to_owned(), crds::names::DELETE_WHEN_HEALTHY.into());
         }
         manifest
@@ -166,9 +168,10 @@ pub struct TooLate {
     pub late: i32,
 }
 
-/// The numbers of the objects that are not in wave 0. A Namespace must not have a later wave than the objects in it.
-/// The same holds for a CustomResourceDefinition and the objects of its kind, and for a SealedSecret and the objects
-/// that use its Secret. If such an object has no number in Git, it gets the number of the first object that needs it.
+/// The wave numbers of the objects that are not in wave 0. A Namespace must not have a later wave than the objects in
+/// it. The same holds for a CustomResourceDefinition and the objects of its kind, and for a SealedSecret and the
+/// objects that use its Secret. If such an object has no number in Git, it gets the number of the first object that
+/// needs it.
 pub(super) fn numbers(
     sync: &Sync,
     manifests: &[Manifest],
@@ -179,8 +182,8 @@ pub(super) fn numbers(
         return Ok(HashMap::new());
     }
     let mut objects = Objects::new(sync, manifests, kinds, said);
-    // SealedSecrets are handled first: if one of them gets the number of its first user, its Namespace may have to get
-    // this number, too.
+    // SealedSecrets are handled first: if one of them gets the number of the first object that uses its Secret, its
+    // Namespace may have to get this number, too.
     for user in 0..manifests.len() {
         for needed in objects.secrets_of(user) {
             objects.comes_with(needed, user)?;

@@ -117,7 +117,8 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     assert!(message.contains("1 of 1 object, "), "{message}");
 }
 
-/// An object counts as belonging to the Sync that its labels name only if this Sync's prune would delete the object.
+/// The labels of an object name a Sync. The object counts as belonging to this Sync only if a prune of this Sync would
+/// delete the object.
 #[test]
 fn labels_count_where_a_prune_would_take_the_object() {
     let own = ObjectKey::new("team", "apps");
@@ -154,7 +155,7 @@ fn labels_count_where_a_prune_would_take_the_object() {
     }
     assert_eq!(verdict(&own, &secret, &meta(json!({})), true, None), Err(Stays::Outlives), "made from a SealedSecret");
 
-    // A Secret that a SealedSecret owns belongs to the Sync of the SealedSecret. Its own labels do not count.
+    // A Secret that a SealedSecret owns belongs to the Sync of the SealedSecret. The Secret's own labels do not count.
     let controlled = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "a", "uid": "1", "controller": true}]);
     let made = meta(json!({"ownerReferences": controlled, "labels": {}}));
     let sealed = |uid: &str, labels: &serde_json::Value| -> ObjectMeta {

@@ -1,4 +1,4 @@
-//! Certificates: existing ones, and ones that are made here.
+//! Tests certificates of other programs, which are read, and certificates that this crate makes.
 
 use jiff::{SignedDuration, Timestamp};
 use rsa::{RsaPublicKey, pkcs1v15, pkcs8::DecodePublicKey, signature::Verifier};

@@ -8,7 +8,7 @@ use sealing::{
 
 use crate::vectors::{HERE, RSA_2048, RSA_4096, decode, encode};
 
-/// Scope, namespace, name and key.
+/// What a value is sealed for: scope, namespace, name and key.
 type Place = (Scope, [String; 3]);
 
 /// Places with names from a small set, so that two places are often the same.
@@ -154,7 +154,7 @@ fn the_size_of_a_plaintext_is_bounded() {
 
     let too_large = vec![7; MAX_PLAINTEXT_BYTES + 1];
     assert_eq!(seal(key, HERE, &too_large), Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
-    // A recipient can seal only a value of this type, so the limit cannot be avoided.
+    // A recipient can seal only a `Plaintext`, so the limit cannot be avoided.
     assert_eq!(Plaintext::new(&too_large).err(), Some(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
     let value = key.seal(HERE, Plaintext::new(&largest).unwrap()).unwrap();
     assert!(unseal([&RSA_2048.key], HERE, &value).unwrap().expose() == largest);

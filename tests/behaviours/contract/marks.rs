@@ -289,7 +289,7 @@ async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()>
                 "team": "a", crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace,
             });
             let (secret, digest) = make_old(side, "db", labels).await?;
-            // The Sync's inventory has the Secret in its old form.
+            // Changes the Sync's inventory so that it has the Secret as an older version made it.
             let mut status = scene.api::<Sync>().get("app").await?.status.context("a status")?;
             let of_secret = status.inventory.iter_mut().find(|entry| entry.id.ends_with("__Secret"));
             let entry = of_secret.context("the Secret is in the inventory")?;

@@ -50,7 +50,8 @@ impl Scrape {
         self.samples.iter().filter(is_of).flat_map(|sample| sample.labels.keys().map(String::as_str)).collect()
     }
 
-    /// The samples of a metric in a namespace: from its labels without the namespace to its value.
+    /// The samples of a metric in a namespace: a map from the labels of each sample, without the namespace, to its
+    /// value.
     fn in_namespace(&self, metric: &str, namespace: &str) -> BTreeMap<Vec<String>, String> {
         let samples = self.samples.iter().filter(|sample| sample.name == metric);
         let of_namespace =

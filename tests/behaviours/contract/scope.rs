@@ -70,6 +70,6 @@ async fn a_change_of_the_scope_alone_takes_effect() -> Result<()> {
         one_more_is_served(side, "later").await?;
     }
     same_but_synced(&sides, "db", ["False", "True"]).await?;
-    // The Secret that was made stays.
+    // The Secret that was made before is not deleted.
     same_secret(&sides, "db").await.map(drop)
 }

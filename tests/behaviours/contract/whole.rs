@@ -154,7 +154,7 @@ fn same(what: &str, name: &str, found: [(Value, String); 2]) -> Result<[String; 
     Ok([our_message, their_message])
 }
 
-/// Checks that our message contains the text of theirs, up to the error that they quote in brackets.
+/// Checks that our message contains the text of theirs, up to the error that their message quotes in brackets.
 pub(super) fn says_the_same([our, their]: &[String; 2]) -> Result<()> {
     let words = their.split(" (").next().unwrap_or_default();
     ensure!(our.contains(words), "{our:?} and {their:?}");

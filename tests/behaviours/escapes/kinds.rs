@@ -8,8 +8,8 @@ use super::Case;
 #[tokio::test]
 async fn a_kind_that_only_a_folder_defines_is_watched_for_nobody() -> Result<()> {
     let case = Case::new("escape-kinds").await?;
-    // This definition has no group, so it looks like one of Kubernetes' own kinds, in a version that does not exist. It is
-    // the last document.
+    // This definition has no group, so it looks like one of Kubernetes' own kinds, in a version that does not exist.
+    // Because of its wave, it is applied last.
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "podtemplates.example.com", "annotations": {crds::names::WAVE: "1000"}},

@@ -194,7 +194,8 @@ async fn plane_of_its_own() -> Result<(Plane, String)> {
     Ok((plane, certificate))
 }
 
-/// How often the controller began to unseal something. Each time, it counts this before it uses a private key.
+/// How often the controller began to unseal something. The controller counts this in a metric, each time before it uses
+/// a private key.
 async fn unseal_requests(plane: &Plane) -> Result<u64> {
     let controller = plane.controller.lock().await;
     let controller = controller.as_ref().context("a controller")?;

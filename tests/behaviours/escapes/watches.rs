@@ -128,7 +128,7 @@ async fn where_each_namespace_is_watched_by_itself_a_tenant_starts_no_watch_in_a
     let kubeconfig = plane.cluster.kubeconfig_for(USER, &["system:masters"])?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(&kubeconfig, &folder);
-    // With this flag, the controller does not watch Secrets to make deleted ones again.
+    // With this flag, the controller does not make deleted Secrets again, so it does not watch Secrets.
     options.arguments.push("--skip-recreate".into());
     options.arguments.push(format!("--additional-namespaces={},{}", victim.namespace, tenant.namespace));
     let mut controller = Controller::start(&options)?;

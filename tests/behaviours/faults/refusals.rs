@@ -132,7 +132,7 @@ async fn when_the_chart_of_another_sync_cannot_be_rendered_the_prune_waits() -> 
     let revision = scene.publish("before").await?;
     scene.is_applied("app", &revision).await?;
     let before = uid(scene, "ConfigMap", "moves").await?;
-    // Templates may ask for the version of the cluster, so without it no chart is rendered.
+    // Templates may ask for the version of the cluster, so no chart is rendered while the version is not known.
     let refused = faulty.proxy.inject(Which::all().path("/version"), Fault::Refuse(503));
     scene.sync("other", "./chart", json!({"helm": {}})).await?;
     scene.tree.remove("app/moves.yaml")?;

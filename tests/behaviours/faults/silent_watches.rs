@@ -103,7 +103,7 @@ async fn a_secret_that_the_watch_has_not_shown_yet_is_not_written_over() -> Resu
     late.lift();
     scene.is_not_ready("app", "SecretNotManaged").await?;
     scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await?;
-    // The watch shows the Secret by now. It also shows that the Secret is deleted.
+    // By now, the watch shows the Secret. So it also shows the deletion that follows.
     scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
     let wanted = json!({"data": {"password": STANDARD.encode("value-from-git")}});
     within(SOON, scene.has("v1", "Secret", "db", wanted)).await.map(drop)

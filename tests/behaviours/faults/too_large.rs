@@ -1,4 +1,5 @@
-//! A folder whose inventory has no room: it is refused, and nothing is sent again and again because of it.
+//! A folder whose inventory is too large for the Sync's status. The folder is refused, and the controller does not
+//! repeat writes because of it.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::traces::events;
 
 /// If all names are as long as possible, an inventory has no room for so many objects.
 const OBJECTS: usize = 5_000;
-/// How many passes over the whole folder must end in the same way.
+/// How many passes (reconciles of the whole folder) must end with the same refusal.
 const PASSES: u64 = 3;
 
 /// How many passes ended because the inventory has no room.

@@ -25,8 +25,8 @@ use serde_json::json;
 /// The sealed value at first, and after it is changed.
 const VALUES: [&str; 2] = ["Trillian-first-4721-plaintext", "Trillian-second-4722-plaintext"];
 
-/// A plain value of the chart. The search must find this value where plain values may be. So it would also find a
-/// sealed value there.
+/// A plain value of the chart. The search must find this value in the places where plain values may be. This shows that
+/// it would also find a sealed value there.
 const PLAIN: &str = "Trillian-plain-4723-of-the-chart";
 
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData:\n  \
@@ -53,7 +53,7 @@ fn memory(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
         let mut words = line.split_whitespace();
         let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
-        // Memory that the process can only read is its program file.
+        // Memory that the process cannot write holds nothing but its program file.
         if !rights.starts_with("rw") {
             continue;
         }
@@ -67,7 +67,7 @@ fn memory(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     Ok(all)
 }
 
-/// The files in the folders `renders` below `folder`.
+/// The files in all folders named `renders` below `folder`.
 fn renders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());

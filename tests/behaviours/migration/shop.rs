@@ -69,7 +69,7 @@ impl Shop {
         Ok(Self { plane, client, arguments, groups })
     }
 
-    /// The Sealed Secrets controller, behind the Service.
+    /// Starts the Sealed Secrets controller, and points the Service to it.
     pub(super) async fn theirs(&self, arguments: &[&str]) -> Result<SealedSecretsController> {
         let arguments = [&["--key-size=2048"], arguments].concat();
         let theirs = SealedSecretsController::start_on(&self.plane, network::POD, &arguments).await?;
@@ -77,7 +77,7 @@ impl Shop {
         Ok(theirs)
     }
 
-    /// Our controller, behind the Service.
+    /// Starts our controller, and points the Service to it.
     pub(super) async fn ours(&self) -> Result<Controller> {
         let kubeconfig = self.plane.cluster.kubeconfig_for(OURS, self.groups)?;
         let folder = self.plane.folder();

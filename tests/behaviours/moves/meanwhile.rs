@@ -1,5 +1,5 @@
-//! Another Sync acts, or another commit arrives, while a pass runs. The proxy holds a request of the pass until this
-//! has happened.
+//! Another Sync acts, or another commit arrives, while a pass (one reconcile of a Sync) runs. The proxy holds back a
+//! request of the pass until this has happened.
 
 use anyhow::{Result, ensure};
 use crds::Sync;
@@ -52,7 +52,8 @@ fn move_from(scene: &Scene, from: &str, to: &str, object: &str) -> Result<()> {
     scene.tree.write(&format!("{to}/{object}.yaml"), mapping(object))
 }
 
-/// Waits until a pass has asked for the rights of an account. The proxy holds this question.
+/// Waits until a pass of a Sync has asked the API server for the rights of an account. The proxy holds back this
+/// request.
 async fn asks(held: &Injected) -> Result<()> {
     eventually("a pass to ask for the rights of an account", || async {
         ensure!(held.hits() > 0);
@@ -62,7 +63,7 @@ async fn asks(held: &Injected) -> Result<()> {
 }
 
 /// Moves the ConfigMap `moves` from the Sync `one`, which waits for `gate`, to the Sync `two`. Returns when the pass of
-/// `two` has made its plan. The proxy holds this pass.
+/// `two` has made its plan. The proxy holds back the next request of this pass.
 async fn two_is_held(faulty: &Faulty) -> Result<Injected> {
     let scene = &faulty.scene;
     let held = faulty.proxy.inject(Which::all().path("selfsubjectaccessreviews"), Fault::Hold);
@@ -116,7 +117,7 @@ async fn what_moves_back_keeps_its_uid_though_the_watch_is_late() -> Result<()> 
         scene.is_applied(sync, &there).await?;
     }
     // Now the folder of `one` has again the content that `one` has applied according to its old status, the last one
-    // that the controller has seen. The Sync `one` itself can do nothing yet.
+    // that the controller has seen. While the gate is closed, the controller does nothing for `one`.
     move_from(scene, "two", "one", "moves")?;
     close_gate(scene)?;
     scene.publish("moved back").await?;

@@ -39,8 +39,8 @@ impl<'p, C> Both<'p, C> {
         Ok([real, ours])
     }
 
-    /// Runs both programs, and checks that both fail because of an error of the API server. Their messages may differ
-    /// after `beginning`.
+    /// Runs both programs, and checks that both fail because of an error of the API server. Both messages must begin
+    /// with `beginning`; the rest may differ.
     fn fail(&self, arguments: &[&str], input: &str, beginning: &str) -> Result<()> {
         for said in self.ask(arguments, input)? {
             ensure!(said.err.starts_with(beginning), "{}", said.err);
@@ -122,7 +122,7 @@ fn certificates<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// In every scope and format, both programs seal the same.
+/// In every scope and format, both programs print the same SealedSecrets, except for the sealed values.
 fn sealing<C>(both: &Both<'_, C>) -> Result<()> {
     for plain in &secrets() {
         for scope in ["strict", "namespace-wide", "cluster-wide"] {
@@ -158,7 +158,7 @@ fn again<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// Files that are merged into, files that are written, and single values.
+/// Compares files into which SealedSecrets are merged, files that are written, and single values.
 fn files<C>(both: &Both<'_, C>) -> Result<()> {
     let [typed, _, plain] = secrets();
     let more = plain.replace("\"plain\"", "\"typed\"").replace("password", "token");

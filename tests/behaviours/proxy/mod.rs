@@ -116,7 +116,7 @@ fn said(command: &mut Command, input: &str) -> Result<Said> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("{command:?}"))?;
-    // A command that does not read its whole input may end before it is written.
+    // A command that does not read its whole input may end before the whole input is written.
     let _ = child.stdin.take().context("standard input")?.write_all(input.as_bytes());
     Ok(child.wait_with_output()?.into())
 }

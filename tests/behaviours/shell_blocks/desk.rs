@@ -82,7 +82,7 @@ impl Desk {
         tokio::task::spawn_blocking(move || programs::run(&mut command)).await?
     }
 
-    /// The path of a file in the home.
+    /// The path of a file in the home directory.
     pub(crate) fn in_home(&self, name: &str) -> String {
         self.home.path().join(name).display().to_string()
     }

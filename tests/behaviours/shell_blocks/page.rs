@@ -92,7 +92,7 @@ fn stable(line: &str) -> Vec<&str> {
     label.filter(|_| !line.starts_with(' ')).map(|end| words[..=end].to_vec()).unwrap_or_default()
 }
 
-/// A page that is being worked through.
+/// A page whose shell blocks are being run.
 pub(crate) struct Page<'d> {
     name: &'static str,
     blocks: VecDeque<Block>,

@@ -28,7 +28,7 @@ const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 
-/// Longer than any test or demo runs.
+/// How long a certificate is valid: longer than any test or demo runs.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A certificate authority. Its key never leaves this process.

@@ -1,4 +1,5 @@
-//! The directories of running clusters. If an owner was killed, another process deletes its directory later.
+//! The directories of running clusters. If the process that made a directory was killed, another process deletes the
+//! directory later.
 
 use std::{
     fs::{self, File},

@@ -21,7 +21,7 @@ fn fetch(client: &Client, server: &Fake) -> Result<Revision, FetchError> {
     client.fetch_from(url(server), Reference::Head)
 }
 
-/// The reason and the message.
+/// Fetches the chart, which must fail. Returns the reason and the message of the failure.
 fn refused(client: &Client, server: &Fake) -> (&'static str, String) {
     Client::told(fetch(client, server))
 }
@@ -61,7 +61,8 @@ fn credentials_stay_at_the_host_of_the_repository() {
     assert_eq!(fetch(&client, &server).unwrap().to_string(), format!("1.0.0@{}", digest_of(&chart)));
     assert_eq!((with_credentials(&server), with_credentials(&storage)), (vec![true, true], vec![false]));
 
-    // The index itself is elsewhere. A URL in it is still relative to that of the Repository.
+    // The URL of the index redirects to another host. A relative URL in the index is still resolved against the URL of
+    // the Repository.
     server.say(INDEX, Said::Elsewhere(elsewhere(&storage, "/index.yaml")));
     let next = self::chart("2.0.0");
     storage.say("/index.yaml", index(&[version("2.0.0", &next, &["next.tgz"])]));
@@ -113,7 +114,7 @@ fn plain_http_is_for_what_everybody_may_read() {
     assert!(reason == "CredentialsOverHttp" && message.contains("use https"), "{message}");
     assert!(with_credentials(&server).iter().all(|sent| !sent));
 
-    // From http to https, but not back.
+    // A repository under http may lead to https, but a repository under https may not lead to http.
     other.say("/next.tgz", Said::Bytes(next.clone()));
     server.say(INDEX, index(&[version("2.0.0", &next, &[&elsewhere(&other, "/next.tgz")])]));
     fetch(&client, &server).unwrap();
@@ -143,7 +144,7 @@ fn urls_that_lead_astray_are_not_asked() {
         let (_, message) = refused(&client, &server);
         let is_missing = url == "https:hello.tgz" && message.contains("has no archive");
         assert!(message.contains(why) || is_missing, "{url}: {message}");
-        // The same by a redirect, of the index and of the archive.
+        // The same address in a redirect is refused, too: a redirect of the index, and one of the archive.
         if url.starts_with("https://") || url.starts_with("http://") || url.starts_with("file") {
             server.say(INDEX, Said::Elsewhere(url.to_owned()));
             let (reason, message) = refused(&client, &server);
@@ -171,7 +172,8 @@ fn the_first_url_that_works_is_used() {
     server.say(INDEX, index(&[version("1.0.0", &chart, &[&broken[..], &["hello.tgz"]].concat())]));
     fetch(&client, &server).unwrap();
 
-    // Nothing works: the first one is told. The sixth is not tried.
+    // If none of the first five URLs works, the error is about the first one. The sixth URL would work, but is not
+    // tried.
     let next = self::chart("2.0.0");
     server.say("/stable/hello.tgz", Said::Bytes(next.clone()));
     server.say(INDEX, index(&[version("2.0.0", &next, &[&broken[1..], &["m", "n", "hello.tgz"]].concat())]));
@@ -191,7 +193,8 @@ fn bytes_with_another_digest_are_not_used() {
     let told = [digest_of(b"promised"), digest_of(b"1234"), "4 bytes".to_owned()];
     assert!(reason == "DigestMismatch" && told.iter().all(|part| message.contains(part)), "{message}");
 
-    // Of what another server sends, not even the digest is told: a short secret can be guessed from it.
+    // If the bytes came from another server, the message does not show even their digest: a short secret can be guessed
+    // from its digest.
     internal.say("/pin", Said::Bytes(b"1234".into()));
     for said in [Said::Elsewhere(elsewhere(&internal, "/pin")), Said::Refusal(404, "x-none", "1".into())] {
         server.say("/stable/hello.tgz", said);
@@ -229,7 +232,7 @@ fn answers_of_other_servers_are_not_repeated() {
 fn names_cannot_control_a_terminal() {
     let server = Fake::new();
     let client = Client::of(&[&server]);
-    // `told` searches for control characters.
+    // `refused` fails if the message has a control character.
     server.say(INDEX, Said::Bytes(b"entries: {\"\\e]0;evil\\a\": []}".into()));
     let (reason, message) = refused(&client, &server);
     assert!(reason == "ReferenceNotFound" && message.contains("]0;evil"), "{message}");
@@ -239,7 +242,8 @@ fn names_cannot_control_a_terminal() {
     let of = |version: &str| Client::told(client.fetch_from(url(&server), Reference::Tag(version.to_owned())));
     assert!(of("1.0.0-rc.1").1.contains("it is not a URL"));
     assert!(of("1.0.0-a\u{1b}[2J").0 == "ReferenceNotFound");
-    // An archive with the digest that the index names, and with a name that is none.
+    // An archive has the digest that the index names, but a file in it has a path that leads out of the archive and
+    // contains a control character.
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a"), "a").unwrap();
     let mut tar = std::process::Command::new("tar");

@@ -15,8 +15,8 @@ use super::work_tree::environment;
 /// The largest request body, in bytes. Tests push less.
 const REQUEST_BYTES: usize = 256 << 20;
 
-/// Runs the program on the repositories in `root`. The process ends with the request, or with the runtime at the
-/// latest.
+/// Runs `git http-backend` on the repositories in `root`. The process ends when the request ends, at the latest when
+/// the Tokio runtime ends.
 pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, REQUEST_BYTES).await.context("read the request")?;

@@ -34,8 +34,7 @@ pub enum Outcome {
     Unchanged,
     /// Some fields would change.
     Changed {
-        /// Unified difference of the live and the applied object as YAML, without secret and sealed values; may be
-        /// empty.
+        /// Unified diff of the live and the applied object as YAML, without secret and sealed values; may be empty.
         diff: String,
         /// Keys of secret and sealed values that would change.
         keys: BTreeMap<String, KeyChange>,
@@ -43,13 +42,14 @@ pub enum Outcome {
     /// The Secret would be written again from its SealedSecret. Only the cluster's keys can show whether its values
     /// would change.
     Unsealed,
-    /// The object would be deleted and created again, because this part of it cannot be changed in place.
+    /// The object would be deleted and created again, because the part of it that is named here cannot be changed in
+    /// place.
     Replaced(String),
     /// The object would be deleted.
     Pruned,
     /// The object would be deleted after somebody confirms the large prune.
     Unconfirmed,
-    /// The object would be handed over to this Sync.
+    /// The object would be handed over to another Sync, which is named here.
     Moved(String),
     /// The object would not be applied and would keep its last version, for this reason.
     Held(String),
@@ -117,7 +117,7 @@ pub struct InGit<'a> {
     pub first: Option<&'a Map<String, Value>>,
     /// JSON pointer to the digest that the controller writes into the Pod template of a workload with the annotation
     /// `gitseal.dev/restart-on-secret-change`. Only the controller can compute this digest, so a comparison without a
-    /// Sync leaves it as it is. `None` with a Sync, and for other objects.
+    /// Sync leaves it as it is. `None` in a comparison with a Sync, and for objects without the annotation.
     pub stamp: Option<&'static str>,
 }
 
@@ -190,8 +190,8 @@ impl Requests<'_> {
         }
     }
 
-    /// The body that is applied. Fields that are left to others keep their live values, because the Sync gives them up
-    /// first.
+    /// The body that is applied. Fields that are left to others have their live values in it, because the Sync gives
+    /// these fields up before it applies.
     fn body(&self, live: Option<&Map<String, Value>>) -> Value {
         let Some(live) = live else {
             return Value::Object(self.object.first.unwrap_or(self.object.body).clone());

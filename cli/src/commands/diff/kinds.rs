@@ -101,7 +101,7 @@ impl Found {
     }
 }
 
-/// The kind as the cluster serves it, if it does.
+/// The kind as the cluster serves it; `None` if the cluster does not serve it.
 async fn resource(client: &Client, kind: &GroupVersionKind) -> anyhow::Result<Option<Resource>> {
     match pinned_kind(client, kind).await {
         Ok((resource, capabilities)) => Ok(Some(Resource {

@@ -143,7 +143,7 @@ impl Live {
         matches!(self.seen.get(id), Some(Seen::Gone))
     }
 
-    /// The digest of the fields that were owned after the object was applied.
+    /// The digest of the fields that gitseal owned after it had applied the object.
     fn expected(&self, id: &ObjectId) -> Option<FieldsDigest> {
         self.inventory.get(id)?.fields
     }

@@ -239,8 +239,8 @@ async fn find_sync(
     Ok((sync, path))
 }
 
-/// Refuses a Sync whose Repository in the cluster is a registry or a chart repository. If the Repository cannot be read, it is
-/// not known.
+/// Refuses a Sync whose Repository in the cluster is a registry or a chart repository. If the Repository cannot be
+/// read, the Sync is not refused.
 async fn refuse_registry(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     let key = repository_of(sync);
     let api: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);

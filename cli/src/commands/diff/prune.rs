@@ -1,4 +1,5 @@
-//! Objects that left the folder of a Sync: which would be pruned, which other Syncs want, and which stay.
+//! Objects that left the folder of a Sync: which of them would be pruned, which are wanted by other Syncs, and which
+//! stay.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +22,7 @@ use crate::{folder::Folder, output};
 
 /// What would happen to an object that left the folder, if no other Sync wants it.
 enum Look {
-    /// The object stays. `by_wish` is true if its annotation says so.
+    /// The object stays. `by_wish` is true if the object's annotation asks for that.
     Stays { because: String, by_wish: bool },
     /// The object would be deleted.
     Goes,
@@ -39,7 +40,7 @@ pub struct Pruning<'a> {
     pub folder: &'a Folder,
 }
 
-/// Finds the kinds of the objects that left the folder, and reads those of them that are also in the inventory of
+/// Finds the kinds of the objects that left the folder, and reads those objects that are also in the inventory of
 /// another Sync.
 pub async fn look_at_what_left(
     client: &Client,
@@ -51,7 +52,7 @@ pub async fn look_at_what_left(
 ) {
     found.ask(client, plan.left.iter().map(|id| kind_of(id, inventory))).await;
     let others = plan.left.iter().filter(|id| live.other(id).is_some());
-    // If the kind of an object is not known, its entry says why.
+    // An object whose kind is not found is left out here. Its entry in the output says why.
     let objects = others.filter_map(|id| Some((id.clone(), found.served(&kind_of(id, inventory)).ok()??)));
     let objects: Vec<_> = objects.collect();
     live.read_metadata(client, objects.clone()).await;
@@ -79,7 +80,7 @@ impl Pruning<'_> {
         let applied = applied.map(|count| usize::try_from(count).unwrap_or(0));
         let looks = stream::iter(&plan.left).map(|id| async move { (id, self.look_at(id).await) });
         let mut looks: HashMap<_, _> = looks.buffer_unordered(CONCURRENCY).collect().await;
-        // Objects with the annotation that keeps them are released, and not deleted. Objects that were never made
+        // Objects with the annotation that keeps them are released, and not deleted. Objects that were never applied
         // need no confirmation.
         let was_applied = |id: &ObjectId| self.inventory.get(id).is_some_and(|known| known.manifest.is_some());
         let stays = |id: &ObjectId| match looks.get(id) {

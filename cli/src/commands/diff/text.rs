@@ -12,7 +12,7 @@ use super::{
 };
 use crate::output::{self, BAD, FAINT, GOOD, Style, WARN, diff_line, styled};
 
-/// A unified difference of two objects as YAML; empty if they are equal.
+/// A unified diff of two objects as YAML; empty if they are equal.
 pub fn unified(live: &Value, applied: &Value) -> String {
     let yaml = |value: &Value| serde_saphyr::to_string(value).expect("JSON serialises to YAML");
     let (live, applied) = (yaml(live), yaml(applied));

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::global::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
 
-/// A command with flags for everything that was chosen in the cluster. If the controller is not cluster-admin, the
-/// command does not make it cluster-admin.
+/// A `gitseal install` command with flags for all choices of the existing installation. If the existing controller is
+/// not cluster-admin, the command does not make it cluster-admin.
 pub fn command(live: &Live) -> String {
     let mut words: Vec<String> = ["gitseal", "install", "--apply", "--image"].map(str::to_owned).into();
     words.push(live.image().unwrap_or("IMAGE").to_owned());

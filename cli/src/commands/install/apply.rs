@@ -28,7 +28,7 @@ use crate::output::{self, BAD, GOOD, WARN, counted, styled};
 
 /// How long the API server may take until it serves a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
-/// How many fields of an object are named.
+/// How many fields of an object a message names at most.
 const NAMED: usize = 12;
 
 /// Whether the namespace exists.

@@ -86,7 +86,7 @@ pub fn documents(choices: &Choices) -> Vec<String> {
     let budget = choices.has_disruption_budget().then_some(DISRUPTION_BUDGET);
     let rights = [SERVICE_ACCOUNT, RBAC].into_iter().chain(admin).chain(watch);
     let parts = [SERVICE, NETWORK_POLICY].into_iter().chain(storage).chain(budget).chain([DEPLOYMENT]);
-    // If people get fewer rights, these are applied first; if they get more rights, these are applied last.
+    // The rights of people are applied first if people get fewer rights, and last if they get more.
     let (first, last) = if choices.people_edit_syncs() { (None, Some(USERS)) } else { (Some(USERS), None) };
     let files = first.into_iter().chain(rights).chain(parts).chain(last);
     files.map(|text| fill_in(choices, text)).collect()

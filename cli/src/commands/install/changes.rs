@@ -1,11 +1,11 @@
-//! The fields in which two states of an object differ, for people.
+//! The fields in which two states of an object differ, as texts for people.
 
 use manifests::{in_one_line, printable};
 use serde_json::{Map, Value};
 
 /// Fields that the API server writes itself.
 const WRITTEN_BY_SERVER: [&str; 5] = ["managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"];
-/// The longest part of a value that is shown.
+/// How many characters of a value are shown at most.
 const LONGEST: usize = 120;
 
 /// One text for every field that differs, for example `spec.replicas: 1 → 3`.
@@ -33,7 +33,7 @@ fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
         (Value::Array(before), Value::Array(after)) if are_named(before) && are_named(after) => {
             compare_maps(path, &by_name(before), &by_name(after), found);
         }
-        // For lists without names (rules, subjects, arguments), the items are shown that are removed or added.
+        // For lists whose items have no names (rules, subjects, arguments), the removed and the added items are shown.
         (Value::Array(before), Value::Array(after)) => {
             let gone = before.iter().filter(|item| !after.contains(item)).map(|item| format!("−{}", shown(item)));
             let new = after.iter().filter(|item| !before.contains(item)).map(|item| format!("+{}", shown(item)));

@@ -79,7 +79,7 @@ impl Choices {
             None => live.tenancy.unwrap_or(Tenancy::SINGLE_OWNER),
         };
         let replicas = args.replicas.map(i32::from).or_else(|| live.replicas()).unwrap_or(1);
-        // With this number of replicas, somebody may have chosen another rollout by hand, which is kept.
+        // If the number of replicas does not change, the rollout stays as well: somebody may have chosen it by hand.
         let rollout = match live.rollout() {
             Some(rollout) if live.replicas() == Some(replicas) => rollout,
             _ if replicas > 1 => Rollout::Rolling,
@@ -178,7 +178,7 @@ impl Choices {
         self.rollout == Rollout::Rolling && self.replicas != 1
     }
 
-    /// The controller's Deployment, for messages.
+    /// How messages name the controller's Deployment.
     pub fn deployment(&self) -> String {
         format!("{}/{DEPLOYMENT_NAME}", self.namespace)
     }

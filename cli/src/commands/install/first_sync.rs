@@ -26,7 +26,7 @@ impl Known {
     /// yet, there are no objects.
     ///
     /// # Errors
-    /// The cluster does not answer, or does not allow it.
+    /// The cluster does not answer, or does not allow the user to read the objects.
     pub async fn read(client: &Client, args: &InstallArgs, namespace: &str) -> anyhow::Result<Self> {
         if args.git_url.is_none() {
             return Ok(Self::default());

@@ -31,7 +31,7 @@ pub fn check(image: &str) -> anyhow::Result<()> {
     ))
 }
 
-/// The same image with the tag of this version, if its tag is the `version` that is installed.
+/// The same image with this program's version as the tag, if its tag is now the installed `version`.
 pub fn of_this_version(image: &str, version: Option<&str>) -> Option<String> {
     let version = version?;
     let (name, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?;

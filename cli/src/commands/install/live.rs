@@ -27,7 +27,7 @@ pub struct Live {
     pub namespace: String,
     /// Name of the Service.
     pub service: Option<String>,
-    /// What the controller may apply, if it is installed.
+    /// What the controller may apply; `None` if no controller is installed.
     pub tenancy: Option<Tenancy>,
     /// Whether the binding to cluster-admin names the controller.
     pub is_cluster_admin: bool,
@@ -132,7 +132,7 @@ impl Live {
         self.deployment.is_some() && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
 
-    /// Whether people may edit Syncs already, and no controller applies a Sync with the controller's own rights.
+    /// Whether people may edit Syncs already, and no Sync is applied with the controller's own rights.
     pub fn is_widened(&self) -> bool {
         self.people_edit_syncs && !self.is_open()
     }

@@ -22,7 +22,7 @@ pub fn note(arguments: &[String]) -> Option<String> {
     })
 }
 
-/// A warning about a Deployment whose limit somebody chose by hand, if it does not fit the arguments.
+/// A warning if somebody chose the memory limit of the Deployment by hand and it is too low for the arguments.
 pub fn warning(deployment: &Value, arguments: &[String]) -> Option<String> {
     let limit_now = deployment.pointer("/spec/template/spec/containers/0/resources/limits/memory")?.as_str()?;
     let is_too_low = flags::bytes(limit_now)? < flags::memory(arguments)?.saturating_add(ABOVE);

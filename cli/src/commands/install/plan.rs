@@ -47,10 +47,11 @@ pub enum Change {
     Unchanged,
 }
 
-/// Tries everything in `text`, in order.
+/// Finds out, in order, what applying each object in the YAML `text` would change. Nothing is written: the applies are
+/// dry runs.
 ///
 /// # Errors
-/// The API server would refuse a part.
+/// The API server would refuse an object.
 pub async fn plan(client: &Client, text: &str) -> anyhow::Result<Vec<Step>> {
     let objects =
         parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read the generated manifests")?;
@@ -129,8 +130,8 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
     if let Some(first) = &first {
         let dry_run = PatchParams { dry_run: true, ..by_us() };
         api.patch(&object.id.name, &dry_run, &Patch::Merge(first)).await?;
-        // A dry run cannot show the effect of two patches in a row. So the rest is tried without the field that the first
-        // one removes.
+        // A dry run cannot show the effect of two patches in a row. So the dry run of the apply leaves out the field
+        // that the first patch removes.
         body.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("strategy"));
     }
     let mut after = serde_json::to_value(api.patch(&object.id.name, &params, &Patch::Apply(&body)).await?)?;
@@ -174,7 +175,8 @@ fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
             edited = set::without(&edited, &fields.0);
         }
     }
-    // These fields are read from the cluster and decided in `choices`: if such a field differs, a flag changed it.
+    // `choices` takes the values of these fields from the cluster, unless a flag sets them. So if such a field differs,
+    // a flag or the new version of gitseal changed it.
     for path in [
         &["f:spec", "f:replicas"][..],
         &["f:spec", "f:strategy"],
@@ -207,7 +209,7 @@ async fn exists(client: &Client, namespace: Option<&str>) -> anyhow::Result<bool
     })
 }
 
-/// A dry run in a namespace that exists, because whether the object is valid does not depend on the namespace.
+/// A dry run in another namespace, which exists. Whether the object is valid does not depend on the namespace.
 async fn try_elsewhere(client: &Client, object: &Manifest) -> anyhow::Result<DynamicObject> {
     let kind = GroupVersionKind::gvk(&object.id.group, &object.version, &object.id.kind);
     let (resource, _) = pinned_kind(client, &kind).await?;

@@ -110,7 +110,7 @@ impl Encryption {
 }
 
 impl Lock {
-    /// An age file with the plaintext in it.
+    /// Encrypts the plaintext as an age file.
     pub(super) fn encrypt(self, plaintext: &[u8], armor: bool) -> anyhow::Result<Vec<u8>> {
         let recipients: Vec<Box<dyn age::Recipient>> = match self {
             Self::Passphrase(passphrase) => {

@@ -83,7 +83,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
         ));
     }
     let backup = args.backup.as_deref().map(|file| Backup::prepare(file, &args.encryption, args.force)).transpose()?;
-    // The controller is found before anything is written.
+    // The controller is looked up before anything is written, so that nothing is written if it is not found.
     let controller = if args.no_wait { None } else { Some(Controller::find(&args.address, global).await?) };
     let current = match &controller {
         Some(controller) => Some(controller.certificate().await?),

@@ -163,7 +163,7 @@ impl KeySecret {
             ("apiVersion".to_owned(), "v1".into()),
             ("kind".to_owned(), "Secret".into()),
             ("metadata".to_owned(), metadata.into()),
-            // The controller uses no key of another type.
+            // The controller ignores key Secrets of any other type.
             ("type".to_owned(), TYPE.into()),
         ])
     }

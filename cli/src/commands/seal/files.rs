@@ -17,8 +17,8 @@ use crate::parallel;
 
 /// How many files are in memory at the same time.
 const AT_ONCE: usize = 256;
-/// How many files are written at the same time. Writing needs little processor time, but each file waits until it is on
-/// the disk.
+/// How many files are written at the same time. A write needs little processor time, but waits until the file is on the
+/// disk.
 const WRITTEN_AT_ONCE: usize = 16;
 
 /// The state of a file.

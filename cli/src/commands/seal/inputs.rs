@@ -84,7 +84,7 @@ fn walk(folder: &Path, inputs: &mut Vec<Input>) -> anyhow::Result<()> {
     let root = tree_root(&absolute);
     let below_root = absolute.strip_prefix(&root).unwrap_or(Path::new(""));
     let mut tree = Tree { rules: IgnoreRules::new(), inputs };
-    // The rules of folders above the named one also apply.
+    // The ignore rules in the folders above `folder` also apply.
     let mut above = root.clone();
     let mut names = String::new();
     for part in below_root.components() {

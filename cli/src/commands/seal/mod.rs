@@ -78,7 +78,7 @@ pub struct SealArgs {
     new: new::NewSecret,
 }
 
-/// What was done, for people and programs.
+/// What was done, as it is shown to people and to programs.
 #[derive(Default)]
 struct Outcome {
     sealed: Vec<Sealed>,
@@ -163,7 +163,8 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     report(&Outcome { sealed: vec![entry], ..Outcome::default() }, false, global)
 }
 
-/// Checks where the result goes: named files are written to one place, folders are always sealed in place.
+/// Checks where the result goes: the result of named files can be written to another file, but folders are always
+/// sealed in place.
 fn check_target(args: &SealArgs, inputs: &[Input]) -> anyhow::Result<()> {
     let has_stdin = inputs.iter().any(|input| input.path().is_none());
     if args.in_place && has_stdin {

@@ -113,7 +113,7 @@ impl<'g> Certificates<'g> {
 }
 
 /// The folder and those above it, up to the root of its repository (the folder with `.git`). The list ends before a
-/// folder of another owner, because anybody may have put a file into `/tmp`.
+/// folder of another owner, because anybody may have put a `.gitseal.yaml` into `/tmp`.
 fn own_ancestors(folder: &Path) -> impl Iterator<Item = &Path> {
     let own = owner(folder);
     let root = folder.ancestors().find(|ancestor| ancestor.join(".git").exists());
@@ -153,7 +153,7 @@ struct ProjectFile {
 #[serde(deny_unknown_fields)]
 struct Cluster {
     cert: Option<String>,
-    /// The fingerprint of the certificate. No other one is accepted.
+    /// The fingerprint of the certificate. No other certificate is accepted.
     fingerprint: Option<Fingerprint>,
     #[serde(default)]
     recipients: Vec<String>,
@@ -266,7 +266,7 @@ impl Project {
         }
     }
 
-    /// The file's path from the root, with `/`; `None` if the file is not below the root.
+    /// The file's path from the root, with `/` between the parts; `None` if the file is not below the root.
     fn path_in_tree(&self, file: &Path) -> Option<String> {
         let absolute = std::path::absolute(file).ok()?;
         // The file may not exist yet. If it is a link, the place of the link counts, not that of its target.

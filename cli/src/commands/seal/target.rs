@@ -96,7 +96,7 @@ impl<'t> Text<'t> {
 /// # Errors
 /// The file has content that `text` does not have, or content that cannot be read; or it is a link to another file.
 pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
-    // The file does not exist, or is a terminal or a pipe.
+    // Nothing can be lost if the file does not exist, or is a terminal or a pipe.
     if !fs::metadata(target).is_ok_and(|metadata| metadata.is_file()) {
         return Ok(());
     }

@@ -24,7 +24,7 @@ pub struct Row {
     last_success: Option<(&'static str, String)>,
     message: String,
     suspended_by: Option<SuspendedBy>,
-    /// Reason and message of what is not Ready.
+    /// Reason and message, if the object is not Ready.
     details: Option<String>,
     /// More about the object, if the user named it on the command line.
     about: String,
@@ -162,7 +162,7 @@ impl Rows {
         text
     }
 
-    /// One more row under the same columns, which may grow.
+    /// One more row with the same columns, which may become wider.
     pub fn line(&mut self, row: &Row, now: Timestamp) -> String {
         let cells = row.cells(self.with_namespace, now);
         self.table.fit([cells.as_slice()]);

@@ -33,7 +33,7 @@ use crate::{
     output::{self, OutputFormat},
 };
 
-/// Namespace and reference: one object.
+/// What identifies an object: its namespace and its reference, for example `sync/NAME`.
 type Key = (String, String);
 
 /// A watch event, with all that is shown of the object.

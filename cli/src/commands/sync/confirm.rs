@@ -12,10 +12,10 @@ use crate::{managed::Managed, output::Hint};
 const COMMIT: usize = 40;
 
 impl Session {
-    /// Confirms the prune that the one Sync in `plan` waits for, if it is the one that the user has seen.
+    /// Confirms the prune that the only Sync in `plan` waits for, if the user has seen exactly this prune.
     ///
     /// # Errors
-    /// The Sync does not wait for a confirmation, or it waits for that of another prune.
+    /// The Sync does not wait for a confirmation, or it waits for the confirmation of another prune.
     pub(super) async fn confirm_prune(&self, plan: &Plan, seen: &str) -> anyhow::Result<()> {
         let mut syncs = plan.groups.iter().flat_map(|group| &group.syncs);
         let (Some(name), None) = (syncs.next(), syncs.next()) else {
@@ -35,7 +35,8 @@ impl Session {
     }
 }
 
-/// The confirmation that the Sync waits for, if `seen` is this confirmation, or the whole hash of the commit.
+/// The confirmation that the Sync waits for, if `seen` confirms it: `seen` must be equal to it, or be the whole hash of
+/// its commit.
 fn waiting(sync: &Sync, seen: &str) -> anyhow::Result<String> {
     let reference = sync.reference();
     let ready = find_condition(sync.conditions(), conditions::READY);

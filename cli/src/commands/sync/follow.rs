@@ -1,4 +1,4 @@
-//! Waits for the controller, with one watch for all objects of a kind.
+//! Waits until the controller has handled requested reconciles, with one watch for all objects of a kind.
 
 use std::{collections::BTreeMap, pin::pin};
 
@@ -72,7 +72,7 @@ pub async fn follow<K: Managed>(api: Api<K>, mut waiting: BTreeMap<String, Line>
     Ok(all_ready)
 }
 
-/// The result for `object`, if it has settled.
+/// The result for `object`; `None` while the controller still works on it.
 fn settled(object: &impl Managed, token: &str, line: &Line) -> Option<anyhow::Result<()>> {
     match State::of(object) {
         State::Suspended => Some(Err(anyhow!("it was suspended"))),

@@ -11,7 +11,7 @@ use crate::{
 };
 use crds::ObjectKey;
 
-/// The lines of all objects in progress.
+/// The lines that show the progress of all objects.
 pub struct Progress {
     spinners: MultiProgress,
 }
@@ -31,7 +31,7 @@ impl Progress {
         Line { spinner, on_terminal: !self.spinners.is_hidden(), said: Mutex::default() }
     }
 
-    /// Leaves unfinished lines as they are.
+    /// Leaves unfinished lines on the terminal as they are.
     pub fn abandon(&self) {
         self.spinners.set_move_cursor(false);
     }

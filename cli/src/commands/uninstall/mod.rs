@@ -1,4 +1,4 @@
-//! `gitseal uninstall`: removes the controller and its rights. Objects that people made stay.
+//! `gitseal uninstall`: removes the controller and its rights. Objects that people created are kept.
 
 mod left;
 mod prune;

@@ -1,4 +1,4 @@
-//! Releases objects that would be deleted together with others.
+//! Releases the objects of Syncs and the Secrets of SealedSecrets, which would otherwise be deleted with their owners.
 
 use anyhow::Context;
 use crds::{Sync, names};

@@ -1,4 +1,4 @@
-//! Removes the controller, its rights, and the kinds.
+//! Removes the controller, its rights, and the CustomResourceDefinitions of gitseal.
 
 use std::fmt::Debug;
 
@@ -134,7 +134,7 @@ pub async fn has_definitions(client: &Client) -> anyhow::Result<bool> {
 }
 
 /// Deletes the kinds, with all their objects, and waits until they are gone. If a kind is not gone in time, `undone`
-/// says which of its objects have finalizers, and how to remove those.
+/// says which of its objects have finalizers, and how to remove the finalizers.
 pub async fn definitions(client: &Client, timeout: SignedDuration, undone: &mut Undone) -> anyhow::Result<()> {
     let all: Api<CustomResourceDefinition> = Api::all(client.clone());
     let definitions = crds::custom_resource_definitions();

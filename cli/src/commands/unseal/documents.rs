@@ -1,4 +1,4 @@
-//! Objects in every form in which kubectl and client libraries write Secrets.
+//! Reads objects from files, in every form in which kubectl and client libraries write Secrets.
 
 use manifests::{Limits, printable};
 use serde_json::{Map, Value};

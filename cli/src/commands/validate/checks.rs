@@ -33,7 +33,7 @@ pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
 /// The checks, with what they remember of other files.
 pub(super) struct Checks<'c> {
     certificate: Option<&'c Certificate>,
-    /// The namespace of SealedSecrets whose manifest has none.
+    /// The namespace that counts for SealedSecrets whose manifest names none.
     namespace: Option<String>,
     seen: BTreeMap<ObjectId, Location>,
 }

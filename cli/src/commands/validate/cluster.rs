@@ -20,7 +20,7 @@ pub(super) async fn check(
     let (mut questions, mut asked) = (Vec::new(), Vec::new());
     for file in files {
         for object in &file.text.sealed {
-            // If its namespace, name or scope is wrong, the checks of the files have reported that.
+            // If the SealedSecret's namespace, name or scope is wrong, the checks of the files have reported that.
             if let Ok(place) = Place::of(object, namespace.as_ref()) {
                 questions.push(question(object, &place, |_| true));
                 asked.push((file, object));

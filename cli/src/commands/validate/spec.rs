@@ -1,4 +1,4 @@
-//! `spec` of a SealedSecret, field by field.
+//! Checks the `spec` of a SealedSecret, field by field.
 
 use crds::names::KEY_LABELS;
 use manifests::{Manifest, printable};
@@ -162,7 +162,7 @@ fn mapping<'m>(
     }
 }
 
-/// The mapping in this field, if it is one. Checks that its values are strings.
+/// The mapping in this field; `None` if the field has no mapping. Checks that the values of the mapping are strings.
 fn texts<'m>(
     map: &'m Map<String, Value>,
     field: &str,

@@ -24,7 +24,7 @@ pub(super) enum Kind {
     /// On or off. If the flag has no value, it is on.
     Switch,
     Text,
-    /// Text without the prefix `namespace/` or `ns/`.
+    /// Text, of which a prefix `namespace/` or `ns/` is dropped.
     Namespace,
     /// Values separated by commas, as a line of CSV. Each use of the flag adds values.
     List,
@@ -34,7 +34,7 @@ pub(super) enum Kind {
     /// A level of logs.
     Integer,
     Unsigned,
-    /// A level of logs by its name or number.
+    /// A log level: its name or its number.
     Severity,
 }
 

@@ -9,7 +9,7 @@ fn yaml(value: &Value) -> String {
     text
 }
 
-/// Compares with the output of go-yaml 2.4.3 for `k: …` with these texts.
+/// Compares our output with that of go-yaml 2.4.3 for a mapping with the key `k` and one of these texts as its value.
 #[test]
 fn strings_have_go_yaml_s_quotes() {
     for (text, written) in [

@@ -4,11 +4,11 @@
 //!
 //! ## Guarantees
 //! - [`Change::Awaited`] is sent when the object was created, changed or deleted since the Sync read it, or when the
-//!   kind that the Sync waits for may be served now. [`Change::Input`] is sent when an object with values was created,
-//!   changed or deleted since the Sync read it.
-//! - A Sync waits for one object of `spec.dependsOn` at a time, so there are at most as many watches as Syncs that wait.
-//!   The number of objects with values is limited per namespace. Syncs that need the same object share a watch, which ends
-//!   when no Sync needs it.
+//!   kind that the Sync waits for may be served now. [`Change::Input`] is sent when an object that a chart gets values
+//!   from was created, changed or deleted since the Sync read it.
+//! - A Sync waits for one object of `spec.dependsOn` at a time, so there are at most as many watches as Syncs that
+//!   wait. The number of watched objects that charts get values from is limited per namespace. Syncs that need the same
+//!   object share a watch, which ends when no Sync needs it.
 //! - The watches show only metadata. They are made with the controller's own rights, so a Sync may wait only for an
 //!   object that its identity may read. From the watch, the Sync learns only when to read the object again.
 
@@ -32,10 +32,10 @@ use crate::cluster::{self, answer::resource_version, api::SharedResource};
 /// How many Syncs of one namespace may wait with such watches. Further Syncs of the namespace read their objects again
 /// after the usual pauses.
 const MOST: usize = 50;
-/// How many objects with values are watched for the Syncs of one namespace. Further ones are read again at the interval
-/// of their Sync.
+/// How many objects that charts get values from are watched for the Syncs of one namespace. Further such objects are
+/// read again at the interval of their Sync.
 const MOST_INPUTS: usize = 100;
-/// How long it may take, after its CustomResourceDefinition has changed, until a kind is served.
+/// How long the API server may take to serve a kind after its CustomResourceDefinition was added or changed.
 const IS_SERVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// An object that is waited for.
@@ -59,7 +59,7 @@ pub enum Sight {
 }
 
 impl Sight {
-    /// The sight of an object that was read.
+    /// What is known from a read that returned this object.
     pub fn of(object: &serde_json::Value) -> Self {
         let version = object.pointer("/metadata/resourceVersion").and_then(serde_json::Value::as_str);
         Self::At(version.and_then(|version| version.parse().ok()).unwrap_or_default())
@@ -166,7 +166,7 @@ impl Lookouts {
         }
     }
 
-    /// Notes what the watch of `target` shows. Returns those that have read another state of the object.
+    /// Notes what the watch of `target` shows. Returns the waiters that have read the object in another state.
     fn saw(&mut self, target: &Target, seen: Sight) -> Vec<Waiter> {
         if let Some(lookout) = self.running.get_mut(target) {
             lookout.seen = Some(seen);
@@ -204,7 +204,8 @@ impl Live {
         self.look_out_for(&Waiter::dependency(sync), object, read);
     }
 
-    /// Sends [`Change::Input`] when the object differs from what was `read` for the entry `index` of the values of `sync`.
+    /// Sends [`Change::Input`] when the object differs from what was `read`. The chart of `sync` gets the values of its
+    /// entry `index` from this object.
     pub fn look_out_for_input(&self, sync: &ObjectKey, index: usize, object: Named, read: Sight) {
         self.look_out_for(&Waiter::input(sync, index), object, read);
     }
@@ -218,7 +219,8 @@ impl Live {
         self.wait(waiter, Target::Object(object), read, None);
     }
 
-    /// Makes `sync` wait until a kind of this group may be served.
+    /// Makes `sync` wait until a CustomResourceDefinition of this group is added or changed: then the API server may
+    /// serve the kind that `sync` needs.
     pub fn look_out_for_kind(&self, sync: &ObjectKey, group: &str) {
         self.wait(&Waiter::dependency(sync), Target::Kinds, Sight::Missing, Some(group.to_owned()));
     }
@@ -256,7 +258,8 @@ impl Live {
         self.lookouts().stop(&Waiter::dependency(sync));
     }
 
-    /// Notes that `sync` no longer needs the objects with values, except those with the indices that `keep` accepts.
+    /// Notes that `sync` no longer needs watches on the objects that its chart gets values from, except for the entries
+    /// whose index `keep` accepts.
     pub fn stop_looking_out_for_inputs(&self, sync: &ObjectKey, keep: impl Fn(usize) -> bool) {
         let mut lookouts = self.lookouts();
         let is_over =
@@ -267,7 +270,7 @@ impl Live {
         }
     }
 
-    /// Whether a watch will show when the object with the values of this entry changes.
+    /// Whether a watch will show a change of the object that the values of this entry come from.
     pub fn looks_out_for_input(&self, sync: &ObjectKey, index: usize) -> bool {
         let lookouts = self.lookouts();
         let wait = lookouts.waits.get(&Waiter::input(sync, index));
@@ -281,7 +284,8 @@ impl Live {
         !wait.has_changed && lookouts.running.get(&wait.target).is_some_and(|lookout| lookout.seen.is_some())
     }
 
-    /// Whether a kind of the group may be served in a moment, because its CustomResourceDefinition has just changed.
+    /// Whether the API server may soon serve a new kind of the group, because its CustomResourceDefinition has just
+    /// changed.
     pub fn is_kind_on_its_way(&self, group: &str) -> bool {
         self.lookouts().changed.get(group).is_some_and(|at| at.elapsed() < IS_SERVED_WITHIN)
     }
@@ -363,10 +367,10 @@ async fn follow(live: &Live, target: &Target) {
     }
 }
 
-/// Escapes a value for a field selector. This is needed because a tenant chose the name.
-fn escaped(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for character in value.chars() {
+/// Escapes the name of an object for a field selector. A tenant chose the name, so it may have any characters.
+fn escaped(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for character in name.chars() {
         if matches!(character, '\\' | ',' | '=') {
             out.push('\\');
         }

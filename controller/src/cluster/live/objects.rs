@@ -17,7 +17,7 @@ pub struct LiveObject {
     pub uid: Box<str>,
     /// Resource version.
     pub version: u64,
-    /// Digest of the fields of the object that gitseal owns.
+    /// Digest of those fields of the object that gitseal owns.
     pub fields: Option<FieldsDigest>,
     /// Only for a Secret: the facts that decide whether a SealedSecret may write the Secret.
     pub secret: Option<Box<SecretFacts>>,
@@ -32,7 +32,7 @@ pub struct LiveObject {
     pub owners: Option<Box<[ManagedFieldsEntry]>>,
 }
 
-/// The facts about one object, independent of the Sync that has it.
+/// The facts about one object that do not depend on the Sync that owns it.
 #[derive(Default)]
 pub(super) struct Object {
     pub(super) expected: Option<FieldsDigest>,
@@ -50,9 +50,9 @@ pub(super) struct Object {
     pub(super) observed: u64,
     pub(super) awaited: bool,
     pub(super) live: Option<LiveObject>,
-    /// The Sync that the labels of the object name, if this is not the owner of the object.
+    /// The Sync that the object's labels name, if this Sync is not the owner of the object.
     pub(super) says: Option<Box<ObjectKey>>,
-    /// Whether the labels of the object name the owner of the object.
+    /// Whether the object's labels name the owner of the object.
     pub(super) is_confirmed: bool,
     /// If the object does not exist: how it disappeared.
     pub(super) end: End,
@@ -78,7 +78,7 @@ pub(super) enum Touched {
     Gone,
     /// The object is being deleted.
     Going,
-    /// The labels of the object name another Sync.
+    /// The object's labels name another Sync.
     Taken,
     Fields(Option<FieldsDigest>),
     /// The object is a Secret that has, besides our values, this many values of others.
@@ -135,7 +135,8 @@ impl Object {
         }
     }
 
-    /// Forgets all resource versions, because the next ones may be lower.
+    /// Forgets all resource versions. The next ones may be lower, because the API server's store may have been restored
+    /// from a backup.
     pub(super) fn forget_versions(&mut self) {
         self.applied_version = 0;
         self.gone_version = 0;
@@ -194,8 +195,8 @@ impl Live {
         self.index().entries.get(id)?.object.expected
     }
 
-    /// The resource version at which the object was last seen; `None` if versions were forgotten since then, because
-    /// they may be lower now.
+    /// The resource version at which the object was last seen; `None` if the versions were forgotten since then, see
+    /// `forget_versions`.
     pub fn version(&self, id: &ObjectId) -> Option<u64> {
         let version = self.index().entries.get(id)?.object.live.as_ref()?.version;
         (version > 0).then_some(version)
@@ -247,9 +248,9 @@ impl Live {
         self.replace(index, id, live);
     }
 
-    /// Records that a list after a failed watch shows `id`. The list began when `writes` writes had ended. What it
-    /// shows is taken as the current state, unless we have written the object since the list began. Returns whether the
-    /// list shows the object at an earlier version than was seen before.
+    /// Records that a list after a failed watch shows `id`. When the list was requested, `writes` writes of ours had
+    /// ended. What the list shows is taken as the current state, unless we have written the object since then. Returns
+    /// whether the list shows the object at an earlier version than was seen before.
     pub(super) fn relist(
         &self,
         id: ObjectId,
@@ -293,7 +294,7 @@ impl Live {
             index.entries.remove(&id);
         }
         drop(index);
-        // If the watch shows our own write, of which the API server's answer told us already, this does not count as
+        // If the watch shows a write of ours that the API server's answer already reported, this does not count as
         // progress.
         if let Some(change) = change.filter(|change| !is_known || !matches!(change, Change::Progressed { .. })) {
             self.send(change);
@@ -303,14 +304,14 @@ impl Live {
         }
     }
 
-    /// Number of writes that have ended so far.
+    /// Number of our writes that have ended so far.
     pub(super) fn writes(&self) -> u64 {
         self.index().writes
     }
 
-    /// `seen` are the objects in a new list of one namespace or of all. Records that all other objects of the kind
-    /// there are gone. The list began when `writes` writes had ended. An object that we have written since then may be
-    /// newer than the list, so the list says nothing about this object.
+    /// `seen` are the objects in a new list of one namespace or of all namespaces. Records that the objects of the kind
+    /// that are missing in this list are gone. When the list was requested, `writes` writes of ours had ended. An
+    /// object that we have written since then may be newer than the list, so the list says nothing about this object.
     pub(super) fn sweep(&self, watched: (&str, &str, Option<&str>), seen: &HashSet<ObjectId>, writes: u64) {
         let (group, kind, namespace) = watched;
         let gone: Vec<_> = self

@@ -26,7 +26,7 @@ impl Scene {
         Self { live, changes }
     }
 
-    /// An index in which `sync` has applied `id` at version 10, and the watch has shown this.
+    /// An index in which the Sync `a` has applied `id` at version 10, and the watch has shown this.
     fn with_applied(id: &ObjectId) -> Self {
         let scene = Self::new();
         scene.live.claim(&sync("a"), id).unwrap();

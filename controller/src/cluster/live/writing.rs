@@ -87,8 +87,8 @@ impl Drop for Writing<'_> {
 }
 
 impl Live {
-    /// Records that we begin to write `id`. What the watch shows until the write ends is judged only after the write
-    /// has ended.
+    /// Records that we begin to write `id`. Whether a change that the watch shows during the write is drift is decided
+    /// only after the write has ended.
     pub fn begin(&self, id: &ObjectId) -> Writing<'_> {
         let mut index = self.index();
         index.entries.entry(id.clone()).or_default().object.in_flight += 1;

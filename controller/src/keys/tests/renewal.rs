@@ -29,7 +29,7 @@ fn schedule(cutoff: Option<i64>) -> Schedule {
     Schedule { period: Some(PERIOD), cutoff, order: KeyOrder::CertNotBefore }
 }
 
-/// When the next key is due at the time `now`, in seconds.
+/// When the next key is due if the time is `now`. Both times are in seconds since 1970.
 fn due(schedule: Schedule, keys: Vec<Arc<set::SealingKey>>, now: i64) -> Option<i64> {
     let set = KeySet::new(keys, Vec::new(), schedule.order);
     schedule.due(&set, Timestamp::from_second(now).unwrap()).map(Timestamp::as_second)
