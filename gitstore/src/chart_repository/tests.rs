@@ -53,7 +53,7 @@ fn hostile_indexes_are_refused() {
         ("entries: text", "no mapping `entries`"),
         ("entries: []", "no mapping in `entries`"),
         ("entries: {podinfo: {version: 1.0.0}}", "no list of versions"),
-        ("entries: {? [a] : b}", "a key that is no text"),
+        ("entries: {? [a] : b}", "a key that is not a string"),
         ("a: &a [1]\nb: *a\nentries: {}", "has a YAML anchor"),
         ("a: *a\nentries: {}", "cannot be read"),
         ("entries: {podinfo: [", "cannot be read"),
