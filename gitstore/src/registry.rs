@@ -167,7 +167,7 @@ impl<'a> Registry<'a> {
         loop {
             let answer = self.ask(Method::GET, &path, "application/json")?;
             let answer = self.requests.succeeded(answer)?;
-            let next = next_page(&answer);
+            let next = next_page(&answer, &path);
             let page = self.requests.read(answer, TAGS_BYTES)?;
             // The server may be another one after a redirect, and an error of the parser would quote its answer.
             let unreadable = |error: serde_json::Error| {
@@ -354,16 +354,18 @@ fn kind((_, response): &Answer) -> &str {
     response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
 }
 
-/// The path of the next page of the list of tags. The server names it in a header such as `Link:
-/// </v2/name/tags/list?last=…>; rel="next"`, of which only the query is used.
-fn next_page((_, response): &Answer) -> Option<String> {
+/// The path of the next page of the list at `path`. The server names it in a header such as `Link:
+/// </v2/name/tags/list?last=…>; rel="next"`, of which only the query is used. So all pages are those of the same list of the same
+/// server.
+fn next_page((_, response): &Answer, path: &str) -> Option<String> {
     let links = response.headers().get_all(header::LINK).iter().filter_map(|link| link.to_str().ok());
     let next = links.flat_map(|links| links.split(',')).find(|link| {
         let relation = link.split(';').skip(1).map(|parameter| parameter.replace(['"', ' '], ""));
         relation.into_iter().any(|parameter| parameter == "rel=next")
     })?;
     let (_, query) = next.split_once('<')?.1.split_once('>')?.0.split_once('?')?;
-    Some(format!("tags/list?{query}"))
+    let (list, _) = path.split_once('?').unwrap_or((path, ""));
+    Some(format!("{list}?{query}"))
 }
 
 /// A text in the query of a URL.

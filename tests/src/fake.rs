@@ -9,6 +9,7 @@ use axum::http::{Request, Response, StatusCode, header};
 use futures::{StreamExt as _, stream};
 use gitstore::{
     Cancel, Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, StoreOptions,
+    TrustedKeys,
 };
 use zeroize::Zeroizing;
 
@@ -94,6 +95,8 @@ pub(crate) struct Client {
     pub(crate) store: GitStore,
     pub(crate) authorities: Vec<u8>,
     pub(crate) with_password: bool,
+    /// A public key of cosign, in PEM, that must have signed what is fetched.
+    pub(crate) trusted: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) cancel: Cancel,
 }
@@ -105,7 +108,8 @@ impl Client {
         let authorities: Vec<_> = servers.iter().filter_map(|server| server.web.certificate_authority()).collect();
         let authorities = authorities.concat().into_bytes();
         let timeout = Duration::from_secs(30);
-        Self { _folder: folder, store, authorities, with_password: false, timeout, cancel: Cancel::new() }
+        let (with_password, trusted) = (false, None);
+        Self { _folder: folder, store, authorities, with_password, trusted, timeout, cancel: Cancel::new() }
     }
 
     pub(crate) fn fetch_from(&self, url: String, reference: Reference) -> Result<Revision, FetchError> {
@@ -132,7 +136,10 @@ impl Client {
             url,
             reference,
             credentials: credentials.with_certificate_authorities(self.authorities.clone()),
-            trusted: None,
+            trusted: self
+                .trusted
+                .as_ref()
+                .map(|key| TrustedKeys::from_secret([("cosign.pub", key.as_bytes())]).unwrap()),
             timeout: self.timeout,
             cancel: self.cancel.clone(),
         }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use ureq::http::{Method, StatusCode};
 
-use super::{MANIFEST_BYTES, Registry};
+use super::{MANIFEST_BYTES, Registry, next_page};
 use crate::FetchError;
 use crate::error::FoundDigest;
 use crate::revision::{Revision, is_digest};
@@ -19,6 +19,11 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const SIGNATURE_BYTES: u64 = 256 << 10;
 /// The most signatures of one artifact that are looked at. Whoever may write to the registry can add signatures.
 const SIGNATURES: usize = 40;
+/// The most pages of the list of what refers to an artifact.
+const PAGES: usize = 20;
+
+/// A document, and the path of the next page.
+type Page = (Vec<u8>, Option<String>);
 
 #[derive(Default, Deserialize)]
 struct List {
@@ -89,23 +94,43 @@ impl Registry<'_> {
 
     /// The layers of all bundles that refer to the artifact.
     fn bundles(&mut self, digest: &str) -> Result<Vec<Named>, FetchError> {
-        let list = match self.json::<List>(&format!("referrers/sha256:{digest}"), INDEX)? {
-            Some(list) => list,
-            // A registry without this endpoint has a tag with the list.
-            None => self.json::<List>(&format!("manifests/sha256-{digest}"), INDEX)?.unwrap_or_default(),
-        };
         let is_bundle = |kind: &str| kind.starts_with(cosign::BUNDLE);
-        // A large list of what the artifact consists of is such a bundle, too.
-        let is_attestation =
-            |named: &Named| named.annotations.get(cosign::PREDICATE).is_some_and(|is| is != cosign::SIGN);
-        let named = list.manifests.into_iter().filter(|named| is_bundle(&named.artifact_type) && named.is_sha256());
-        let named = named.filter(|named| !is_attestation(named));
         let mut layers = Vec::new();
-        for Named { digest, .. } in named.take(SIGNATURES) {
+        for Named { digest, .. } in self.referrers(digest)? {
             let manifest = self.json::<Layers>(&format!("manifests/{digest}"), MANIFEST)?.unwrap_or_default();
             layers.extend(manifest.layers.into_iter().find(|layer| is_bundle(&layer.media_type) && layer.is_sha256()));
         }
         Ok(layers)
+    }
+
+    /// The bundles that refer to the artifact, as the registry lists them, page by page.
+    fn referrers(&mut self, digest: &str) -> Result<Vec<Named>, FetchError> {
+        // A large list of what the artifact consists of is such a bundle, too.
+        let is_attestation =
+            |named: &Named| named.annotations.get(cosign::PREDICATE).is_some_and(|is| is != cosign::SIGN);
+        let is_wanted = |named: &Named| {
+            named.artifact_type.starts_with(cosign::BUNDLE) && named.is_sha256() && !is_attestation(named)
+        };
+        let (mut all, mut path) = (Vec::new(), format!("referrers/sha256:{digest}"));
+        for number in 0..PAGES {
+            let Some((page, next)) = self.page(&path, INDEX, MANIFEST_BYTES)? else {
+                if number > 0 {
+                    break;
+                }
+                // A registry without this endpoint has a tag with the list.
+                let list = self.json::<List>(&format!("manifests/sha256-{digest}"), INDEX)?.unwrap_or_default();
+                all.extend(list.manifests.into_iter().filter(is_wanted));
+                break;
+            };
+            let list: List = serde_json::from_slice(&page).unwrap_or_default();
+            all.extend(list.manifests.into_iter().filter(is_wanted));
+            match next {
+                Some(next) if next != path && all.len() < SIGNATURES => path = next,
+                _ => break,
+            }
+        }
+        all.truncate(SIGNATURES);
+        Ok(all)
     }
 
     /// A document of the registry. What cannot be read is as good as empty: anybody who may write to the registry can put it there,
@@ -121,6 +146,11 @@ impl Registry<'_> {
 
     /// The bytes at this path; `None` if there is nothing. If the path names the bytes by their digest, they have it.
     fn document(&mut self, path: &str, accept: &str, most: u64) -> Result<Option<Vec<u8>>, FetchError> {
+        Ok(self.page(path, accept, most)?.map(|(document, _)| document))
+    }
+
+    /// As [`Registry::document`], with the path of the next page if there is one.
+    fn page(&mut self, path: &str, accept: &str, most: u64) -> Result<Option<Page>, FetchError> {
         let answer = self.ask(Method::GET, path, accept)?;
         // Some registries refuse an endpoint that they do not know with 400 or 405.
         if matches!(answer.1.status(), StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED)
@@ -128,7 +158,7 @@ impl Registry<'_> {
             return Ok(None);
         }
         let answer = self.requests.succeeded(answer)?;
-        let is_own = self.requests.session.is_own(&answer.0);
+        let (is_own, next) = (self.requests.session.is_own(&answer.0), next_page(&answer, path));
         let document = self.requests.read(answer, most)?;
         let named = path.rsplit_once("/sha256:").map(|(_, digest)| digest).filter(|_| !path.starts_with("referrers/"));
         if let Some(expected) = named {
@@ -143,7 +173,7 @@ impl Registry<'_> {
                 });
             }
         }
-        Ok(Some(document))
+        Ok(Some((document, next)))
     }
 }
 

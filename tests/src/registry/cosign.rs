@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{INDEX, MANIFEST, Registry};
 
-const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(super) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 /// Signs with a key as cosign uses it: ECDSA with P-256.
 pub struct Signer(KeyPair);
@@ -26,6 +26,23 @@ impl Signer {
 
     fn sign(&self, bytes: &[u8]) -> Result<String> {
         Ok(STANDARD.encode(self.0.sign(bytes)?))
+    }
+
+    /// A bundle with a signed statement about the artifact with this digest (`sha256:…`).
+    pub(super) fn bundle(&self, digest: &str, predicate: &str) -> Result<String> {
+        let kind = "application/vnd.in-toto+json";
+        let hex = digest.trim_start_matches("sha256:");
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{"digest": {"sha256": hex}}],
+            "predicateType": predicate,
+            "predicate": {},
+        })
+        .to_string();
+        let signed = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
+        let signatures = json!([{"sig": self.sign(signed.as_bytes())?}]);
+        let envelope = json!({"payload": STANDARD.encode(&statement), "payloadType": kind, "signatures": signatures});
+        Ok(json!({"mediaType": BUNDLE, "verificationMaterial": {}, "dsseEnvelope": envelope}).to_string())
     }
 }
 
@@ -48,20 +65,8 @@ impl Registry {
     /// artifact, as cosign 3 does with a registry that does not list referrers. The predicate of a signature is
     /// `https://sigstore.dev/cosign/sign/v1`.
     pub async fn state(&self, name: &str, digest: &str, predicate: &str, signer: &Signer) -> Result<()> {
-        let kind = "application/vnd.in-toto+json";
         let hex = digest.trim_start_matches("sha256:");
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{"digest": {"sha256": hex}}],
-            "predicateType": predicate,
-            "predicate": {},
-        })
-        .to_string();
-        let signed = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
-        let signatures = json!([{"sig": signer.sign(signed.as_bytes())?}]);
-        let envelope = json!({"payload": STANDARD.encode(&statement), "payloadType": kind, "signatures": signatures});
-        let bundle = json!({"mediaType": BUNDLE, "verificationMaterial": {}, "dsseEnvelope": envelope}).to_string();
-
+        let bundle = signer.bundle(digest, predicate)?;
         let subject = json!({"mediaType": MANIFEST, "digest": digest, "size": 1});
         let fields = json!({"artifactType": BUNDLE, "subject": subject});
         let tag = format!("bundle-{}", &hex[..8]);

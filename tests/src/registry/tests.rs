@@ -2,6 +2,7 @@
 
 use gitstore::{FetchError, Reference, Revision};
 
+use super::cosign::{BUNDLE, Signer};
 use super::*;
 use crate::charts::archive;
 use crate::fake::{Client, Fake, PASSWORD, Said, with_credentials};
@@ -228,6 +229,62 @@ fn tags_come_in_pages() {
     let paged = Fake { web: WebServer::new(Access::Anonymous, true, pages).unwrap(), said: registry.said.clone() };
     let revision = Client::of(&[&paged]).fetch(&paged, Reference::Semver("*".into())).unwrap();
     assert_eq!(revision.to_string(), format!("1.0.0@{manifest}"));
+}
+
+/// A registry whose list of referrers has pages: `page` gives what the list has with this query, and the header `Link` of the answer.
+fn with_referrers(
+    registry: &Fake,
+    manifest: &str,
+    page: impl Fn(&str) -> (Value, String) + Send + Sync + 'static,
+) -> Fake {
+    let (said, list) = (registry.said.clone(), format!("/v2/team/app/referrers/{manifest}"));
+    let pages = Arc::new(move |request: Request<Body>| {
+        let answer = if request.uri().path() == list {
+            let (manifests, link) = page(request.uri().query().unwrap_or_default());
+            let body = json!({"schemaVersion": 2, "manifests": manifests}).to_string();
+            Response::builder().header(header::LINK, link).body(Body::from(body)).unwrap()
+        } else {
+            let known = lock(&said).get(request.uri().path()).cloned();
+            known.unwrap_or(Said::Refusal(404, "x-none", "1".into())).response()
+        };
+        Box::pin(std::future::ready(answer)) as crate::web::Answer
+    });
+    Fake { web: WebServer::new(Access::Anonymous, true, pages).unwrap(), said: registry.said.clone() }
+}
+
+#[test]
+fn a_signature_may_be_on_a_later_page() {
+    let (registry, other, signer) = (Fake::new(), Fake::new(), Signer::new().unwrap());
+    let (manifest, _) = registry.has(&layer());
+    let bundle = signer.bundle(&manifest, "https://sigstore.dev/cosign/sign/v1").unwrap();
+    let layers = json!([{"mediaType": BUNDLE, "digest": digest_of(bundle.as_bytes()), "size": bundle.len()}]);
+    let of_bundle = json!({"schemaVersion": 2, "layers": layers}).to_string();
+    let digest = digest_of(of_bundle.as_bytes());
+    registry.say(&format!("/v2/team/app/manifests/{digest}"), Said::Bytes(of_bundle.into()));
+    registry.say(&blob(&digest_of(bundle.as_bytes())), Said::Bytes(bundle.into()));
+    let listed = json!([{"artifactType": BUNDLE, "digest": digest}]);
+    let base = other.web.base();
+    let paged = with_referrers(&registry, &manifest, move |query| match query {
+        // Only the query of a link counts: no other server is asked, and no other list.
+        "" => (json!([]), format!("<{base}/v2/team/app/tags/list?last=a&n=1>; rel=\"next\"")),
+        "last=a&n=1" => (listed.clone(), String::new()),
+        query => panic!("{query}"),
+    });
+    let mut client = Client::of(&[&paged, &other]);
+    client.trusted = Some(signer.public_key());
+    assert_eq!(client.tag(&paged).unwrap().to_string(), format!("1.0.0@{manifest}"));
+    assert_eq!(other.web.request_count(), 0);
+
+    // A list without an end.
+    let endless = with_referrers(&registry, &manifest, |query| {
+        let number: u32 = query.strip_prefix("page=").unwrap_or("0").parse().unwrap();
+        (json!([]), format!("</x?page={}>; rel=\"next\"", number + 1))
+    });
+    let mut client = Client::of(&[&endless]);
+    client.trusted = Some(signer.public_key());
+    assert_eq!(client.refused(&endless).0, "Unsigned");
+    let asked = endless.web.requests().iter().filter(|request| request.target.contains("/referrers/")).count();
+    assert_eq!(asked, 20);
 }
 
 #[test]
