@@ -27,6 +27,7 @@ use crate::{
     metrics::Metrics,
     passes,
     queue::Queue,
+    remotes::Remotes,
     render::Renderer,
     retries::Retries,
     sealed_secret::Marks,
@@ -85,6 +86,8 @@ pub struct Context {
     pub renderer: Renderer,
     /// Git objects on disk.
     pub git: Arc<GitStore>,
+    /// The remote repositories that kustomizations use.
+    pub(crate) remotes: Arc<Remotes>,
     /// The current snapshots.
     pub sources: Arc<Sources>,
     /// Sealing keys.

@@ -27,6 +27,7 @@ mod metrics;
 mod passes;
 mod queue;
 mod rate;
+mod remotes;
 mod render;
 mod repository;
 mod retries;

@@ -12,8 +12,8 @@ use crds::{
 };
 use flags::duration;
 use gitstore::{
-    Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, RevisionId, Snapshot,
-    SnapshotError, TrustedKeys,
+    Credentials, FetchError, FetchRequest, GitStore, Reference, RemoteRepository, RepositoryKey, Revision, RevisionId,
+    Snapshot, SnapshotError, TrustedKeys,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use pipeline::{Resource, Target, other_files, repository_of};
@@ -39,7 +39,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a Repository has no new revision.
 #[derive(Debug, thiserror::Error)]
-enum RepositoryError {
+pub(crate) enum RepositoryError {
     #[error("{0}")]
     Fetch(#[from] FetchError),
     #[error("there is no Secret {name} in namespace {namespace}: make it, or name another one in {field}")]
@@ -94,6 +94,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(repository) = ctx.repositories.get(&key.to_ref()) else {
         ctx.fetches.was_slow(&key, false);
         ctx.sources.remove(&key);
+        ctx.remotes.forget(&key);
         ctx.metrics.forget_repository(&key);
         ctx.queues.repositories.forget(&key);
         ctx.failing_fetches.forget(&key);
@@ -110,6 +111,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if ctx.sources.snapshot(&key).is_none() {
         restore(&ctx, &key, &repository).await;
     }
+    attach_remotes(&ctx, &key, &repository).await;
     let (mut old, mut unsure) = (repository.status.clone().unwrap_or_default(), BTreeSet::new());
     if repository.spec.suspend {
         return;
@@ -259,7 +261,7 @@ async fn trusted(
 }
 
 /// What a Secret of the Repository's namespace holds. `field` is the field of the Repository that names the Secret.
-async fn secret_data(
+pub(crate) async fn secret_data(
     ctx: &Context,
     key: &ObjectKey,
     name: &str,
@@ -290,7 +292,10 @@ async fn secret_data(
 /// meantime, and Syncs must not go back to an older revision.
 pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
     let (git, git_key, url) = (ctx.git.clone(), git_key(key), stored_url(&repository.spec));
+    let (remotes, of) = (ctx.remotes.clone(), key.clone());
+    let recorded = repository.status.as_ref().map(|status| status.remotes.clone()).unwrap_or_default();
     let last = tokio::task::spawn_blocking(move || {
+        remotes.load(&git, &of, &recorded);
         let revision = git.last(&git_key, &url)?;
         git.snapshot(&git_key, &url, &revision).ok()
     })
@@ -301,9 +306,32 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
     let is_newest = |snapshot: &Snapshot| newest.is_none_or(|newest| newest == snapshot.revision().to_string());
     if let Some(snapshot) = last.filter(is_newest) {
         tracing::info!(repository = %key, revision = %snapshot.revision(), "the last good revision is on disk");
+        let snapshot = snapshot.with_remotes(ctx.remotes.of(key, &repository.spec.remotes));
         if let Err(error) = install(ctx, key, snapshot).await {
             tracing::error!(repository = %key, %error, "the stored revision could not be read");
         }
+    }
+}
+
+/// Puts what was fetched of remote repositories, and what `spec.remotes` allows now, into the current snapshot.
+async fn attach_remotes(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
+    let uses = |remote: &RemoteRepository| ctx.sources.uses(key, &remote.root());
+    let forgotten = ctx.remotes.make_room(key, uses);
+    if !forgotten.is_empty() {
+        let (git, git_key) = (ctx.git.clone(), git_key(key));
+        let remove = move || forgotten.iter().for_each(|remote| git.remove(&git_key.remote(remote)));
+        if let Err(error) = tokio::task::spawn_blocking(remove).await {
+            tracing::error!(repository = %key, %error, "the files of remote bases could not be removed");
+        }
+    }
+    let Some(snapshot) = ctx.sources.snapshot(key) else { return };
+    ctx.remotes.fetch_damaged(key);
+    let remotes = ctx.remotes.of(key, &repository.spec.remotes);
+    if snapshot.remotes().identity() == remotes.identity() && !snapshot.remotes().is_damaged() {
+        return;
+    }
+    if let Err(error) = install(ctx, key, snapshot.with_remotes(remotes)).await {
+        tracing::error!(repository = %key, %error, "the remote bases could not be used");
     }
 }
 
@@ -322,6 +350,7 @@ async fn publish(
         }
     }
     let snapshot = open(ctx.git.clone(), key, &stored_url(&repository.spec), revision).await?;
+    let snapshot = snapshot.with_remotes(ctx.remotes.of(key, &repository.spec.remotes));
     install(ctx, key, snapshot).await?;
     if was_damaged {
         retry_failed(ctx, key);
@@ -402,6 +431,7 @@ async fn report(
     let generation = repository.metadata.generation;
     let mut new = old.clone();
     new.observed_generation = generation;
+    new.remotes = ctx.remotes.record(key);
     new.last_handled_reconcile_at = requested_at(repository).map(str::to_owned);
     match result {
         Ok(Fetched { revision, is_deprecated }) => {
@@ -433,7 +463,7 @@ async fn report(
     }
 }
 
-fn git_key(key: &ObjectKey) -> RepositoryKey {
+pub(crate) fn git_key(key: &ObjectKey) -> RepositoryKey {
     RepositoryKey { namespace: key.namespace.clone(), name: key.name.clone() }
 }
 

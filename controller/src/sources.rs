@@ -212,6 +212,14 @@ impl Sources {
         self.lock().get(repository)?.closures.get(target).cloned()
     }
 
+    /// Whether something that is in use depends on the remote repository with this name.
+    pub(crate) fn uses(&self, repository: &ObjectKey, root: &str) -> bool {
+        let repositories = self.lock();
+        let Some(Source { closures, contents, .. }) = repositories.get(repository) else { return false };
+        let mut in_use = closures.iter().filter(|(target, _)| contents.in_use.contains_key(*target));
+        in_use.any(|(_, closure)| closure.uses(root))
+    }
+
     /// The snapshot of `repository`, if there is one.
     pub fn snapshot(&self, repository: &ObjectKey) -> Option<Arc<Snapshot>> {
         self.lock().get(repository)?.snapshot.clone()

@@ -29,7 +29,10 @@ pub use health_check::HealthCheck;
 pub use helm::{ChartCrds, Helm, ValuesFrom};
 pub use key::ObjectKey;
 pub use overlay::{Image, Overlay, Patch, PatchTarget};
-pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode};
+pub use repository::{
+    AllowedRemote, GitReference, RemoteRevision, Repository, RepositorySpec, RepositoryStatus, Verification,
+    VerificationMode,
+};
 pub use sealed_secret::{
     SealedSecret, SealedSecretCondition, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,
 };

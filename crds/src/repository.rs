@@ -76,12 +76,33 @@ pub struct RepositorySpec {
     /// registry also `.dockerconfigjson`. It may also have `ca.crt`: certificate authorities to trust besides those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
+    /// Other Git repositories that kustomizations may use as remote bases, for example
+    /// `https://host/team/app//base?ref=v1.2.3`. The controller fetches them. Without an entry for it, a remote base is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub remotes: Vec<AllowedRemote>,
     /// Which commits and artifacts may be applied. Only `mode: None` is supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
     /// If true, nothing new is fetched. Applied objects stay, and changes that others make to them are still put back.
     #[serde(default)]
     pub suspend: bool,
+}
+
+/// Git repositories that kustomizations may use as remote bases.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.url.startsWith('http://') || !has(self.secretRef)")
+    .message("credentials are not sent over plain http: use https, or remove secretRef"))]
+pub struct AllowedRemote {
+    /// URL of a Git repository, `https://…`, or `http://…` if there is no `secretRef`. If it ends with `/`, it allows all
+    /// repositories below it.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^@?#%;\\\s]+$"))]
+    pub url: String,
+    /// A Secret in the same namespace with the credentials for these repositories, with the same keys as in `spec.secretRef`.
+    /// Credentials of the Repository itself are never sent to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalReference>,
 }
 
 fn default_interval() -> String {
@@ -166,6 +187,10 @@ pub struct RepositoryStatus {
     /// When `revision` was first fetched (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched_at: Option<String>,
+    /// The remote bases that were fetched, each with what its `ref` led to at that time. This is used from then on, even if the tag
+    /// is moved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remotes: Vec<RemoteRevision>,
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
@@ -173,4 +198,17 @@ pub struct RepositoryStatus {
     /// by somebody can help, also `Stalled`.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// A remote base that was fetched.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemoteRevision {
+    /// URL of the Git repository.
+    pub url: String,
+    /// The tag or commit that kustomizations name.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// What it led to: `sha1:` and the hash of the commit.
+    pub revision: String,
 }

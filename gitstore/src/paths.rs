@@ -1,6 +1,8 @@
 //! Reads the paths of a snapshot that a renderer requests, one by one and in any folder.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
@@ -8,6 +10,7 @@ use gix::objs::tree::EntryMode;
 use sha2::{Digest as _, Sha256};
 
 use super::files::{LFS_POINTER, LINK_BYTES};
+use super::remote_bases::in_remote;
 use super::snapshot::{ContentId, Recent, join, too_large};
 use super::{Limits, Snapshot, SnapshotError};
 
@@ -40,6 +43,8 @@ pub struct Paths {
     limits: Limits,
     /// How many bytes of lists of names may be read.
     names_bytes: usize,
+    /// The paths of remote repositories that were read, by their names.
+    remotes: RefCell<BTreeMap<String, Rc<Paths>>>,
 }
 
 /// Where a path leads.
@@ -53,7 +58,8 @@ impl Snapshot {
     /// Access to single paths. Only [`Limits::file_bytes`] counts.
     pub fn paths(&self, limits: Limits) -> Paths {
         let (snapshot, repository) = (self.clone(), self.repository());
-        Paths { snapshot, repository, recent: RefCell::default(), limits, names_bytes: usize::MAX }
+        let (recent, remotes) = (RefCell::default(), RefCell::default());
+        Paths { snapshot, repository, recent, limits, names_bytes: usize::MAX, remotes }
     }
 
     /// Identifies the content of all paths together, and the text `besides`. If this identity is equal in two
@@ -63,19 +69,23 @@ impl Snapshot {
     pub fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {
         let known = Paths { names_bytes: IDENTITY_BYTES, ..self.paths(Limits::default()) };
         known.content_at(besides, paths).unwrap_or_else(|| {
-            let whole = format!("{besides}\0{}", self.revision().id);
+            let whole = format!("{besides}\0{}", self.whole());
             ContentId::of(Sha256::new().chain_update(whole))
         })
     }
 }
 
 impl Paths {
-    /// What there is at `path`, which is relative to the repository's root.
+    /// What there is at `path`, which is relative to the repository's root, or leads into a [remote
+    /// repository](super::RemoteRepository::root).
     ///
     /// # Errors
     /// The path leads out of the repository, into a submodule, to a Git LFS pointer, or to a file above the limit; or
     /// the stored objects are damaged.
     pub fn at(&self, path: &str) -> Result<At, SnapshotError> {
+        if let Some((root, path)) = in_remote(path) {
+            return self.remote(root).map_or(Ok(At::Nothing), |remote| remote.at(path));
+        }
         match self.target(path)? {
             Target::Nothing => Ok(At::Nothing),
             Target::Folder(tree) => {
@@ -119,6 +129,19 @@ impl Paths {
         hash.update(besides.as_bytes());
         hash.update([0]);
         for path in paths {
+            if let Some((root, path)) = in_remote(path) {
+                match self.remote(root) {
+                    Some(remote) => {
+                        let inside = remote.content_at(root, [path])?;
+                        hash.update(inside.0);
+                    }
+                    None => hash.update(format!("{root}\0{path}\0{}\0", self.snapshot.remotes().identity_of(root))),
+                }
+                if self.has_read_too_much() {
+                    return None;
+                }
+                continue;
+            }
             hash.update(path.as_bytes());
             let (kind, identity) = match self.target(path) {
                 Ok(Target::Nothing) => (0, None),
@@ -151,8 +174,22 @@ impl Paths {
         Some(ContentId::of(hash))
     }
 
+    /// The paths of the remote repository of this name, if it may be read.
+    fn remote(&self, root: &str) -> Option<Rc<Self>> {
+        let mut remotes = self.remotes.borrow_mut();
+        if let Some(known) = remotes.get(root) {
+            return Some(known.clone());
+        }
+        let mut paths = self.snapshot.remotes().files(root)?.paths(self.limits);
+        paths.names_bytes = self.names_bytes;
+        let paths = Rc::new(paths);
+        remotes.insert(root.to_owned(), paths.clone());
+        Some(paths)
+    }
+
     fn has_read_too_much(&self) -> bool {
-        self.recent.borrow().read > self.names_bytes
+        let of_remotes: usize = self.remotes.borrow().values().map(|remote| remote.recent.borrow().read).sum();
+        self.recent.borrow().read + of_remotes > self.names_bytes
     }
 
     fn size(&self, id: ObjectId) -> Result<u64, SnapshotError> {

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::generation::{Generation, RENDERS};
 use super::transport::{causes, presentable};
-use super::{Revision, SnapshotError};
+use super::{RemoteRepositories, Revision, SnapshotError};
 
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;
@@ -29,7 +29,7 @@ const RECENT_BYTES: usize = 8 << 20;
 /// Identifies a folder's contents, its path, and the ignore rules above it. Folders with equal identities contain the
 /// same objects.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ContentId([u8; 16]);
+pub struct ContentId(pub(super) [u8; 16]);
 
 impl ContentId {
     /// The identity of a text.
@@ -55,6 +55,7 @@ impl fmt::Display for ContentId {
 pub struct Snapshot {
     revision: Revision,
     contents: Arc<Contents>,
+    remotes: Arc<RemoteRepositories>,
 }
 
 struct Contents {
@@ -139,12 +140,28 @@ impl Snapshot {
             return Err(not_stored());
         }
         let contents = Contents { generation, repository, commit, tree };
-        Ok(Self { revision, contents: Arc::new(contents) })
+        Ok(Self { revision, contents: Arc::new(contents), remotes: Arc::default() })
     }
 
     /// Which commit this is.
     pub fn revision(&self) -> &Revision {
         &self.revision
+    }
+
+    /// This snapshot, with these remote repositories that its kustomizations may use.
+    #[must_use]
+    pub fn with_remotes(&self, remotes: Arc<RemoteRepositories>) -> Self {
+        Self { revision: self.revision.clone(), contents: self.contents.clone(), remotes }
+    }
+
+    /// The remote repositories that its kustomizations may use.
+    pub fn remotes(&self) -> &Arc<RemoteRepositories> {
+        &self.remotes
+    }
+
+    /// Identifies the whole content, with that of the remote repositories.
+    pub fn whole(&self) -> String {
+        format!("{}{}", self.revision.id, self.remotes.identity())
     }
 
     /// The identity of each folder's contents, in the order of the paths. Reads no file. Folders that consecutive paths have in common
@@ -186,7 +203,7 @@ impl Snapshot {
 
     /// This snapshot, with another name for the same commit.
     pub(super) fn renamed(&self, revision: Revision) -> Self {
-        Self { revision, contents: self.contents.clone() }
+        Self { revision, contents: self.contents.clone(), remotes: self.remotes.clone() }
     }
 
     pub(super) fn locate(

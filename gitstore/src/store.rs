@@ -241,9 +241,21 @@ impl GitStore {
         Snapshot::open(current.generation().clone(), revision.clone(), &commit).map_err(|_| not_stored())
     }
 
-    /// Forgets a Repository that was deleted. If a fetch of it is running, waits for its end. Files that a snapshot
-    /// still reads are deleted when the snapshot is dropped.
+    /// Forgets a Repository that was deleted, with the remote repositories that only it uses. If a fetch of it is running, waits
+    /// for its end. Files that a snapshot still reads are deleted when the snapshot is dropped.
     pub fn remove(&self, key: &RepositoryKey) {
+        let namespace = self.root.join(&key.namespace);
+        for folder in subfolders(&namespace).collect::<Vec<_>>() {
+            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            let other = RepositoryKey { namespace: key.namespace.clone(), name };
+            if other != *key && other.of_repository() == key.name {
+                self.remove_one(&other);
+            }
+        }
+        self.remove_one(key);
+    }
+
+    fn remove_one(&self, key: &RepositoryKey) {
         let Ok(folder) = self.folder(key) else { return };
         let entries: Vec<_> = {
             let mut all = lock(&self.entries);
@@ -392,7 +404,7 @@ impl GitStore {
         for part in [&key.namespace, &key.name] {
             let usable = part.len() <= 253
                 && part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
+                && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'@'));
             if !usable {
                 return Err(FetchError::InvalidKey(part.clone()));
             }

@@ -223,7 +223,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 /// A text that is not a usable URL, in a form that can be shown: without anything that may be a password. A password may
 /// contain any character, so everything up to the last `@` is removed. The query is removed, too, because it may have a
 /// token.
-fn redact(text: &str) -> String {
+pub(super) fn redact(text: &str) -> String {
     let scheme = scheme_of(text).unwrap_or_default();
     let rest = text[scheme.len()..].trim_start_matches("://");
     let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));

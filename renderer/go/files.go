@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 
@@ -35,10 +36,14 @@ type repository struct {
 	// mount is the path of the repository's root; empty for "/".
 	mount   string
 	entries map[string]entry
+	// remotes has other repositories that the render reads from, by the paths of their roots here. It is nil if there can be none.
+	remotes map[string]remote
 	// edit has, for some paths, a function that changes the file's content before Kustomize sees it.
 	edit map[string]func([]byte) []byte
 	// broken is the error of the pipe. After it, nothing more can be requested.
 	broken error
+	// refused says why a remote base cannot be used. After that, nothing more is read.
+	refused *failure
 }
 
 func newRepository(c *conn) *repository {
@@ -58,10 +63,18 @@ func (r *repository) at(name string) (entry, error) {
 	if r.broken != nil {
 		return entry{}, r.broken
 	}
-	if r.mount != "" && name != r.mount && !strings.HasPrefix(name, r.mount+"/") {
-		return entry{}, nil
+	if r.refused != nil {
+		return entry{}, r.refused
+	}
+	if _, is := below(name, r.mount); r.mount != "" && !is {
+		if _, _, is := r.remoteAt(name); !is {
+			return entry{}, nil
+		}
 	}
 	found, err := r.ask(name)
+	if errors.As(err, &r.refused) {
+		return entry{}, err
+	}
 	if err != nil {
 		r.broken = err
 		return entry{}, err
@@ -80,6 +93,11 @@ func (r *repository) ask(name string) (entry, error) {
 	}
 	switch kind {
 	case frameFile:
+		if r.remotes != nil && isKustomization(name) {
+			if body, err = r.withRemotes(name, body); err != nil {
+				return entry{}, err
+			}
+		}
 		if edit := r.edit[name]; edit != nil {
 			body = edit(body)
 		}
@@ -110,8 +128,12 @@ func (r *repository) add(name string, content []byte) {
 	r.entries[path.Dir(name)] = folder
 }
 
-// inRepository returns a path as it is in the repository, relative to its root.
+// inRepository returns a path as it is in the repository, relative to its root. The path of a file of a remote repository begins
+// with the name of that repository.
 func (r *repository) inRepository(name string) string {
+	if found, rest, is := r.remoteAt(name); is {
+		return found.Root + "//" + rest
+	}
 	return strings.TrimPrefix(strings.TrimPrefix(name, r.mount), "/")
 }
 
@@ -119,6 +141,10 @@ func (r *repository) inRepository(name string) string {
 func (r *repository) asInRepository(text string) string {
 	if r.mount == "" {
 		return text
+	}
+	for mount, one := range r.remotes {
+		at := regexp.MustCompile(`(?:(?:\.\./)*\.\.)?` + regexp.QuoteMeta(mount) + "(/?)")
+		text = at.ReplaceAllString(text, strings.ReplaceAll(one.Root, "$", "$$")+"$1$1")
 	}
 	return strings.ReplaceAll(strings.ReplaceAll(text, r.mount+"/", "/"), r.mount, "/")
 }

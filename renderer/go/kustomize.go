@@ -26,7 +26,8 @@ const originAnnotations = types.OriginAnnotations
 // build renders a folder. Kustomize may read files from anywhere in the repository, as with `--load-restrictor
 // LoadRestrictionsNone`, and sees no other files.
 func (k kustomization) build(files *repository) ([]object, error) {
-	folder := absolute(k.Path)
+	files.mount, files.remotes = newMount(), map[string]remote{}
+	folder := path.Join(files.mount, absolute(k.Path))
 	asked := false
 	if k.Overlay != nil {
 		var err error
@@ -51,6 +52,9 @@ func (k kustomization) build(files *repository) ([]object, error) {
 	made, err := withOwnSchema(func() (resmap.ResMap, error) { return krusty.MakeKustomizer(options).Run(files, folder) })
 	if files.broken != nil {
 		return nil, files.broken
+	}
+	if files.refused != nil {
+		return nil, files.refused
 	}
 	if err != nil {
 		return nil, k.Overlay.explained(err, files)
@@ -82,6 +86,9 @@ func (k kustomization) build(files *repository) ([]object, error) {
 					return nil, explained(err, files)
 				}
 			}
+		}
+		if err := files.nameRemotes(folder, resource); err != nil {
+			return nil, explained(err, files)
 		}
 		text, err := resource.AsYAML()
 		if err != nil {

@@ -48,13 +48,20 @@ func answersTo(t *testing.T, files map[string]string, requests ...request) ([]st
 	return answers, <-ended
 }
 
-// answered sends the files that the renderer asks for, until it answers.
+// answered sends the files that the renderer asks for, until it answers. The answer for a remote base is the file whose name is "U "
+// and its URL.
 func answered(t *testing.T, c *conn, files map[string]string) string {
 	t.Helper()
 	for {
 		kind, body, err := c.read()
 		if err != nil {
 			t.Fatal(err)
+		}
+		if kind == frameRemote {
+			if err := c.write(frameFile, []byte(files["U "+string(body)])); err != nil {
+				t.Fatal(err)
+			}
+			continue
 		}
 		if kind != frameAsk {
 			return string(body)

@@ -27,11 +27,10 @@ type overlay struct {
 	Patches           []types.Patch     `json:"patches"`
 }
 
-// The folders that Kustomize sees with an overlay. The repository is not at the root: Kustomize refuses a kustomization
+// The folder that Kustomize sees with an overlay. The repository is not at the root: Kustomize refuses a kustomization
 // that uses a folder above itself, and the root is above overlayFolder, too.
 const (
-	repositoryMount = "/.gitseal-repository"
-	overlayFolder   = "/.gitseal-overlay"
+	overlayFolder = "/.gitseal-overlay"
 	// objectName is the beginning of the name of an object's file; the rest is the object's index.
 	objectName = "gitseal-object-"
 )
@@ -39,7 +38,6 @@ const (
 // build adds kustomizations to the files, each on top of the one before, so that patches take effect last: within one
 // kustomization, Kustomize would apply them before its other fields. It returns the folder of the last kustomization.
 func (o *overlay) build(folder string, files *repository) (string, error) {
-	files.mount = repositoryMount
 	first := types.Kustomization{}
 	layer := func(number int) string { return path.Join(overlayFolder, strconv.Itoa(number)) }
 	for index, object := range o.Objects {
@@ -48,7 +46,7 @@ func (o *overlay) build(folder string, files *repository) (string, error) {
 		first.Resources = append(first.Resources, name)
 	}
 	for _, of := range o.Folders {
-		first.Resources = append(first.Resources, relative(path.Join(repositoryMount, of)))
+		first.Resources = append(first.Resources, relative(path.Join(files.mount, of)))
 	}
 	for _, component := range o.Components {
 		if strings.Contains(component, "://") {
@@ -57,8 +55,8 @@ func (o *overlay) build(folder string, files *repository) (string, error) {
 		if path.IsAbs(component) {
 			return "", failed("components: '%s' must be relative to the Sync's path", component)
 		}
-		at := path.Join(repositoryMount, folder, component)
-		if at != repositoryMount && !strings.HasPrefix(at, repositoryMount+"/") {
+		at := path.Join(files.mount, folder, component)
+		if at != files.mount && !strings.HasPrefix(at, files.mount+"/") {
 			return "", failed("components: '%s' is outside of the repository", component)
 		}
 		found, err := files.at(at)
@@ -66,7 +64,7 @@ func (o *overlay) build(folder string, files *repository) (string, error) {
 			return "", err
 		}
 		if !found.isDir {
-			return "", failed("components: '%s' does not exist: the repository has no folder '%s'", component, inside(strings.TrimPrefix(at, repositoryMount)))
+			return "", failed("components: '%s' does not exist: the repository has no folder '%s'", component, inside(strings.TrimPrefix(at, files.mount)))
 		}
 		first.Components = append(first.Components, relative(at))
 	}

@@ -27,6 +27,7 @@ mod substitute;
 mod sync;
 
 use std::{
+    collections::HashSet,
     fmt, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -79,6 +80,22 @@ pub trait Repository {
     /// The file or directory exists, but it cannot be read, or the renderer may not read it.
     fn at(&self, path: &str) -> Result<At, Self::Error>;
 
+    /// The remote base that an entry of a kustomization names, for example `https://host/team/app//base?ref=v1`.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    fn remote_base(&self, entry: &str) -> Result<RemoteBase, Self::Error> {
+        let hides_password = |before: &str| before.rsplit_once("://").map_or(before, |(_, user)| user).contains(':');
+        let shown = match entry.rsplit_once('@') {
+            Some((before, rest)) if hides_password(before) => rest,
+            _ => entry,
+        };
+        Ok(RemoteBase::Refused(format!(
+            "'{shown}' is remote, and it is not fetched here: add it to the repository, or let only the controller render \
+             this, which fetches what spec.remotes of the Repository allows"
+        )))
+    }
+
     /// Called with the size of the result in bytes, before the process sends it.
     ///
     /// # Errors
@@ -87,6 +104,28 @@ pub trait Repository {
         let _ = bytes;
         Ok(())
     }
+}
+
+/// A folder of another repository that a kustomization names by a URL.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub enum RemoteBase {
+    /// It cannot be read. The text says why.
+    #[serde(rename = "refusal")]
+    Refused(String),
+    /// It can be read.
+    #[serde(untagged)]
+    Found {
+        /// What names the other repository at one revision. The paths of its files are this text, `//`, and the path in that
+        /// repository; [`Repository::at`] is asked for them.
+        root: String,
+        /// The folder in that repository.
+        folder: String,
+        /// The URL of that repository.
+        url: String,
+        /// The tag or commit.
+        #[serde(rename = "ref")]
+        reference: String,
+    },
 }
 
 /// The file or directory at a path, if there is one.
@@ -234,6 +273,9 @@ pub struct Renderer {
 /// The longest path that is looked up, in bytes. A longer path counts as a path where nothing is.
 const PATH_BYTES: usize = 4096;
 
+/// What is between the name of a remote repository and the path of a file in it.
+const OF_REMOTE: &str = "//";
+
 /// The longest message about a failure that is read, in bytes.
 const FAILURE_BYTES: u32 = 64 << 10;
 
@@ -361,6 +403,7 @@ impl Renderer {
         let send = |process: &mut Process, kind, body: &[u8]| frame::write(&mut process.input, kind, body);
         send(process, Kind::Render, &json(request))?;
         let (mut asks, mut bytes) = (0, 0);
+        let mut remote_roots = HashSet::new();
         loop {
             let (kind, length) = frame::head(&mut process.output, self.limits.answer)?
                 .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
@@ -373,14 +416,30 @@ impl Renderer {
             let body = frame::body(&mut process.output, length)?;
             let not_understood = |error: serde_json::Error| Broken::Limit(RendererError::Protocol(error.to_string()));
             match kind {
-                Kind::Ask => {
+                Kind::Ask | Kind::Remote => {
                     asks += 1;
                     if asks > self.limits.asks {
                         return Err(Broken::Limit(RendererError::Asks(self.limits.asks)));
                     }
+                    if kind == Kind::Remote {
+                        let entry = String::from_utf8_lossy(&body);
+                        let base = if entry.len() > PATH_BYTES {
+                            RemoteBase::Refused("the URL of a remote base is too long".to_owned())
+                        } else {
+                            repository.remote_base(&entry).map_err(Broken::Repository)?
+                        };
+                        if let RemoteBase::Found { root, .. } = &base {
+                            remote_roots.insert(root.clone());
+                        }
+                        send(process, Kind::File, &json(&base))?;
+                        continue;
+                    }
                     let path = String::from_utf8(body)
                         .ok()
-                        .filter(|path| is_inside(path))
+                        .filter(|path| match path.rsplit_once(OF_REMOTE) {
+                            Some((root, path)) => remote_roots.contains(root) && is_inside(path),
+                            None => is_inside(path),
+                        })
                         .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
                     // A longer path is not passed on, because the repository may remember every path that was
                     // requested.

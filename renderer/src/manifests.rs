@@ -14,7 +14,7 @@ use pipeline::{
 use worker::Cancel;
 
 use crate::{
-    At, Chart, Object, Release, RenderedChart, Renderer, Repository, Unrendered, generated,
+    At, Chart, Object, Release, RemoteBase, RenderedChart, Renderer, Repository, Unrendered, generated,
     helm::{ReleaseValues, Values},
     places::Places,
     sealed::{Placeholders, SealedValues, Take, Unsealable},
@@ -347,6 +347,11 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
             self.known.borrow_mut().insert(path.to_owned(), bytes.clone());
         }
         Ok(found)
+    }
+
+    fn remote_base(&self, entry: &str) -> Result<RemoteBase, Self::Error> {
+        self.hold(entry, 3 * entry.len() as u64 + PER_PATH)?;
+        self.repository.remote_base(entry).map_err(RenderError::Files)
     }
 
     fn expect(&self, bytes: u64) -> Result<(), Self::Error> {

@@ -59,6 +59,7 @@ mod reasons;
 mod refusals;
 mod registries;
 mod remote;
+mod remote_bases;
 mod rename;
 mod render_cases;
 mod renders;

@@ -4,16 +4,17 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use gitstore::{At, Folder, Paths, Snapshot, SnapshotError};
+use gitstore::{At, Folder, Paths, RemoteRepositories, RemoteRepository, RemoteState, Snapshot, SnapshotError};
 use manifests::Manifest;
 use pipeline::{
     Render as _, Room,
     render::{Base, Kustomize, NotRendered, RenderError},
 };
-use renderer::{Applied, Changes, Limits, Release, Renderer, Repository};
+use renderer::{Applied, Changes, Limits, Release, RemoteBase, Renderer, Repository};
 use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
@@ -88,6 +89,11 @@ impl<'a> Builds<'a> {
     pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
         let asked = self.files.asked.into_inner();
         (self.has_begun.get() || !asked.is_empty()).then(|| (self.folders.into_inner(), asked))
+    }
+
+    /// A remote repository that a kustomization needs and that is not on disk.
+    pub(super) fn missing(&self) -> Option<RemoteRepository> {
+        self.files.missing.borrow().clone()
     }
 
     /// The objects and the notes of a chart.
@@ -168,12 +174,16 @@ fn is_in_time(folder: &str, until: Instant) -> Result<(), RenderError<SnapshotEr
 pub(super) struct Files {
     paths: Paths,
     asked: RefCell<BTreeSet<String>>,
+    remotes: Arc<RemoteRepositories>,
+    /// A remote repository that the render needs and that is not on disk.
+    missing: RefCell<Option<RemoteRepository>>,
 }
 
 impl Files {
     /// The files of `snapshot`, none of which was asked for.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        Self { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() }
+        let (paths, remotes) = (snapshot.paths(gitstore::Limits::default()), snapshot.remotes().clone());
+        Self { paths, asked: RefCell::default(), remotes, missing: RefCell::default() }
     }
 }
 
@@ -187,6 +197,25 @@ impl Repository for Files {
             At::Folder(names) => renderer::At::Directory(names),
             At::Nothing => renderer::At::Nothing,
         })
+    }
+
+    fn remote_base(&self, entry: &str) -> Result<RemoteBase, SnapshotError> {
+        let (remote, folder) = match gitstore::remote_base(entry) {
+            Ok(base) => base,
+            Err(why) => return Ok(RemoteBase::Refused(why)),
+        };
+        let root = remote.root();
+        // The result depends on whether it is there.
+        self.asked.borrow_mut().insert(format!("{root}//"));
+        let RemoteRepository { url, reference } = remote.clone();
+        let why = match self.remotes.state_of(&remote) {
+            Ok(RemoteState::Fetched(_)) => return Ok(RemoteBase::Found { root, folder, url, reference }),
+            Ok(RemoteState::Awaited) => format!("{root} is being fetched"),
+            Ok(RemoteState::Failed(why)) => why,
+            Err(why) => return Ok(RemoteBase::Refused(why)),
+        };
+        self.missing.replace(Some(remote));
+        Ok(RemoteBase::Refused(why))
     }
 }
 

@@ -71,6 +71,12 @@ impl Closure {
         self.asked.iter().flatten().map(|path| path.len() + PER_PATH).sum()
     }
 
+    /// Whether the folder depends on the remote repository with this name.
+    pub(crate) fn uses(&self, root: &str) -> bool {
+        let is_of = |path: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with("//"));
+        self.asked.as_ref().is_none_or(|asked| asked.iter().any(|path| is_of(path)))
+    }
+
     /// The identity of everything in `snapshot` that the folder depends on. `folder` is the identity of the folder
     /// itself.
     pub(crate) fn content(&self, snapshot: &Snapshot, folder: ContentId) -> ContentId {
@@ -78,7 +84,7 @@ impl Closure {
         let besides = format!("{} {folder}", self.renderer());
         match &self.asked {
             Some(asked) => snapshot.content_at(&besides, asked.iter().map(AsRef::as_ref)),
-            None => snapshot.content_at(&format!("{besides} {}", snapshot.revision().id), []),
+            None => snapshot.content_at(&format!("{besides} {}", snapshot.whole()), []),
         }
     }
 }

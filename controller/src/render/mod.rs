@@ -16,8 +16,8 @@ use std::{
     },
 };
 
-use crds::Sync;
-use gitstore::{ContentId, Folder, Snapshot, SnapshotError};
+use crds::{ObjectKey, Sync};
+use gitstore::{ContentId, Folder, RemoteRepository, Snapshot, SnapshotError};
 use manifests::{Location, ObjectId};
 use pipeline::{
     Manifests, NotManifests, Render as _, Stage, StageError, Target, path_of,
@@ -42,6 +42,8 @@ use crate::{
     memory::{Memory, Spare as _, Taken},
     metrics::Metrics,
     passes,
+    queue::Queue,
+    remotes::Remotes,
     sources::Sources,
 };
 
@@ -51,6 +53,8 @@ pub struct Renderer {
     attempts: Attempts,
     metrics: Metrics,
     sources: Arc<Sources>,
+    remotes: Arc<Remotes>,
+    repositories: Arc<Queue<ObjectKey>>,
     processes: Arc<Processes>,
     served: Served,
     kept: Arc<Kept>,
@@ -201,6 +205,10 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What is known about the folders of Repositories.
     pub sources: Arc<Sources>,
+    /// The remote repositories that kustomizations use.
+    pub(crate) remotes: Arc<Remotes>,
+    /// The Repositories to reconcile.
+    pub repositories: Arc<Queue<ObjectKey>>,
     /// The path of the program that renders.
     pub program: PathBuf,
     /// Bytes of memory for each process of this program.
@@ -213,11 +221,12 @@ impl Renderer {
     /// A renderer that works within the memory budget. It keeps folders in a part of the budget, and gives them up when
     /// somebody needs the memory.
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, attempts, metrics, sources, program, process_memory, served } = parts;
+        let Parts { memory, attempts, metrics, sources, remotes, repositories, program, process_memory, served } =
+            parts;
         let kept = Arc::new(Kept::new(memory.to_keep()));
         memory.gives_up(kept.clone());
         let processes = Arc::new(Processes::new(program, process_memory));
-        Self { memory, attempts, metrics, sources, processes, served, kept }
+        Self { memory, attempts, metrics, sources, remotes, repositories, processes, served, kept }
     }
 
     /// All objects in the Sync's folder. They come from memory or from disk if they were kept there. `inventory` is the
@@ -264,7 +273,7 @@ impl Renderer {
             move |tree: &Folder, room: &mut Taken, processes: &Processes, has_turn: bool, cancel: &Cancel| {
                 if let Some(stored) = stored::read(&snapshot, &target, folder, &identity, room) {
                     let closure = Some(Arc::new(stored.closure));
-                    *lock(&end) = Some(End { from: FROM_DISK, content: stored.content, closure });
+                    *lock(&end) = Some(End { from: FROM_DISK, content: stored.content, closure, missing: None });
                     return Ok(Applied { objects: stored.objects, notes: stored.notes });
                 }
                 let release = chart.as_ref().map(|chart| chart.release(room)).transpose()?.flatten();
@@ -284,7 +293,7 @@ impl Renderer {
                 if builds.needs_turn() {
                     return Err(Unread::NeedsTurn);
                 }
-                let is_built = builds.has_begun();
+                let (is_built, missing) = (builds.has_begun(), builds.missing());
                 let closure = builds.asked().map(|(folders, asked)| match release {
                     Some(_) => Closure::of_chart(&asked, changes.is_some()),
                     None => Closure::new(&target.path, &folders, &asked),
@@ -297,8 +306,9 @@ impl Renderer {
                     },
                     content: closure.as_ref().map_or(folder, |closure| closure.content(&snapshot, folder)),
                     closure: closure.map(Arc::new),
+                    missing: missing.clone(),
                 });
-                rendered.map_err(Unread::from)
+                rendered.map_err(|error| if missing.is_some() { awaits_remote(error) } else { error }.into())
             }
         };
         let tree = || snapshot.folder(&target.path, gitstore::Limits::default());
@@ -308,9 +318,14 @@ impl Renderer {
         let (mut content, mut closure) = (content, None);
         if let Some(end) = end {
             self.metrics.folder_rendered(end.from);
+            if let Some(missing) = &end.missing
+                && self.remotes.want(&repository, missing)
+            {
+                self.repositories.add(repository.clone());
+            }
             // After a failure that may pass by itself, the paths that were asked for so far are not everything that the
-            // folder depends on.
-            if read.as_ref().err().is_none_or(StageError::is_terminal) {
+            // folder depends on. A missing remote repository is among these paths.
+            if end.missing.is_some() || read.as_ref().err().is_none_or(StageError::is_terminal) {
                 content = end.content;
                 self.sources.learn(&repository, &target, (&snapshot, content), end.closure.clone());
                 closure = end.closure.filter(|_| end.from != FROM_DISK);
@@ -528,6 +543,18 @@ struct End {
     from: &'static str,
     content: ContentId,
     closure: Option<Arc<Closure>>,
+    missing: Option<RemoteRepository>,
+}
+
+/// If the folder was not rendered because a remote repository is not there yet, it is rendered again when it is.
+fn awaits_remote(error: pure::RenderError<SnapshotError>) -> pure::RenderError<SnapshotError> {
+    match error {
+        pure::RenderError::NotRendered { folder, why } => {
+            let why = NotRendered { reason: "RemoteNotFetched", is_terminal: false, ..why };
+            pure::RenderError::NotRendered { folder, why }
+        }
+        error => error,
+    }
 }
 
 /// Why a folder was not read.

@@ -53,6 +53,7 @@ use crate::{
     leader::{Candidacy, Leadership, LeaseLost},
     memory::{Memory, Plaintexts},
     metrics::Metrics,
+    remotes::Remotes,
     render::{self, Renderer},
     retries::Retries,
     sealed_secret::{self, Marks},
@@ -277,6 +278,7 @@ impl Replica {
         let (syncs, sync_writer) = reflector::store();
         let (sealed_secrets, sealed_writer) = reflector::store();
         let writers = Writers { repositories: repository_writer, syncs: sync_writer, sealed_secrets: sealed_writer };
+        let remotes = Arc::<Remotes>::default();
         let (queues, memory) = (Queues::default(), Memory::new(config.memory_budget));
         self.metrics.show_memory(memory.gate());
         let syncs_to_do = queues.syncs.clone();
@@ -307,11 +309,14 @@ impl Replica {
                 attempts,
                 metrics: metrics.clone(),
                 sources: sources.clone(),
+                remotes: remotes.clone(),
+                repositories: queues.repositories.clone(),
                 program: config.renderer.clone().unwrap_or_else(renderer::program),
                 process_memory: config.renderer_memory,
                 served,
             }),
             sources,
+            remotes,
             keyring,
             events,
             metrics,
@@ -384,7 +389,7 @@ async fn open_store(config: &Config, work: Work, memory: &Memory, queues: &Queue
     let damaged = move |key: &RepositoryKey| {
         // The fetch comes after a pause. So if the disk damages objects again and again, the network is not busy all
         // the time.
-        repositories.add_after(ObjectKey::new(&key.namespace, &key.name), FETCHED_AGAIN);
+        repositories.add_after(ObjectKey::new(&key.namespace, key.of_repository()), FETCHED_AGAIN);
     };
     let options = StoreOptions {
         allow_file_urls: config.tenancy.allow_file_urls,

@@ -9,7 +9,7 @@ use kube::runtime::reflector::store::Writer;
 use super::{parts::Parts, requirements::Work};
 use crate::{
     context::Context,
-    passes, repository, sealed_secret, sync,
+    passes, remotes, repository, sealed_secret, sync,
     watches::{self, Listed},
 };
 
@@ -49,6 +49,9 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
         let repositories = move |key| repository::reconcile(c.clone(), key);
         parts.start("the Repository reconciler", queues.repositories.clone().run(REPOSITORIES, repositories));
         let c = ctx.clone();
+        let remotes = move |key| remotes::reconcile(c.clone(), key);
+        parts.start("the fetches of remote bases", ctx.remotes.queue.clone().run(REPOSITORIES, remotes));
+        let c = ctx.clone();
         let syncs = move |key: ObjectKey| passes::supervised(c.clone(), key.clone(), sync::reconcile(c.clone(), key));
         parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
     }
@@ -74,6 +77,7 @@ pub(super) async fn finish(ctx: &Context) {
     {
         queue.close();
     }
+    ctx.remotes.queue.close();
     if tokio::time::timeout(GRACE, idle).await.is_err() {
         tracing::warn!("the process ends before all work is finished; the work is continued after the next start");
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use gitstore::{RepositoryKey, Revision};
+use gitstore::Revision;
 use pipeline::{
     Failure,
     plan::{LiveView as _, Scope},
@@ -14,7 +14,11 @@ use super::{
     carry_out::Outcome,
     source::{Sourced, source},
 };
-use crate::{context::InStore as _, inputs::Inputs, repository::stored_url};
+use crate::{
+    context::InStore as _,
+    inputs::Inputs,
+    repository::{git_key, stored_url},
+};
 
 impl Pass<'_> {
     /// Puts back the objects that drifted, as they are in the last good revision. Objects that are not in this revision
@@ -45,9 +49,12 @@ impl Pass<'_> {
         let repository = repository_of(self.sync);
         let url = stored_url(&self.ctx.repositories.get(&repository.to_ref())?.spec);
         let git = self.ctx.git.clone();
-        let key = RepositoryKey { namespace: repository.namespace, name: repository.name };
+        let key = git_key(&repository);
         let snapshot = tokio::task::spawn_blocking(move || git.snapshot(&key, &url, &revision).ok());
-        let snapshot = Arc::new(snapshot.await.ok().flatten()?);
+        let snapshot = snapshot.await.ok().flatten()?;
+        let current = self.ctx.sources.snapshot(&repository);
+        let remotes = current.map(|current| current.remotes().clone()).unwrap_or_default();
+        let snapshot = Arc::new(snapshot.with_remotes(remotes));
         let now = source(self.ctx, self.sync).ok().map(|sourced| sourced.inputs);
         let inputs = Inputs::remembered(self.sync, record.status.applied_content.as_deref(), now);
         Some(Sourced { revision: snapshot.revision().clone(), snapshot, content: String::new(), inputs, notes: None })

@@ -1,0 +1,419 @@
+//! Remote bases: folders of other repositories that kustomizations name by URLs, and which of them may be used.
+//!
+//! The URLs mean what they mean to Kustomize, or are refused with the form to write. A reference is a tag or a commit. What a tag
+//! led to when it was first fetched is kept by the caller, so that the same kustomization always gives the same objects.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::revision::is_commit_id;
+use super::url::redact;
+use super::{ContentId, Reference, RepositoryKey, Snapshot};
+
+/// The most bytes of the URL of a remote base.
+const URL_BYTES: usize = 1024;
+/// What is between the name of a remote repository and the path of a file in it.
+const OF_REMOTE: &str = "//";
+/// What is between the name of a Repository and the digest of one of its remote repositories.
+const REMOTE_OF: char = '@';
+
+/// Another repository at one reference, which a kustomization names.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RemoteRepository {
+    /// Its URL, in one form for all that lead to the same server and path.
+    pub url: String,
+    /// A tag, or the hash of a commit.
+    pub reference: String,
+}
+
+impl RemoteRepository {
+    /// What names it in the paths of its files, and in messages.
+    pub fn root(&self) -> String {
+        format!("{}@{}", self.url, self.reference)
+    }
+
+    /// What to fetch.
+    pub fn git_reference(&self) -> Reference {
+        let reference = self.reference.clone();
+        if is_commit_id(&reference) { Reference::Commit(reference) } else { Reference::Tag(reference) }
+    }
+
+    /// Whether an entry of `spec.remotes` with this URL allows it. A URL that ends with `/` allows all repositories below it.
+    pub fn is_allowed_by(&self, allowed: &str) -> bool {
+        let Ok(allowed) = canonical(allowed) else { return false };
+        let of_git = |url: &str| url.strip_suffix(".git").unwrap_or(url).to_owned();
+        match allowed.strip_suffix('/') {
+            Some(_) => self.url.strip_prefix(&allowed).is_some_and(|rest| !rest.is_empty()),
+            None => of_git(&self.url) == of_git(&allowed),
+        }
+    }
+}
+
+impl RepositoryKey {
+    /// The key of another repository that this Repository's kustomizations use. It is removed together with this Repository.
+    #[must_use]
+    pub fn remote(&self, remote: &RemoteRepository) -> Self {
+        let digest = ContentId::of_text(&remote.root());
+        Self { namespace: self.namespace.clone(), name: format!("{}{REMOTE_OF}{digest}", self.name) }
+    }
+
+    /// The name of the Repository: of itself, or of the one whose kustomizations use it.
+    pub fn of_repository(&self) -> &str {
+        self.name.split_once(REMOTE_OF).map_or(&self.name, |(name, _)| name)
+    }
+}
+
+/// A remote repository, as far as it was fetched.
+#[derive(Clone)]
+pub enum RemoteState {
+    /// It is being fetched for the first time.
+    Awaited,
+    /// It could not be fetched, for this reason.
+    Failed(String),
+    /// It is on disk.
+    Fetched(Box<Snapshot>),
+}
+
+/// Which remote repositories a Repository may use, and those that were fetched.
+#[derive(Clone, Default)]
+pub struct RemoteRepositories {
+    allowed: Vec<String>,
+    known: BTreeMap<String, (RemoteRepository, RemoteState)>,
+}
+
+impl RemoteRepositories {
+    /// `allowed` are the URLs of `spec.remotes`.
+    pub fn new(allowed: Vec<String>, known: impl IntoIterator<Item = (RemoteRepository, RemoteState)>) -> Self {
+        let known = known.into_iter().map(|(remote, state)| (remote.root(), (remote, state))).collect();
+        Self { allowed, known }
+    }
+
+    /// The state of a remote repository.
+    ///
+    /// # Errors
+    /// It is not allowed, and why.
+    pub fn state_of(&self, remote: &RemoteRepository) -> Result<RemoteState, String> {
+        if !self.is_allowed(remote) {
+            return Err(format!(
+                "{}: the Repository does not allow this remote base: add its URL {} to spec.remotes of the Repository, or \
+                 add its files to the repository",
+                remote.root(),
+                remote.url
+            ));
+        }
+        Ok(self.known.get(&remote.root()).map_or(RemoteState::Awaited, |(_, state)| state.clone()))
+    }
+
+    /// Identifies all of this: what is allowed, and the content of what was fetched.
+    pub fn identity(&self) -> String {
+        let mut text = String::new();
+        for allowed in &self.allowed {
+            let _ = write!(text, "{allowed}\0");
+        }
+        for root in self.known.keys() {
+            let _ = write!(text, "\0{root}\0{}", self.identity_of(root));
+        }
+        text
+    }
+
+    /// Whether stored objects could not be read.
+    pub fn is_damaged(&self) -> bool {
+        self.known.values().any(|(_, state)| matches!(state, RemoteState::Fetched(snapshot) if snapshot.is_damaged()))
+    }
+
+    /// The files of the remote repository of this name, if they may be read.
+    pub(super) fn files(&self, root: &str) -> Option<&Snapshot> {
+        match self.known.get(root) {
+            Some((remote, RemoteState::Fetched(snapshot))) if self.is_allowed(remote) => Some(snapshot),
+            _ => None,
+        }
+    }
+
+    /// Identifies the state of the remote repository of this name, but of its content only the tree.
+    pub(super) fn identity_of(&self, root: &str) -> String {
+        match self.known.get(root) {
+            Some((remote, _)) if !self.is_allowed(remote) => "not allowed".to_owned(),
+            Some((_, RemoteState::Fetched(snapshot))) => format!("tree {}", snapshot.tree()),
+            Some((_, RemoteState::Failed(why))) => format!("failed {why}"),
+            Some((_, RemoteState::Awaited)) => "awaited".to_owned(),
+            None => {
+                let (url, reference) = root.rsplit_once('@').unwrap_or((root, ""));
+                let remote = RemoteRepository { url: url.to_owned(), reference: reference.to_owned() };
+                if self.is_allowed(&remote) { "awaited".to_owned() } else { "not allowed".to_owned() }
+            }
+        }
+    }
+
+    fn is_allowed(&self, remote: &RemoteRepository) -> bool {
+        self.allowed.iter().any(|allowed| remote.is_allowed_by(allowed))
+    }
+}
+
+/// The name of the remote repository that a path leads to, and the path in it; `None` if the path does not lead to a remote one.
+pub(super) fn in_remote(path: &str) -> Option<(&str, &str)> {
+    path.rsplit_once(OF_REMOTE)
+}
+
+/// The remote repository that an entry of a kustomization names, and the folder in it.
+///
+/// # Errors
+/// It is not used, and why.
+pub fn remote_base(entry: &str) -> Result<(RemoteRepository, String), String> {
+    parsed(entry).map_err(|why| format!("'{}' {why}", redact(entry)))
+}
+
+fn parsed(entry: &str) -> Result<(RemoteRepository, String), String> {
+    let wrong = |why: &str| Err(format!("{why}; write it like https://host/team/repository//folder?ref=v1.2.3"));
+    if entry.len() > URL_BYTES || !entry.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
+        return wrong("is not a usable URL: it is too long, or has other characters than those of a URL");
+    }
+    let (rest, query) = entry.split_once('?').unwrap_or((entry, ""));
+    let lower = rest.to_ascii_lowercase();
+    if lower.starts_with("git::") {
+        return wrong("begins with git::, which is not supported");
+    }
+    let is_https = lower.starts_with("https://");
+    let (scheme, rest) = match lower.find("://") {
+        // As with Kustomize, whatever the scheme is.
+        Some(end) if is_https || lower.starts_with("http://") => match lower[end + 3..].strip_prefix("github.com/") {
+            Some(_) => ("https", &rest[end + 3..]),
+            None => (if is_https { "https" } else { "http" }, &rest[end + 3..]),
+        },
+        Some(_) => return wrong("has a scheme that is not supported for remote bases: only https:// is"),
+        None if lower.starts_with("github.com/") => ("https", rest),
+        None => return wrong("is remote, and ssh is not supported for remote bases: only https:// is"),
+    };
+    let Some((host, path)) = rest.split_once('/') else { return wrong("has no path to a repository") };
+    if query.is_empty() && [".yaml", ".yml", ".json"].iter().any(|end| lower.ends_with(end)) {
+        return Err("is a remote file, and files are not fetched by URL: add it to the repository".to_owned());
+    }
+    let (repository, folder) = split(path)?;
+    let url = canonical(&format!("{scheme}://{host}/{repository}"))?;
+    if url.ends_with('/') {
+        return wrong("has no path to a repository");
+    }
+    let names: Vec<_> = folder.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    if names.contains(&"..") {
+        return wrong("has a folder with '..'");
+    }
+    Ok((RemoteRepository { url, reference: reference(query)? }, names.join("/")))
+}
+
+/// Where Kustomize ends the path of a repository and begins that of a folder in it.
+fn split(path: &str) -> Result<(String, &str), String> {
+    const DEVOPS: &str = "_git/";
+    if let Some(at) = path.find(DEVOPS) {
+        let (above, below) = path.split_at(at + DEVOPS.len());
+        let (name, folder) = below.split_once('/').unwrap_or((below, ""));
+        return Ok((format!("{above}{name}"), folder));
+    }
+    if let Some((repository, folder)) = path.split_once(OF_REMOTE) {
+        return Ok((repository.to_owned(), folder));
+    }
+    if let Some(at) = path.find(".git") {
+        let (repository, folder) = path.split_at(at + ".git".len());
+        if !folder.is_empty() && !folder.starts_with('/') {
+            // Kustomize would end the repository in the middle of a name.
+            return Err(
+                "does not say where the repository ends: write // between the repository and the folder".to_owned()
+            );
+        }
+        return Ok((repository.to_owned(), folder));
+    }
+    let second = path.match_indices('/').nth(1).map_or(path.len(), |(at, _)| at);
+    let (repository, folder) = path.split_at(second);
+    if !repository.contains('/') {
+        return Err("does not say where the repository ends: write // between the repository and the folder".to_owned());
+    }
+    Ok((repository.to_owned(), folder))
+}
+
+/// The tag or commit in the query of a URL.
+fn reference(query: &str) -> Result<String, String> {
+    let mut found: Option<&str> = None;
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        match name {
+            "ref" | "version" if found.is_none() => found = Some(value),
+            "ref" | "version" => return Err("names two references: keep one `ref`".to_owned()),
+            // A fetch takes at most spec.timeout of the Repository.
+            "timeout" => {}
+            "submodules" if matches!(value, "false" | "0" | "f" | "F" | "False" | "FALSE") => {}
+            "submodules" => return Err("asks for submodules, which are not fetched".to_owned()),
+            _ => {
+                let name: String = name.chars().take(20).collect();
+                return Err(format!("has '{name}' in its query: only `ref` has a meaning here"));
+            }
+        }
+    }
+    let found = found.unwrap_or_default();
+    if found.is_empty() {
+        return Err(
+            "names no version, so it could change at any time: add ?ref= with a tag or the full hash of a commit"
+                .to_owned(),
+        );
+    }
+    let is_usable = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    if !found.bytes().all(is_usable)
+        || found.starts_with(['-', '/', '.'])
+        || found.contains("..")
+        || found.contains(OF_REMOTE)
+        || found.ends_with('/')
+    {
+        return Err("has a `ref` that is neither a tag nor the full hash of a commit, or with characters other than letters, digits, '.', '_', '-' and '/'".to_owned());
+    }
+    Ok(found.strip_prefix("refs/tags/").unwrap_or(found).to_owned())
+}
+
+/// The one form of a URL: without a user, a default port and upper-case letters in the host. A slash at the end stays.
+///
+/// # Errors
+/// The URL is refused, and why.
+fn canonical(url: &str) -> Result<String, String> {
+    let lower = url.to_ascii_lowercase();
+    let (scheme, port) = match () {
+        () if lower.starts_with("https://") => ("https", ":443"),
+        () if lower.starts_with("http://") => ("http", ":80"),
+        () => return Err("is no https:// URL".to_owned()),
+    };
+    let rest = &url[scheme.len() + 3..];
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
+    if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains([':', '@'])) {
+        return Err("has a password, which everybody can read who can read the repository: set secretRef in spec.remotes of the Repository".to_owned());
+    }
+    let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    if host.is_empty() || !host.bytes().all(is_of_host) {
+        return Err("has a host that is not usable".to_owned());
+    }
+    let inner = path.strip_suffix('/').unwrap_or(path).strip_prefix('/').unwrap_or_default();
+    let is_wrong = |name: &str| matches!(name, "" | "." | "..");
+    if !inner.is_empty() && inner.split('/').any(is_wrong) || path.contains(['%', '\\', '?', '#', '@', ';']) {
+        return Err("has a path with '.', '..', empty names, or one of % \\ # @ ;, which would have several meanings"
+            .to_owned());
+    }
+    let host = host.strip_suffix(port).unwrap_or(&host);
+    Ok(format!("{scheme}://{host}{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(entry: &str) -> (String, String, String) {
+        let (RemoteRepository { url, reference }, folder) =
+            remote_base(entry).unwrap_or_else(|why| panic!("{entry} {why}"));
+        (url, folder, reference)
+    }
+
+    #[test]
+    fn urls_mean_what_they_mean_to_kustomize() {
+        for (entry, url, folder) in [
+            ("https://git.example/team/app//deploy/base?ref=v1", "https://git.example/team/app", "deploy/base"),
+            ("https://git.example/team/app/deploy/base?ref=v1", "https://git.example/team/app", "deploy/base"),
+            ("https://git.example/team/app?ref=v1", "https://git.example/team/app", ""),
+            ("https://git.example/team/app.git?ref=v1", "https://git.example/team/app.git", ""),
+            ("https://git.example/a/b/c/app.git/deploy?ref=v1", "https://git.example/a/b/c/app.git", "deploy"),
+            ("https://git.example/a/b/c/app//deploy?ref=v1", "https://git.example/a/b/c/app", "deploy"),
+            ("https://git.example/app//?ref=v1", "https://git.example/app", ""),
+            ("https://me@dev.example/org/x/_git/app/deploy?ref=v1", "https://dev.example/org/x/_git/app", "deploy"),
+            ("github.com/team/app/deploy?ref=v1", "https://github.com/team/app", "deploy"),
+            ("http://GitHub.com/team/app//deploy?ref=v1", "https://github.com/team/app", "deploy"),
+            (
+                "HTTPS://Git.Example:443/Team/app//deploy/./?ref=v1&timeout=90s&submodules=false",
+                "https://git.example/Team/app",
+                "deploy",
+            ),
+            ("http://git.example:8080/team/app//deploy?version=v1", "http://git.example:8080/team/app", "deploy"),
+            ("https://git.example/team/app//deploy?ref=refs/tags/v1", "https://git.example/team/app", "deploy"),
+        ] {
+            assert_eq!(base(entry), (url.to_owned(), folder.to_owned(), "v1".to_owned()), "{entry}");
+        }
+        let commit = "4f1c".repeat(10);
+        let (remote, _) = remote_base(&format!("https://git.example/team/app?ref={commit}")).unwrap();
+        assert_eq!(remote.git_reference(), Reference::Commit(commit));
+        let (remote, _) = remote_base("https://git.example/team/app?ref=release/v1").unwrap();
+        assert_eq!(
+            (remote.git_reference(), remote.root().as_str()),
+            (Reference::Tag("release/v1".into()), "https://git.example/team/app@release/v1")
+        );
+    }
+
+    #[test]
+    fn what_would_have_several_meanings_is_refused() {
+        for (entry, why) in [
+            ("https://git.example/team/app//deploy", "add ?ref="),
+            ("https://git.example/team/app?ref=", "add ?ref="),
+            ("https://git.example/team/app?ref=v1&ref=v2", "two references"),
+            ("https://git.example/team/app?ref=v1&depth=1", "'depth'"),
+            ("https://git.example/team/app?ref=v1&submodules=true", "submodules"),
+            ("https://git.example/team/app?ref=v1%2E0", "`ref`"),
+            ("https://git.example/team/app?ref=--upload-pack=x", "`ref`"),
+            ("https://git.example/team/app?ref=a/../b", "`ref`"),
+            ("https://git.example/team/app?ref=a//b", "`ref`"),
+            ("https://git.example/team/app?ref=a@b", "`ref`"),
+            ("https://git.example/team/app//../x?ref=v1", "'..'"),
+            ("https://git.example/team/../app//x?ref=v1", "'..'"),
+            ("https://git.example/team/%2e%2e/app//x?ref=v1", "one of %"),
+            ("https://git.example//team/app?ref=v1", "empty names"),
+            ("https://git.example/app?ref=v1", "write //"),
+            ("https://git.example/team/my.github.io/deploy?ref=v1", "write //"),
+            ("https://me:hunter2@git.example/team/app?ref=v1", "has a password"),
+            ("https://git.example@evil.example@x/team/app?ref=v1", "has a password"),
+            ("https://git.example\\@evil.example/team/app?ref=v1", "write"),
+            ("https://git.example?ref=v1", "no path"),
+            ("https:///team/app?ref=v1", "host"),
+            ("https://git.example/all.yaml", "remote file"),
+            ("https://files.example/team/app/all.yaml", "remote file"),
+            ("ssh://git@git.example/team/app?ref=v1", "scheme"),
+            ("file:///srv/app?ref=v1", "scheme"),
+            ("git@github.com:team/app?ref=v1", "ssh"),
+            ("github.com:team/app?ref=v1", "ssh"),
+            ("git::https://git.example/team/app?ref=v1", "git::"),
+            ("https://git.example/team/app#x?ref=v1", "# @"),
+            ("https://git.example/team/äpp?ref=v1", "not a usable URL"),
+        ] {
+            let told = remote_base(entry).expect_err(entry);
+            assert!(told.contains(why) && !told.contains("hunter2"), "{entry}: {told}");
+        }
+        assert!(remote_base(&format!("https://git.example/team/app//{}?ref=v1", "a".repeat(2000))).is_err());
+    }
+
+    #[test]
+    fn only_what_a_repository_allows_is_allowed() {
+        for (allowed, entry, is) in [
+            ("https://git.example/team/app", "https://git.example/team/app//x?ref=v1", true),
+            ("https://git.example/team/app", "https://git.example/team/app.git//x?ref=v1", true),
+            ("https://git.example/team/app.git", "https://GIT.example:443/team/app//x?ref=v1", true),
+            ("https://git.example/team/", "https://git.example/team/app//x?ref=v1", true),
+            ("https://git.example/", "https://git.example/team/app//x?ref=v1", true),
+            ("https://git.example/team/app", "https://git.example/team/App//x?ref=v1", false),
+            ("https://git.example/team/app", "https://git.example/team/app2//x?ref=v1", false),
+            ("https://git.example/team/app", "https://git.example/team/app/x//y?ref=v1", false),
+            ("https://git.example/team/", "https://git.example/team2/app//x?ref=v1", false),
+            ("https://git.example/team", "https://git.example/team/app//x?ref=v1", false),
+            ("https://git.example/", "https://git.example:8443/team/app//x?ref=v1", false),
+            ("https://git.example/", "http://git.example/team/app//x?ref=v1", false),
+            ("https://git.example/", "https://git.example.evil.example/team/app//x?ref=v1", false),
+            ("https://git.example/", "https://git.example@evil.example/team/app//x?ref=v1", false),
+            ("https://git.example", "https://git.example/team/app//x?ref=v1", false),
+            ("not a url", "https://git.example/team/app//x?ref=v1", false),
+        ] {
+            let (remote, _) = remote_base(entry).unwrap_or_else(|why| panic!("{entry} {why}"));
+            assert_eq!(remote.is_allowed_by(allowed), is, "{allowed} {entry}");
+        }
+    }
+
+    #[test]
+    fn a_remote_repository_is_stored_beside_its_repository() {
+        let key = RepositoryKey { namespace: "team".into(), name: "app".into() };
+        let remote =
+            |reference: &str| RemoteRepository { url: "https://git.example/a".into(), reference: reference.into() };
+        let (one, two) = (key.remote(&remote("v1")), key.remote(&remote("v2")));
+        assert_ne!(one, two);
+        assert_eq!((one.of_repository(), key.of_repository()), ("app", "app"));
+    }
+}

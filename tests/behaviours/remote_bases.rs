@@ -1,0 +1,339 @@
+//! Remote bases: folders of other Git repositories that kustomizations name by URLs.
+
+use anyhow::{Context as _, Result, ensure};
+use crds::Repository;
+use harness::{
+    Plane, Scene, eventually,
+    git::{GitServer, ServerOptions, WorkTree},
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+    web::Access,
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use localcluster::ClusterOptions;
+use serde_json::{Value, json};
+
+use crate::objects::{config_map, is_value};
+
+/// The entry of a kustomization for a folder of the repository `lib` of a server.
+fn entry(server: &GitServer, folder: &str, reference: &str) -> String {
+    format!("{}//{folder}?ref={reference}", server.url("lib"))
+}
+
+/// The repository `lib` with a ConfigMap in `base`, and the tag `v1`.
+fn library(server: &GitServer) -> Result<WorkTree> {
+    let tree = server.create("lib")?;
+    tree.write("base/kustomization.yaml", "resources: [../shared]\n")?;
+    tree.write("shared/kustomization.yaml", "resources: [map.yaml]\n")?;
+    tree.write("shared/map.yaml", config_map("map", "one"))?;
+    tree.publish("a base")?;
+    tag(&tree, "v1")?;
+    Ok(tree)
+}
+
+/// Sets or moves a tag.
+fn tag(tree: &WorkTree, name: &str) -> Result<()> {
+    tree.git(["tag", "--force", name])?;
+    tree.git(["push", "--force", "origin", &format!("refs/tags/{name}")]).map(drop)
+}
+
+fn overlay(scene: &Scene, prefix: &str, resource: &str) -> Result<()> {
+    scene.tree.write("app/kustomization.yaml", format!("namePrefix: {prefix}-\nresources:\n- {resource}\n"))
+}
+
+/// What the status records of remote bases: each reference with its revision.
+async fn recorded(scene: &Scene) -> Result<Vec<(String, String)>> {
+    let repository = scene.api::<Repository>().get("repo").await?;
+    let remotes = repository.status.unwrap_or_default().remotes;
+    Ok(remotes.into_iter().map(|remote| (remote.reference, remote.revision)).collect())
+}
+
+#[tokio::test]
+async fn a_remote_base_is_fetched_if_the_repository_allows_it_and_its_tag_stays() -> Result<()> {
+    let scene = Scene::new("remote-base").await?;
+    let library = library(&scene.server)?;
+    let url = scene.server.url("lib");
+    overlay(&scene, "a", &entry(&scene.server, "base", "v1"))?;
+    scene.publish("an overlay").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    for text in ["app/kustomization.yaml:3: ", &format!("{url}@v1"), "spec.remotes of the Repository"] {
+        ensure!(message.contains(text), "no {text:?} in: {message}");
+    }
+    ensure!(scene.server.requests().iter().all(|request| !request.target.contains("lib.git")), "it was fetched");
+
+    scene.repository(json!({"remotes": [{"url": url}]})).await?;
+    is_value(&scene, "a-map", "one").await?;
+    let first = library.head()?;
+    eventually("the commit in the status", || async {
+        let recorded = recorded(&scene).await?;
+        ensure!(recorded == [("v1".to_owned(), format!("sha1:{first}"))], "{recorded:?}");
+        Ok(())
+    })
+    .await?;
+
+    // Somebody moves the tag. The base stays what it is, also for new commits.
+    library.write("shared/map.yaml", config_map("map", "two"))?;
+    let second = library.publish("another base")?;
+    tag(&library, "v1")?;
+    let asked = scene.server.requests().iter().filter(|request| request.target.contains("lib.git")).count();
+    overlay(&scene, "b", &entry(&scene.server, "base", "v1"))?;
+    let revision = scene.publish("another prefix").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "b-map", "one").await?;
+    let requests = scene.server.requests();
+    ensure!(requests.iter().filter(|request| request.target.contains("lib.git")).count() == asked, "{requests:?}");
+
+    overlay(&scene, "b", &entry(&scene.server, "base", &second))?;
+    let revision = scene.publish("the new commit").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "b-map", "two").await?;
+
+    // A branch, and a tag that does not exist.
+    for reference in ["main", "v9"] {
+        overlay(&scene, "b", &entry(&scene.server, "base", reference))?;
+        scene.publish("no tag").await?;
+        let wanted = format!("tag \"{reference}\" was not found");
+        let found = scene.sync_when("app", "the missing tag to be told", |_, ready| {
+            ready.reason == "RemoteNotFetched" && ready.message.contains(&wanted)
+        });
+        let status = found.await?.status.unwrap_or_default();
+        let told = format!("{:?}", status.conditions);
+        ensure!(told.contains("the tags are: v1") && told.contains("a branch is not used"), "{told}");
+    }
+    is_value(&scene, "b-map", "two").await?;
+
+    // It is no longer allowed: what was applied stays.
+    overlay(&scene, "c", &entry(&scene.server, "base", "v1"))?;
+    let revision = scene.publish("the tag again").await?;
+    scene.is_applied("app", &revision).await?;
+    scene.repository(json!({"remotes": [{"url": scene.server.url("library")}]})).await?;
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    ensure!(message.contains("does not allow"), "{message}");
+    is_value(&scene, "c-map", "one").await
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_delays_only_the_syncs_that_need_it() -> Result<()> {
+    let scene = Scene::new("remote-away").await?;
+    let other = GitServer::new(ServerOptions::default())?;
+    let library = library(&other)?;
+    scene.repository(json!({"remotes": [{"url": format!("{}/", other.base())}]})).await?;
+    overlay(&scene, "a", &entry(&other, "base", "v1"))?;
+    scene.tree.write("plain/map.yaml", config_map("plain", "1"))?;
+    let first = scene.publish("an overlay, and a plain folder").await?;
+    for (name, path) in [("app", "./app"), ("plain", "./plain")] {
+        scene.sync(name, path, json!({})).await?;
+        scene.is_applied(name, &first).await?;
+    }
+    library.write("shared/map.yaml", config_map("map", "two"))?;
+    library.publish("another base")?;
+    tag(&library, "v2")?;
+    other.stop();
+
+    overlay(&scene, "a", &entry(&other, "base", "v2"))?;
+    scene.tree.write("plain/map.yaml", config_map("plain", "2"))?;
+    let second = scene.publish("the next version").await?;
+    scene.is_applied("plain", &second).await?;
+    let found = scene.sync_when("app", "the failure to be told", |_, ready| {
+        ready.reason == "RemoteNotFetched" && ready.message.contains("cannot fetch from 127.0.0.1:")
+    });
+    found.await?;
+    let repository = scene.api::<Repository>().get("repo").await?.status.unwrap_or_default();
+    ensure!(repository.conditions.iter().any(|one| one.reason == "Fetched"), "{:?}", repository.conditions);
+    // The last good revision is put back.
+    scene.api::<ConfigMap>().delete("a-map", &DeleteParams::default()).await?;
+    is_value(&scene, "a-map", "one").await?;
+
+    // Nobody asks for a fetch: it is tried again.
+    other.start()?;
+    scene.is_applied("app", &second).await?;
+    is_value(&scene, "a-map", "two").await
+}
+
+#[tokio::test]
+async fn credentials_go_only_to_the_repositories_that_they_are_for() -> Result<()> {
+    const OWN: &str = "own-password-93fd";
+    const OTHER: &str = "other-password-71ab";
+    let access = |password: &str| Access::Basic { username: "reader".into(), password: password.into() };
+    let options = |password| ServerOptions { access: access(password), tls: true, ..ServerOptions::default() };
+    let plane = Plane::shared().await?;
+    let scene = Scene::on(plane, "remote-private", options(OWN)).await?;
+    let private = GitServer::new(options(OTHER))?;
+    let open = GitServer::new(ServerOptions { tls: true, ..ServerOptions::default() })?;
+    library(&private)?;
+    library(&open)?;
+    let secret = async |name: &str, password: Option<&str>, server: &GitServer| -> Result<()> {
+        let mut data = json!({"ca.crt": server.certificate_authority().context("an authority")?});
+        if let Some(password) = password {
+            data["username"] = json!("reader");
+            data["password"] = json!(password);
+        }
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        kubernetes::apply(&scene.client, &scene.namespace, secret).await.map(drop)
+    };
+    secret("own", Some(OWN), &scene.server).await?;
+    secret("private", None, &private).await?;
+    secret("open", None, &open).await?;
+    scene
+        .repository(json!({"secretRef": {"name": "own"}, "remotes": [
+            {"url": private.url("lib"), "secretRef": {"name": "private"}},
+            {"url": open.url("lib"), "secretRef": {"name": "open"}},
+        ]}))
+        .await?;
+    overlay(&scene, "a", &entry(&private, "base", "v1"))?;
+    scene.publish("a private base").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let found = scene.sync_when("app", "credentials to be asked for", |_, ready| {
+        ready.reason == "RemoteNotFetched" && ready.message.contains("secretRef in spec.remotes")
+    });
+    found.await?;
+    ensure!(private.requests().iter().all(|request| !request.with_credentials), "it got other credentials");
+
+    secret("private", Some(OTHER), &private).await?;
+    is_value(&scene, "a-map", "one").await?;
+    overlay(&scene, "b", &entry(&open, "base", "v1"))?;
+    let revision = scene.publish("an open base").await?;
+    scene.is_applied("app", &revision).await?;
+    ensure!(open.requests().iter().all(|request| !request.with_credentials), "it got credentials");
+    let log = plane.log().await;
+    ensure!(!log.contains(OWN) && !log.contains(OTHER), "a password is in the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_remote_base_reads_only_its_own_repository_and_other_bases_that_are_allowed() -> Result<()> {
+    let scene = Scene::new("remote-inside").await?;
+    let library = library(&scene.server)?;
+    let further = scene.server.create("further")?;
+    further.write("deep/kustomization.yaml", "resources: [map.yaml]\n")?;
+    further.write("deep/map.yaml", config_map("deep", "further"))?;
+    further.publish("a further base")?;
+    tag(&further, "v1")?;
+    scene.tree.write("private.txt", "of the tenant")?;
+    scene.repository(json!({"remotes": [{"url": scene.server.url("lib")}]})).await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let up = "../".repeat(12);
+    let deep = format!("{}//deep?ref=v1", scene.server.url("further"));
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {a: b}\n";
+    library.write("base/secret.yaml", secret)?;
+    for (number, (kustomization, reason, text)) in [
+        (format!("configMapGenerator: [{{name: a, files: [{up}private.txt]}}]\n"), "BuildFailed", "private.txt"),
+        (
+            format!("configMapGenerator: [{{name: a, files: [{up}app/kustomization.yaml]}}]\n"),
+            "BuildFailed",
+            "app/kustomization.yaml",
+        ),
+        (format!("resources: [{up}app]\n"), "BuildFailed", "app"),
+        (format!("resources: ['{deep}']\n"), "BuildFailed", "does not allow"),
+        ("resources: [missing.yaml]\n".to_owned(), "BuildFailed", "lib.git@t"),
+        ("resources: [secret.yaml]\n".to_owned(), "PlaintextSecret", "//base/secret.yaml:1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        library.write("base/kustomization.yaml", &kustomization)?;
+        library.publish("an attempt")?;
+        tag(&library, &format!("t{number}"))?;
+        overlay(&scene, "a", &entry(&scene.server, "base", &format!("t{number}")))?;
+        let revision = scene.publish("the next attempt").await?;
+        let what = format!("{reason} for {kustomization}");
+        let found = scene.sync_when("app", &what, |sync, ready| {
+            let attempted = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_ref());
+            attempted == Some(&revision) && ready.reason == reason
+        });
+        let status = found.await?.status.unwrap_or_default();
+        let message = status.conditions.iter().find(|one| one.type_ == "Ready").context("Ready")?.message.clone();
+        ensure!(message.contains(text), "no {text:?} in: {message}");
+        ensure!(!message.contains(".gitseal-"), "{message}");
+    }
+
+    // The further base is allowed now.
+    library.write("base/kustomization.yaml", format!("resources: [../shared, '{deep}']\n"))?;
+    library.publish("a base with a base")?;
+    tag(&library, "v2")?;
+    overlay(&scene, "a", &entry(&scene.server, "base", "v2"))?;
+    let revision = scene.publish("a base with a base").await?;
+    scene
+        .repository(json!({"remotes": [{"url": scene.server.url("lib")}, {"url": scene.server.url("further")}]}))
+        .await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "a-deep", "further").await?;
+    is_value(&scene, "a-map", "one").await
+}
+
+#[tokio::test]
+async fn a_restart_without_the_other_server_renders_from_the_disk() -> Result<()> {
+    let plane = Plane::start(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "remote-restart", ServerOptions::default()).await?;
+    let other = GitServer::new(ServerOptions::default())?;
+    let library = library(&other)?;
+    scene.repository(json!({"remotes": [{"url": other.url("lib")}]})).await?;
+    overlay(&scene, "a", &entry(&other, "base", "v1"))?;
+    let first = scene.publish("an overlay").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    eventually("the commit in the status", || async {
+        ensure!(recorded(&scene).await?.len() == 1);
+        Ok(())
+    })
+    .await?;
+
+    plane.controller.lock().await.take().context("a controller")?.kill()?;
+    other.stop();
+    scene.api::<ConfigMap>().delete("a-map", &DeleteParams::default()).await?;
+    let folder = plane.folder();
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    is_value(&scene, "a-map", "one").await?;
+    // Another commit, whose render is not on disk.
+    overlay(&scene, "b", &entry(&other, "base", "v1"))?;
+    let second = scene.publish("another prefix").await?;
+    scene.is_applied("app", &second).await?;
+    is_value(&scene, "b-map", "one").await?;
+    controller.kill()?;
+
+    // Another replica without the disk: the tag was moved meanwhile, and the recorded commit is fetched.
+    library.write("shared/map.yaml", config_map("map", "two"))?;
+    library.publish("another base")?;
+    tag(&library, "v1")?;
+    other.start()?;
+    let folder = tempfile::tempdir()?;
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), folder.path());
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    overlay(&scene, "c", &entry(&other, "base", "v1"))?;
+    let third = scene.publish("a third prefix").await?;
+    scene.is_applied("app", &third).await?;
+    is_value(&scene, "c-map", "one").await
+}
+
+#[tokio::test]
+async fn entries_that_could_not_be_used_are_refused_by_the_api() -> Result<()> {
+    let scene = Scene::new("remote-entries").await?;
+    let api: Api<Repository> = scene.api();
+    let refused = async |remotes: Value| -> Result<String> {
+        let patch = json!({"spec": {"remotes": remotes}});
+        let result = api.patch("repo", &PatchParams::default(), &Patch::Merge(&patch)).await;
+        Ok(result.err().context("it is accepted")?.to_string())
+    };
+    for url in [
+        "git@git.example:app",
+        "ssh://git.example/app",
+        "https://me:x@git.example/app",
+        "https://git.example/app?ref=v1",
+        "https://git.example/%2e%2e/app",
+        "",
+    ] {
+        let told = refused(json!([{"url": url}])).await?;
+        ensure!(told.contains("spec.remotes[0].url"), "{url}: {told}");
+    }
+    let told = refused(json!([{"url": "http://git.example/app", "secretRef": {"name": "a"}}])).await?;
+    ensure!(told.contains("plain http"), "{told}");
+    Ok(())
+}
