@@ -10,10 +10,15 @@ use std::{
 use anyhow::{Context as _, bail};
 use crds::{ObjectKey, Sync};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, ListParams},
+    core::GroupVersionKind,
+    discovery::{Scope, oneshot::pinned_kind},
+};
 use manifests::{Limits, Manifest, parse};
-use pipeline::{OtherFile, ValuesMap, other_files, repository_of, values_maps};
-use renderer::{At, Capabilities, Input, Inputs, Repository};
+use pipeline::{Looked, OtherFile, ValuesMap, lookups, other_files, repository_of, values_maps};
+use renderer::{At, Capabilities, Input, Inputs, MOST_LOOKED_UP, Repository, looked_up};
 use serde_json::Value;
 
 use crate::{
@@ -44,13 +49,23 @@ pub struct InputArgs {
     /// without this flag
     #[arg(long, value_name = "FILE")]
     values_config_map: Vec<PathBuf>,
+
+    /// File with objects that charts may look up in the cluster (helm.lookup of the Sync), as `kubectl get -o yaml` prints
+    /// them. If this flag is given, all other objects count as missing
+    #[arg(long, value_name = "FILE")]
+    lookup: Vec<PathBuf>,
 }
 
 impl InputArgs {
     /// The clones, and the files with ConfigMaps, that the user named.
     pub fn clones(&self) -> Clones {
-        let (named, map_files) = (self.values_repository.clone(), self.values_config_map.clone());
-        Clones { named, map_files, ..Clones::default() }
+        let Self { values_repository, values_config_map, lookup } = self;
+        Clones {
+            named: values_repository.clone(),
+            map_files: values_config_map.clone(),
+            lookup_files: lookup.clone(),
+            ..Clones::default()
+        }
     }
 }
 
@@ -85,6 +100,10 @@ pub struct Clones {
     map_files: Vec<PathBuf>,
     /// ConfigMaps that were read from the cluster.
     maps: BTreeMap<ObjectKey, BTreeMap<String, String>>,
+    /// The files with objects that charts may look up.
+    lookup_files: Vec<PathBuf>,
+    /// What lookups find in the cluster, by the object or the kind that is looked up.
+    looked_up: BTreeMap<String, String>,
     /// The top folder of the repository whose files may have ConfigMaps.
     root: Option<PathBuf>,
 }
@@ -95,17 +114,24 @@ impl Clones {
         Self { root: Some(root.to_owned()), ..self.clone() }
     }
 
-    /// Reads from the cluster the ConfigMaps that the chart of `sync` gets values from. A ConfigMap that is not in the
-    /// cluster is no error, because it may be in a file of the repository.
+    /// Reads from the cluster the ConfigMaps that the chart of `sync` gets values from, and what its templates may look up. A
+    /// ConfigMap that is not in the cluster is no error, because it may be in a file of the repository.
     ///
     /// # Errors
-    /// A ConfigMap cannot be read.
-    pub async fn read_maps(&mut self, client: &Client, sync: &Sync) -> anyhow::Result<()> {
+    /// A ConfigMap, or an object that may be looked up, cannot be read.
+    pub async fn read_cluster(&mut self, client: &Client, sync: &Sync) -> anyhow::Result<()> {
         for map in values_maps(sync) {
             let api: Api<ConfigMap> = Api::namespaced(client.clone(), map.namespace);
             let read = api.get_opt(map.name).await.with_context(|| format!("cannot read {}", map.map()))?;
             let key = ObjectKey::new(map.namespace, map.name);
             self.maps.extend(read.map(|read| (key, read.data.unwrap_or_default())));
+        }
+        if self.lookup_files.is_empty() {
+            for looked in lookups(sync) {
+                let text = in_cluster(client, looked).await;
+                let text = text.with_context(|| format!("cannot read what {} of the Sync names", looked.entry))?;
+                self.looked_up.insert(looked.what(true), text);
+            }
         }
         Ok(())
     }
@@ -133,20 +159,48 @@ impl Clones {
                 None => return Err(no_clone(&file)),
             };
             match found.map_err(|Unread(error)| error)? {
-                At::File(content) => inputs.insert(file.index, Input { name: file.name(), content: content.into() }),
+                At::File(content) => inputs.insert(file.entry, Input { name: file.name(), content: content.into() }),
                 At::Directory(_) | At::Nothing => {
                     return Err(Hint::error(
                         format!("{}: there is no such file in {place}", file.name()),
-                        format!("correct {} of the Sync, or update the clone", file.field()),
+                        format!("correct {} of the Sync, or update the clone", file.entry),
                     ));
                 }
             };
         }
         for map in values_maps(sync) {
             let content = self.text_of(map)?.into_bytes().into();
-            inputs.insert(map.index, Input { name: map.place(), content });
+            inputs.insert(map.entry, Input { name: map.place(), content });
+        }
+        for looked in lookups(sync) {
+            let content = self.found_by(looked)?.into_bytes().into();
+            inputs.insert(looked.entry, Input { name: looked.what(true), content });
         }
         Ok(inputs)
+    }
+
+    /// What a lookup finds: in the files that were named, or in the cluster.
+    fn found_by(&self, looked: Looked<'_>) -> anyhow::Result<String> {
+        let (group, version) = looked.group_and_version();
+        if self.lookup_files.is_empty() {
+            let known = self.looked_up.get(&looked.what(true)).cloned();
+            return known.ok_or_else(|| not_looked_up(looked));
+        }
+        let mut found = Vec::new();
+        for file in &self.lookup_files {
+            found.extend(read_manifests(file)?.into_iter().filter(|manifest| {
+                let id = &manifest.id;
+                (id.group.as_str(), manifest.version.as_str(), id.kind.as_str()) == (group, version, looked.kind)
+                    && id.namespace.as_deref().is_none_or(|namespace| namespace == looked.namespace)
+                    && looked.name.is_none_or(|name| name == id.name)
+            }));
+        }
+        let is_namespaced = found
+            .first()
+            .map(|manifest| manifest.id.namespace.is_some())
+            .or_else(|| schemas::is_namespaced(group, looked.kind))
+            .unwrap_or(true);
+        Ok(looked_up(&looked, is_namespaced, found.into_iter().map(|manifest| Value::Object(manifest.body)).collect()))
     }
 
     /// The values in a ConfigMap. The ConfigMap is in a file that the user named, in the cluster, or in a file of the
@@ -190,7 +244,7 @@ fn no_clone(file: &OtherFile<'_>) -> anyhow::Error {
     Hint::error(
         format!(
             "{} of the Sync names a file of Repository {repository}, and this command reads only local files",
-            file.field()
+            file.entry
         ),
         format!("give the path of a clone: --values-repository {repository}=PATH"),
     )
@@ -198,7 +252,7 @@ fn no_clone(file: &OtherFile<'_>) -> anyhow::Error {
 
 fn no_map(map: ValuesMap<'_>) -> anyhow::Error {
     Hint::error(
-        format!("{} of the Sync names {}, and no file of the repository has it", map.field(), map.map()),
+        format!("{} of the Sync names {}, and no file of the repository has it", map.entry, map.map()),
         format!(
             "give a file with it: kubectl get configmap -n {} {} -o yaml > FILE, and --values-config-map FILE",
             map.namespace, map.name
@@ -206,15 +260,64 @@ fn no_map(map: ValuesMap<'_>) -> anyhow::Error {
     )
 }
 
+fn not_looked_up(looked: Looked<'_>) -> anyhow::Error {
+    let kind = match looked.group_and_version() {
+        ("", _) => looked.kind.to_owned(),
+        (group, version) => format!("{}.{version}.{group}", looked.kind),
+    };
+    let name = looked.name.map(|name| format!(" {name}")).unwrap_or_default();
+    Hint::error(
+        format!("{} of the Sync names {}, and this command asks no cluster", looked.entry, looked.what(true)),
+        format!(
+            "give a file with what is in the cluster: kubectl get {kind}{name} -n {} -o yaml > FILE, and --lookup FILE; if there is \
+             nothing, give --lookup /dev/null",
+            looked.namespace
+        ),
+    )
+}
+
+/// What a lookup finds in the cluster.
+async fn in_cluster(client: &Client, looked: Looked<'_>) -> anyhow::Result<String> {
+    let (group, version) = looked.group_and_version();
+    let found = pinned_kind(client, &GroupVersionKind::gvk(group, version, looked.kind)).await;
+    let (resource, capabilities) = found
+        .with_context(|| format!("the cluster does not say how it serves {} {}", looked.api_version, looked.kind))?;
+    let is_namespaced = capabilities.scope == Scope::Namespaced;
+    let what = looked.what(is_namespaced);
+    if looked.kind == "Secret" || resource.plural == "secrets" {
+        bail!("{what}: Secrets cannot be looked up");
+    }
+    let api: Api<DynamicObject> = if is_namespaced {
+        Api::namespaced_with(client.clone(), looked.namespace, &resource)
+    } else {
+        Api::all_with(client.clone(), &resource)
+    };
+    let objects: Vec<DynamicObject> = if let Some(name) = looked.name {
+        api.get_opt(name).await.with_context(|| what.clone())?.into_iter().collect()
+    } else {
+        let params = ListParams::default().limit(u32::try_from(MOST_LOOKED_UP + 1).unwrap_or(u32::MAX));
+        api.list(&params).await.with_context(|| what.clone())?.items
+    };
+    if objects.len() > MOST_LOOKED_UP {
+        bail!("{what}: there are more than {MOST_LOOKED_UP}: name one object in {}", looked.entry);
+    }
+    let objects: Result<_, _> = objects.iter().map(serde_json::to_value).collect();
+    Ok(looked_up(&looked, is_namespaced, objects?))
+}
+
+/// The objects in a file.
+fn read_manifests(file: &Path) -> anyhow::Result<Vec<Manifest>> {
+    let name = file.display().to_string();
+    let bytes = fs::read(file).with_context(|| format!("cannot read {name}"))?;
+    Ok(parse(&name, &bytes, &Limits::default())?)
+}
+
 /// The ConfigMaps in these files that may be the one that `map` names. With `must_be_read`, a file that is not a
 /// manifest is an error.
 fn maps_in(files: &[PathBuf], map: ValuesMap<'_>, must_be_read: bool) -> anyhow::Result<Vec<Manifest>> {
     let mut found = Vec::new();
     for file in files {
-        let name = file.display().to_string();
-        let read = fs::read(file).with_context(|| format!("cannot read {name}"));
-        let parsed = read.and_then(|bytes| Ok(parse(&name, &bytes, &Limits::default())?));
-        match parsed {
+        match read_manifests(file) {
             Ok(manifests) => found.extend(manifests.into_iter().filter(|manifest| {
                 let id = &manifest.id;
                 id.group.is_empty()

@@ -160,6 +160,10 @@ fn check_values(sync: &Sync) -> anyhow::Result<()> {
     if let Some((index, mistake)) = { entries }.find_map(|(index, entry)| Some((index, entry.mistake()?))) {
         bail!("spec.helm.valuesFrom[{index}]: {mistake}");
     }
+    let entries = sync.spec.helm.iter().flat_map(|helm| &helm.lookup).enumerate();
+    if let Some((index, mistake)) = { entries }.find_map(|(index, entry)| Some((index, entry.mistake()?))) {
+        bail!("spec.helm.lookup[{index}]: {mistake}");
+    }
     let entries = sync.spec.substitution.substitute_from.iter().enumerate();
     match { entries }.find_map(|(index, entry)| Some((index, entry.mistake()?))) {
         None => Ok(()),

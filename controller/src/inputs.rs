@@ -1,11 +1,12 @@
-//! What charts get from outside of their own repositories: files with values in other Repositories, and ConfigMaps.
+//! What charts get from outside of their own repositories: files with values in other Repositories, ConfigMaps, and what
+//! templates look up in the cluster.
 
 use std::sync::Arc;
 
 use crds::Sync;
 use gitstore::{At, ContentId, Limits, Snapshot, SnapshotError};
 use pipeline::{
-    Room,
+    Entry, Room, has_inputs,
     render::{NotRendered, RenderError, reserve},
 };
 use renderer::Input;
@@ -20,22 +21,22 @@ const MOST_BYTES: usize = 4 << 20;
 pub(crate) struct Inputs {
     /// Identifies the contents of all inputs. `None` if the chart gets nothing from elsewhere.
     digest: Option<String>,
-    /// The values; `None` if only their digest is known.
-    values: Option<Arc<[InputValues]>>,
+    /// The inputs; `None` if only their digest is known.
+    all: Option<Arc<[OneInput]>>,
 }
 
-/// Values from outside of the repository of the chart.
+/// One thing from outside of the repository of the chart.
 #[derive(Clone)]
-pub(crate) struct InputValues {
-    /// The index of the entry in `spec.helm.valuesFrom`.
-    pub(crate) index: usize,
+pub(crate) struct OneInput {
+    /// The entry of the Sync that names it.
+    pub(crate) entry: Entry,
     /// The name in messages.
     pub(crate) name: String,
-    /// The values.
+    /// The values, or what was looked up.
     pub(crate) content: Content,
 }
 
-/// Where values are, and what identifies them.
+/// Where an input is, and what identifies it.
 #[derive(Clone)]
 pub(crate) enum Content {
     /// In a file of a snapshot of another Repository.
@@ -72,26 +73,25 @@ impl Content {
 }
 
 impl Inputs {
-    /// These values.
-    pub(crate) fn new(keyring: &Keyring, values: Vec<InputValues>) -> Self {
-        if values.is_empty() {
+    /// These inputs.
+    pub(crate) fn new(keyring: &Keyring, all: Vec<OneInput>) -> Self {
+        if all.is_empty() {
             return Self::default();
         }
-        let parts: Vec<_> = values.iter().flat_map(|one| [one.name.clone(), one.content.identity()]).collect();
+        let parts: Vec<_> = all.iter().flat_map(|one| [one.name.clone(), one.content.identity()]).collect();
         let digest = keyring.digest("inputs of a chart", parts.iter().map(String::as_bytes));
-        Self { digest: Some(digest), values: Some(values.into()) }
+        Self { digest: Some(digest), all: Some(all.into()) }
     }
 
     /// The inputs that `sync` had when it applied `content`. They are no longer known, except if they equal `now`.
     /// Without the inputs, the chart cannot be rendered, but the objects that it was rendered to before are stored and
     /// are found by the digest.
     pub(crate) fn remembered(sync: &Sync, content: Option<&str>, now: Option<Self>) -> Self {
-        let mut entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from);
-        if !entries.any(crds::ValuesFrom::is_elsewhere) {
+        if !has_inputs(sync) {
             return Self::default();
         }
         let digest = content.and_then(|content| content.split(SEPARATOR).nth(2)).map(str::to_owned);
-        now.filter(|now| now.digest == digest).unwrap_or(Self { digest, values: None })
+        now.filter(|now| now.digest == digest).unwrap_or(Self { digest, all: None })
     }
 
     /// Identifies the contents of all inputs. `None` if the chart gets nothing from elsewhere.
@@ -109,13 +109,13 @@ impl Inputs {
             let why = NotRendered { tool: "Helm", reason, message, is_terminal: true };
             RenderError::NotRendered { folder: folder.to_owned(), why }
         };
-        if self.digest.is_some() && self.values.is_none() {
-            let message = "the values from other Repositories or ConfigMaps that this revision was rendered with are no \
-                           longer known";
+        if self.digest.is_some() && self.all.is_none() {
+            let message =
+                "what this revision was rendered with from other Repositories or from the cluster is no longer known";
             return Err(wrong("ValuesNotRead", message.to_owned()));
         }
         let (mut inputs, mut bytes) = (renderer::Inputs::new(), 0);
-        for InputValues { index, name, content } in self.values.iter().flat_map(|values| values.iter()) {
+        for OneInput { entry, name, content } in self.all.iter().flat_map(|all| all.iter()) {
             let content: Arc<[u8]> = match content {
                 Content::Text { text, .. } => text.clone(),
                 Content::File { snapshot, path, .. } => {
@@ -131,12 +131,12 @@ impl Inputs {
             if bytes > MOST_BYTES {
                 let most = MOST_BYTES >> 20;
                 let message = format!(
-                    "{name}: the values from other Repositories and ConfigMaps have more than {most} MiB together"
+                    "{name}: what the chart gets from other Repositories and from the cluster has more than {most} MiB together"
                 );
                 return Err(wrong("TooLarge", message));
             }
             reserve(room, name, bytes as u64)?;
-            inputs.insert(*index, Input { name: name.clone(), content });
+            inputs.insert(*entry, Input { name: name.clone(), content });
         }
         Ok(inputs)
     }

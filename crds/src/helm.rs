@@ -24,6 +24,11 @@ pub struct Helm {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub values_from: Vec<ValuesFrom>,
+    /// What templates may read from the cluster with the function `lookup`. It is read with the rights of the Sync. A change
+    /// of it renders the chart again. Every other call of `lookup` is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub lookup: Vec<Lookup>,
     /// Whether the CustomResourceDefinitions in the chart's folder `crds/` are applied (`Apply`) or left out (`Skip`).
     /// With `Apply`, they are also applied again when the chart changes them.
     #[serde(default)]
@@ -102,6 +107,38 @@ impl ValuesFrom {
     }
 }
 
+const SECRET: &str = "a Secret cannot be looked up, because what is rendered must not have its values; seal the value, and give it \
+    to the chart with helm.valuesFrom and sealedSecret";
+
+/// An object of the cluster that templates may look up, or all objects of a kind in one namespace.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.kind != 'Secret'").message(SECRET))]
+pub struct Lookup {
+    /// API version of the object, as in the call of `lookup`.
+    #[schemars(length(min = 1, max = 317), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[a-z0-9]+$"))]
+    pub api_version: String,
+    /// Kind of the object. Any kind except Secret is allowed.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z0-9]*$"))]
+    pub kind: String,
+    /// Namespace of the object. Default: the namespace that the chart is rendered for (`.Release.Namespace`). It has no
+    /// meaning for a kind without namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Name of the object. Default: all objects of the kind in the namespace, at most 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+}
+
+impl Lookup {
+    /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
+    pub fn mistake(&self) -> Option<&'static str> {
+        (self.kind == "Secret").then_some(SECRET)
+    }
+}
+
 /// See [`Helm::crds`].
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ChartCrds {
@@ -139,5 +176,7 @@ mod tests {
         assert_eq!(mistake(json!({"configMap": "a", "file": "a.yaml"})), Some(ONE));
         assert_eq!(mistake(json!({"configMap": "a", "repository": {"name": "config"}})), Some(REPOSITORY));
         assert_eq!(mistake(json!({"configMap": "a", "path": "auth"})), Some(PATH));
+        let lookup = |kind: &str| Lookup { api_version: "v1".into(), kind: kind.into(), ..Lookup::default() }.mistake();
+        assert_eq!((lookup("ConfigMap"), lookup("Secret")), (None, Some(SECRET)));
     }
 }

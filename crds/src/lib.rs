@@ -26,7 +26,7 @@ pub use condition::{Condition, ConditionStatus, conditions, find as find_conditi
 pub use dependency::Dependency;
 pub use generate::{custom_resource_definitions, file_name, file_text, to_yaml};
 pub use health_check::HealthCheck;
-pub use helm::{ChartCrds, Helm, ValuesFrom};
+pub use helm::{ChartCrds, Helm, Lookup, ValuesFrom};
 pub use key::ObjectKey;
 pub use overlay::{Image, Overlay, Patch, PatchTarget};
 pub use repository::{

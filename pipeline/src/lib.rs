@@ -45,7 +45,7 @@ pub use render::{Manifests, NotManifests, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment, versions_instead};
 pub use secret_facts::SecretFacts;
 pub use settings::{
-    OtherFile, Target, ValuesMap, namespace_for, other_files, path_of, release_name, repository_of, settings_digest,
-    values_maps,
+    Entry, Looked, OtherFile, Target, ValuesMap, has_inputs, lookups, namespace_for, other_files, path_of,
+    release_name, repository_of, settings_digest, values_maps,
 };
 pub use stage::{Cause, Failure, Held, Stage, StageError};

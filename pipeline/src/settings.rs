@@ -1,5 +1,7 @@
 //! The settings in a Sync's spec that concern its folder.
 
+use std::fmt;
+
 use crds::{ObjectKey, ObjectReference, Sync};
 use sha2::{Digest, Sha256};
 
@@ -10,11 +12,30 @@ pub fn repository_of(sync: &Sync) -> ObjectKey {
     ObjectKey::new(reference.namespace.clone().unwrap_or(own), reference.name.clone())
 }
 
+/// An entry of a Sync that names an input: something that its folder is rendered with and that is not in its repository.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Entry {
+    /// The entry of `spec.helm.valuesFrom` with this index.
+    Values(usize),
+    /// The entry of `spec.helm.lookup` with this index.
+    Lookup(usize),
+}
+
+/// The field of the Sync.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Values(index) => write!(f, "spec.helm.valuesFrom[{index}]"),
+            Self::Lookup(index) => write!(f, "spec.helm.lookup[{index}]"),
+        }
+    }
+}
+
 /// A file with values for the chart of a Sync, in another Repository than the chart.
 #[derive(Clone, Copy, Debug)]
 pub struct OtherFile<'a> {
-    /// The index of the entry in `spec.helm.valuesFrom`.
-    pub index: usize,
+    /// The entry that names the file.
+    pub entry: Entry,
     repository: &'a ObjectReference,
     own_namespace: &'a str,
     /// The path of the file in that Repository.
@@ -32,11 +53,6 @@ impl OtherFile<'_> {
     pub fn name(&self) -> String {
         format!("Repository {}: {}", self.repository(), self.path)
     }
-
-    /// The field of the Sync that names the file.
-    pub fn field(&self) -> String {
-        format!("spec.helm.valuesFrom[{}]", self.index)
-    }
 }
 
 /// The files in other Repositories that the chart of `sync` gets values from.
@@ -45,15 +61,15 @@ pub fn other_files(sync: &Sync) -> impl Iterator<Item = OtherFile<'_>> {
     let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
     entries.filter_map(move |(index, entry)| {
         let repository = entry.repository.as_ref()?;
-        Some(OtherFile { index, repository, own_namespace, path: entry.path_of_file() })
+        Some(OtherFile { entry: Entry::Values(index), repository, own_namespace, path: entry.path_of_file() })
     })
 }
 
 /// A ConfigMap with values for the chart of a Sync.
 #[derive(Clone, Copy, Debug)]
 pub struct ValuesMap<'a> {
-    /// The index of the entry in `spec.helm.valuesFrom`.
-    pub index: usize,
+    /// The entry that names the ConfigMap.
+    pub entry: Entry,
     /// The namespace of the ConfigMap, which is that of the Sync.
     pub namespace: &'a str,
     /// The name of the ConfigMap.
@@ -72,11 +88,6 @@ impl ValuesMap<'_> {
     pub fn place(&self) -> String {
         format!("{}: {}", self.map(), self.key)
     }
-
-    /// The field of the Sync that names the ConfigMap.
-    pub fn field(&self) -> String {
-        format!("spec.helm.valuesFrom[{}]", self.index)
-    }
 }
 
 /// The ConfigMaps that the chart of `sync` gets values from.
@@ -85,8 +96,61 @@ pub fn values_maps(sync: &Sync) -> impl Iterator<Item = ValuesMap<'_>> {
     let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
     entries.filter_map(move |(index, entry)| {
         let (name, key) = (entry.config_map.as_deref()?, entry.key.as_deref().unwrap_or("values.yaml"));
-        Some(ValuesMap { index, namespace, name, key })
+        Some(ValuesMap { entry: Entry::Values(index), namespace, name, key })
     })
+}
+
+/// What the templates of a chart may look up in the cluster: an object, or all objects of a kind in a namespace.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Looked<'a> {
+    /// The entry that names it.
+    pub entry: Entry,
+    /// The API version.
+    pub api_version: &'a str,
+    /// The kind.
+    pub kind: &'a str,
+    /// The namespace, if the kind has namespaces.
+    pub namespace: &'a str,
+    /// The name; `None` for all objects of the kind in the namespace.
+    pub name: Option<&'a str>,
+}
+
+impl Looked<'_> {
+    /// The API group and the version.
+    pub fn group_and_version(&self) -> (&str, &str) {
+        self.api_version.split_once('/').unwrap_or(("", self.api_version))
+    }
+
+    /// The object in messages, if the kind has namespaces or if it has none.
+    pub fn what(&self, is_namespaced: bool) -> String {
+        let Self { api_version, kind, namespace, .. } = self;
+        match (self.name, is_namespaced) {
+            (Some(name), true) => format!("{api_version} {kind} {namespace}/{name}"),
+            (Some(name), false) => format!("{api_version} {kind} {name}"),
+            (None, true) => format!("all {api_version} {kind} in {namespace}"),
+            (None, false) => format!("all {api_version} {kind}"),
+        }
+    }
+}
+
+/// What the templates of the chart of `sync` may look up.
+pub fn lookups(sync: &Sync) -> impl Iterator<Item = Looked<'_>> {
+    let entries = sync.spec.helm.iter().flat_map(|helm| &helm.lookup).enumerate();
+    entries.map(move |(index, crds::Lookup { api_version, kind, namespace, name })| Looked {
+        entry: Entry::Lookup(index),
+        api_version,
+        kind,
+        namespace: namespace.as_deref().unwrap_or_else(|| namespace_for(sync, None)),
+        name: name.as_deref(),
+    })
+}
+
+/// Whether a render of `sync` needs something that is not in its repository.
+pub fn has_inputs(sync: &Sync) -> bool {
+    sync.spec
+        .helm
+        .iter()
+        .any(|helm| !helm.lookup.is_empty() || helm.values_from.iter().any(crds::ValuesFrom::is_elsewhere))
 }
 
 /// The folder of `sync`, as a path inside the repository without `./` and trailing slashes.
@@ -119,7 +183,7 @@ impl Target {
                 serde_json::json!(helm),
             ];
             // Syncs of different namespaces may mean different Repositories and ConfigMaps by the same name.
-            if helm.values_from.iter().any(crds::ValuesFrom::is_elsewhere) {
+            if has_inputs(sync) {
                 settings.push(serde_json::json!(sync.metadata.namespace));
             }
             digest_of(&settings.into())
@@ -203,7 +267,7 @@ mod tests {
     fn a_repository_without_a_namespace_is_one_of_the_sync() {
         let of = |entry: serde_json::Value| {
             let sync = sync("team", &entry);
-            other_files(&sync).map(|file| (file.name(), file.field())).collect::<Vec<_>>()
+            other_files(&sync).map(|file| (file.name(), file.entry.to_string())).collect::<Vec<_>>()
         };
         let field = "spec.helm.valuesFrom[1]".to_owned();
         let entry = json!({"repository": {"name": "config"}, "file": "./a.yaml"});
@@ -220,6 +284,25 @@ mod tests {
         assert!(are_equal(json!({"file": "a.yaml"})));
         assert!(!are_equal(json!({"repository": {"name": "config"}, "file": "a.yaml"})));
         assert!(!are_equal(json!({"configMap": "settings"})));
+    }
+
+    #[test]
+    fn an_object_without_a_namespace_is_looked_up_where_the_chart_is_rendered_for() {
+        let entries = json!([
+            {"apiVersion": "v1", "kind": "Service", "name": "a"},
+            {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "other"},
+        ]);
+        let of = |target: Option<&str>| {
+            let spec = json!({"repository": {"name": "fleet"}, "targetNamespace": target, "helm": {"lookup": entries}});
+            let metadata = json!({"name": "web", "namespace": "team"});
+            let sync: Sync = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+            let found: Vec<_> = lookups(&sync).map(|one| format!("{}: {}", one.entry, one.what(true))).collect();
+            assert!(has_inputs(&sync));
+            found
+        };
+        let others = "spec.helm.lookup[1]: all apps/v1 Deployment in other";
+        assert_eq!(of(None), ["spec.helm.lookup[0]: v1 Service team/a", others]);
+        assert_eq!(of(Some("shop")), ["spec.helm.lookup[0]: v1 Service shop/a", others]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"reflect"
 	"slices"
@@ -8,6 +9,9 @@ import (
 	"time"
 
 	"github.com/Masterminds/sprig/v3"
+	"helm.sh/helm/v4/pkg/chart/common"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/engine"
 )
 
 // changing lists the template functions that can return a different value at each call. The function beside each name
@@ -46,11 +50,20 @@ type lookup struct {
 const mostLookups = 1000
 
 // calls notes the calls that make the result differ from what the same chart gives elsewhere or later: lookups in the
-// cluster, and functions that return a different value each time.
+// cluster that have no answer, and functions that return a different value each time.
 type calls struct {
 	called  map[string]bool
 	lookups []lookup
 	known   map[lookup]bool
+	// The answers to lookups.
+	answers []lookupAnswer
+	// This lookup fails, so that the error of the template says where it is.
+	refused *lookup
+}
+
+// render renders the templates of a chart, and notes the calls.
+func (c *calls) render(loaded *chart.Chart, scope common.Values) (map[string]string, error) {
+	return engine.Engine{CustomTemplateFuncs: c.functions()}.RenderWithContext(context.Background(), loaded, scope)
 }
 
 // functions returns replacements for functions of Helm. Each does the same as Helm's, and notes that it was called.
@@ -76,9 +89,17 @@ func (c *calls) functions() template.FuncMap {
 // names returns the functions that were called and return a different value at each call.
 func (c *calls) names() []string { return slices.Sorted(maps.Keys(c.called)) }
 
-// lookup finds nothing, as in `helm template`.
+// lookup finds what the request has for this call. Without an answer, it finds nothing, as in `helm template`.
 func (c *calls) lookup(apiVersion, kind, namespace, name string) (map[string]any, error) {
 	asked := lookup{apiVersion, kind, namespace, name}
+	for _, known := range c.answers {
+		if known.isFor(asked) {
+			return known.found(asked)
+		}
+	}
+	if c.refused != nil && *c.refused == asked {
+		return nil, errRefused
+	}
 	if !c.known[asked] && len(c.lookups) < mostLookups {
 		c.known[asked] = true
 		c.lookups = append(c.lookups, asked)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"path"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
-	"helm.sh/helm/v4/pkg/engine"
 	release "helm.sh/helm/v4/pkg/release/v1"
 	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
 )
@@ -32,6 +30,9 @@ type helmChart struct {
 	Values      []givenValues `json:"values"`
 	IncludeCRDs bool          `json:"includeCrds"`
 	IsUpgrade   bool          `json:"isUpgrade"`
+	// Lookup has the answers to lookups, and all others are refused. Without this field, every lookup finds nothing, as in
+	// `helm template`.
+	Lookup *[]string `json:"lookup"`
 }
 
 // hook says when a hook runs, and when it is deleted.
@@ -90,7 +91,16 @@ func (h helmChart) render(files *repository) (result, error) {
 		return result{}, failed("%s requires Kubernetes '%s', but the chart is rendered for Kubernetes %s", source.chartFile(loaded), wanted, capabilities.KubeVersion.Version)
 	}
 	var calls calls
-	rendered, err := engine.Engine{CustomTemplateFuncs: calls.functions()}.RenderWithContext(context.Background(), loaded, scope)
+	if h.Lookup != nil {
+		if calls.answers, err = answersOf(*h.Lookup); err != nil {
+			return result{}, err
+		}
+	}
+	rendered, err := calls.render(loaded, scope)
+	if h.Lookup != nil && len(calls.lookups) > 0 {
+		// An error of a template may have its cause in a lookup that found nothing.
+		return result{}, source.refused(calls, loaded, scope)
+	}
 	if err != nil {
 		return result{}, source.explained(err)
 	}

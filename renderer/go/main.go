@@ -35,7 +35,7 @@ type result struct {
 	Objects []object `json:"objects"`
 	// Notes is the text of the chart's NOTES.txt.
 	Notes string `json:"notes,omitempty"`
-	// Lookups lists what templates tried to read from the cluster. Each lookup returned nothing.
+	// Lookups lists what templates tried to read from the cluster, and got no answer to. Each lookup returned nothing.
 	Lookups []lookup `json:"lookups,omitempty"`
 	// Nondeterministic lists the called functions that return a different value at each call, sorted.
 	Nondeterministic []string `json:"nondeterministic,omitempty"`
@@ -65,6 +65,8 @@ type object struct {
 type failure struct {
 	// Message says what is wrong, and if possible where, as `file:line`.
 	Message string `json:"message"`
+	// NotReproducible is true if a template looks up what it may not look up.
+	NotReproducible bool `json:"notReproducible,omitempty"`
 }
 
 func (f *failure) Error() string { return f.Message }

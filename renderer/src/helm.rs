@@ -62,6 +62,10 @@ pub struct Chart {
     pub include_crds: bool,
     /// True sets `.Release.IsUpgrade`, false sets `.Release.IsInstall`.
     pub is_upgrade: bool,
+    /// What templates find in the cluster, as [`looked_up`](crate::looked_up) returns it; every other lookup fails. `None`:
+    /// every lookup finds nothing, as with `helm template`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<Vec<String>>,
 }
 
 /// Values for a chart, in one of several forms.
@@ -105,7 +109,7 @@ pub struct RenderedChart {
     pub objects: Vec<ChartObject>,
     /// The text of the chart's `NOTES.txt`.
     pub notes: String,
-    /// What templates looked up in the cluster. Every lookup found nothing.
+    /// What templates looked up in the cluster, if [`Chart::lookup`] is `None`. Every lookup found nothing.
     #[serde(deserialize_with = "list::<_, _, 1000>")]
     pub lookups: Vec<Lookup>,
     /// Functions that templates called and that return a different value each time, sorted: `randAlphaNum`, `now`, … If

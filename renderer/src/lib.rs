@@ -18,6 +18,7 @@ mod frame;
 mod generated;
 mod helm;
 mod list;
+mod lookup;
 mod manifests;
 mod overlay;
 mod places;
@@ -44,6 +45,7 @@ use self::{
 };
 pub use self::{
     helm::{Chart, ChartObject, Hook, Lookup, Release, ReleaseValues, RenderedChart, Values},
+    lookup::{MOST_LOOKED_UP, looked_up},
     manifests::{Built, BuiltRelease},
     overlay::{Changes, Names},
     sealed::SealedValues,
@@ -56,6 +58,9 @@ pub const PROGRAM: &str = "gitseal-renderer";
 
 /// The reason of the condition if the renderer's program is missing. Nothing in a repository can cause this.
 pub const MISSING: &str = "RendererMissing";
+
+/// The reason of the condition if a chart may give other objects although nothing has changed that it may depend on.
+pub const NOT_REPRODUCIBLE: &str = "NotReproducible";
 
 /// The release of Kustomize whose libraries render. Another release may make other objects of the same files.
 pub const KUSTOMIZE: &str = env!("KUSTOMIZE");
@@ -224,6 +229,9 @@ pub enum RendererError {
     /// Kustomize or Helm could not render the folder. The text says what is wrong, and if possible where.
     #[error("{0}")]
     Failed(String),
+    /// A template looks up what it may not look up. The text says what, where, and what to do.
+    #[error("{0}")]
+    NotReproducible(String),
 }
 
 impl RendererError {
@@ -231,6 +239,7 @@ impl RendererError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Failed(_) => "BuildFailed",
+            Self::NotReproducible(_) => NOT_REPRODUCIBLE,
             Self::Memory(_) | Self::Depth | Self::Files(_) | Self::Asks(_) => "TooLarge",
             Self::TimedOut(_) => "RenderTimedOut",
             Self::Cancelled => "RenderInterrupted",
@@ -242,7 +251,12 @@ impl RendererError {
     /// Whether the same files would fail in the same way again.
     pub fn is_terminal(&self) -> bool {
         match self {
-            Self::Memory(_) | Self::Depth | Self::Files(_) | Self::Asks(_) | Self::Failed(_) => true,
+            Self::Memory(_)
+            | Self::Depth
+            | Self::Files(_)
+            | Self::Asks(_)
+            | Self::Failed(_)
+            | Self::NotReproducible(_) => true,
             Self::Start { .. } | Self::TimedOut(_) | Self::Cancelled | Self::Died(_) | Self::Protocol(_) => false,
         }
     }
@@ -303,8 +317,11 @@ struct RenderedKustomization {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Failure {
     message: String,
+    #[serde(default)]
+    not_reproducible: bool,
 }
 
 impl Renderer {
@@ -458,8 +475,13 @@ impl Renderer {
                 }
                 Kind::Result => return Ok(Ok(serde_json::from_slice(&body).map_err(not_understood)?)),
                 Kind::Error => {
-                    let Failure { message } = serde_json::from_slice(&body).map_err(not_understood)?;
-                    return Ok(Err(RendererError::Failed(message)));
+                    let Failure { message, not_reproducible } =
+                        serde_json::from_slice(&body).map_err(not_understood)?;
+                    return Ok(Err(if not_reproducible {
+                        RendererError::NotReproducible(message)
+                    } else {
+                        RendererError::Failed(message)
+                    }));
                 }
                 Kind::Render | Kind::Directory | Kind::File | Kind::Absent => {
                     return Err(Broken::Limit(RendererError::Protocol(

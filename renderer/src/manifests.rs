@@ -91,6 +91,10 @@ pub(crate) fn with_placeholders<R: Repository>(
 ) -> Result<(Chart, Placeholders), RenderError<R::Error>> {
     let (mut chart, mut placeholders) = (release.chart.clone(), Placeholders::default());
     chart.values.clear();
+    for answer in chart.lookup.iter().flatten() {
+        // As for the text of values, below.
+        files.hold("spec.helm.lookup", 3 * answer.len() as u64)?;
+    }
     for given in &release.values {
         match given {
             ReleaseValues::Plain(plain) => {

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{ChartCrds, Sync, ValuesFrom};
 use manifests::{Manifest, in_lines};
-use pipeline::{namespace_for, path_of, release_name, render::NotRendered};
+use pipeline::{Entry, lookups, namespace_for, path_of, release_name, render::NotRendered};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{BuiltRelease, Chart, ChartObject, Hook, Lookup, Release, ReleaseValues, SealedValues, Values};
+use crate::{BuiltRelease, Chart, ChartObject, Hook, NOT_REPRODUCIBLE, Release, ReleaseValues, SealedValues, Values};
 
 /// What templates see of the cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -91,18 +91,17 @@ impl ServedKinds {
 pub const IS_CHART: &str =
     "the folder has a Chart.yaml: to render it as a chart, set helm in the spec of the Sync; `helm: {}` is enough";
 
-/// Values for a chart that are not in its repository.
+/// Something that a chart is rendered with and that is not in its repository: values, or what it looks up.
 #[derive(Clone)]
 pub struct Input {
     /// The name in messages: where the values are.
     pub name: String,
-    /// The content of the file.
+    /// The content of the file with values, or the result of [`looked_up`](crate::looked_up).
     pub content: Arc<[u8]>,
 }
 
-/// The values for the chart of a Sync that are not in its repository, by the indices of their entries in
-/// `spec.helm.valuesFrom`.
-pub type Inputs = BTreeMap<usize, Input>;
+/// What the chart of a Sync is rendered with and is not in its repository, by the entries of the Sync that name it.
+pub type Inputs = BTreeMap<Entry, Input>;
 
 /// What is rendered for `sync`, if it renders a chart.
 ///
@@ -119,6 +118,10 @@ pub fn release_of(sync: &Sync, capabilities: &Capabilities, inputs: &Inputs) -> 
         let text = Value::Object(helm.values.clone()).to_string();
         values.push(ReleaseValues::Plain(Values::Yaml { name: "spec.helm.values".to_owned(), text }));
     }
+    let answers = lookups(sync).map(|looked| {
+        let input = inputs.get(&looked.entry).ok_or_else(|| not_read(looked.entry))?;
+        Ok(String::from_utf8_lossy(&input.content).into_owned())
+    });
     let chart = Chart {
         path: path_of(sync).to_owned(),
         release_name: release_name(sync).to_owned(),
@@ -129,14 +132,22 @@ pub fn release_of(sync: &Sync, capabilities: &Capabilities, inputs: &Inputs) -> 
         values: Vec::new(),
         include_crds: helm.crds == ChartCrds::Apply,
         is_upgrade: false,
+        lookup: Some(answers.collect::<Result<_, _>>()?),
     };
     Ok(Some(Release { chart, values, target_namespace: sync.spec.target_namespace.clone() }))
 }
 
+fn wrong(message: String) -> NotRendered {
+    NotRendered { tool: "Helm", reason: "ValuesNotRead", message, is_terminal: true }
+}
+
+fn not_read(entry: Entry) -> NotRendered {
+    wrong(format!("{entry} was not read"))
+}
+
 fn values_of(from: &ValuesFrom, index: usize, inputs: &Inputs) -> Result<ReleaseValues, NotRendered> {
-    let wrong = |message: String| NotRendered { tool: "Helm", reason: "ValuesNotRead", message, is_terminal: true };
-    let not_read = || wrong(format!("the values of spec.helm.valuesFrom[{index}] were not read"));
-    let input = from.is_elsewhere().then(|| inputs.get(&index).ok_or_else(not_read)).transpose()?;
+    let entry = Entry::Values(index);
+    let input = from.is_elsewhere().then(|| inputs.get(&entry).ok_or_else(|| not_read(entry))).transpose()?;
     let file = input.map_or_else(|| from.path_of_file().to_owned(), |input| input.name.clone());
     if from.sealed_secret.is_some() {
         return Ok(ReleaseValues::Sealed(SealedValues {
@@ -207,10 +218,10 @@ impl BuiltRelease {
     /// What Helm would not delete is not pruned.
     ///
     /// # Errors
-    /// The chart may give other objects at the next render, or it reads from the cluster.
+    /// The chart may give other objects at the next render.
     pub fn into_applied(self) -> Result<Applied, NotRendered> {
         if let Some(message) = self.unstable() {
-            return Err(NotRendered { tool: "Helm", reason: "NotReproducible", message, is_terminal: true });
+            return Err(NotRendered { tool: "Helm", reason: NOT_REPRODUCIBLE, message, is_terminal: true });
         }
         let (mut objects, notes) = (Vec::new(), shown(&self.rendered.notes));
         for (ChartObject { hook, crd, .. }, mut manifests) in self.rendered.objects.iter().zip(self.manifests) {
@@ -236,18 +247,7 @@ impl BuiltRelease {
 
     /// Why the same files and values may give something else next time.
     fn unstable(&self) -> Option<String> {
-        let rendered = &self.rendered;
-        if let Some(Lookup { api_version, kind, namespace, name }) = rendered.lookups.first() {
-            let more = rendered.lookups.len() - 1;
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let name = [namespace.as_str(), name].join("/");
-            let name = name.trim_matches('/');
-            return Some(format!(
-                "templates look up {api_version} {kind} {name}{more} in the cluster, and a Sync depends on Git only: set the \
-                 values that the chart would look up"
-            ));
-        }
-        let functions = rendered.nondeterministic.as_slice();
+        let functions = self.rendered.nondeterministic.as_slice();
         (!functions.is_empty()).then(|| {
             format!(
                 "templates call {}, so each render gives other objects: set the values that the chart would generate, for \

@@ -6,7 +6,9 @@ mod texts;
 
 use std::{fmt::Write as _, fs::File, process::Command, time::Duration};
 
-use renderer::{Chart, Hook, Limits, Lookup, RenderedChart, Renderer, RendererError, Unrendered, Values};
+use pipeline::{Entry, Looked};
+use renderer::{Chart, Hook, Limits, Lookup, RenderedChart, Renderer, RendererError, Unrendered, Values, looked_up};
+use serde_json::{Value, json};
 use texts::{Texts, children, real};
 use worker::Cancel;
 
@@ -26,6 +28,114 @@ fn render(renderer: &Renderer, chart: &Chart, texts: &Texts) -> Result<RenderedC
         Unrendered::Renderer(error) => error,
         Unrendered::Repository(never) => match never {},
     })
+}
+
+/// What templates find if they look up the ConfigMap `settings`, one of the Nodes, or all Services.
+fn answers() -> Vec<String> {
+    let answer = |(api_version, kind): (&str, &str), name, is_namespaced, objects: Vec<Value>| {
+        let looked = Looked { entry: Entry::Lookup(0), api_version, kind, namespace: "shop", name };
+        looked_up(&looked, is_namespaced, objects)
+    };
+    let service = |name: &str| json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"port": 1_234_567}});
+    vec![
+        answer(
+            ("v1", "ConfigMap"),
+            Some("settings"),
+            true,
+            vec![json!({"metadata": {"name": "settings"}, "data": {"a": "b"}})],
+        ),
+        answer(("v1", "ConfigMap"), Some("absent"), true, Vec::new()),
+        answer(("v1", "Node"), Some("one"), false, vec![json!({"metadata": {"name": "one", "uid": "u1"}})]),
+        answer(("v1", "Service"), None, true, vec![service("b"), service("a")]),
+        answer(("apps/v1", "Deployment"), None, true, Vec::new()),
+    ]
+}
+
+#[test]
+fn lookups_find_what_the_request_has() {
+    let renderer = Renderer::new(&real(), Limits::default());
+    let chart = Chart { lookup: Some(answers()), ..shop() };
+    let found = |expression: &str| {
+        let rendered = render(&renderer, &chart, &one(&format!("kind: ConfigMap\nfound: {{{{ {expression} }}}}")));
+        let rendered = rendered.unwrap_or_else(|error| panic!("{expression}: {error}"));
+        assert!(rendered.lookups.is_empty());
+        let yaml = rendered.objects[0].object.yaml.clone();
+        yaml.trim_start_matches("kind: ConfigMap\nfound: ").trim_end().to_owned()
+    };
+    for (expression, expected) in [
+        ("(lookup `v1` `ConfigMap` `shop` `settings`).data.a", "b"),
+        (
+            "(lookup `v1` `ConfigMap` `shop` `settings`) | toJson",
+            r#"{"apiVersion":"v1","data":{"a":"b"},"kind":"ConfigMap","metadata":{"name":"settings"}}"#,
+        ),
+        ("lookup `v1` `ConfigMap` `shop` `absent` | toJson", "{}"),
+        // Helm ignores the namespace if the kind has none.
+        ("(lookup `v1` `Node` `` `one`).metadata.uid", "u1"),
+        ("(lookup `v1` `Node` `shop` `one`).metadata.uid", "u1"),
+        (
+            "range (lookup `v1` `Service` `shop` ``).items }}{{ .metadata.name }}{{ .spec.port }},{{ end",
+            "a1234567,b1234567,",
+        ),
+        ("(lookup `v1` `Service` `shop` ``).kind", "ServiceList"),
+        ("(lookup `v1` `Service` `shop` `b`).metadata.name", "b"),
+        ("lookup `v1` `Service` `shop` `c` | len", "0"),
+        ("(lookup `apps/v1` `Deployment` `shop` ``).items | len", "0"),
+        // What a template does to a result has no effect on the next lookup.
+        (
+            "$_ := set (lookup `v1` `ConfigMap` `shop` `settings`).data `a` `x` }}{{ (lookup `v1` `ConfigMap` `shop` `settings`).data.a",
+            "b",
+        ),
+    ] {
+        assert_eq!(found(expression), expected, "{expression}");
+    }
+}
+
+#[test]
+fn a_lookup_that_the_request_does_not_have_is_refused_with_its_place() {
+    let renderer = Renderer::new(&real(), Limits::default());
+    let chart = Chart { lookup: Some(answers()), ..shop() };
+    let refused = |texts: &Texts| {
+        let error = render(&renderer, &chart, texts).expect_err("it is rendered");
+        assert_eq!((error.reason(), error.is_terminal()), ("NotReproducible", true), "{error}");
+        error.to_string()
+    };
+    let helpers = "{{ define \"secret\" }}\n{{ (lookup \"v1\" \"Secret\" \"shop\" \"db\").data.password }}\n{{ end }}";
+    let texts = Texts::of(&[
+        ("apps/shop/Chart.yaml", CHART),
+        ("apps/shop/templates/_helpers.tpl", helpers),
+        ("apps/shop/templates/a.yaml", "kind: ConfigMap\nfound: {{ include \"secret\" . }}\n"),
+    ]);
+    let told = refused(&texts);
+    let place =
+        "apps/shop/templates/_helpers.tpl:2 looks up v1 Secret shop/db in the cluster, and Secrets cannot be looked up";
+    assert!(told.starts_with(place) && told.contains("helm.valuesFrom with sealedSecret"), "{told}");
+    for (expression, part) in [
+        (
+            "lookup `v1` `ConfigMap` `other` `settings`",
+            "add {apiVersion: v1, kind: ConfigMap, namespace: other, name: settings} there",
+        ),
+        (
+            "lookup `v1` `ConfigMap` `shop` ``",
+            "looks up all v1 ConfigMap in shop in the cluster, and helm.lookup of the Sync does not have it: add {apiVersion: v1, kind: ConfigMap, namespace: shop} there",
+        ),
+        (
+            "lookup `v1` `Service` `` ``",
+            "looks up all v1 Service in the cluster, and a lookup without a namespace means all namespaces",
+        ),
+        ("lookup `v1` `Node` `` `two`", "add {apiVersion: v1, kind: Node, name: two} there"),
+        // The template fails because the lookup finds nothing.
+        ("required `it is missing` (lookup `v1` `Pod` `shop` `a`).spec", "looks up v1 Pod shop/a"),
+        ("lookup `v1` `Pod` `shop` `a` }} {{ lookup `v1` `Pod` `shop` `b`", "the chart also looks up v1 Pod shop/b"),
+    ] {
+        let told = refused(&one(&format!("kind: ConfigMap\n\nfound: {{{{ {expression} }}}}")));
+        assert!(
+            told.starts_with("apps/shop/templates/all.yaml:3 looks up ") && told.contains(part),
+            "{expression}: {told}"
+        );
+    }
+    let many = "{{ range until 20 }}{{ lookup \"v1\" \"Pod\" \"shop\" (toString .) }}{{ end }}";
+    let told = refused(&one(many));
+    assert!(told.ends_with("v1 Pod shop/5, 14 more"), "{told}");
 }
 
 /// A chart with one template.

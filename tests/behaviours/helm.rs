@@ -4,6 +4,7 @@
 
 mod hooks;
 mod inputs;
+mod lookups;
 mod synced;
 
 use std::{

@@ -90,7 +90,12 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
         "data": {"values.yaml": "other: value\n"}});
     kubernetes::apply(&scene.client, &scene.namespace, map).await?;
     let values = json!([{"repository": {"name": "config"}, "file": "values/three.yaml"}, {"configMap": "settings"}]);
-    let chart = json!({"path": "chart", "interval": "10s", "helm": {"valuesFrom": values}});
+    let lookup = json!([
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "settings"},
+        {"apiVersion": "v1", "kind": "Service"},
+        {"apiVersion": "v1", "kind": "Namespace", "name": "default"},
+    ]);
+    let chart = json!({"path": "chart", "interval": "10s", "helm": {"valuesFrom": values, "lookup": lookup}});
     for (sync, settings) in [("one", json!({"interval": "10s"})), ("two", waiting), ("three", chart)] {
         scene.sync(sync, sync, settings).await?;
         scene.is_applied(sync, &revision).await?;

@@ -45,18 +45,20 @@ pub(crate) async fn apply_cluster_wide(client: &Client, object: Value) -> Result
 /// Defines the kind Widget, with a status of its own, in a group that belongs to this scene. Returns its API version.
 pub(crate) async fn widgets(scene: &Scene) -> Result<String> {
     let group = format!("{}.example.test", scene.namespace);
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    apply_cluster_wide(
-        &scene.client,
-        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("widgets.{group}")},
-            "spec": {"group": group, "scope": "Namespaced",
-                "names": {"kind": "Widget", "plural": "widgets", "singular": "widget"},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema,
-                    "subresources": {"status": {}}}]}}),
-    )
-    .await?;
+    define(&scene.client, &group, "Widget", "widgets").await?;
     Ok(format!("{group}/v1"))
+}
+
+/// Defines a kind with namespaces and with a status of its own, in the version `v1` of a group.
+pub(crate) async fn define(client: &Client, group: &str, kind: &str, plural: &str) -> Result<()> {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {"group": group, "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema,
+                "subresources": {"status": {}}}]}});
+    apply_cluster_wide(client, definition).await
 }
 
 /// Waits until a ConfigMap has this value.

@@ -318,3 +318,47 @@ fn values_of_a_config_map_are_in_a_file_of_the_repository_or_in_one_that_is_name
     assert!(told.contains("ConfigMap shop/settings is in") && told.contains("--values-config-map FILE"), "{told}");
     assert!(built(&["--values-config-map", "again.yaml"]).contains("level: warn"));
 }
+
+#[test]
+fn what_a_chart_looks_up_is_in_a_file_that_is_named() {
+    let entries = "[{apiVersion: v1, kind: ConfigMap, name: cluster}, {apiVersion: v1, kind: Service}]";
+    let folder = chart_of_a_sync(&format!("  helm:\n    lookup: {entries}\n"));
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata:\n  region: {{ lookup \"v1\" \"ConfigMap\" \
+        .Release.Namespace \"cluster\" | dig \"data\" \"region\" \"none\" }}\n  services: \"{{ range (lookup \"v1\" \"Service\" \
+        .Release.Namespace \"\").items }}{{ .metadata.name }},{{ end }}\"\n";
+    fs::write(folder.path().join("charts/web/templates/map.yaml"), template).unwrap();
+    let sync = ["build", "--sync", "clusters/web.yaml"];
+    for arguments in [sync.as_slice(), &["lint"]] {
+        let told = refused(folder.path(), arguments);
+        assert!(told.contains("spec.helm.lookup[0] of the Sync names v1 ConfigMap shop/cluster"), "{told}");
+    }
+    let told = refused(folder.path(), &sync);
+    let hint = "kubectl get ConfigMap cluster -n shop -o yaml > FILE, and --lookup FILE";
+    assert!(told.contains(hint) && told.contains("--lookup /dev/null"), "{told}");
+
+    let service = |name: &str, namespace: &str| {
+        format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{}}}}")
+    };
+    let services = [service("b", "shop"), service("a", "shop"), service("c", "other")].join(", ");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("services.yaml", &format!("apiVersion: v1\nkind: List\nitems: [{services}]\n"));
+    write(
+        "map.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cluster, namespace: shop}\ndata: {region: north}\n",
+    );
+    let built = |files: &[&str]| {
+        let flags = files.iter().flat_map(|file| ["--lookup", file]);
+        let arguments: Vec<_> = sync.iter().copied().chain(flags).collect();
+        printed(folder.path(), &arguments)
+    };
+    let text = built(&["map.yaml", "services.yaml"]);
+    assert!(text.contains("region: north") && text.contains("services: a,b,\n"), "{text}");
+    let text = built(&["/dev/null"]);
+    assert!(text.contains("region: none") && text.contains("services: \"\"\n"), "{text}");
+    // Without the Sync, the chart finds nothing, as with `helm template`.
+    assert!(printed(folder.path(), &["build", "charts/web"]).contains("region: none"));
+
+    let folder = chart_of_a_sync("  helm:\n    lookup: [{apiVersion: v1, kind: Secret, name: db}]\n");
+    let told = refused(folder.path(), &sync);
+    assert!(told.contains("spec.helm.lookup[0]: a Secret cannot be looked up"), "{told}");
+}

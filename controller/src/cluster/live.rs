@@ -42,7 +42,7 @@ use self::{
     watch::Watch,
 };
 pub use self::{
-    lookouts::{Named, Sight},
+    lookouts::{AllOf, Named, Sight},
     objects::LiveObject,
 };
 use super::{Namespaces, api::SharedResource};
@@ -72,7 +72,7 @@ pub enum Change {
         /// The Sync that waits.
         sync: ObjectKey,
     },
-    /// An object that the chart of a Sync gets values from may have changed.
+    /// An object that the chart of a Sync gets values from, or that it looks up, may have changed.
     Input {
         /// The Sync.
         sync: ObjectKey,

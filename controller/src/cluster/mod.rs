@@ -20,7 +20,7 @@ pub use api::Api;
 pub use capabilities::Served;
 pub use discovery::{Discovery, DiscoveryError};
 pub(crate) use follow::{follow, is_refused};
-pub use live::{Change, Live, LiveObject, Named, Sight, WatchError};
+pub use live::{AllOf, Change, Live, LiveObject, Named, Sight, WatchError};
 pub use namespaces::Namespaces;
 pub use pipeline::SecretFacts;
 pub use recreate::Deleted;

@@ -112,7 +112,7 @@ fn what_is_tried_again_is_never_stalled() {
         SourceError::NoRepository { .. } => SourceError::NoRepository { repository: key(), field: "a".into() }, true;
         SourceError::NoFile { .. } => SourceError::NoFile { file: "a".into(), revision: "b".into(), field: "c".into() }, true;
         SourceError::Unread => SourceError::Unread, false;
-        SourceError::Map(_) => SourceError::Map(Arc::new(InputError::TooLarge("a".into()))), true;
+        SourceError::Cluster(_) => SourceError::Cluster(Arc::new(InputError::TooLarge("a".into()))), true;
         SourceError::Values(_) => SourceError::Values(Box::new(SourceError::NotFetched(key()))), false;
         SourceError::Pending(_) => SourceError::Pending(key()), false;
         SourceError::Slow(_) => SourceError::Slow(key()), false;
@@ -126,8 +126,11 @@ fn what_is_tried_again_is_never_stalled() {
         InputError::NoMap { .. } => InputError::NoMap { map: map(), field: field() }, true;
         InputError::NoKey { .. } => InputError::NoKey { place: map(), there_is: "c".into(), field: field() }, true;
         InputError::TooLarge(_) => InputError::TooLarge(map()), true;
-        InputError::Forbidden { .. } => InputError::Forbidden { map: map(), field: field(), source: ApiError::Busy }, false;
-        InputError::NotRead { .. } => InputError::NotRead { map: map(), field: field(), source: ApiError::Busy }, false;
+        InputError::TooMany { .. } => InputError::TooMany { what: map(), field: field() }, true;
+        InputError::Secret { .. } => InputError::Secret { what: map(), field: field() }, true;
+        InputError::NoKind { .. } => InputError::NoKind { what: map(), field: field() }, false;
+        InputError::Forbidden { .. } => InputError::Forbidden { what: map(), field: field(), verb: "get", source: ApiError::Busy }, false;
+        InputError::NotRead { .. } => InputError::NotRead { what: map(), field: field(), source: ApiError::Busy }, false;
     });
     all.extend(table! {
         DependencyError::Missing(_) => DependencyError::Missing(key()), false;

@@ -65,7 +65,7 @@ impl Unread {
             // The controller has just started.
             SourceError::Pending(_) | SourceError::Unread => Self::Unable(error.to_string()),
             // The API server did not answer.
-            SourceError::Map(cause) if !cause.is_terminal() && cause.reason() != FORBIDDEN => {
+            SourceError::Cluster(cause) if !cause.is_terminal() && cause.reason() != FORBIDDEN => {
                 Self::Unable(error.to_string())
             }
             error => Self::Folder(error.to_string().into()),

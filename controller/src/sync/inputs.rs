@@ -1,8 +1,8 @@
-//! ConfigMaps that charts get values from.
+//! What charts get from the cluster: values from ConfigMaps, and the objects that templates look up.
 //!
 //! # Guarantees
-//! - A ConfigMap is read with the rights of the Sync's identity.
-//! - A ConfigMap is read once, and again when a watch shows that it changed. If it cannot be watched, it is read again
+//! - An object is read with the rights of the Sync's identity. A Secret is never read.
+//! - An object is read once, and again when a watch shows that it changed. If it cannot be watched, it is read again
 //!   after `spec.interval`.
 //! - What was read for one Sync is used for no other Sync.
 
@@ -13,27 +13,33 @@ use std::{
 };
 
 use crds::{ObjectKey, Sync};
-use pipeline::{Resource, Stage, StageError, ValuesMap, values_maps};
+use pipeline::{Entry, Looked, Resource, Stage, StageError, ValuesMap, escape_segment, lookups, values_maps};
+use renderer::{MOST_LOOKED_UP, looked_up};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{FIRST_RETRY, Pass, Record, account::FORBIDDEN};
 use crate::{
     backoff,
-    cluster::{ApiError, Named, Sight},
+    cluster::{AllOf, ApiError, DiscoveryError, Named, Sight},
     fair::Asker,
-    inputs::{Content, InputValues},
+    inputs::{Content, OneInput},
 };
 
 /// The shortest time between two reads of ConfigMaps that change all the time.
 const APART: Duration = Duration::from_secs(1);
-/// How many bytes the values from all ConfigMaps of one chart may have together. They are kept in memory, like the values in
+/// The same for a Sync whose chart looks something up. Programs change such objects more often than people change ConfigMaps.
+const LOOKUPS_APART: Duration = Duration::from_secs(5);
+/// How many bytes everything that one chart gets from the cluster may have together. It is kept in memory, like the values in
 /// the spec of a Sync.
 const MOST_BYTES: usize = 1 << 20;
+/// How many objects of a kind are read at once. This limits how much memory they take before their size is known.
+const AT_ONCE: usize = 10;
 /// How many keys of a ConfigMap an error lists.
 const KEYS_SHOWN: usize = 10;
 
-/// Why values were not read from a ConfigMap.
+/// Why something was not read from the cluster.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InputError {
     /// The ConfigMap does not exist.
@@ -56,24 +62,57 @@ pub(super) enum InputError {
         /// The field of the Sync that names it.
         field: String,
     },
-    /// The values are too large.
-    #[error("{0}: the values from ConfigMaps have more than {most} MiB together: put them into files of a repository", most = MOST_BYTES >> 20)]
+    /// The inputs are too large.
+    #[error("{0}: what the Sync reads from the cluster (ConfigMaps, and what its chart looks up) has more than {most} MiB together: put values into files of a repository", most = MOST_BYTES >> 20)]
     TooLarge(String),
-    /// The Sync's identity may not read the ConfigMap.
-    #[error("it may not read {map}, which {field} names; give its service account the right to `get` it: {source}")]
+    /// A lookup of all objects of a kind finds too many.
+    #[error(
+        "{field} stands for {what}: there are more than {MOST_LOOKED_UP}, or they are too large together: name one object there"
+    )]
+    TooMany {
+        /// What is looked up.
+        what: String,
+        /// The field of the Sync.
+        field: String,
+    },
+    /// The entry asks for Secrets.
+    #[error(
+        "{field} names {what}, and Secrets cannot be looked up, because what is rendered must not have their values: remove the entry, \
+         seal the value, and give it to the chart as a sealed value (helm.valuesFrom with sealedSecret)"
+    )]
+    Secret {
+        /// What is looked up.
+        what: String,
+        /// The field of the Sync.
+        field: String,
+    },
+    /// The cluster does not serve the kind.
+    #[error(
+        "the cluster does not serve {what}, which {field} names: install its CustomResourceDefinition, or correct the entry"
+    )]
+    NoKind {
+        /// The API version and the kind.
+        what: String,
+        /// The field of the Sync.
+        field: String,
+    },
+    /// The Sync's identity may not read the object.
+    #[error("it may not read {what}, which {field} names; give its service account the right to `{verb}` it: {source}")]
     Forbidden {
-        /// The ConfigMap.
-        map: String,
+        /// The object.
+        what: String,
         /// The field of the Sync that names it.
         field: String,
+        /// What the identity may not do.
+        verb: &'static str,
         /// The API server's refusal.
         source: ApiError,
     },
-    /// The ConfigMap could not be read.
-    #[error("{map}, which {field} names, could not be read: {source}")]
+    /// The object could not be read.
+    #[error("{what}, which {field} names, could not be read: {source}")]
     NotRead {
-        /// The ConfigMap.
-        map: String,
+        /// The object.
+        what: String,
         /// The field of the Sync that names it.
         field: String,
         /// The error of the request.
@@ -87,22 +126,58 @@ impl StageError for InputError {
     fn reason(&self) -> &'static str {
         match self {
             Self::NoMap { .. } | Self::NoKey { .. } => "ValuesNotFound",
-            Self::TooLarge(_) => "TooLarge",
+            Self::TooLarge(_) | Self::TooMany { .. } => "TooLarge",
+            Self::Secret { .. } => renderer::NOT_REPRODUCIBLE,
             Self::Forbidden { .. } => FORBIDDEN,
-            Self::NotRead { .. } => "ValuesNotRead",
+            Self::NoKind { .. } | Self::NotRead { .. } => "ValuesNotRead",
         }
     }
 
     fn is_terminal(&self) -> bool {
         match self {
-            Self::NoMap { .. } | Self::NoKey { .. } | Self::TooLarge(_) => true,
-            Self::Forbidden { .. } | Self::NotRead { .. } => false,
+            Self::NoMap { .. }
+            | Self::NoKey { .. }
+            | Self::TooLarge(_)
+            | Self::TooMany { .. }
+            | Self::Secret { .. } => true,
+            Self::NoKind { .. } | Self::Forbidden { .. } | Self::NotRead { .. } => false,
         }
     }
 }
 
-/// The values of a Sync from ConfigMaps, or why there are none.
-pub(super) type ReadMaps = Result<Arc<[InputValues]>, Arc<InputError>>;
+/// What a Sync gets from the cluster, or why it was not read.
+pub(super) type ReadEntries = Result<Arc<[OneInput]>, Arc<InputError>>;
+
+/// Something that a Sync gets from the cluster.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    Map(ValuesMap<'a>),
+    Looked(Looked<'a>),
+}
+
+impl Wanted<'_> {
+    fn entry(&self) -> Entry {
+        match self {
+            Self::Map(map) => map.entry,
+            Self::Looked(looked) => looked.entry,
+        }
+    }
+}
+
+/// What `sync` gets from the cluster.
+fn wanted(sync: &Sync) -> impl Iterator<Item = Wanted<'_>> {
+    values_maps(sync).map(Wanted::Map).chain(lookups(sync).map(Wanted::Looked))
+}
+
+/// Whether `sync` gets something from the cluster.
+pub(super) fn reads_cluster(sync: &Sync) -> bool {
+    wanted(sync).next().is_some()
+}
+
+/// The shortest time between two reads for `sync`.
+fn apart(sync: &Sync) -> Duration {
+    if lookups(sync).next().is_some() { LOOKUPS_APART } else { APART }
+}
 
 /// What was read for each Sync.
 #[derive(Default)]
@@ -111,7 +186,7 @@ pub struct ReadInputs(Mutex<State>);
 #[derive(Default)]
 struct State {
     known: HashMap<ObjectKey, Known>,
-    /// The Syncs of which a watch has shown that a ConfigMap changed since they began to read.
+    /// The Syncs of which a watch has shown that an object changed since they began to read.
     changed: HashSet<ObjectKey>,
 }
 
@@ -120,7 +195,7 @@ struct Known {
     of: (Option<String>, Option<i64>),
     at: Instant,
     failures: u32,
-    maps: ReadMaps,
+    read: ReadEntries,
 }
 
 fn identity(sync: &Sync) -> (Option<String>, Option<i64>) {
@@ -129,18 +204,18 @@ fn identity(sync: &Sync) -> (Option<String>, Option<i64>) {
 
 impl ReadInputs {
     /// What was last read for `sync`; `None` if nothing was read since it was made or edited.
-    pub(super) fn of(&self, sync: &Sync) -> Option<ReadMaps> {
+    pub(super) fn of(&self, sync: &Sync) -> Option<ReadEntries> {
         let state = self.lock();
         let known = state.known.get(&ObjectKey::of(sync)).filter(|known| known.of == identity(sync))?;
-        Some(known.maps.clone())
+        Some(known.read.clone())
     }
 
-    /// Notes that a ConfigMap of this Sync has changed.
+    /// Notes that an object that this Sync reads has changed.
     pub(super) fn changed(&self, sync: &ObjectKey) {
         self.lock().changed.insert(sync.clone());
     }
 
-    /// Notes that the ConfigMaps of this Sync are about to be read. What changes from now on may not be in what is read.
+    /// Notes that the objects of this Sync are about to be read. What changes from now on may not be in what is read.
     fn begins(&self, sync: &ObjectKey) {
         self.lock().changed.remove(sync);
     }
@@ -158,16 +233,16 @@ impl ReadInputs {
         state.known.remove(sync).is_some()
     }
 
-    /// When the ConfigMaps of `sync` have to be read; `None` if they need not be read before a watch shows a change.
+    /// When the objects of `sync` have to be read; `None` if they need not be read before a watch shows a change.
     fn due(&self, sync: &Sync, is_asked: bool, is_watched: bool, interval: Duration) -> Option<Instant> {
         let (state, key) = (self.lock(), ObjectKey::of(sync));
         let Some(known) = state.known.get(&key).filter(|known| known.of == identity(sync)) else {
             return Some(Instant::now());
         };
         if state.changed.contains(&key) || is_asked {
-            return Some(known.at + APART);
+            return Some(known.at + apart(sync));
         }
-        match &known.maps {
+        match &known.read {
             Err(error) if !error.is_terminal() => {
                 Some(known.at + backoff::pause(known.failures, FIRST_RETRY, interval))
             }
@@ -176,11 +251,11 @@ impl ReadInputs {
         }
     }
 
-    fn remember(&self, sync: &Sync, maps: ReadMaps) {
+    fn remember(&self, sync: &Sync, read: ReadEntries) {
         let (mut state, key) = (self.lock(), ObjectKey::of(sync));
         let failures = state.known.get(&key).map_or(0, |known| known.failures);
-        let failures = if maps.is_err() { failures.saturating_add(1) } else { 0 };
-        state.known.insert(key, Known { of: identity(sync), at: Instant::now(), failures, maps });
+        let failures = if read.is_err() { failures.saturating_add(1) } else { 0 };
+        state.known.insert(key, Known { of: identity(sync), at: Instant::now(), failures, read });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -189,62 +264,62 @@ impl ReadInputs {
 }
 
 impl Pass<'_> {
-    /// Reads the ConfigMaps that the chart gets values from, if it is not certain that they are as they were read before.
+    /// Reads what the chart gets from the cluster, if it is not certain that it is as it was read before.
     pub(super) async fn read_inputs(&self, record: &Record) {
         let (inputs, live) = (&self.ctx.inputs, &self.ctx.cluster.live);
-        let maps: Vec<_> = values_maps(self.sync).collect();
-        if maps.is_empty() {
+        let all: Vec<_> = wanted(self.sync).collect();
+        if all.is_empty() {
             if inputs.forget(self.key) {
                 live.stop_looking_out_for_inputs(self.key, |_| false);
             }
             return;
         }
-        let is_watched = maps.iter().all(|map| live.looks_out_for_input(self.key, map.index));
-        let Some(due) = inputs.due(self.sync, self.has_request(record), is_watched, self.interval()) else { return };
+        let is_watched = || all.iter().all(|one| live.looks_out_for_input(self.key, one.entry()));
+        let Some(due) = inputs.due(self.sync, self.has_request(record), is_watched(), self.interval()) else { return };
         if due > Instant::now() {
             return self.come_back(Some(due));
         }
         inputs.begins(self.key);
-        live.stop_looking_out_for_inputs(self.key, |index| maps.iter().any(|map| map.index == index));
-        let (mut all, mut bytes) = (Vec::new(), 0);
+        live.stop_looking_out_for_inputs(self.key, |entry| all.iter().any(|one| one.entry() == entry));
+        let (mut found, mut bytes) = (Vec::new(), 0);
         let mut read = Ok(());
-        for map in maps {
-            match self.read_map(map, &mut bytes).await {
-                Ok(values) => all.push(values),
+        for one in &all {
+            let one = match one {
+                Wanted::Map(map) => self.read_map(*map, &mut bytes).await,
+                Wanted::Looked(looked) => self.look_up(*looked, &mut bytes).await,
+            };
+            match one {
+                Ok(input) => found.push(input),
                 Err(error) => {
                     read = Err(Arc::new(error));
                     break;
                 }
             }
         }
-        inputs.remember(self.sync, read.map(|()| all.into()));
-        let is_watched = values_maps(self.sync).all(|map| live.looks_out_for_input(self.key, map.index));
-        self.come_back(inputs.due(self.sync, false, is_watched, self.interval()));
+        inputs.remember(self.sync, read.map(|()| found.into()));
+        self.come_back(inputs.due(self.sync, false, is_watched(), self.interval()));
     }
 
-    async fn read_map(&self, map: ValuesMap<'_>, bytes: &mut usize) -> Result<InputValues, InputError> {
+    async fn read_map(&self, map: ValuesMap<'_>, bytes: &mut usize) -> Result<OneInput, InputError> {
         let live = &self.ctx.cluster.live;
-        let ValuesMap { index, namespace, name, key } = map;
+        let ValuesMap { entry, namespace, name, key } = map;
         let resource = Arc::new(Resource::config_maps());
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
         let read = self.identity().get(&resource, Some(namespace), name).await;
         let named = Named { resource, namespace: Some(namespace.to_owned()), name: name.to_owned() };
-        let (field, of) = (map.field(), map.map());
+        let (field, of) = (entry.to_string(), map.map());
         let object = match read {
             Ok(object) => object,
             Err(error) if error.is_gone() => {
-                live.look_out_for_input(self.key, index, named, Sight::Missing);
+                live.look_out_for_input(self.key, entry, named, Sight::Missing);
                 return Err(InputError::NoMap { map: of, field });
             }
             Err(source) => {
-                live.stop_looking_out_for_inputs(self.key, |other| other != index);
-                return Err(match source.code() {
-                    Some(403) => InputError::Forbidden { map: of, field, source },
-                    _ => InputError::NotRead { map: of, field, source },
-                });
+                live.stop_looking_out_for_inputs(self.key, |other| other != entry);
+                return Err(not_read(source, of, field, "get"));
             }
         };
-        live.look_out_for_input(self.key, index, named, Sight::of(&object));
+        live.look_out_for_input(self.key, entry, named, Sight::of(&object));
         let data = object.get("data").and_then(Value::as_object);
         let Some(text) = data.and_then(|data| data.get(key)?.as_str()) else {
             let keys: Vec<_> = data.iter().flat_map(|data| data.keys()).map(String::as_str).collect();
@@ -263,7 +338,108 @@ impl Pass<'_> {
         }
         let content = Content::text(&self.ctx.keyring, text);
         drop(place);
-        Ok(InputValues { index, name: map.place(), content })
+        Ok(OneInput { entry, name: map.place(), content })
+    }
+
+    /// Reads what the templates of the chart find when they look up this entry.
+    async fn look_up(&self, looked: Looked<'_>, bytes: &mut usize) -> Result<OneInput, InputError> {
+        let (live, discovery) = (&self.ctx.cluster.live, &self.ctx.cluster.discovery);
+        let (entry, field) = (looked.entry, looked.entry.to_string());
+        let (group, version) = looked.group_and_version();
+        let no_kind =
+            || InputError::NoKind { what: format!("{} {}", looked.api_version, looked.kind), field: entry.to_string() };
+        let resource = match discovery.find(group, version, looked.kind).await {
+            Ok(resource) => resource,
+            Err(DiscoveryError::UnknownKind { .. }) => return Err(no_kind()),
+            Err(DiscoveryError::Request { source, .. }) => {
+                return Err(InputError::NotRead { what: looked.what(true), field, source });
+            }
+        };
+        let what = looked.what(resource.namespaced);
+        // Another group may serve the Secrets of the cluster, too.
+        if resource.kind == "Secret" || resource.plural == "secrets" {
+            return Err(InputError::Secret { what, field });
+        }
+        let namespace = resource.namespaced.then(|| looked.namespace.to_owned());
+        let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
+        let (read, verb) = match looked.name {
+            Some(name) => match self.identity().get(&resource, namespace.as_deref(), name).await {
+                Ok(object) => (Ok(Some(vec![object])), "get"),
+                Err(error) if error.is_gone() => (Ok(Some(Vec::new())), "get"),
+                Err(error) => (Err(error), "get"),
+            },
+            None => (self.all_of(&resource, namespace.as_deref()).await, "list"),
+        };
+        let stop = || live.stop_looking_out_for_inputs(self.key, |other| other != entry);
+        let objects = match read {
+            Ok(Some(objects)) => objects,
+            Ok(None) => {
+                stop();
+                return Err(InputError::TooMany { what, field });
+            }
+            Err(error) => {
+                stop();
+                // The kind is no longer served.
+                if error.is_not_found() {
+                    discovery.forget(group);
+                    return Err(no_kind());
+                }
+                return Err(not_read(error, what, field, verb));
+            }
+        };
+        if let Some(name) = looked.name {
+            let sight = objects.first().map_or(Sight::Missing, Sight::of);
+            let named = Named { resource: resource.clone(), namespace, name: name.to_owned() };
+            live.look_out_for_input(self.key, entry, named, sight);
+        } else {
+            let all = AllOf { resource: resource.clone(), namespace };
+            live.look_out_for_all(self.key, entry, all, Sight::of_all(&objects));
+        }
+        let text = looked_up(&looked, resource.namespaced, objects);
+        *bytes += text.len();
+        if *bytes > MOST_BYTES {
+            return Err(InputError::TooLarge(what));
+        }
+        drop(place);
+        Ok(OneInput { entry, name: what, content: Content::text(&self.ctx.keyring, &text) })
+    }
+
+    /// All objects of a kind; `None` if they are too many or too large.
+    async fn all_of(&self, resource: &Resource, namespace: Option<&str>) -> Result<Option<Vec<Value>>, ApiError> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            metadata: PageMeta,
+            items: Vec<Value>,
+        }
+        #[derive(Default, Deserialize)]
+        struct PageMeta {
+            #[serde(default, rename = "continue")]
+            next: String,
+        }
+        let path = format!("{}?limit={AT_ONCE}", resource.path(namespace, None));
+        let (mut all, mut next, mut bytes) = (Vec::new(), String::new(), 0);
+        loop {
+            let after = if next.is_empty() { String::new() } else { format!("&continue={}", escape_segment(&next)) };
+            let page: Page = self.identity().read(&format!("{path}{after}")).await?;
+            bytes += page.items.iter().map(|object| object.to_string().len()).sum::<usize>();
+            all.extend(page.items);
+            // A part of an object is left out before its size counts.
+            if all.len() > MOST_LOOKED_UP || bytes > 4 * MOST_BYTES {
+                return Ok(None);
+            }
+            if page.metadata.next.is_empty() {
+                return Ok(Some(all));
+            }
+            next = page.metadata.next;
+        }
+    }
+}
+
+fn not_read(source: ApiError, what: String, field: String, verb: &'static str) -> InputError {
+    match source.code() {
+        Some(403) => InputError::Forbidden { what, field, verb, source },
+        _ => InputError::NotRead { what, field, source },
     }
 }
 
@@ -303,6 +479,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_chart_looks_up_is_not_read_again_at_once() {
+        let inputs = ReadInputs::default();
+        let mut sync = sync(1);
+        sync.spec.helm = serde_json::from_value(json!({"lookup": [{"apiVersion": "v1", "kind": "Node"}]})).unwrap();
+        inputs.remember(&sync, Ok(Arc::default()));
+        inputs.changed(&ObjectKey::of(&sync));
+        assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause > APART && pause <= LOOKUPS_APART));
+    }
+
+    #[test]
     fn what_was_read_before_an_edit_does_not_count() {
         let inputs = ReadInputs::default();
         inputs.remember(&sync(1), Ok(Arc::default()));
@@ -316,7 +502,7 @@ mod tests {
         let (inputs, sync) = (ReadInputs::default(), sync(1));
         inputs.remember(&sync, Ok(Arc::default()));
         assert!(waits(&inputs, &sync, false).is_some_and(|pause| pause > INTERVAL / 2));
-        let error = || InputError::NotRead { map: "a".into(), field: "b".into(), source: ApiError::Busy };
+        let error = || InputError::NotRead { what: "a".into(), field: "b".into(), source: ApiError::Busy };
         for most in [1, 2, 4] {
             inputs.remember(&sync, Err(Arc::new(error())));
             assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause <= Duration::from_secs(2 * most)));

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crds::{ObjectKey, Sync};
 use gitstore::{ContentId, Revision, Snapshot, SnapshotError};
-use pipeline::{OtherFile, Stage, StageError, Target, other_files, repository_of, settings_digest, values_maps};
+use pipeline::{OtherFile, Stage, StageError, Target, other_files, repository_of, settings_digest};
 
-use super::inputs::InputError;
+use super::inputs::{InputError, reads_cluster};
 use crate::{
     context::Context,
-    inputs::{Content, InputValues, Inputs, SEPARATOR},
+    inputs::{Content, Inputs, OneInput, SEPARATOR},
     sources::{FirstFetch, Lookup},
 };
 
@@ -57,13 +57,13 @@ pub(super) enum SourceError {
     /// The Sync has a setting that this release does not support. Such a setting is refused, not ignored.
     #[error("{0} is not supported yet; remove it")]
     Unsupported(&'static str),
-    /// The ConfigMaps with values have not been read yet. This is not reported: they are read in the next reconcile.
-    #[error("the ConfigMaps with values have not been read yet")]
+    /// What the chart gets from the cluster has not been read yet. This is not reported: it is read in the next reconcile.
+    #[error("the ConfigMaps and what the chart looks up have not been read yet")]
     Unread,
-    /// The values could not be read from a ConfigMap.
+    /// Something could not be read from the cluster.
     #[error("{0}")]
-    Map(Arc<InputError>),
-    /// The chart cannot get its values from another Repository or a ConfigMap.
+    Cluster(Arc<InputError>),
+    /// The chart cannot get something from another Repository or from the cluster.
     #[error("{0}")]
     Values(Box<Self>),
     /// Another Repository does not have the file with values.
@@ -107,7 +107,7 @@ impl StageError for SourceError {
             Self::NoFile { .. } => "ValuesNotFound",
             Self::Values(error) => error.reason(),
             Self::Unread => "ValuesNotRead",
-            Self::Map(error) => error.reason(),
+            Self::Cluster(error) => error.reason(),
             Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => "RepositoryNotReady",
             Self::Unsupported(_) => "Unsupported",
             Self::Path { reason, .. } => reason,
@@ -119,7 +119,7 @@ impl StageError for SourceError {
     fn is_terminal(&self) -> bool {
         match self {
             Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) | Self::Unread => false,
-            Self::Map(error) => error.is_terminal(),
+            Self::Cluster(error) => error.is_terminal(),
             Self::Path { terminal, .. } => *terminal,
             Self::Values(error) => error.is_terminal(),
             Self::CrossNamespace(_) | Self::NoRepository { .. } | Self::NoFile { .. } | Self::Unsupported(_) => true,
@@ -162,9 +162,9 @@ fn find(ctx: &Context, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourc
     });
     let of_values = |error| SourceError::Values(Box::new(error));
     let mut values = files.collect::<Result<Vec<_>, _>>().map_err(of_values)?;
-    if values_maps(sync).next().is_some() {
-        let maps = ctx.inputs.of(sync).ok_or_else(|| of_values(SourceError::Unread))?;
-        values.extend(maps.map_err(|error| of_values(SourceError::Map(error)))?.iter().cloned());
+    if reads_cluster(sync) {
+        let read = ctx.inputs.of(sync).ok_or_else(|| of_values(SourceError::Unread))?;
+        values.extend(read.map_err(|error| of_values(SourceError::Cluster(error)))?.iter().cloned());
     }
     let inputs = Inputs::new(&ctx.keyring, values);
     let (revision, content) = (snapshot.revision().clone(), content_with_settings(content, sync, &inputs));
@@ -192,17 +192,17 @@ fn found<C>(
 }
 
 /// A file in another Repository.
-fn input(ctx: &Context, file: OtherFile<'_>) -> Result<InputValues, SourceError> {
+fn input(ctx: &Context, file: OtherFile<'_>) -> Result<OneInput, SourceError> {
     let repository = file.repository();
-    let (snapshot, id) = found(ctx.sources.file(&repository, file.path), &repository, || file.field())?;
+    let (snapshot, id) = found(ctx.sources.file(&repository, file.path), &repository, || file.entry.to_string())?;
     match id {
         Ok(Some(id)) => {
             let content = Content::File { snapshot, path: file.path.to_owned(), id };
-            Ok(InputValues { index: file.index, name: file.name(), content })
+            Ok(OneInput { entry: file.entry, name: file.name(), content })
         }
         Ok(None) => {
             let revision = snapshot.revision().to_string();
-            Err(SourceError::NoFile { file: file.name(), revision, field: file.field() })
+            Err(SourceError::NoFile { file: file.name(), revision, field: file.entry.to_string() })
         }
         Err(error) => Err(SourceError::Path {
             reason: error.reason(),

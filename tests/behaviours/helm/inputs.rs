@@ -66,7 +66,7 @@ impl<'s> Other<'s> {
 }
 
 /// Writes a chart with these templates to `folder`.
-fn chart(scene: &Scene, folder: &str, templates: &[(&str, &str)]) -> Result<()> {
+pub(super) fn chart(scene: &Scene, folder: &str, templates: &[(&str, &str)]) -> Result<()> {
     scene.tree.write(&format!("{folder}/Chart.yaml"), CHART)?;
     scene.tree.write(&format!("{folder}/values.yaml"), "level: info\n")?;
     for (name, text) in templates {

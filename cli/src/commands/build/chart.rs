@@ -193,6 +193,7 @@ pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::
         values: Vec::new(),
         include_crds: args.include_crds,
         is_upgrade: args.is_upgrade,
+        lookup: None,
     };
     let release = Release { chart, values: args.all_values(&root)?, target_namespace: None };
     let copy = WorkingCopy { root };

@@ -110,7 +110,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         // The capabilities are also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot ask the API server which kinds it serves")?;
         let mut clones = args.inputs.clones();
-        clones.read_maps(&client, &sync).await?;
+        clones.read_cluster(&client, &sync).await?;
         let surroundings = Surroundings { capabilities, clones };
         let folder = folder::read_for(&path, &sync, surroundings)?;
         (client, sync, folder)

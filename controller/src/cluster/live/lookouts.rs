@@ -1,23 +1,25 @@
-//! Watches on single objects that Syncs wait for (`spec.dependsOn`), or that their charts get values from. The watches on
-//! whole kinds do not show such an object if no Sync has applied it, because these watches select objects by the label of
-//! applied objects.
+//! Watches on single objects that Syncs wait for (`spec.dependsOn`), or that their charts get values from, and on what these
+//! charts look up. The watches on whole kinds do not show such an object if no Sync has applied it, because these watches
+//! select objects by the label of applied objects.
 //!
 //! ## Guarantees
 //! - [`Change::Awaited`] is sent when the object was created, changed or deleted since the Sync read it, or when the
-//!   kind that the Sync waits for may be served now. [`Change::Input`] is sent when an object that a chart gets values
-//!   from was created, changed or deleted since the Sync read it.
-//! - A Sync waits for one object of `spec.dependsOn` at a time, so there are at most as many watches as Syncs that
-//!   wait. The number of watched objects that charts get values from is limited per namespace. Syncs that need the same
-//!   object share a watch, which ends when no Sync needs it.
+//!   kind that the Sync waits for may be served now. [`Change::Input`] is sent when an object with values, or one that is
+//!   looked up, was created, changed or deleted since the Sync read it.
+//! - A Sync waits for one object of `spec.dependsOn` at a time, so there are at most as many watches as Syncs that wait.
+//!   The number of watches for inputs is limited per namespace. Syncs that need the same object share a watch, which ends
+//!   when no Sync needs it.
 //! - The watches show only metadata. They are made with the controller's own rights, so a Sync may wait only for an
 //!   object that its identity may read. From the watch, the Sync learns only when to read the object again.
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, pin_mut};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     api::{ApiResource, DynamicObject},
     core::PartialObjectMeta,
@@ -25,6 +27,8 @@ use kube::{
 };
 
 use crds::ObjectKey;
+use pipeline::Entry;
+use renderer::MOST_LOOKED_UP;
 
 use super::{Change, Live};
 use crate::cluster::{self, answer::resource_version, api::SharedResource};
@@ -32,8 +36,8 @@ use crate::cluster::{self, answer::resource_version, api::SharedResource};
 /// How many Syncs of one namespace may wait with such watches. Further Syncs of the namespace read their objects again
 /// after the usual pauses.
 const MOST: usize = 50;
-/// How many objects that charts get values from are watched for the Syncs of one namespace. Further such objects are
-/// read again at the interval of their Sync.
+/// How many watches on inputs there may be for the Syncs of one namespace. Further inputs are read again at the interval of
+/// their Sync.
 const MOST_INPUTS: usize = 100;
 /// How long the API server may take to serve a kind after its CustomResourceDefinition was added or changed.
 const IS_SERVED_WITHIN: Duration = Duration::from_secs(30);
@@ -49,13 +53,26 @@ pub struct Named {
     pub name: String,
 }
 
-/// What a read or a watch showed of an object.
+/// All objects of a kind, or those in one namespace.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct AllOf {
+    /// The kind.
+    pub resource: SharedResource,
+    /// The namespace, if the kind has namespaces.
+    pub namespace: Option<String>,
+}
+
+/// What a read or a watch showed of an object, or of all objects of a kind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sight {
     /// The object exists, with this resource version.
     At(u64),
     /// The object does not exist.
     Missing,
+    /// These objects exist: the sum of what [`one_of_all`] returns for each of them.
+    All(u64),
+    /// There are, or there were for a moment, more objects than a Sync may read.
+    TooMany,
 }
 
 impl Sight {
@@ -63,6 +80,50 @@ impl Sight {
     pub fn of(object: &serde_json::Value) -> Self {
         let version = object.pointer("/metadata/resourceVersion").and_then(serde_json::Value::as_str);
         Self::At(version.and_then(|version| version.parse().ok()).unwrap_or_default())
+    }
+
+    /// The sight of all objects of a kind that were read.
+    pub fn of_all(objects: &[serde_json::Value]) -> Self {
+        Self::All(objects.iter().fold(0, |sum, object| {
+            let name = object.pointer("/metadata/name").and_then(serde_json::Value::as_str).unwrap_or_default();
+            let Self::At(version) = Self::of(object) else { return sum };
+            sum.wrapping_add(one_of_all(name, version))
+        }))
+    }
+}
+
+/// The part of one object in [`Sight::All`].
+fn one_of_all(name: &str, version: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (name, version).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What a watch shows of all objects of a kind: their names and versions, as long as there are not too many.
+#[derive(Default)]
+struct Seen {
+    versions: HashMap<String, u64>,
+    are_too_many: bool,
+}
+
+impl Seen {
+    fn saw(&mut self, metadata: &ObjectMeta) {
+        self.versions.insert(metadata.name.clone().unwrap_or_default(), resource_version(metadata));
+        if self.versions.len() > MOST_LOOKED_UP {
+            self.versions.clear();
+            self.are_too_many = true;
+        }
+    }
+
+    fn forget(&mut self, metadata: &ObjectMeta) {
+        self.versions.remove(metadata.name.as_deref().unwrap_or_default());
+    }
+
+    fn sight(&self) -> Sight {
+        if self.are_too_many {
+            return Sight::TooMany;
+        }
+        Sight::All(self.versions.iter().fold(0, |sum, (name, version)| sum.wrapping_add(one_of_all(name, *version))))
     }
 }
 
@@ -77,8 +138,8 @@ struct Waiter {
 enum Purpose {
     /// The Sync waits for an object of `spec.dependsOn`.
     Dependency,
-    /// The chart of the Sync gets values from the object that the entry with this index names.
-    Input(usize),
+    /// The entry of the Sync names the object, or all objects of the kind, as an input.
+    Input(Entry),
 }
 
 impl Waiter {
@@ -86,8 +147,8 @@ impl Waiter {
         Self { sync: sync.clone(), purpose: Purpose::Dependency }
     }
 
-    fn input(sync: &ObjectKey, index: usize) -> Self {
-        Self { sync: sync.clone(), purpose: Purpose::Input(index) }
+    fn input(sync: &ObjectKey, entry: Entry) -> Self {
+        Self { sync: sync.clone(), purpose: Purpose::Input(entry) }
     }
 
     /// The change to send when the object changed.
@@ -110,6 +171,7 @@ struct Wait {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Target {
     Object(Named),
+    All(AllOf),
     /// A kind that is not served yet. One watch on all CustomResourceDefinitions serves all Syncs that wait for a kind.
     Kinds,
 }
@@ -204,19 +266,31 @@ impl Live {
         self.look_out_for(&Waiter::dependency(sync), object, read);
     }
 
-    /// Sends [`Change::Input`] when the object differs from what was `read`. The chart of `sync` gets the values of its
-    /// entry `index` from this object.
-    pub fn look_out_for_input(&self, sync: &ObjectKey, index: usize, object: Named, read: Sight) {
-        self.look_out_for(&Waiter::input(sync, index), object, read);
+    /// Sends [`Change::Input`] when the object differs from what was `read` for this entry of `sync`.
+    pub fn look_out_for_input(&self, sync: &ObjectKey, entry: Entry, object: Named, read: Sight) {
+        self.look_out_for(&Waiter::input(sync, entry), object, read);
+    }
+
+    /// Sends [`Change::Input`] when the objects of a kind differ from what was `read` for this entry of `sync`.
+    pub fn look_out_for_all(&self, sync: &ObjectKey, entry: Entry, all: AllOf, read: Sight) {
+        let waiter = Waiter::input(sync, entry);
+        if self.may_watch(&all.resource, all.namespace.as_deref()) {
+            self.wait(&waiter, Target::All(all), read, None);
+        } else {
+            self.lookouts().stop(&waiter);
+        }
     }
 
     fn look_out_for(&self, waiter: &Waiter, object: Named, read: Sight) {
-        let is_elsewhere =
-            object.namespace.as_deref().is_some_and(|namespace| !self.inner.namespaces.contains(namespace));
-        if !object.resource.watchable || is_elsewhere {
-            return self.lookouts().stop(waiter);
+        if self.may_watch(&object.resource, object.namespace.as_deref()) {
+            self.wait(waiter, Target::Object(object), read, None);
+        } else {
+            self.lookouts().stop(waiter);
         }
-        self.wait(waiter, Target::Object(object), read, None);
+    }
+
+    fn may_watch(&self, resource: &SharedResource, namespace: Option<&str>) -> bool {
+        resource.watchable && namespace.is_none_or(|namespace| self.inner.namespaces.contains(namespace))
     }
 
     /// Makes `sync` wait until a CustomResourceDefinition of this group is added or changed: then the API server may
@@ -258,22 +332,21 @@ impl Live {
         self.lookouts().stop(&Waiter::dependency(sync));
     }
 
-    /// Notes that `sync` no longer needs watches on the objects that its chart gets values from, except for the entries
-    /// whose index `keep` accepts.
-    pub fn stop_looking_out_for_inputs(&self, sync: &ObjectKey, keep: impl Fn(usize) -> bool) {
+    /// Notes that `sync` no longer needs its inputs, except those of the entries that `keep` accepts.
+    pub fn stop_looking_out_for_inputs(&self, sync: &ObjectKey, keep: impl Fn(Entry) -> bool) {
         let mut lookouts = self.lookouts();
         let is_over =
-            |waiter: &&Waiter| waiter.sync == *sync && matches!(waiter.purpose, Purpose::Input(index) if !keep(index));
+            |waiter: &&Waiter| waiter.sync == *sync && matches!(waiter.purpose, Purpose::Input(entry) if !keep(entry));
         let over: Vec<_> = lookouts.waits.keys().filter(is_over).cloned().collect();
         for waiter in &over {
             lookouts.stop(waiter);
         }
     }
 
-    /// Whether a watch will show a change of the object that the values of this entry come from.
-    pub fn looks_out_for_input(&self, sync: &ObjectKey, index: usize) -> bool {
+    /// Whether a watch will show when what this entry names changes.
+    pub fn looks_out_for_input(&self, sync: &ObjectKey, entry: Entry) -> bool {
         let lookouts = self.lookouts();
-        let wait = lookouts.waits.get(&Waiter::input(sync, index));
+        let wait = lookouts.waits.get(&Waiter::input(sync, entry));
         wait.is_some_and(|wait| lookouts.running.contains_key(&wait.target))
     }
 
@@ -312,7 +385,9 @@ impl Live {
 
 async fn follow(live: &Live, target: &Target) {
     let api_resource = match target {
-        Target::Object(Named { resource, .. }) => super::watch::api_resource(resource),
+        Target::Object(Named { resource, .. }) | Target::All(AllOf { resource, .. }) => {
+            super::watch::api_resource(resource)
+        }
         Target::Kinds => ApiResource {
             group: "apiextensions.k8s.io".into(),
             version: "v1".into(),
@@ -331,15 +406,33 @@ async fn follow(live: &Live, target: &Target) {
                 None => (kube::Api::all_with(client, &api_resource), config),
             }
         }
-        Target::Kinds => (kube::Api::all_with(client, &api_resource), config),
+        Target::All(AllOf { namespace: Some(namespace), .. }) => {
+            (kube::Api::namespaced_with(client, namespace, &api_resource), config)
+        }
+        Target::All(AllOf { namespace: None, .. }) | Target::Kinds => {
+            (kube::Api::all_with(client, &api_resource), config)
+        }
     };
     let stream = cluster::follow(api, config.clone().streaming_lists(), config);
     pin_mut!(stream);
     let at = |object: &PartialObjectMeta<DynamicObject>| Sight::At(resource_version(&object.metadata));
-    let mut listed = Sight::Missing;
+    let (mut listed, mut all) = (Sight::Missing, Seen::default());
     while let Some(event) = stream.next().await {
         match (event, target) {
-            (Ok(Event::Init), _) => listed = Sight::Missing,
+            (Ok(Event::Init), _) => {
+                listed = Sight::Missing;
+                all = Seen::default();
+            }
+            (Ok(Event::InitApply(object)), Target::All(_)) => all.saw(&object.metadata),
+            (Ok(Event::InitDone), Target::All(_)) => live.saw(target, all.sight()),
+            (Ok(Event::Apply(object)), Target::All(_)) => {
+                all.saw(&object.metadata);
+                live.saw(target, all.sight());
+            }
+            (Ok(Event::Delete(object)), Target::All(_)) => {
+                all.forget(&object.metadata);
+                live.saw(target, all.sight());
+            }
             (Ok(Event::InitApply(object)), Target::Object(_)) => listed = at(&object),
             (Ok(Event::InitDone), _) => live.saw(target, listed),
             (Ok(Event::Apply(object)), Target::Object(_)) => live.saw(target, at(&object)),
@@ -421,6 +514,35 @@ mod tests {
     }
 
     #[test]
+    fn all_objects_are_seen_as_they_were_read() {
+        let metadata = |name: &str, version: &str| ObjectMeta {
+            name: Some(name.to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let read = |objects: &[(&str, &str)]| {
+            let object = |(name, version): &(&str, &str)| serde_json::to_value(metadata(name, version)).unwrap();
+            let objects: Vec<_> =
+                objects.iter().map(object).map(|metadata| serde_json::json!({ "metadata": metadata })).collect();
+            Sight::of_all(&objects)
+        };
+        let mut seen = Seen::default();
+        assert_eq!(seen.sight(), read(&[]));
+        seen.saw(&metadata("a", "1"));
+        seen.saw(&metadata("b", "2"));
+        assert_eq!(seen.sight(), read(&[("b", "2"), ("a", "1")]));
+        assert_ne!(seen.sight(), read(&[("b", "1"), ("a", "2")]));
+        seen.saw(&metadata("a", "3"));
+        assert_eq!(seen.sight(), read(&[("a", "3"), ("b", "2")]));
+        seen.forget(&metadata("b", "4"));
+        assert_eq!(seen.sight(), read(&[("a", "3")]));
+        for number in 0..MOST_LOOKED_UP {
+            seen.saw(&metadata(&number.to_string(), "1"));
+        }
+        assert_eq!(seen.sight(), Sight::TooMany);
+    }
+
+    #[test]
     fn a_name_is_one_value_of_the_selector() {
         assert_eq!(escaped("a,metadata.name!=b\\"), "a\\,metadata.name!\\=b\\\\");
     }
@@ -444,7 +566,10 @@ mod tests {
         let lookouts = with(&waits);
         let other = Waiter::dependency(&ObjectKey::new("other", "a"));
         assert!(!lookouts.has_room(&key("a"), &target) && lookouts.has_room(&other, &target));
-        assert!(lookouts.has_room(&Waiter::input(&key("a").sync, 0), &target), "values do not count with dependencies");
+        assert!(
+            lookouts.has_room(&Waiter::input(&key("a").sync, Entry::Values(0)), &target),
+            "values do not count with dependencies"
+        );
     }
 
     #[test]
@@ -452,14 +577,14 @@ mod tests {
         let (a, b) = (object("a"), object("b"));
         let mut lookouts = with(&[("one", &a, At(1))]);
         for (index, target) in [(0, &a), (3, &b)] {
-            let waiter = Waiter::input(&key("one").sync, index);
+            let waiter = Waiter::input(&key("one").sync, Entry::Values(index));
             lookouts.waits.insert(waiter, Wait { target: target.clone(), read: At(1), has_changed: false });
         }
         let sync = key("one").sync;
         let mut woken = lookouts.saw(&a, At(2));
         woken.sort();
-        assert_eq!(woken, [key("one"), Waiter::input(&sync, 0)]);
-        assert_eq!(lookouts.saw(&b, At(2)), [Waiter::input(&sync, 3)]);
+        assert_eq!(woken, [key("one"), Waiter::input(&sync, Entry::Values(0))]);
+        assert_eq!(lookouts.saw(&b, At(2)), [Waiter::input(&sync, Entry::Values(3))]);
         lookouts.stop(&key("one"));
         assert_eq!(lookouts.waits.len(), 2, "the values are still needed");
     }
@@ -470,11 +595,11 @@ mod tests {
         let sync = key("one").sync;
         let targets: Vec<_> = (0..MOST_INPUTS).map(|number| object(&number.to_string())).collect();
         for (index, target) in targets.iter().enumerate() {
-            assert!(lookouts.has_room(&Waiter::input(&sync, index), target), "{index}");
+            assert!(lookouts.has_room(&Waiter::input(&sync, Entry::Values(index)), target), "{index}");
             let wait = Wait { target: target.clone(), read: Missing, has_changed: false };
-            lookouts.waits.insert(Waiter::input(&sync, index), wait);
+            lookouts.waits.insert(Waiter::input(&sync, Entry::Values(index)), wait);
         }
-        let next = Waiter::input(&sync, MOST_INPUTS);
+        let next = Waiter::input(&sync, Entry::Lookup(0));
         assert!(!lookouts.has_room(&next, &object("another")));
         assert!(lookouts.has_room(&next, &targets[0]), "the watch is shared");
         assert!(lookouts.has_room(&key("one"), &object("another")), "dependencies have room of their own");

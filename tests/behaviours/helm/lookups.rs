@@ -1,0 +1,231 @@
+//! Charts that look something up in the cluster.
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use localcluster::{AuditEvent, ClusterOptions};
+use serde_json::{Value, json};
+
+use super::inputs::chart;
+use crate::{
+    cli::gitseal,
+    objects::{change_by_hand, define, is_value},
+    renders::rendered,
+};
+
+/// A template of a ConfigMap `NAME-map` with the result of an expression.
+fn map_with(expression: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: \"{{{{ .Release.Name }}}}-map\"}}\ndata:\n  value: {{{{ {expression} \
+         | quote }}}}\n"
+    )
+}
+
+/// The region in the ConfigMap `cluster`, or `none`.
+const REGION: &str = "lookup \"v1\" \"ConfigMap\" .Release.Namespace \"cluster\" | dig \"data\" \"region\" \"none\"";
+
+/// `spec` of a Sync whose chart may look up these entries.
+fn looking_up(entries: &Value) -> Value {
+    json!({"helm": {"lookup": entries}})
+}
+
+fn the_map() -> Value {
+    json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "cluster"}])
+}
+
+/// Makes or changes the ConfigMap `cluster`, which nobody applies from Git.
+async fn cluster(scene: &Scene, region: &str) -> Result<()> {
+    let map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cluster"}, "data": {"region": region}});
+    kubernetes::apply(&scene.client, &scene.namespace, map).await.map(drop)
+}
+
+/// How often the ConfigMap `cluster` of the scene was read by a `get`, except by this test.
+fn reads(plane: &Plane, scene: &Scene) -> Result<Vec<AuditEvent>> {
+    let mut requests = plane.cluster.requests()?;
+    requests.retain(|request| {
+        (request.verb.as_str(), request.resource.as_str(), request.name.as_str()) == ("get", "configmaps", "cluster")
+            && request.namespace == scene.namespace
+    });
+    Ok(requests)
+}
+
+#[tokio::test]
+async fn a_chart_finds_what_its_sync_lists_and_is_rendered_again_when_it_changes() -> Result<()> {
+    let options = ClusterOptions { controller_manager: false, audit: true, ..Default::default() };
+    let plane = Plane::without_controller(options).await?;
+    let folder = plane.folder();
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "lookups", ServerOptions::default()).await?;
+    chart(&scene, "charts/web", &[("map", &map_with(REGION))])?;
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", looking_up(&the_map())).await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "none").await?;
+    for region in ["north", "south"] {
+        cluster(&scene, region).await?;
+        is_value(&scene, "app-map", region).await?;
+    }
+    scene.is_ready("app").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 3);
+
+    // A write that changes nothing for a chart: another program writes what is there already.
+    let before = reads(&plane, &scene)?.len();
+    let same = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"region": "south"}});
+    let another = PatchParams::apply("another-program").force();
+    scene.api::<ConfigMap>().patch("cluster", &another, &Patch::Apply(&same)).await?;
+    eventually("the ConfigMap to be read again", || async {
+        ensure!(reads(&plane, &scene)?.len() > before);
+        Ok(())
+    })
+    .await?;
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "south").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 3);
+
+    // After a restart, nothing is rendered. A change meanwhile is noticed.
+    controller.stop()?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", "south").await?;
+    assert_eq!(rendered(&controller, "helm").await?, 0);
+    controller.stop()?;
+    cluster(&scene, "west").await?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    is_value(&scene, "app-map", "west").await?;
+    scene.api::<ConfigMap>().delete("cluster", &DeleteParams::default()).await?;
+    is_value(&scene, "app-map", "none").await
+}
+
+#[tokio::test]
+async fn a_lookup_without_a_name_finds_all_objects_of_the_namespace() -> Result<()> {
+    let scene = Scene::new("lookup-all").await?;
+    let names = "range (lookup \"v1\" \"ServiceAccount\" .Release.Namespace \"\").items }}{{ .metadata.name }} {{ end }}{{ \"\"";
+    chart(
+        &scene,
+        "charts/web",
+        &[("map", &map_with(names).replace("value: {{", "value: \"{{").replace(" | quote }}", " }}\""))],
+    )?;
+    let revision = scene.publish("a chart").await?;
+    for name in ["b", "a"] {
+        scene.account(name, json!([])).await?;
+    }
+    scene.sync("app", "./charts/web", looking_up(&json!([{"apiVersion": "v1", "kind": "ServiceAccount"}]))).await?;
+    scene.is_applied("app", &revision).await?;
+    let map = scene.api::<ConfigMap>().get("app-map").await?;
+    let first = map.data.unwrap_or_default()["value"].clone();
+    ensure!(first.starts_with("a b "), "{first}");
+    // The command line shows what the controller would do.
+    gitseal(&scene, &["diff", "charts/web", "--sync", "app"]).await?.is(0, &[])?;
+    scene.account("c", json!([])).await?;
+    is_value(&scene, "app-map", &first.replace("a b ", "a b c ")).await?;
+
+    // A chart finds only as many objects as it may read.
+    let account = |name: String| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+    for number in 0..100 {
+        kubernetes::apply(&scene.client, &scene.namespace, account(format!("many-{number}"))).await?;
+    }
+    let message = scene.is_not_ready("app", "TooLarge").await?;
+    ensure!(message.contains("spec.helm.lookup[0] stands for all v1 ServiceAccount in "), "{message}");
+    change_by_hand(&scene, "app-map").await?;
+    is_value(&scene, "app-map", &first.replace("a b ", "a b c ")).await
+}
+
+#[tokio::test]
+async fn a_lookup_that_the_sync_does_not_list_is_refused_with_its_place() -> Result<()> {
+    let scene = Scene::new("lookup-refused").await?;
+    cluster(&scene, "north").await?;
+    chart(&scene, "charts/web", &[("map", &map_with(REGION))])?;
+    let secret = "lookup \"v1\" \"Secret\" .Release.Namespace \"db\" | dig \"data\" \"password\" \"none\"";
+    chart(&scene, "charts/secret", &[("map", &map_with(secret))])?;
+    let revision = scene.publish("charts").await?;
+    let entry = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "other"}]);
+    scene.sync("app", "./charts/web", looking_up(&entry)).await?;
+    let message = scene.is_not_ready("app", "NotReproducible").await?;
+    let told = format!(
+        "charts/web/templates/map.yaml:5 looks up v1 ConfigMap {0}/cluster in the cluster, and helm.lookup of the Sync does not \
+         have it: add {{apiVersion: v1, kind: ConfigMap, namespace: {0}, name: cluster}} there",
+        scene.namespace
+    );
+    ensure!(message.contains(&told), "{message}");
+    scene.sync("app", "./charts/web", looking_up(&the_map())).await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "north").await?;
+
+    // There is no entry for a Secret.
+    scene.sync("secret", "./charts/secret", json!({"helm": {}})).await?;
+    let message = scene.is_not_ready("secret", "NotReproducible").await?;
+    ensure!(message.contains("/db in the cluster, and Secrets cannot be looked up"), "{message}");
+    ensure!(message.contains("a sealed value (helm.valuesFrom with sealedSecret)"), "{message}");
+    let entry = json!([{"apiVersion": "v1", "kind": "Secret", "name": "db"}]);
+    let refused = scene.sync("secret", "./charts/secret", looking_up(&entry)).await;
+    let message = format!("{:#}", refused.err().context("the API server accepts an entry for a Secret")?);
+    ensure!(message.contains("a Secret cannot be looked up"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn kinds_that_are_not_served_or_stand_for_secrets_are_refused() -> Result<()> {
+    let scene = Scene::new("lookup-kinds").await?;
+    let group = format!("{}.example.com", scene.namespace);
+    chart(&scene, "charts/web", &[("map", &map_with("\"x\""))])?;
+    let revision = scene.publish("a chart").await?;
+    let entry = |kind: &str| looking_up(&json!([{"apiVersion": format!("{group}/v1"), "kind": kind, "name": "a"}]));
+    scene.sync("app", "./charts/web", entry("Thing")).await?;
+    let message = scene.is_not_ready("app", "ValuesNotRead").await?;
+    let told = format!("the cluster does not serve {group}/v1 Thing, which spec.helm.lookup[0] names: install its");
+    ensure!(message.contains(&told), "{message}");
+    define(&scene.client, &group, "Thing", "things").await?;
+    scene.is_applied("app", &revision).await?;
+
+    let other = format!("secrets.{group}");
+    define(&scene.client, &other, "Vault", "secrets").await?;
+    let entry = json!([{"apiVersion": format!("{other}/v1"), "kind": "Vault", "name": "a"}]);
+    scene.sync("app", "./charts/web", looking_up(&entry)).await?;
+    let is_refused = |_: &crds::Sync, ready: &crds::Condition| {
+        ready.reason == "NotReproducible" && ready.message.contains("Secrets cannot be looked up")
+    };
+    scene.sync_when("app", "Secrets to be refused", is_refused).await.map(drop)
+}
+
+#[tokio::test]
+async fn what_a_chart_looks_up_is_read_with_the_rights_of_the_sync() -> Result<()> {
+    let scene = Scene::new("lookup-rights").await?;
+    cluster(&scene, "hidden").await?;
+    chart(&scene, "charts/web", &[("map", &map_with(REGION))])?;
+    let revision = scene.publish("a chart").await?;
+    let writes = |verbs: Value| json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]);
+    scene.account("writer", writes(json!(["create", "patch", "delete"]))).await?;
+    let mut spec = looking_up(&the_map());
+    spec["serviceAccountName"] = "writer".into();
+    scene.sync("app", "./charts/web", spec.clone()).await?;
+    let message = scene.is_not_ready("app", "Forbidden").await?;
+    for part in ["may not read v1 ConfigMap", "spec.helm.lookup[0]", "the right to `get` it", ":writer"] {
+        ensure!(message.contains(part), "no {part:?} in {message}");
+    }
+    ensure!(!message.contains("hidden"), "{message}");
+    scene.account("writer", writes(json!(["get", "create", "patch", "delete"]))).await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "hidden").await?;
+    let by = reads(Plane::shared().await?, &scene)?;
+    let account = format!("system:serviceaccount:{}:writer", scene.namespace);
+    ensure!(!by.is_empty() && by.iter().all(|read| read.impersonated.as_ref() == Some(&account)), "{by:?}");
+
+    // To find all objects, another right is needed.
+    spec["helm"]["lookup"] = json!([{"apiVersion": "v1", "kind": "ConfigMap"}]);
+    scene.sync("app", "./charts/web", spec).await?;
+    let message = scene.is_not_ready("app", "Forbidden").await?;
+    ensure!(message.contains("may not read all v1 ConfigMap in") && message.contains("`list`"), "{message}");
+    Ok(())
+}
