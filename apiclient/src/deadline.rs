@@ -27,8 +27,8 @@ pub enum Repeats {
     /// No request is sent again.
     Nothing,
     /// Reads are sent again. Writes that may be sent twice (PATCH and DELETE) are sent again if [`MayWrite`] allows it.
-    /// [`MayWrite`] is asked before each repetition, because a process that was frozen must not write after others have
-    /// written.
+    /// [`MayWrite`] is asked before each repetition, because another process may have taken over while this process was
+    /// frozen. Then only the other process may write.
     WhatMayBeRepeated(MayWrite),
 }
 
@@ -143,7 +143,7 @@ where
     }
 }
 
-/// The answer to `request`, or to a copy that was sent later.
+/// The answer to `request`, or to a copy of it that was sent because the answer was late.
 async fn answered<S, B>(
     service: S,
     request: Request<Body>,

@@ -56,7 +56,8 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// If data is not acknowledged within this time, the connection is closed.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
-/// How many requests can wait in the client until it sends them. It takes them one after another.
+/// If the cluster is reached through a proxy: how many requests can wait in the client until it begins to send them,
+/// one after another.
 const QUEUE: usize = 1024;
 
 /// Sends requests, without deadlines.
@@ -68,7 +69,7 @@ pub type Builder = ClientBuilder<Deadline<Sender>>;
 /// be called inside a Tokio runtime.
 ///
 /// # Errors
-/// `config` has a certificate, a key or a kind of proxy that is not supported.
+/// `config` has a certificate or a key that cannot be used, or a kind of proxy that is not supported.
 pub fn builder(mut config: Config, deadlines: Deadlines) -> kube::Result<Builder> {
     config.default_retry = false;
     config.read_timeout = None;

@@ -254,7 +254,7 @@ fn no_map(map: ValuesMap<'_>) -> anyhow::Error {
     Hint::error(
         format!("{} of the Sync names {}, and no file of the repository has it", map.entry, map.map()),
         format!(
-            "give a file with it: kubectl get configmap -n {} {} -o yaml > FILE, and --values-config-map FILE",
+            "save the ConfigMap (kubectl get configmap -n {} {} -o yaml > FILE), and pass --values-config-map FILE",
             map.namespace, map.name
         ),
     )

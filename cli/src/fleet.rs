@@ -108,8 +108,8 @@ pub struct Rendered {
 
 impl Fleet {
     /// Finds the Syncs in the files at `path` and below, except in the folder `golden`. All files of the repository are
-    /// searched for CustomResourceDefinitions and Repositories. Files that are not manifests are ignored if they cannot
-    /// have Syncs.
+    /// searched for CustomResourceDefinitions and Repositories. Files that are not manifests are ignored if they belong
+    /// to a chart, or do not contain the API group of Syncs.
     ///
     /// # Errors
     /// The path does not exist, or a file cannot be read.
@@ -239,7 +239,7 @@ impl Fleet {
         let key = repository_of(sync);
         let named = self.known_repositories.iter().find(|(known, _)| *known == key);
         named.map_or(Ok(()), |(_, repository)| {
-            refuse_registry(sync, repository, "render it with `gitseal build FOLDER`")
+            refuse_registry(sync, repository, "render the chart with `gitseal build FOLDER`")
         })
     }
 
@@ -362,7 +362,7 @@ fn kind(manifest: &Manifest) -> Option<&str> {
     }
 }
 
-/// Whether a file may have Syncs.
+/// Whether a file may have Syncs: whether its text contains the API group of Syncs.
 fn has_group(bytes: &[u8]) -> bool {
     bytes.windows(GROUP.len()).any(|text| text == GROUP.as_bytes())
 }

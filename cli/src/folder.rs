@@ -60,7 +60,7 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
 /// Reads a folder as the controller does for `sync`: as a chart, if the Sync says so.
 ///
 /// # Errors
-/// Those of [`read`]; or the chart cannot be rendered, or its objects cannot be applied.
+/// Those of [`read`] and [`objects_in`].
 pub fn read_for(path: &Path, sync: &Sync, surroundings: Surroundings) -> anyhow::Result<Folder> {
     read_sharing(path, sync, surroundings, Arc::new(renderer()))
 }
@@ -114,7 +114,8 @@ fn read_at(
 /// of the objects are paths from the root of the repository.
 ///
 /// # Errors
-/// The folder cannot be read or rendered, or its objects cannot be applied.
+/// The folder cannot be read or rendered, or it is a chart that no Sync can apply: it may give other objects at the
+/// next render, or it reads from the cluster.
 pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
     tree: impl FnOnce() -> anyhow::Result<T>,
     repository: &R,
@@ -154,7 +155,7 @@ pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
     }
 }
 
-/// Refuses values that the API server would refuse in the Sync.
+/// Refuses entries of `valuesFrom` and `substituteFrom` that the API server would refuse in the Sync.
 fn check_values(sync: &Sync) -> anyhow::Result<()> {
     let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
     if let Some((index, mistake)) = { entries }.find_map(|(index, entry)| Some((index, entry.mistake()?))) {
@@ -259,7 +260,8 @@ impl Folder {
         self.root.join(GIT).exists()
     }
 
-    /// Which of the objects `wanted` are in hidden files of the folder, as `sync` would apply them, and where.
+    /// Which of the objects `wanted` are in hidden files of the folder, and in which files. An object is found by the
+    /// name that it has in its file, and by the name that `sync` makes of it.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -492,7 +494,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether a file of the folder asks for Kustomize.
+    /// Whether the folder has a file `kustomization.yaml` (or with another of Kustomize's names) that is not ignored.
     fn is_kustomization(&self, folder: &Path, inside: &str) -> anyhow::Result<bool> {
         for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
             let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;

@@ -13,8 +13,9 @@ use crate::edit;
 const GIT_IGNORE: &str = ".gitignore";
 
 /// The manifest files of the repository at `root`, in the order of their paths. Files that `.gitsealignore` or Git
-/// excludes are left out, and so are hidden files and folders, but not the folder `named` itself. Symbolic links are not
-/// followed. Nothing in the folder `except` is read.
+/// excludes are left out. Hidden files and folders are left out, too; but the folder `named` is read even if its name,
+/// or the name of a folder above it, begins with a dot. Symbolic links are not followed. Nothing in the folder `except`
+/// is read.
 ///
 /// # Errors
 /// A folder or an ignore file cannot be read.
@@ -55,7 +56,7 @@ impl Walk<'_> {
             self.everywhere.add(inside, &text)?;
             self.in_named.add(inside, &text)?;
         }
-        // Git ignores no file because of a rule that it cannot read, so such a rule is no reason to stop.
+        // In Git, a rule that cannot be read has no effect, so such a rule is no reason to stop.
         if let Ok(Some(text)) = edit::read_rules(&folder.join(GIT_IGNORE)) {
             let _ = self.of_git.add(inside, &text);
         }

@@ -41,7 +41,8 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// `value` in this format, with a newline at the end. It contains no terminal commands, and no text is lost.
+    /// `value` in this format, with a newline at the end. Commands for a terminal are escaped, and not removed, so no
+    /// text is lost.
     pub fn text(self, value: &impl Serialize) -> anyhow::Result<String> {
         // The value is converted to JSON first, so that both formats have the same fields in the same order.
         let value = serde_json::to_value(value).context("cannot represent the result as JSON")?;
@@ -172,7 +173,7 @@ pub fn warn(text: impl fmt::Display) {
     note(format_args!("{WARN}warning:{WARN:#} {text}"));
 }
 
-/// Context of an error that also has a hint.
+/// Context of an error: what failed, and a hint what to do about it.
 ///
 /// Use as `result.context(Hint::new("cannot read x", "create it with y"))`; [`report`] prints the hint last.
 #[derive(Debug)]

@@ -87,7 +87,7 @@ impl ServiceProxy {
         Ok(Self { client, base: String::new(), patience: Patience::default() })
     }
 
-    /// Reads a resource of the controller.
+    /// Sends a GET request for `path` to the controller.
     ///
     /// # Errors
     /// There is no answer.

@@ -43,7 +43,7 @@ impl WorkingCopy {
         if !real.starts_with(&self.root) {
             return Err(Hint::error(
                 format!("{} leads out of the repository", named.display()),
-                "only files of the repository are read, as in the cluster",
+                "only files of the repository are read; the controller does not read others either",
             ));
         }
         // Git's own files are not part of the repository, and may contain credentials. A symbolic link can lead to them.

@@ -14,7 +14,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// A limited amount of a resource (the "room"), of which work gets a part when its turn comes. Clones share the room.
+/// A limited amount of a resource (the "room"). Each [`Claim`] gets a part of the room when its turn comes. Clones
+/// share the room.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Mutex<State>>);
 

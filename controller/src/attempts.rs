@@ -41,7 +41,7 @@ struct Inner {
 /// The state of work that is in progress, or was in progress when a process died.
 #[derive(Default)]
 struct Note {
-    /// How many threads do this work now. The file exists until the last one has finished.
+    /// How many threads do this work now. The file of the note exists until the last of these threads has finished.
     running: u32,
     /// What this process found at its start: how often a process died during the work, and until when the work is
     /// delayed.

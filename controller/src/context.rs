@@ -74,7 +74,7 @@ pub struct Context {
     pub failing_fetches: Failing,
     /// SealedSecrets that could not be unsealed.
     pub failing_secrets: Failing,
-    /// The marks, which record what Secrets were made from.
+    /// The marks, which record from which SealedSecret and with which key each Secret was made.
     pub(crate) marks: Marks,
     /// SealedSecrets whose Secret was written, but without an event about it yet.
     pub unsealed: Mutex<HashSet<ObjectKey>>,
@@ -102,7 +102,7 @@ pub struct Context {
     pub syncs: Store<Sync>,
     /// Every SealedSecret.
     pub sealed_secrets: Store<SealedSecret>,
-    /// The records of all Syncs.
+    /// What the controller keeps in memory for each Sync from one reconcile to the next.
     pub records: Records,
     /// Which Syncs are to be tried again at once.
     pub retries: Retries,
@@ -115,7 +115,7 @@ pub struct Context {
     /// Limits how many writes of objects run at the same time. Namespaces take turns.
     pub(crate) writes: Places,
     /// Limits how many reads of whole objects, which the health checks need, run at the same time, because such an
-    /// object may take many times its size in memory.
+    /// object may take much more memory than its JSON has bytes.
     pub(crate) health_reads: Places,
     /// Evaluates expressions.
     pub(crate) expressions: Expressions,

@@ -58,7 +58,7 @@ struct Heals {
     last: Instant,
     /// When the object drifted again; `None` while it stays as it was put back.
     drifted: Option<Instant>,
-    /// The longest time that the object stayed unchanged between two of these heals.
+    /// The longest time that the object stayed unchanged between two of the heals in `count`.
     longest_peace: Option<Duration>,
 }
 
@@ -91,7 +91,7 @@ impl Heals {
         }
     }
 
-    /// Whether the object has not drifted for so long that it can be forgotten.
+    /// Whether the object's last drift or heal is so long ago that the object can be forgotten.
     fn is_over(&self, now: Instant) -> bool {
         now - self.drifted.unwrap_or(self.last) >= FORGOTTEN_AFTER
     }
@@ -301,7 +301,7 @@ mod tests {
             }
         }
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("a")]), None));
-        // While the pass that heals the object is running, a further change has no pause.
+        // While the pass that heals the object is running, a further change is put back without a pause.
         assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
         assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
         // After each heal, the next pause is longer, even if the object is changed again at once.

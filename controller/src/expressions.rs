@@ -3,8 +3,8 @@
 //! # Guarantees
 //! - An expression takes at most [`TIME`] and [`MEMORY`]. If it needs more, its process is killed, and this Sync
 //!   evaluates nothing again before a pause has passed. The pause doubles each time.
-//! - Namespaces take turns, and each has at most one process at a time. So the expressions of one namespace delay those
-//!   of another by one turn at most, and only if several namespaces are busy.
+//! - Namespaces take turns, and each has at most one process at a time. So a namespace waits for at most one turn of
+//!   each other namespace, and it does not wait at all if only one other namespace is busy.
 
 use std::{
     collections::HashMap,

@@ -53,7 +53,7 @@ impl<T> Turns<T> {
     }
 }
 
-/// On whose behalf a place is requested.
+/// On whose behalf one of the [`Places`] for work is requested.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asker<'a> {
     /// Work on behalf of this namespace, for example on a Secret that is to be written.
@@ -101,7 +101,7 @@ impl Places {
         };
         self.lock().waiting.push(whose, sender);
         self.hand_out();
-        passes::in_turn(receiver).await.expect("a waiting sender is dropped only after it has sent a place")
+        passes::in_turn(receiver).await.expect("a waiting sender is dropped only after it has sent a `Place`")
     }
 
     fn hand_out(&self) {

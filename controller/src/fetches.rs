@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long one fetch may take at most, even if `spec.timeout` is longer. The CustomResourceDefinition has the same
-/// limit.
+/// limit for `spec.timeout`.
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 /// How many fetches run at the same time.
 const AT_A_TIME: u64 = 16;
@@ -101,8 +101,8 @@ impl Fetches {
         }
     }
 
-    /// Notes whether the last fetch of `key` ran into its timeout. Repositories with such fetches together use at most
-    /// half of the room, so that they never stop the others.
+    /// Notes whether the last fetch of `key` ran into its timeout. Repositories with such fetches together get at most
+    /// half of the fetches that may run at the same time, so that they never stop the others.
     pub(crate) fn was_slow(&self, key: &ObjectKey, was_slow: bool) {
         let mut slow = lock(&self.slow);
         if was_slow {

@@ -83,9 +83,9 @@ impl Inputs {
         Self { digest: Some(digest), all: Some(all.into()) }
     }
 
-    /// The inputs that `sync` had when it applied `content`. They are no longer known, except if they equal `now`.
-    /// Without the inputs, the chart cannot be rendered, but the objects that it was rendered to before are stored and
-    /// are found by the digest.
+    /// The inputs that `sync` had when it applied `content`. Only their digest is still known, except if they equal
+    /// `now`. Without their values, the chart cannot be rendered, but the objects that it was rendered to before are
+    /// stored and are found by the digest.
     pub(crate) fn remembered(sync: &Sync, content: Option<&str>, now: Option<Self>) -> Self {
         if !has_inputs(sync) {
             return Self::default();

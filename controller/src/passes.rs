@@ -27,8 +27,8 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// Apart from waits for a turn, the longest waits of a stage are those for the first list of a kind and for a new
-    /// kind to be served. Each takes 30 s at most.
+    /// Apart from waits for a turn, the longest waits of a stage are two: until a kind is listed for the first time,
+    /// and until a new kind is served. Each takes 30 s at most.
     fn default() -> Self {
         Self { told_after: Duration::from_secs(60), cut_after: Duration::from_secs(300) }
     }
@@ -102,8 +102,8 @@ pub(crate) fn unanswered() {
     });
 }
 
-/// Waits for `turn`: a turn, or memory that others use now. Such a wait always ends, because the work of the others
-/// ends.
+/// Waits for `turn`, which gives a turn, or memory that others use now. Such a wait always ends, because the work of
+/// the others ends.
 pub(crate) async fn in_turn<T>(turn: impl Future<Output = T>) -> T {
     let _waits = Waits::begin();
     turn.await

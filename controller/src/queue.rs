@@ -95,7 +95,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         self.changed.notify_one();
     }
 
-    /// Removes the later time at which `key` is due, if there is one.
+    /// Removes `key` from the delayed keys, if it is one of them.
     pub fn forget(&self, key: &K) {
         let mut state = self.lock();
         if let Some(slot) = state.due.remove(key) {

@@ -49,8 +49,8 @@ impl Source {
     }
 }
 
-/// The identity of a folder in `snapshot`. It also changes when something else changes that the folder depends on, as
-/// far as these dependencies are known.
+/// The identity of a folder in `snapshot`. If the folder depends on anything outside of it, as far as this is known,
+/// the identity changes with that, too.
 fn content(
     snapshot: &Snapshot,
     folder: Result<ContentId, SnapshotError>,
@@ -126,8 +126,8 @@ impl Sources {
         self.lock().entry(repository.clone()).or_default();
     }
 
-    /// Records that the first fetch of the Repository is slow or failed. Returns whether this is new, so that the Syncs
-    /// that wait for it have to report it.
+    /// Records that the first fetch of the Repository is slow or failed. Returns whether this was not known yet: then
+    /// the Syncs that wait for the Repository have to report it.
     pub fn no_snapshot_yet(&self, repository: &ObjectKey, first_fetch: FirstFetch) -> bool {
         let mut repositories = self.lock();
         let source = repositories.entry(repository.clone()).or_default();
@@ -140,7 +140,7 @@ impl Sources {
     }
 
     /// Records a new snapshot of the Repository. `targets` are the folders in use, sorted. The identities of all these
-    /// folders are found together, so that each Git tree is read only once.
+    /// folders are looked up in one go, so that each Git tree is read only once.
     pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, targets: &[Target]) {
         stored::retain(&snapshot, targets);
         let known = self.lock().get(repository).map(|source| (source.snapshot.is_some(), source.closures.clone()));
@@ -160,8 +160,8 @@ impl Sources {
                 }
             }
             let mut repositories = self.lock();
-            // In the meantime, a pass may have learned what a folder depends on. The identity of such a folder is found
-            // again, so that a commit to the files that it depends on is not missed.
+            // In the meantime, a pass may have learned what a folder depends on. The identity of such a folder is
+            // computed anew, so that a commit to the files that it depends on is not missed.
             let now = repositories.get(repository).map(|source| &source.closures);
             let learned = targets.iter().filter_map(|target| Some((target, now?.get(target)?)));
             let learned: Vec<_> = learned.filter(|(target, now)| closures.get(*target) != Some(now)).collect();

@@ -201,7 +201,7 @@ mod tests {
             SyncStatus { last_applied_revision: Some("a".into()), applied_objects: Some(1), ..SyncStatus::default() };
         server.refuse("PATCH", 403);
         write(&api, &resource_of::<Sync>(), &key, &mut known, &mut unsure, now).await.unwrap_err();
-        // The patch restores the previous values, as far as they are known.
+        // The patch sets the fields that the failed write may have changed back to their previous values.
         let again = json!({"appliedContent": "x", "lastAppliedRevision": null});
         assert_eq!(Value::from(changes(&known, &unsure, &before)), again);
         server.refuse("PATCH", 0);

@@ -100,7 +100,7 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
 }
 
 /// Watches SealedSecrets. A SealedSecret is unsealed when something changed that affects its Secret. A write of its
-/// status must not make the next try come earlier.
+/// status is no such change: after a failure, it must not cause another try at once.
 pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>, listed: Listed) {
     let config = match ctx.unsealing.label_selector.as_str() {
         "" => watcher::Config::default(),
@@ -165,7 +165,7 @@ fn forget_condition(ctx: &Context, sealed: &SealedSecret) {
     ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, instance(sealed), conditions::SYNCED);
 }
 
-/// The Sync `key` as an object that another Sync may have applied.
+/// The id of the Sync `key`, for the case that another Sync has applied it as an object.
 fn id_of(key: &ObjectKey) -> ObjectId {
     let (group, kind) = (Sync::group(&()).into_owned(), Sync::kind(&()).into_owned());
     ObjectId { group, kind, namespace: Some(key.namespace.clone()), name: key.name.clone() }

@@ -19,7 +19,7 @@ use crate::{Condition, LocalReference};
     namespaced,
     status = "RepositoryStatus",
     derive = "PartialEq",
-    doc = "A Git repository, a chart of a chart repository, or a chart or other artifact of an OCI registry, whose manifests gitseal applies.",
+    doc = "A source of manifests that gitseal applies: a Git repository, a chart of a chart repository, or a chart or another artifact of an OCI registry.",
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"),
@@ -35,7 +35,7 @@ use crate::{Condition, LocalReference};
 #[x_kube(validation = Rule::new("!self.url.startsWith('http://') || !has(self.secretRef)")
     .message("credentials are not sent over plain http: use https, or remove secretRef"))]
 #[x_kube(validation = Rule::new("!self.url.startsWith('oci://') || has(self.ref) && !has(self.ref.branch) && !has(self.ref.commit)")
-    .message("a registry has tags only: set ref.tag, ref.semver or ref.digest"))]
+    .message("a registry has neither branches nor commits: set ref.tag, ref.semver or ref.digest"))]
 #[x_kube(validation = Rule::new("!has(self.chart) || self.url.matches('^https?://')")
     .message("chart is only for https:// and http:// URLs of chart repositories; in a registry, the name of the chart is part of the URL"))]
 #[x_kube(validation = Rule::new("!has(self.chart) || !has(self.ref) || !has(self.ref.branch) && !has(self.ref.commit)")

@@ -27,7 +27,7 @@ pub fn touched(before: &[ManagedFieldsEntry], applied: &[ManagedFieldsEntry]) ->
     by_owner(before, lost)
 }
 
-/// The values `keys` of a Secret, which others added beside ours, and who owns them.
+/// The values of a Secret at `keys`, which others added beside our values, and who owns them.
 pub fn touched_beside<'a>(entries: &[ManagedFieldsEntry], keys: impl Iterator<Item = &'a str>) -> Vec<Touched> {
     let keys: Map<_, _> = keys.map(|key| (format!("f:{key}"), Value::Object(Map::new()))).collect();
     let data = Map::from_iter([("f:data".to_owned(), Value::Object(keys))]);

@@ -43,7 +43,7 @@ pub struct SealedSecrets {
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub metrics_omit_secret_labels: bool,
-    /// No effect: sealing keys that others make are always noticed.
+    /// No effect: new sealing keys are always noticed, whoever makes them.
     #[arg(long, env = "SEALED_SECRETS_WATCH_FOR_SECRETS", default_value_t = false, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]

@@ -152,7 +152,7 @@ impl Index {
     /// The names in it, for a message. Who chose the host must not learn in this way what another host serves.
     fn names(&self, kind: &str, names: &[String]) -> String {
         if self.is_of_elsewhere {
-            return format!("its {kind} are not shown, because a redirect leads to the index of another host");
+            return format!("its {kind} are not listed here, because a redirect leads to the index of another host");
         }
         there_are(kind, names)
     }
@@ -194,7 +194,7 @@ fn resolve(base: &str, url: &str) -> Result<String, &'static str> {
     let path = if let Some(other) = scheme_of(url) {
         return match other {
             "http" | "https" => checked(base, url.to_owned()),
-            "oci" => Err("it leads to a registry: name it as oci:// in spec.url, and remove spec.chart"),
+            "oci" => Err("it leads to a registry: set spec.url to the chart's oci:// URL, and remove spec.chart"),
             _ => Err("it does not begin with https://"),
         };
     } else if url.starts_with("//") {

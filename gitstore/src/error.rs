@@ -60,7 +60,8 @@ pub enum FetchError {
     },
     /// This release does not support the transport.
     #[error(
-        "{scheme} is not supported yet: use an https:// URL, with username and password or bearerToken in spec.secretRef"
+        "{scheme} is not supported yet: use an https:// URL, with username and password, or with bearerToken, in \
+         spec.secretRef"
     )]
     SchemeNotSupported {
         /// `ssh://`, `git@host:path`, …
@@ -363,7 +364,7 @@ impl fmt::Display for FoundDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some(digest) => write!(f, "the digest sha256:{digest}"),
-            None => f.write_str("another one"),
+            None => f.write_str("another digest"),
         }
     }
 }
@@ -450,7 +451,10 @@ pub enum SnapshotError {
     )]
     Symlink(String),
     /// A symbolic link that a render would have to follow out of the repository, or without an end.
-    #[error("{0} leads out of the repository, or back to itself: only files of the repository are read")]
+    #[error(
+        "the path {0} leads out of the repository, or through links back to itself: only files of the repository are \
+         read"
+    )]
     LinkOutside(String),
     /// A submodule: a commit of another repository.
     #[error(

@@ -224,7 +224,7 @@ impl<'a> Reader<'a> {
         for _ in 0..LINKS {
             self.links_followed += 1;
             if self.links_followed > LINKS_FOLLOWED {
-                let what = format!("more than {LINKS_FOLLOWED} symbolic links; leave them out in a {IGNORE_FILE}");
+                let what = format!("more than {LINKS_FOLLOWED} symbolic links; list them in a {IGNORE_FILE}");
                 return Err(too_large(&path, what));
             }
             let bytes = self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
@@ -260,7 +260,10 @@ impl<'a> Reader<'a> {
         };
         self.entries += entries.len();
         if self.entries > self.limits.entries {
-            return Err(too_large(path, format!("more than {} files and folders", self.limits.entries)));
+            return Err(too_large(
+                path,
+                format!("with this folder, there are more than {} files and folders", self.limits.entries),
+            ));
         }
         if let Some((_, mode, id)) = entries.iter().find(|(name, ..)| name == IGNORE_FILE) {
             self.add_rules(path, *mode, *id)?;
@@ -277,8 +280,8 @@ impl<'a> Reader<'a> {
         self.ignore_bytes += self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
         if self.ignore_bytes > IGNORE_BYTES {
             return refuse(format!(
-                "with this file, the {IGNORE_FILE} files of the folder, and of the folders above and below it, have {} \
-                 bytes, but at most {IGNORE_BYTES} are allowed",
+                "together with this one, the {IGNORE_FILE} files of the folder, and of the folders above and below it, \
+                 have {} bytes, but at most {IGNORE_BYTES} are allowed",
                 self.ignore_bytes
             ));
         }
@@ -296,7 +299,10 @@ impl<'a> Reader<'a> {
         let limits = self.limits;
         self.files += 1;
         if self.files > limits.files {
-            return Err(too_large(path, format!("more than {} manifest files", limits.files)));
+            return Err(too_large(
+                path,
+                format!("with this file, the folder has more than {} manifest files", limits.files),
+            ));
         }
         let bytes = self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
         if bytes > limits.file_bytes {
@@ -305,7 +311,10 @@ impl<'a> Reader<'a> {
         }
         self.bytes += bytes;
         if self.bytes > limits.total_bytes {
-            return Err(too_large(path, format!("more than {} bytes of manifests", limits.total_bytes)));
+            return Err(too_large(
+                path,
+                format!("with this file, the folder has more than {} bytes of manifests", limits.total_bytes),
+            ));
         }
         Ok(bytes)
     }

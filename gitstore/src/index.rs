@@ -150,7 +150,7 @@ pub(crate) fn index(
                     Refusal::Died(format!("the answer of the unpacking process cannot be read: {error}"))
                 })?,
                 Err(error @ (WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_))) => {
-                    return Err(Refusal::TooLarge(format!("it cannot be unpacked: {error}")));
+                    return Err(Refusal::TooLarge(format!("its content cannot be unpacked: {error}")));
                 }
                 Err(WorkerError::Cancelled) => return Err(Refusal::Other(FetchError::Cancelled)),
                 Err(error) => return Err(Refusal::Died(error.to_string())),
@@ -162,10 +162,12 @@ pub(crate) fn index(
         Answer::TooLarge(detail) => Err(Refusal::TooLarge(match indexing {
             Indexing::Here => detail,
             Indexing::Apart { memory, .. } => {
-                format!("it cannot be unpacked within {} MiB of memory: {detail}", memory >> 20)
+                format!("its content cannot be unpacked within {} MiB of memory: {detail}", memory >> 20)
             }
         })),
-        Answer::TimedOut => Err(Refusal::TooLarge(format!("it cannot be unpacked within {} s", TIME.as_secs()))),
+        Answer::TimedOut => {
+            Err(Refusal::TooLarge(format!("its content cannot be unpacked within {} s", TIME.as_secs())))
+        }
         Answer::Unusable(detail) => Err(Refusal::Other(unusable(detail))),
         Answer::Refused(detail) => Err(Refusal::Archive(detail)),
         Answer::NotACommit { wanted, kind } => Err(Refusal::Other(FetchError::InvalidReference {

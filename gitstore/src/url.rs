@@ -52,7 +52,7 @@ impl Serves {
 impl fmt::Display for Serves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Git => "does not serve Git as needed",
+            Self::Git => "does not serve Git as gitseal needs it",
             Self::Artifacts => "is not served by an OCI registry",
             Self::Charts => "is not the index of a chart repository",
         })
@@ -217,7 +217,8 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     if name.trim_end_matches('/').split('/').all(is_part) {
         return Ok(());
     }
-    Err("it is written oci://host/name, and the name has only lower-case letters, digits, '/', '.', '_' and '-'")
+    Err("it must have the form oci://host/name, and the name may have only lower-case letters, digits, '/', '.', '_' \
+         and '-'")
 }
 
 /// A text that is not a usable URL, in a form that can be shown: without anything that may be a password. A password may

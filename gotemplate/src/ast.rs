@@ -18,7 +18,7 @@ pub(crate) enum Node {
     Continue,
 }
 
-/// A block that may be skipped.
+/// An `{{if}}`, `{{with}}` or `{{range}}`: `body` is the part before `{{else}}`, `otherwise` the part after it.
 pub(crate) struct Branch {
     pub(crate) pipeline: Pipeline,
     pub(crate) body: Vec<Node>,

@@ -110,7 +110,7 @@ impl<'t> Exec<'t> {
         let mut empty = true;
         match &value {
             Value::Int(..) | Value::Uint(..) if names.len() > 1 => {
-                return Err(failed(line, "with a number, range sets only one variable"));
+                return Err(failed(line, "range over a number sets only one variable"));
             }
             Value::Int(kind, end) => {
                 for element in 0..*end {

@@ -52,7 +52,8 @@ fn display_nested(memory: &mut Memory, out: &mut Buffer, value: &Value, depth: u
     Ok(())
 }
 
-/// Counts a value that is written. Fails if it is nested too deeply, or if the text has become too large.
+/// Counts a written value as one step of the budget. Fails if it is nested too deeply, or if the text has become too
+/// large.
 pub(crate) fn visit(memory: &mut Memory, out: &Buffer, depth: usize) -> Result<(), Failure> {
     if depth > VALUE_NESTING {
         return Err(Failure::Limit("values are nested too deeply"));

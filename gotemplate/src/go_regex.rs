@@ -204,7 +204,7 @@ impl Translator<'_> {
     fn octal(&mut self, first: char) -> Result<char, Failure> {
         // A single digit would be a reference to a group, which is not supported.
         if first != '0' && !self.rest.peek().is_some_and(|next| next.is_digit(8)) {
-            return Err("Go does not support references to groups".into());
+            return Err("Go's regular expressions have no references to groups".into());
         }
         let mut code = first.to_digit(8).unwrap_or(0);
         for _ in 0..2 {

@@ -86,7 +86,7 @@ impl Parser {
         Ok(true)
     }
 
-    /// Parses the body of a separate template, up to its `{{end}}`.
+    /// Parses the body of a `{{define}}` or `{{block}}`, which is a template of its own, up to its `{{end}}`.
     fn separate_template(&mut self, name: &str) -> Result<(), Error> {
         let variables = std::mem::replace(&mut self.variables, vec!["$".into()]);
         let loops = std::mem::take(&mut self.loops);

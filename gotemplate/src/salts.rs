@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 ///
 /// A salt must be unique, and is not secret, because it is a part of the hash. It is computed from the sealed values,
 /// which contain new random data after each sealing. So it is unique, and stays the same until the SealedSecret
-/// changes. Then a Secret with a password hash is the same at every rendering. A salt must not be computed from a
-/// plaintext: a salt that is a digest of a password would reveal it.
+/// changes. Until then, a Secret with a password hash is the same at every rendering. A salt must not be computed from
+/// a plaintext: a salt that is a digest of a password would reveal it.
 pub struct Salts {
     seed: [u8; 32],
     template: [u8; 32],

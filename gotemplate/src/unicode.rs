@@ -26,7 +26,7 @@ classes! {
     graphic: r"[\pL\pM\pN\pP\pS]";
 }
 
-/// Letters, digits and the underscore: what names are made of.
+/// Letters, digits and the underscore: the characters of names in templates.
 pub(crate) fn is_word(char: char) -> bool {
     char == '_' || if char.is_ascii() { char.is_ascii_alphanumeric() } else { letter(char) || digit(char) }
 }

@@ -129,7 +129,7 @@ impl Memory {
         self.maps.truncate(1);
     }
 
-    /// An empty text to write to, which may become as large as the limit.
+    /// An empty text to write to, which may become as large as the limit for one text.
     pub(crate) fn buffer(&self) -> Buffer {
         Buffer::new(self.budget.text())
     }

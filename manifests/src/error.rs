@@ -111,7 +111,8 @@ pub enum ErrorKind {
     /// A field has the wrong type, or characters that the API server refuses.
     #[error("{0} is not valid")]
     InvalidField(&'static str),
-    /// A number or a boolean, where every reader expects a string. Has the path of the value.
+    /// A value that is not a string, for example a number or a boolean, in a field that must be a string. Has the path
+    /// of the value.
     #[error("{0} is not a string")]
     NotAString(String),
     /// `metadata.generateName` without `metadata.name`.

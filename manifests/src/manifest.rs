@@ -130,8 +130,8 @@ pub enum Content {
     List(Vec<Manifest>),
 }
 
-/// Reads one document of a text that was [`split`], by the rules of [`parse`]. This is for an editor, which must know
-/// what each document contains. Line numbers are those of the whole text.
+/// Reads one document of a text that was [`split`], by the rules of [`parse`]. This is for code that edits a file and
+/// must know what each document contains. Line numbers are those of the whole text.
 pub fn parse_document(file: &str, document: &Document<'_>, limits: &Limits) -> Result<Content, ParseError> {
     let file: Arc<str> = file.into();
     let refuse = |line: u32, kind| ParseError::new(&file, line_in_file(document, line), kind);

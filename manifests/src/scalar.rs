@@ -134,7 +134,7 @@ fn number(plain: &str) -> Option<Scalar> {
         if let Ok(value) = i64::try_from(signed) {
             return Some(Scalar::Int(value));
         }
-        // Go reads an unsigned number only if it has no sign.
+        // Go reads a number as `uint64` only if it is written without a sign.
         if unsigned.len() == plain.len() {
             return Some(Scalar::Uint(magnitude));
         }
@@ -159,7 +159,7 @@ fn integer(text: &str) -> Option<u64> {
     u64::from_str_radix(digits, radix).ok()
 }
 
-/// `[0-9]+(\.[0-9]*)?` or `\.[0-9]+`, with an exponent or not.
+/// Succeeds for `[0-9]+(\.[0-9]*)?` and `\.[0-9]+`, with or without an exponent.
 fn decimal_float(unsigned: &str) -> Option<()> {
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, Some(exponent)),
@@ -196,7 +196,7 @@ fn finite(decimal: &str) -> Option<Scalar> {
     decimal.parse().ok().filter(|value: &f64| value.is_finite()).map(Scalar::Float)
 }
 
-/// A float after the conversion to JSON: an integer if JSON writes it as one and it fits into 64 bits.
+/// A float after the conversion to JSON: an integer if Go writes it to JSON with digits only, and it fits into 64 bits.
 fn float(value: f64) -> Option<Number> {
     if value.fract() == 0.0
         && value.abs() < 1e21

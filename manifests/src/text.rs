@@ -108,7 +108,7 @@ pub fn json_for_yaml(json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     out
 }
 
-/// The text of a file, including its byte-order mark; or the first line that is not text.
+/// The text of a file, including its byte-order mark. The error has the number of the first line that is not text.
 pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err((1, ErrorKind::NotText("UTF-16")));

@@ -44,7 +44,8 @@ fn syntax(error: &ScanError, depth: usize) -> (u32, ErrorKind) {
     let kind = match error.kind() {
         Scan::RecursionLimitExceeded => ErrorKind::TooDeep(depth),
         Scan::UnknownAnchor => ErrorKind::UnknownAlias,
-        // Of all messages of the parser, only those of the following errors quote the text.
+        // The parser's messages for the following errors quote the text, so they are replaced. No other message of the
+        // parser quotes it.
         Scan::UnexpectedCharacter { .. } => ErrorKind::Syntax("unexpected character".to_owned()),
         Scan::MismatchedFlowCollectionEnd { .. } | Scan::UnclosedFlowCollection { .. } => {
             ErrorKind::Syntax("a bracket is not closed, or is closed by one of another kind".to_owned())
@@ -185,7 +186,7 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// The text of a `!!binary`, without its line breaks.
+    /// Decodes the text of a `!!binary`. Line breaks in its base64 are ignored.
     fn binary(&self, text: &str) -> Result<String, ErrorKind> {
         let base64: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         let bytes = STANDARD.decode(base64).map_err(|_| ErrorKind::InvalidTag(self.path()))?;

@@ -1,8 +1,8 @@
 //! Digest of the fields that gitseal owns on a live object, by which drift is noticed.
 //!
 //! For each object, the API server keeps one `managedFields` entry for our server-side applies. When somebody changes
-//! or removes one of our fields, the API server removes the field from this entry. Writes to the status or to the
-//! labels of others do not change the entry. So the digest of our entry changes if and only if one of our fields was
+//! or removes one of our fields, the API server removes the field from this entry. Writes to the status, or to labels
+//! that others own, do not change the entry. So the digest of our entry changes if and only if one of our fields was
 //! changed.
 
 use std::fmt;

@@ -155,7 +155,7 @@ impl Inventory {
         }
     }
 
-    /// Whether `id` was healthy and was deleted therefore.
+    /// Whether `id` was deleted because it was healthy.
     pub fn is_done(&self, id: &ObjectId) -> bool {
         self.get(id).is_some_and(|record| record.deletion == Some(Deletion::Done))
     }
@@ -177,7 +177,7 @@ impl Inventory {
         }
     }
 
-    /// Records that `id` was applied with values that have this digest.
+    /// Records the digest of the values that the applied object `id` uses, if it has such a digest.
     pub fn set_values(&mut self, id: &ObjectId, values: Option<String>) {
         if let Some(record) = self.entries.get_mut(id).filter(|record| record.values != values) {
             Arc::make_mut(record).values = values;

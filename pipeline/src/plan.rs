@@ -64,7 +64,7 @@ pub struct Plan {
     deleted_when_healthy: BTreeSet<ObjectId>,
     /// The hooks of Helm.
     hooks: BTreeSet<ObjectId>,
-    /// The steps of objects that were healthy and were deleted therefore, and whether later waves would wait for them.
+    /// The steps of objects that were deleted because they were healthy, and whether later waves would wait for them.
     done: Vec<(Step, bool)>,
 }
 
@@ -146,7 +146,7 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
 }
 
 impl Sealed {
-    /// What is unsealed for the SealedSecret that has the id `id` in the cluster. The id must have a namespace.
+    /// The input for unsealing the SealedSecret, which has the id `id` in the cluster. The id must have a namespace.
     pub fn input<'a>(&'a self, id: &'a ObjectId, accept_deprecated_v1_data: bool) -> SealedInput<'a> {
         SealedInput {
             namespace: id.namespace.as_deref().unwrap_or_default(),
@@ -380,7 +380,8 @@ impl Held {
     /// Says that `owner` has the object, and that it is not known yet whether `owner` will release it.
     pub fn may_be_handed_over(&mut self, owner: &ObjectKey) {
         self.because = format!(
-            "Sync {owner} has it, and there is no memory now to find out whether it left that Sync's folder; the controller tries again"
+            "Sync {owner} has it, and there is no memory now to find out whether the object left that \
+             Sync's folder; the controller tries again"
         );
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
@@ -403,7 +404,7 @@ impl Held {
 
 impl Plan {
     /// The wave that an object of the folder has by its wave number and its kind. An object that uses a Secret of this
-    /// revision may be applied in a later wave with the same number.
+    /// revision may be applied in a later tier of the same number.
     pub fn wave_of(&self, id: &ObjectId) -> Wave {
         Wave::new(self.numbers.get(id).copied().unwrap_or(0), id)
     }
@@ -648,7 +649,7 @@ fn id_in_cluster(sync: &Sync, manifest: &Manifest, resource: &Resource) -> Objec
     ObjectId { namespace, ..manifest.id.clone() }
 }
 
-/// The ids that an object of `sync` may have in the cluster, whether its kind is namespaced or not.
+/// The ids that an object of `sync` may have in the cluster, as it is not known here whether its kind is namespaced.
 pub fn possible_ids(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
     let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
     let mut ids = with_secret(ObjectId { namespace: Some(namespace), ..manifest.id.clone() });

@@ -21,8 +21,8 @@ pub enum Stays {
     /// The object is a Secret without an owner: either it was made to stay when its SealedSecret is deleted, or values
     /// were merged into a Secret that belongs to somebody else.
     #[error(
-        "the template of its SealedSecret says that the Secret stays, or its values were merged into a Secret of \
-         somebody else"
+        "the template of its SealedSecret says that the Secret outlives the SealedSecret, or its values were merged \
+         into a Secret of somebody else"
     )]
     Outlives,
 }

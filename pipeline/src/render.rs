@@ -328,8 +328,8 @@ fn parse(file: TreeFile<'_>, room: &mut dyn Room) -> Result<Parsed, ParseFailure
 }
 
 /// Parses one file in the memory that is left in `room`. If the file needs more, more is taken, up to what one folder
-/// may have. Of the memory that is left, `held` bytes are already in use, for the text of the file and for anything
-/// else.
+/// may have. The parser may use what is left except `held` bytes: the caller uses these, for the text of the file and
+/// for anything else.
 ///
 /// # Errors
 /// See [`ParseFailure`].

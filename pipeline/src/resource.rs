@@ -143,8 +143,8 @@ impl Kinds {
     }
 }
 
-/// The groups and versions in which the cluster may serve a kind that it does not serve in one version of `group`: the
-/// other versions of `group`. If `group` is `extensions`, also the versions of the groups to which the kinds of
+/// Where else the cluster may serve a kind that it does not serve in one version of `group`, as groups and versions:
+/// the other versions of `group`. If `group` is `extensions`, also the versions of the groups to which the kinds of
 /// `extensions` moved. `served` is everything that the cluster serves, written as in `apiVersion`.
 pub fn versions_instead<'a>(group: &str, served: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
     let heirs: &[&str] = if group == "extensions" { &["apps", "networking.k8s.io", "policy"] } else { &[] };

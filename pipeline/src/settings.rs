@@ -84,7 +84,7 @@ impl ValuesMap<'_> {
         format!("ConfigMap {}/{}", self.namespace, self.name)
     }
 
-    /// How messages name the values.
+    /// How messages name the key with the values.
     pub fn place(&self) -> String {
         format!("{}: {}", self.map(), self.key)
     }
@@ -195,7 +195,8 @@ impl Target {
         // The substitution is added only if the Sync has one, so that other Syncs have the same digest as in older
         // versions.
         if let (Some(substitution), Some(changes)) = (substitution, changes.as_array_mut()) {
-            // Another release of gitseal may know the types of more fields.
+            // The version is a part of the digest, because another release of gitseal may know the types of more
+            // fields.
             changes.push(serde_json::json!([substitution, env!("CARGO_PKG_VERSION")]));
         }
         let is_changed = !overlay.is_empty() || substitution.is_some();
@@ -203,7 +204,7 @@ impl Target {
         Self { path: path_of(sync).to_owned(), chart, changes }
     }
 
-    /// The folder `path`, which is not rendered as a chart, and in which nothing is changed.
+    /// The folder `path` for a Sync that renders no chart and changes none of the objects.
     pub fn folder(path: &str) -> Self {
         Self { path: path.to_owned(), chart: None, changes: None }
     }

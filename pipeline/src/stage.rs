@@ -80,8 +80,7 @@ pub trait StageError: std::error::Error {
     /// The stage in which the error occurs.
     const STAGE: Stage;
     /// The stage that is reported with the error, usually [`StageError::STAGE`]. A reason is always reported with the
-    /// same stage. So an error that a later stage finds is reported with the stage that finds the other errors with
-    /// this reason.
+    /// same stage. So if two stages can find errors with the same reason, this method names the same stage for both.
     fn stage(&self) -> Stage {
         Self::STAGE
     }
@@ -112,7 +111,7 @@ pub struct Failure {
     pub reason: &'static str,
     /// Whether trying again can help only after somebody changed something.
     pub terminal: bool,
-    /// Whether the Sync only waits for something. Such a failure is reported as progress, without an event.
+    /// Whether the Sync only waits for something. Such a failure is reported as work in progress, without an event.
     pub waits: bool,
     /// Whether the cause may end at any moment without a notification. After such a failure, the Sync is tried again
     /// soon.

@@ -68,13 +68,13 @@ func explained(err error, files *repository) *failure {
 		return &failure{Message: fmt.Sprintf("'%s' does not exist: the repository has no '%s'", found[1], inside(found[2]))}
 	}
 	if found := last(twice); found != nil {
-		return &failure{Message: fmt.Sprintf("%s: the %s is there already: keep one of the two", found[1], namedByID(found[2]))}
+		return &failure{Message: fmt.Sprintf("%s: there is another %s: keep one of the two", found[1], namedByID(found[2]))}
 	}
 	if found := last(badRegexp); found != nil {
 		return &failure{Message: "a regular expression is not valid: " + found[1]}
 	}
 	if found := last(noMatch); found != nil {
-		return &failure{Message: fmt.Sprintf("there is no %s for a patch without target: name an object that is there, or give the patch a target", namedByID(found[1]))}
+		return &failure{Message: fmt.Sprintf("a patch without target names %s, which does not exist: name an existing object, or give the patch a target", namedByID(found[1]))}
 	}
 	if strings.Contains(text, "must specify --enable-helm") {
 		return &failure{Message: "helmCharts are not rendered: Kustomize would have to start another program for them"}

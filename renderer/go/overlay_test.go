@@ -130,7 +130,7 @@ func TestAnOverlayThatCannotBeAppliedSaysWhy(t *testing.T) {
 		changes overlay
 		says    string
 	}{
-		"no object of this name":    {patches(nil, named("a"), named("gone")), "patches[1]: there is no ConfigMap gone for a patch without target"},
+		"no object of this name":    {patches(nil, named("a"), named("gone")), "patches[1]: a patch without target names ConfigMap gone, which does not exist"},
 		"a JSON patch for nothing":  {patches(nil, "- {op: add, path: /data, value: hunter2}"), "patches[0]: a JSON patch has no target"},
 		"a path that is not there":  {patches(all, "- {op: add, path: /data, value: {}}", "- {op: replace, path: /data/hunter/p, value: hunter2}"), "patches[1]: replace operation does not apply: "},
 		"a field that is not there": {patches(all, "- {op: add, path: /data, value: {}}", "- {op: remove, path: /data/gone}"), "patches[1]: error in remove for path: 'data/gone'"},
@@ -142,8 +142,8 @@ func TestAnOverlayThatCannotBeAppliedSaysWhy(t *testing.T) {
 		"a wrong selector":          {patches(&types.Selector{LabelSelector: "a in ("}, named("a")), "unable to parse requirement"},
 		"a wrong pattern":           {patches(&types.Selector{AnnotationSelector: "a=b", ResId: resID("((")}, named("a")), "a regular expression is not valid: missing closing )"},
 		"a huge pattern":            {patches(&types.Selector{ResId: resID("((a{1000}){1000}){1000}")}, named("a")), "a regular expression is not valid: "},
-		"twice":                     {overlay{Objects: []string{oneMap, oneMap}, NamePrefix: "p-"}, "gitseal-object-1: the ConfigMap a is there already"},
-		"twice by a component":      {overlay{Objects: []string{oneMap}, Components: []string{"../again"}}, "the ConfigMap a is there already"},
+		"twice":                     {overlay{Objects: []string{oneMap, oneMap}, NamePrefix: "p-"}, "gitseal-object-1: there is another ConfigMap a"},
+		"twice by a component":      {overlay{Objects: []string{oneMap}, Components: []string{"../again"}}, "there is another ConfigMap a"},
 		"not a component":           {overlay{Objects: []string{oneMap}, Components: []string{"../base"}}, "expected kind 'Component' for path 'base'"},
 		"no component":              {overlay{Objects: []string{oneMap}, Components: []string{"../none"}}, "components: '../none' does not exist: the repository has no folder 'none'"},
 		"above the repository":      {overlay{Objects: []string{oneMap}, Components: []string{"../../../etc"}}, "components: '../../../etc' is outside of the repository"},

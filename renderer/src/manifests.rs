@@ -242,8 +242,9 @@ fn located<'o, E>(
                 Ok(sealed) => sealed,
                 Err(Unsealable::Wrong(why)) => return Err(refused(why)),
                 Err(Unsealable::NoRoom) => {
-                    return Err(no_room
-                        .unwrap_or_else(|| refused("there is not enough memory for its sealed values".to_owned())));
+                    return Err(no_room.unwrap_or_else(|| {
+                        refused("there is not enough memory for the sealed values of this Secret".to_owned())
+                    }));
                 }
             };
             match sealed {

@@ -320,9 +320,9 @@ fn seal<E>(
             Ok(text) => room.use_up(text.map_or(0, |text| text.len() as u64)),
             Err(Unsealable::Wrong(why)) => return Err(refused(why)),
             Err(Unsealable::NoRoom) => {
-                return Err(
-                    no_room.unwrap_or_else(|| refused("there is not enough memory for its sealed values".to_owned()))
-                );
+                return Err(no_room.unwrap_or_else(|| {
+                    refused("there is not enough memory for the sealed values of this Secret".to_owned())
+                }));
             }
         }
     }

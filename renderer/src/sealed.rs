@@ -340,7 +340,7 @@ impl Placeholders {
             if let Some(other) = scope.replace(one).filter(|other| other.file.scope != one.file.scope) {
                 return Err(format!(
                     "it contains sealed values of {} ({}) and of {} ({}), and a SealedSecret has one scope: seal both \
-                     with the same --scope",
+                     files with the same --scope",
                     other.file.path, other.file.scope, one.file.path, one.file.scope
                 ));
             }
@@ -391,8 +391,7 @@ impl Placeholders {
     /// a placeholder there, the notes are left out.
     pub(crate) fn in_notes(&self, notes: &str) -> String {
         let Ok(parts) = self.parts(notes) else {
-            return "The notes of the chart are left out, because they contain something that a template made of a sealed \
-                    value."
+            return "The notes of the chart are left out, because a template changed a sealed value in them."
                 .to_owned();
         };
         let name = |index: usize| format!("(sealed value {})", self.all[index].path);
@@ -516,7 +515,7 @@ impl Placeholder {
         };
         Err(format!(
             "it contains {}, the sealed value {} of {path}, which is sealed for {sealed_for} and cannot be unsealed here: seal it \
-             for the Secret {namespace}/{name}, or with {remedy}",
+             for the Secret {namespace}/{name}, or seal it with {remedy}",
             self.path, self.key
         ))
     }

@@ -229,7 +229,8 @@ pub(crate) fn with_definitions(minor: u32, name: &str) -> Value {
     json!({"$ref": format!("{DEFINITIONS}{name}"), "$defs": definitions(minor, name)})
 }
 
-/// The schemas of the metadata of objects and of the types that it needs, as they are in the version `at`.
+/// The schema of the metadata of objects, and the schemas of the types that the metadata needs, as they are in the
+/// version `at`.
 pub(crate) fn metadata(at: KubernetesVersion) -> Map<String, Value> {
     definitions(at.0, METADATA)
 }

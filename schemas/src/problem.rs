@@ -26,7 +26,7 @@ pub enum Check {
     UnknownField,
     /// A required field is missing.
     MissingField,
-    /// A field has a value of another type, or a value that its schema does not allow.
+    /// A field has a value of the wrong type, or another value that its schema does not allow.
     WrongValue,
 }
 

@@ -270,7 +270,7 @@ fn said(
         ValidationErrorKind::OneOfMultipleValid { .. } => {
             wrong("more than one of the forms that the schema lists in oneOf fits".to_owned())
         }
-        ValidationErrorKind::Not { .. } => wrong("the schema forbids this form with `not`".to_owned()),
+        ValidationErrorKind::Not { .. } => wrong("the schema forbids such a value with `not`".to_owned()),
         other => wrong(format!("the value breaks the rule {} of the schema", other.keyword())),
     }
 }

@@ -2,8 +2,8 @@
 
 use zeroize::Zeroizing;
 
-/// A plaintext. It is wiped when dropped. It cannot be printed, serialised or cloned, so the code shows every place that reads
-/// it: [`expose`](Self::expose).
+/// A plaintext. It is wiped when dropped. It cannot be printed, serialised or cloned. It is read only by
+/// [`expose`](Self::expose), so each place that reads it is easy to find.
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {

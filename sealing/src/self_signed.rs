@@ -62,7 +62,7 @@ pub enum SelfSignedError {
     /// Signing failed.
     #[error("the certificate cannot be signed: {0}")]
     Signature(#[from] PrivateKeyError),
-    /// The finished certificate is not readable.
+    /// The finished certificate cannot be parsed.
     #[error("the new certificate is not readable: {0}")]
     Unreadable(#[from] CertificateError),
 }

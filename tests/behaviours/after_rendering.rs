@@ -306,7 +306,7 @@ async fn a_field_that_cannot_be_applied_says_which_and_why() -> Result<()> {
             "no-object",
             "./app",
             json!({"patches": [{"patch": secret}]}),
-            "patches[0]: there is no Secret s for a patch without target",
+            "patches[0]: a patch without target names Secret s, which does not exist",
         ),
         ("pattern", "./app", patch(removes, json!({"name": "(("})), "a regular expression is not valid"),
         (
@@ -315,7 +315,7 @@ async fn a_field_that_cannot_be_applied_says_which_and_why() -> Result<()> {
             patch(&nested, json!({"kind": "ConfigMap"})),
             "a patch is neither a strategic merge patch nor a JSON patch",
         ),
-        ("twice", "./twice", json!({"namePrefix": "p-"}), "twice/two.yaml:2: the ConfigMap map is there already"),
+        ("twice", "./twice", json!({"namePrefix": "p-"}), "twice/two.yaml:2: there is another ConfigMap map"),
     ];
     for (name, path, spec, part) in cases {
         scene.sync(name, path, spec).await?;

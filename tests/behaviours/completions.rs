@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::json;
 
-/// The completions of the last word of a line, requested in the same way as by the script for fish. Checks that nothing is
-/// written to stderr.
+/// The completions of the last word of a line, requested as the completion script for fish requests them. Checks that
+/// nothing is written to stderr.
 async fn offered(kubeconfig: &Path, line: &[&str]) -> Result<Vec<String>> {
     let mut command = programs::gitseal(kubeconfig)?;
     command.args(["--", "gitseal"]).args(line).env("GITSEAL_COMPLETE", "fish");

@@ -9,7 +9,8 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 /// More connections than the controller accepts on one port at the same time, and few enough for any machine.
 const MANY: usize = 300;
-/// Much longer than an answer takes. But it is shorter than the controller's timeouts, which would free places in any case.
+/// Much longer than an answer takes. But it is shorter than the controller's timeouts, which would close the
+/// connections in any case.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Opens connections. Some send nothing; others send the head of a request byte by byte, and never its end.

@@ -117,7 +117,7 @@ impl Cluster {
         Ok(serde_json::to_value(found.with_context(|| format!("{}: {kind} {namespace}/{name}", self.name))?)?)
     }
 
-    /// The value of a Secret.
+    /// The value of the key `key` in a Secret.
     async fn secret(&self, namespace: &str, name: &str, key: &str) -> Result<String> {
         let secret = self.get("v1", "Secret", namespace, name).await?;
         let value = secret["data"][key].as_str().with_context(|| format!("no {key} in {namespace}/{name}"))?;
@@ -250,7 +250,7 @@ async fn live(staging: &Cluster, production: &Cluster, desk: &Desk) -> Result<()
     desk.sh("git push origin main:production").await?;
     for cluster in [staging, production] {
         cluster.begin(&url).await?;
-        // The namespace of the Syncs is made by the first Sync.
+        // The Sync of `begin` applies the folder with the namespace `fleet` and the other Syncs.
         eventually("the Syncs of the cluster", || async {
             let syncs = Api::<Sync>::namespaced(cluster.client.clone(), "fleet").list(&ListParams::default()).await?;
             ensure!(syncs.items.len() == SYNCS.len(), "{} Syncs", syncs.items.len());

@@ -68,7 +68,10 @@ async fn more_values_than_there_is_room_for_are_refused_with_a_reason() -> Resul
     scene.publish("too many values").await?;
     scene.sync("app", "./app", json!({})).await?;
     let message = scene.is_not_ready("app", "UnsealFailed").await?;
-    assert!(message.contains("app/large.yaml:1: ") && message.contains("a SealedSecret may have 2500"), "{message}");
+    assert!(
+        message.contains("app/large.yaml:1: ") && message.contains("a SealedSecret may have at most 2500"),
+        "{message}"
+    );
     scene.has("v1", "ConfigMap", "settings", json!({})).await?;
     Ok(())
 }

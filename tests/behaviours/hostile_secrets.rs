@@ -166,7 +166,7 @@ async fn ten_thousand_keys_are_looked_at_and_told_of_briefly() -> Result<()> {
     let scene = Scene::new("hostile-keys").await?;
     let broken: Map<String, Value> = (0..10_000).map(|number| (format!("key-{number:05}"), "AgAA".into())).collect();
     let object = sealed("x", json!({}), json!({"encryptedData": broken}));
-    refused(&scene, "x", object, &["10000 sealed values: a SealedSecret may have 2500"]).await?;
+    refused(&scene, "x", object, &["10000 sealed values: a SealedSecret may have at most 2500"]).await?;
     let broken: Map<String, Value> = (0..2500).map(|number| (format!("key-{number:05}"), "AgAA".into())).collect();
     let object = sealed("y", json!({}), json!({"encryptedData": broken}));
     refused(&scene, "y", object, &["spec.encryptedData.key-00000", "and 2480 more"]).await?;

@@ -212,7 +212,8 @@ async fn gitseal_seals_for_the_sealed_secrets_controller_and_ours_takes_its_plac
     assert_eq!(secret["metadata"]["uid"], untouched["metadata"]["uid"]);
     assert_eq!(secret["data"], untouched["data"]);
 
-    // Our controller removes a key that the other controller wrote into the Secret.
+    // If a value is removed from the SealedSecret, our controller also removes it from a Secret that the other
+    // controller wrote.
     let without_file = json!([{"op": "remove", "path": "/spec/encryptedData/file"}]);
     let patch = Patch::Json::<()>(serde_json::from_value(without_file)?);
     let sealed = kubernetes::objects(&here.client, &here.namespace, SEALED, "SealedSecret");

@@ -128,7 +128,7 @@ impl Desk {
         .await
     }
 
-    /// Seals a SealedSecret `default/NAME` into a file with `gitseal seal`, and adds a comment.
+    /// Seals a Secret `default/NAME` with `gitseal seal`, writes the SealedSecret into a file, and adds a comment.
     fn seal(&self, name: &str, file: &str, certificate: &str) -> Result<String> {
         let plain = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "default"},

@@ -39,7 +39,7 @@ async fn an_inventory_without_room_is_refused_before_anything_is_applied() -> Re
     let sync = scene.api::<Sync>().get("app").await?;
     ensure!(sync.status.context("status")?.inventory.is_empty());
 
-    // The API server really stores an inventory of the size in the message.
+    // The API server really stores an inventory of the size that the message names.
     let most = message.split("the API server stores at most ").nth(1).and_then(|text| text.split(';').next());
     let most: usize = most.context(message.clone())?.parse()?;
     let entry = |index| {

@@ -74,7 +74,8 @@ async fn first_generation(shop: &Shop) -> Result<()> {
     shop.has("merged", data(&[("theirs", "by-hand")])).await
 }
 
-/// Seals with the newer key: one value of a SealedSecret that also has older values, and a whole SealedSecret.
+/// Seals with the newer key: one value of a SealedSecret whose other values are sealed with the older key, and a whole
+/// SealedSecret.
 async fn second_generation(shop: &Shop) -> Result<()> {
     let added = shop.seal(&secret("several", &[("token", "newer")], json!({})), "strict")?;
     let mut several = shop.get(SEALED, "SealedSecret", "several").await?;
@@ -222,7 +223,7 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
 }
 
 /// A Service and a Deployment as in the manifests of the Sealed Secrets project, or as in its Helm chart for a release
-/// with this name. The two differ in the labels, and only the port of the Helm chart has a name.
+/// with this name. The manifests and the chart differ in the labels, and only in the chart, the port has a name.
 fn sealed_secrets_objects(name: &str, labels: &Value, port: &Value) -> [Value; 2] {
     let metadata = json!({"name": name, "namespace": "kube-system"});
     let container = json!({"name": "controller", "image": "sealed-secrets", "ports": [{"containerPort": 8080}]});

@@ -1,4 +1,4 @@
-//! Statuses that the controller cannot read.
+//! A status whose inventory the controller cannot parse.
 
 use anyhow::{Context, Result, ensure};
 use crds::{ConditionStatus, Sync, find_condition};

@@ -507,8 +507,8 @@ async fn who_looks_before_the_other_one_let_go_waits_and_tells_no_conflict() -> 
     Ok(())
 }
 
-/// Objects that take about 30 MiB when they are read. A namespace may use half of 128 MiB, so a second folder of this size
-/// cannot be read at the same time.
+/// So many objects that a second folder of this size cannot be read at the same time: a namespace may use only half of
+/// the memory budget of 128 MiB.
 fn large() -> String {
     let values: String = (0..4000).map(|number| format!("  k{number}: ''\n")).collect();
     let object =

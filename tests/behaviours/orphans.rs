@@ -41,7 +41,7 @@ async fn an_object_that_nobody_would_prune_is_told() -> Result<()> {
     .await?;
     ensure!(!note.contains("kept") && !note.contains("copied") && !note.contains("map,"), "{note}");
 
-    // The object is taken over when it is in Git, and is pruned when it leaves.
+    // The Sync takes the object over when it is in Git, and prunes it when it leaves Git.
     scene.tree.write("app/lost.yaml", config_map("lost", "found"))?;
     let revision = scene.publish("found").await?;
     scene.is_applied("app", &revision).await?;

@@ -115,7 +115,7 @@ async fn a_confirmation_is_not_for_what_a_change_of_the_sync_removes() -> Result
     assert!(second.contains("green-one") && second != message, "{second}");
     handled(&scene, "app").await?;
     is_there("green-one").await?;
-    // The prefix is removed, and then the first prefix, whose prune was confirmed, is set again.
+    // The prefix is removed. Then the first prefix (`green-`), whose prune was confirmed, is set again.
     prefix("").await?;
     is_there("one").await?;
     prefix("green-").await?;

@@ -174,7 +174,7 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     let first = scene.publish("first").await?;
     let image = json!([{"target": {"kind": "Deployment"}, "paths": ["/spec/template/spec/containers/0/image"]}]);
     scene.sync("app", "./app", json!({"ignoreDifferences": image})).await?;
-    // A Deployment cannot be made without an image, so it is made with the image of Git.
+    // A Deployment cannot be made without an image, so it is made with the image in Git.
     scene.is_applied("app", &first).await?;
 
     let by = |manager: &str| PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
@@ -202,7 +202,7 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     assert_eq!(hook.pointer("/webhooks/0/clientConfig/caBundle"), Some(&json!("Y2E=")));
     assert_eq!(hook.pointer("/webhooks/0/clientConfig/service/path"), Some(&json!("/two")));
 
-    // A deleted object is made again with the image of Git. A rule of `ignoreDifferences` that is added later keeps the
+    // A deleted object is made again with the image in Git. A rule of `ignoreDifferences` that is added later keeps the
     // image that is in the cluster.
     scene.api::<Deployment>().delete("web", &DeleteParams::default()).await?;
     eventually("the Deployment of Git", || async {

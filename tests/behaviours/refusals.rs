@@ -18,7 +18,8 @@ use crate::objects::{apply_cluster_wide, sealed_secret};
 
 const ADMISSION: &str = "admissionregistration.k8s.io/v1";
 
-/// A policy that refuses changes of the password, the removal of a key, and deletions. Its message contains both values.
+/// A policy that refuses changes of the password, the removal of a key, and deletions. Its message contains the old
+/// password and the new one, if there is one.
 async fn quoting_policy(scene: &Scene) -> Result<()> {
     let name = format!("quoting-{}", scene.namespace);
     let rule = |operations: &[&str]| json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": ["secrets"]});

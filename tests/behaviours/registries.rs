@@ -355,9 +355,9 @@ async fn references_that_a_registry_does_not_have_are_refused_by_the_api() -> Re
     let (oci, git) = ("oci://registry.example.com/charts/hello", scene.server.url("repo"));
     let null = Value::Null;
     for (url, reference, text) in [
-        (oci, null, "a registry has tags only"),
-        (oci, json!({"branch": "main"}), "a registry has tags only"),
-        (oci, json!({"branch": null, "commit": "1".repeat(40)}), "a registry has tags only"),
+        (oci, null, "a registry has neither branches nor commits"),
+        (oci, json!({"branch": "main"}), "a registry has neither branches nor commits"),
+        (oci, json!({"branch": null, "commit": "1".repeat(40)}), "a registry has neither branches nor commits"),
         (oci, json!({"branch": null, "semver": "1.x", "digest": digest}), "set exactly one of"),
         (oci, json!({"branch": null, "tag": "a", "semver": "1.x"}), "set exactly one of"),
         (oci, json!({"branch": null, "tag": "a", "digest": "sha256:1"}), "spec.ref.digest"),

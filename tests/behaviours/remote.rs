@@ -1,4 +1,5 @@
-//! Git servers that are away, have a rewritten history, are empty, or need credentials; and every way to choose a commit.
+//! Git servers that cannot be reached, have a rewritten history, are empty, or need credentials; and every way to
+//! choose a commit.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! How often a folder is read: once for each content, and once more at the first drift of one of its objects.
+//! How often a folder is read: once for each version of its files, and once more at the first drift of one of its
+//! objects.
 
 use anyhow::Result;
 use crds::Sync;
@@ -18,7 +19,7 @@ use serde_json::json;
 
 use crate::objects::config_map;
 
-/// How often the objects of a folder came from `from`, which is for example `git`, `helm` or `memory`.
+/// How often a pass got the objects of a folder from `from`: for example, from `git`, `helm` or `memory`.
 pub(crate) async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
     let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
     Ok(rendered.unwrap_or(0))

@@ -1,4 +1,4 @@
-//! No SealedSecret and no Sync can make or change the Secrets that the controller reads as its own.
+//! No SealedSecret and no Sync can make or change the Secrets from which the controller reads its own keys.
 
 use anyhow::{Context, Result, ensure};
 use crds::{SealedSecret, names::SEALING_KEY};
@@ -29,7 +29,7 @@ async fn sealed_key(namespace: &str, name: &str, type_: &str, labels: Value) -> 
     }))
 }
 
-/// A key pair of the tenant. Its certificate would be the newest.
+/// A key pair of the tenant. If the controller read it, its certificate would be the newest.
 fn tenants_key() -> Result<(PrivateKey, Certificate)> {
     let key = PrivateKey::generate(2048)?;
     let start = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
@@ -136,7 +136,8 @@ async fn no_sync_applies_over_the_controllers_own_secrets_or_prunes_them() -> Re
         );
         ensure!(own.get_opt(name).await? == before, "{name} was changed");
     }
-    // An earlier version could leave an inventory and labels that say that these Secrets belong to the Sync.
+    // An earlier version of the controller could leave an inventory and labels that say that these Secrets belong to
+    // the Sync.
     let ours = json!({crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace});
     let meta = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labelled, "labels": ours}});
     kubernetes::apply(&scene.client, OWN, meta).await?;

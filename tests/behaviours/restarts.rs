@@ -75,7 +75,8 @@ async fn a_workload_is_restarted_once_for_each_change_of_its_values() -> Result<
     ensure!(seen.len() == 3 && seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2], "{seen:?}");
     ensure!(applies(&scene, "asks").await? == 3, "{} applies", applies(&scene, "asks").await?);
 
-    // A change elsewhere in the folder does not restart the workload, and neither does a comparison of all objects.
+    // A change elsewhere in the folder does not restart the workload, and neither does a pass that compares all
+    // objects of the folder with the cluster.
     let before = stamp(&scene, "asks").await?;
     scene.tree.write("app/other.yaml", config_map("other", "1"))?;
     publish(&scene, "something else").await?;
@@ -135,8 +136,8 @@ async fn a_value_that_is_only_sealed_again_restarts_nothing() -> Result<()> {
         Ok(())
     })
     .await?;
-    // A new process knows nothing of what the old one had in memory. A change elsewhere makes it plan all objects
-    // again.
+    // A new process knows nothing of what the old one had in memory. A change of another file makes the new process
+    // plan all objects of the folder again.
     plane.controller.lock().await.take().context("a controller")?.kill()?;
     let folder = plane.folder();
     let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;

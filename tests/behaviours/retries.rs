@@ -31,7 +31,7 @@ async fn the_retry_after_several_failures_in_a_row_is_not_forgotten() -> Result<
             })
             .await?;
     }
-    // From here on, nothing changes that the controller watches.
+    // From here on, only things change that the controller does not watch.
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": late}});
     apply_cluster_wide(&scene.client, namespace).await?;
     let app = scene.is_ready("app").await?;

@@ -1,4 +1,4 @@
-//! Applies the tenant of docs/tenant.md as it is written there, with the roles of an installation.
+//! Applies the manifests for a tenant as docs/tenant.md shows them, with the roles of an installation.
 
 use std::path::Path;
 

@@ -147,7 +147,7 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &controller).await?;
     all_of_it(&scene, &sealer).await?;
 
-    // No other request was forbidden, and nothing was written again and again.
+    // No request was forbidden except those for leases, and nothing was written again and again.
     let all = requests(&plane)?;
     let forbidden: Vec<_> = all.iter().filter(|request| request.code == 403 && request.resource != "leases").collect();
     ensure!(forbidden.is_empty(), "{forbidden:#?}");
@@ -168,7 +168,7 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     };
     assert_eq!((writes("secrets", "update"), writes("sealedsecrets/status", "update")), (1, 1), "{all:#?}");
 
-    // After a restart, there is nothing to write.
+    // After a restart, the controller writes nothing that is already written.
     controller.kill()?;
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;

@@ -43,7 +43,7 @@ async fn scene_with_a_secret(plane: &Plane, name: &str) -> Result<Scene> {
     Ok(scene)
 }
 
-/// Has the Sync `app` of the scene applied, and then installs gitseal.
+/// Creates the Sync `app`, waits until it is applied, and then installs gitseal.
 async fn install_and_apply(plane: &Plane, scene: &Scene) -> Result<()> {
     scene.repository(json!({})).await?;
     let revision = scene.publish("first").await?;
@@ -94,14 +94,14 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
     let released = scene.get("v1", "Secret", "db").await?.context("the Secret is gone")?;
     ensure!(released["metadata"].get("ownerReferences").is_none(), "{released:#}");
-    // A moment later, the control plane deletes the claim, because no Pod uses it.
+    // A moment later, the control plane deletes the PersistentVolumeClaim, because no Pod uses it.
     let mut left = upgrade::installed(&scene.client).await?;
     left.remove("PersistentVolumeClaim kube-system/gitseal-controller");
     ensure!(left.is_empty(), "{:?}", left.keys());
     let said = uninstall(&plane, &["--yes"])?.is(0, &["there is nothing to remove"])?;
     ensure!(!said.err.contains("suspend") && !said.err.contains("done"), "{}", said.err);
 
-    // After another installation, the Secret is taken over again, and is deleted with its SealedSecret as before.
+    // After another installation, the SealedSecret owns its Secret again, and the Secret is deleted with it as before.
     upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1", "--yes"])?.is(0, &[])?;
     let folder = plane.folder();
     let mut controller =
@@ -181,7 +181,7 @@ async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
     scene.api::<crds::Sync>().patch("kept", &PatchParams::default(), &Patch::Merge(&kept)).await?;
     let many: Vec<_> = (0..12).map(|number| format!("ConfigMap {}/many-{number}", scene.namespace)).collect();
     let said = uninstall(&plane, &["--prune", "--yes"])?.is(1, &["cannot ask: there is no terminal"])?.err;
-    // These are the SealedSecret, its Secret, and all ConfigMaps.
+    // The 15 objects are the SealedSecret, its Secret, and all ConfigMaps of the Sync `app`.
     ensure!(said.contains("DELETE 1 Sync, and with it 15 objects:"), "{said}");
     ensure!(said.contains("and 5 more") && many.iter().any(|name| said.contains(name.as_str())), "{said}");
     ensure!(said.contains("suspend 1 Sync and remove its finalizer"), "{said}");
@@ -296,8 +296,8 @@ async fn it_ends_although_others_write_meanwhile() -> Result<()> {
             "spec": {"repository": {"name": "r"}, "path": "./"}});
         harness::kubernetes::apply(&client, "default", sync).await?;
     }
-    // One Pod of the controller is still running. Meanwhile, one of the Syncs is resumed, as another Sync that applies
-    // it would do.
+    // One Pod of the controller is still running. Meanwhile, one of the Syncs is no longer suspended, as if it were in
+    // Git and another Sync applied it again.
     let pods = rollout::pod(&client, "controller").await?;
     rollout::begin_to_delete(&pods, "controller").await?;
 

@@ -284,7 +284,7 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     with(&["--yes"])?.is(0, &[])?;
     ensure!(aggregated_to_edit(&client).await? == "true");
 
-    // If an administrator removed the label, it is not set again without a question.
+    // If an administrator removed the label, it is set again only if the user confirms this.
     for taken in [json!("false"), Value::Null] {
         edit(&client, ROLE, "gitseal-edit", json!({"metadata": {"labels": {TO_EDIT: taken}}})).await?;
         with(&[])?.is(1, &["everybody who may `edit` a namespace", "nothing was applied"])?;

@@ -1,5 +1,5 @@
-//! Versions of kinds: a custom resource that changes to a new version, and the messages for versions and types that do not
-//! fit.
+//! Versions of kinds: a custom resource that changes to a new version, and the messages for versions that are not
+//! served and for values of a wrong type.
 
 use anyhow::{Result, ensure};
 use harness::{Scene, kubernetes};

@@ -1,6 +1,7 @@
 //! Waves that wait until objects of earlier waves are healthy: `gitseal.dev/wait: healthy`, and `waves: healthy` of a Sync.
 //!
-//! No controller runs the Jobs (their `managedBy` names none), so each stays as it is until the test writes its status.
+//! No controller runs the Jobs (their `managedBy` names one that does not exist), so each stays as it is until the test
+//! writes its status.
 
 use anyhow::{Context, Result, ensure};
 use crds::{Sync, find_condition};

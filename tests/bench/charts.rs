@@ -34,7 +34,7 @@ const OBJECTS: usize = 60;
 const HELM: &str = "helm";
 const CHART: &str = "charts/shop";
 
-/// Runs everything and prints a Markdown table.
+/// Runs all measurements and prints a Markdown table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let count = options.count;
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
@@ -94,7 +94,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         seconds(cold),
         seconds(cold_cpu)
     );
-    println!("| a commit that concerns none | | {} | {none} |", seconds(none_cpu));
+    println!("| a commit outside the chart | | {} | {none} |", seconds(none_cpu));
     println!("| a commit to the chart, until all are applied | {} | | {all_renders} |", seconds(all));
     println!(
         "\nrendering: 1/{:.1} of the peer's processor time",

@@ -31,8 +31,9 @@ pub(crate) struct Floor {
 }
 
 /// Applies the objects of `count` apps with each concurrency, each time into a new namespace that is deleted afterwards. So
-/// the control plane is idle and has the same number of objects before each measurement, also before that of the controller.
-/// This matters because the API server searches longer for a free Service address the more Services there are.
+/// the control plane is idle and has the same number of objects before each measurement, also before the controller is
+/// measured. This matters because the API server searches longer for a free Service address the more Services there
+/// are.
 pub(crate) async fn fastest(cluster: &Cluster, client: &Client, count: usize) -> Result<Floor> {
     let mut fastest: Option<Floor> = None;
     for at_once in AT_ONCE {

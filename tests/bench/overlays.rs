@@ -110,7 +110,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     );
     for (name, step) in [
         ("gitseal, cold: from the start of the controller until all are Ready", &cold),
-        ("a commit that concerns none", &none),
+        ("a commit outside these folders", &none),
         ("a commit in one overlay", &one),
         ("a commit in the base, until all are applied", &all),
         ("restart, until nothing is left to do", &restart),
@@ -126,7 +126,7 @@ fn ratio(step: &Step, floor: Duration) -> f64 {
     step.took.as_secs_f64() / floor.as_secs_f64()
 }
 
-/// The objects of [`workload`] without the number of an app in their names.
+/// Writes the base: the objects of [`workload`], without the number of an app in their names.
 fn write_base(tree: &WorkTree, note: &str) -> Result<()> {
     let text = workload::file("default", 0, note).replace("app-0", "web");
     tree.write("base/web.yaml", text)?;

@@ -37,7 +37,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let ours = ours(options.count).await?;
     eprintln!("Sealed Secrets controller …");
     let theirs = theirs(options.count).await?;
-    println!("| {} SealedSecrets of two RSA-4096 values | gitseal | Sealed Secrets v0.36.6 | ratio |", options.count);
+    println!("| {} SealedSecrets, each with two values | gitseal | Sealed Secrets v0.36.6 | ratio |", options.count);
     println!("|---|---|---|---|");
     let (a, b) = (ours.time.as_secs_f64(), theirs.time.as_secs_f64());
     println!("| from the first create to the last Secret | {a:.2} s | {b:.2} s | 1/{:.1} |", b / a);

@@ -1,4 +1,4 @@
-//! The Syncs, the objects of one Sync, and the wait for all of them.
+//! Makes the Syncs of a benchmark and the objects of each Sync, and waits for all of them.
 
 use std::{collections::HashSet, fmt::Debug, time::Duration};
 

@@ -1,5 +1,5 @@
 //! The controller with one change for tests: after a few seconds, it stops a pass that makes no progress. The real
-//! controller waits longer, so that a request without an answer is given up first.
+//! controller waits longer, so that it gives up a request without an answer before it would stop the pass.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 

@@ -23,7 +23,8 @@ impl Cgroup {
             if fs::create_dir(&folder).is_err() {
                 continue;
             }
-            // On other file systems, the folder is an ordinary one, without this file.
+            // If `root` is not in the file system of the control groups, the folder is an ordinary one, without the
+            // file `limit`.
             let has_limit = folder.join(limit).exists();
             let group = Self { folder, kills };
             if has_limit && fs::write(group.folder.join(limit), bytes.to_string()).is_ok() {

@@ -264,7 +264,7 @@ async fn answer(client: Client, rules: Rules, request: Request<Incoming>) -> Res
         }
         _ => {}
     }
-    // The API server may break the connection, or may not run.
+    // This fails if the API server breaks the connection or does not run.
     let answer = pass_on(&client, request).await.map_err(|_| Broken)?;
     match fault {
         Some(Fault::LoseAnswer) => std::future::pending().await,

@@ -16,12 +16,12 @@ pub fn resource(api_version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
-/// Objects of a kind in a namespace.
+/// The API for objects of a kind in a namespace.
 pub fn objects(client: &Client, namespace: &str, api_version: &str, kind: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &resource(api_version, kind))
 }
 
-/// Cluster-wide objects of a kind.
+/// The API for cluster-wide objects of a kind.
 pub fn cluster_wide(client: &Client, api_version: &str, kind: &str) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource(api_version, kind))
 }

@@ -12,7 +12,7 @@ use localcluster::{Output, parts, spawn_supervised};
 
 use crate::programs;
 
-/// The address of every Pod in the namespace. There are no connections to or from the outside.
+/// The address of every Pod in the network namespace. There are no connections to or from the outside.
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
 /// This environment variable is set for a program that runs in its own namespace. For a test binary, the value is the path

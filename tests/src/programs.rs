@@ -18,7 +18,7 @@ use localcluster::{ChildGuard, Output, ReservedPort, spawn_supervised};
 
 use crate::hunt;
 
-/// Folder of the built programs. If they are not current, they are built with the profile of this program.
+/// Folder of the built programs. If they are missing or out of date, they are built with the profile of this program.
 pub fn folder() -> Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
@@ -39,7 +39,7 @@ fn build() -> Result<PathBuf> {
     if profile == "release" {
         command.arg("--release");
     }
-    // Variables that `cargo test` sets for this package must not affect the build of others.
+    // Variables that `cargo test` sets for this package must not affect the build of other packages.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
         command.env_remove(name);
     }
@@ -139,7 +139,7 @@ pub struct ControllerOptions<'a> {
 }
 
 impl<'a> ControllerOptions<'a> {
-    /// The real program with small keys and `--allow-file-urls`, which logs all that it can.
+    /// The real program, with small keys, `--allow-file-urls`, and the most detailed log.
     pub fn new(kubeconfig: &'a Path, folder: &'a Path) -> Self {
         let arguments = ["--key-size=2048", "--namespace=kube-system", "--allow-file-urls"].map(str::to_owned).into();
         let (program, address) = ("gitseal-controller", Ipv4Addr::LOCALHOST);
@@ -182,8 +182,8 @@ impl Controller {
         Ok(Self { child, address: options.address, port, metrics_port, probes_port, log, hunt })
     }
 
-    /// The log and the part of the Git store of this namespace, to search them for plaintexts while the controller goes
-    /// on running.
+    /// The whole log, and the part of the Git store that belongs to this namespace, to search both for plaintexts while
+    /// the controller goes on running.
     pub(crate) fn hunt_of(&self, namespace: &str) -> hunt::OfController {
         self.hunt.of_namespace(namespace)
     }
@@ -236,7 +236,8 @@ impl Controller {
         }
     }
 
-    /// The value of a metric: its name with its labels, as `/metrics` has them. `None` if there is no such metric.
+    /// The value of the metric whose name with its labels is `series`, written as in `/metrics`. `None` if there is no
+    /// such metric.
     pub async fn metric<T>(&self, series: &str) -> Result<Option<T>>
     where
         T: FromStr<Err: std::error::Error + Send + Sync + 'static>,

@@ -153,7 +153,8 @@ impl Registry {
         self.folder.path().join("log")
     }
 
-    /// Pushes the archive of a chart with `helm push`, below `folder`. Returns the digest of its manifest.
+    /// Pushes the archive of a chart with `helm push`, below the path `folder` of the registry. Returns the digest of
+    /// its manifest.
     pub fn push(&self, archive: &Path, folder: &str) -> Result<String> {
         let authority = self.folder.path().join("authority.pem");
         fs::write(&authority, self.certificate_authority())?;
@@ -220,7 +221,8 @@ impl Registry {
         Ok(digest_of(manifest.as_bytes()))
     }
 
-    /// Deletes a tag, or with a digest the manifest with all its tags. Only for a registry without a login.
+    /// Deletes a tag. If `reference` is a digest, deletes the manifest and all its tags. Only for a registry without a
+    /// login.
     pub async fn delete(&self, name: &str, reference: &str) -> Result<()> {
         let (status, told, _) = self.request("DELETE", &format!("{name}/manifests/{reference}"), "", &[]).await?;
         ensure!(status == StatusCode::ACCEPTED, "{status}: {}", String::from_utf8_lossy(&told));

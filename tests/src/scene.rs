@@ -45,7 +45,7 @@ impl Plane {
         SHARED.get_or_try_init(|| Self::start(ClusterOptions { audit: true, ..ClusterOptions::default() })).await
     }
 
-    /// A plane for one test alone.
+    /// A new plane with its own controller.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let mut plane = Self::without_controller(options).await?;
         let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &plane.folder))?;
@@ -121,7 +121,8 @@ impl Scene {
         let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
         let server = tokio::task::spawn_blocking(move || GitServer::new(options)).await??;
         let tree = server.create("repo")?;
-        // The controller of the shared plane never ends, so its log and store are searched when the scene ends.
+        // The controller of the shared plane never ends, so its log and Git store are searched for plaintexts when the
+        // scene ends.
         let of_controller = plane.controller.lock().await.as_ref().map(|controller| controller.hunt_of(&namespace));
         let hunt = (of_controller, hunt::OfNamespace::begin(plane.cluster.kubeconfig(), &namespace));
         Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0), _hunt: hunt })
@@ -222,7 +223,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Objects of a typed kind in this namespace.
+    /// The API for objects of a kind that has a Rust type, in this namespace.
     pub fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,

@@ -201,7 +201,7 @@ impl Tls {
     }
 }
 
-/// Accepts connections, with TLS if the server has it.
+/// Accepts connections with TLS.
 struct TlsListener {
     listener: tokio::net::TcpListener,
     acceptor: TlsAcceptor,

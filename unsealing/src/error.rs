@@ -52,7 +52,7 @@ pub enum UnsealError {
     )]
     ReservedLabel(&'static str),
     /// The SealedSecret has more values than the limit allows.
-    #[error("{found} sealed values: a SealedSecret may have {MOST_VALUES}; split it into several")]
+    #[error("{found} sealed values: a SealedSecret may have at most {MOST_VALUES}; split it into several")]
     TooManyValues {
         /// How many values there are.
         found: usize,

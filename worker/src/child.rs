@@ -47,8 +47,8 @@ fn limit_myself(memory: u64, file: u64, seconds: u64) -> io::Result<()> {
     {
         setrlimit(resource, limit(most))?;
     }
-    // If memory runs out, the kernel should end this process first. If the file cannot be written, the memory limit of
-    // the worker still holds.
+    // If memory runs out, the kernel should end this process first. If `oom_score_adj` cannot be written, the memory
+    // limit of the worker still holds.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }

@@ -12,7 +12,7 @@
 //! - The worker ends when its parent ends for any reason: the worker's standard input is a pipe from the parent, which
 //!   then closes.
 //! - A worker that takes too long, or is no longer needed ([`Cancel`]), is killed.
-//! - If the whole group of processes has no memory left, the kernel kills the worker first, not the parent.
+//! - If the control group of both processes has no memory left, the kernel kills the worker first, not the parent.
 //!
 //! # Caveats
 //! Linux only. [`Worker::run`] blocks. A worker has all the rights of its user. Nothing but the task's own code, which

@@ -31,7 +31,7 @@ pub struct Downloaded {
     pub came_over_http: bool,
 }
 
-/// The body of a successful answer. Blocks.
+/// Downloads `url`, and returns the body of a successful answer. Blocks.
 ///
 /// # Errors
 /// The server does not answer in time (kubeseal would wait for ever), or the answer comes over plain `http://` and

@@ -43,7 +43,7 @@ pub struct CertArgs {
     #[arg(long)]
     check: bool,
 
-    /// What counts as soon, for example 30d or 12h
+    /// How long before its end a certificate counts as expiring soon, for example 30d or 12h
     #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = time::parse_duration)]
     within: SignedDuration,
 }

@@ -41,7 +41,7 @@ pub struct EventsArgs {
     #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "targets")]
     selector: Option<String>,
 
-    /// Follow: print what is new, until interrupted
+    /// Follow: print each new event, until interrupted
     #[arg(short, long)]
     watch: bool,
 }

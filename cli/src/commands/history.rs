@@ -1,4 +1,4 @@
-//! `gitseal history`: the revisions of its folder that each Sync applied.
+//! `gitseal history`: for each Sync, the revisions of its folder that it applied.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ pub struct HistoryArgs {
     #[command(flatten)]
     choice: Choice,
 
-    /// Follow: print what is new, until interrupted
+    /// Follow: print each new revision, until interrupted
     #[arg(short, long)]
     watch: bool,
 }
@@ -63,7 +63,7 @@ pub async fn run(args: HistoryArgs, global: &Global) -> anyhow::Result<()> {
     following::follow(syncs, config, new).await
 }
 
-/// Whether `sync` was named, or its Repository was.
+/// Whether the user named `sync` or its Repository.
 fn is_chosen(chosen: &Found, sync: &Sync) -> bool {
     let repository = pipeline::repository_of(sync);
     let is_of = |found: &crds::Repository| crds::ObjectKey::of(found) == repository;

@@ -1,4 +1,4 @@
-//! SealedSecrets in files, for several commands.
+//! What several commands need to know of the SealedSecrets in files.
 
 use sealing::{Binding, Scope};
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ impl Place {
     }
 }
 
-/// A SealedSecret with only the chosen values.
+/// The SealedSecret with only the chosen values, as the controller is asked about it.
 pub(super) fn question(object: &SealedObject, place: &Place, is_chosen: impl Fn(usize) -> bool) -> Value {
     let mut encrypted = Map::new();
     let mut spec = json!({});

@@ -7,10 +7,10 @@ use crate::{
     suspension::{self, Which},
 };
 
-/// Stop fetching or applying, until `gitseal resume`
+/// Suspend Repositories and Syncs, until `gitseal resume`
 ///
 /// A suspended Sync applies nothing and puts nothing back; its objects stay. A suspended Repository is not fetched; its
-/// Syncs keep using the last fetched revision. `gitseal status` shows the reason and the time. What
+/// Syncs keep using the last fetched revision. `gitseal status` shows the reason and the time of the suspension. What
 /// the controller is already applying or fetching at this moment is not stopped.
 #[derive(clap::Args)]
 pub struct SuspendArgs {

@@ -53,7 +53,7 @@ pub fn read_rules(path: &Path) -> anyhow::Result<Option<String>> {
     if text.len() as u64 > MOST_RULES {
         return Err(Hint::error(
             format!("{} is larger than {MOST_RULES} bytes", path.display()),
-            "use fewer and shorter rules",
+            "use fewer and shorter rules in this file",
         ));
     }
     Ok(Some(text))

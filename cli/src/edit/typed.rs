@@ -1,4 +1,5 @@
-//! Values that have a meaning for the type of a Secret. Wrong values would cause a failure only later, in the cluster.
+//! Checks the values to which the type of a Secret gives a meaning, for example a certificate and its key. Without this
+//! check, wrong values would cause a failure only later, in the cluster.
 
 use std::collections::BTreeMap;
 

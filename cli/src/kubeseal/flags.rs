@@ -68,7 +68,7 @@ impl Flags {
         given.map_or_else(|| table::default_of(name), String::as_str)
     }
 
-    /// The value of a flag, unless it is empty.
+    /// The value of a flag; `None` if the value is empty.
     pub(super) fn filled(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }

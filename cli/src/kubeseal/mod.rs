@@ -116,7 +116,7 @@ async fn act(flags: &Flags) -> anyhow::Result<()> {
 /// The inputs and outputs of one run.
 struct Run<'f> {
     flags: &'f Flags,
-    /// The file of `--sealed-secret-file`, or the input file for a change in place.
+    /// The file of `--sealed-secret-file`. Without this flag, `--re-encrypt` writes into the input file.
     target: Option<&'f str>,
     format: &'f str,
 }

@@ -132,7 +132,7 @@ impl Plain {
             match shape::take(&mut body.0, field) {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(values)) => {
-                    // The values are wiped when they are dropped, also if a value is refused.
+                    // The values are wiped when they are dropped, even if one of them is refused.
                     for (key, value) in &mut Body(values).0 {
                         let read = plaintext(field, key, value);
                         edit::wipe(value);
@@ -231,8 +231,8 @@ pub(super) fn merge(
     let (mut original, count) = read::sealed_secret(file.0, file.1)?;
     if count > 1 {
         bail!(
-            "{} holds {count} objects, and values can be merged into only one: put that SealedSecret into a file \
-            of its own",
+            "{} holds {count} objects, and values can be merged into only one: put the SealedSecret that gets \
+            the values into a file of its own",
             file.0
         );
     }
@@ -245,7 +245,10 @@ pub(super) fn merge(
     let scope_of = |body: &Map<String, Value>| body["metadata"].as_object().map(own_scope).unwrap_or_default();
     let (before, now) = (scope_of(&original), scope_of(update));
     if before != now {
-        warn(format_args!("{} is {before}, but the new values were sealed {now}: see --scope", file.0));
+        warn(format_args!(
+            "the SealedSecret in {} is {before}, but the new values were sealed {now}: see --scope",
+            file.0
+        ));
     }
     for path in [
         &["spec", "encryptedData"][..],

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use crate::{gitseal_in, workplace::write};
 
-/// A repository with a kustomization that would change the name of its ConfigMap.
+/// A repository with a kustomization that changes the name of its ConfigMap if it is rendered.
 fn kustomized() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
@@ -124,7 +124,7 @@ fn values_of_another_repository_are_read_from_a_clone_that_is_named() {
         let linted = gitseal_in(folder.path(), &["lint", &flag]);
         assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
     }
-    // Another namespace has another Repository of this name.
+    // A clone of the Repository `other/config` does not help: the chart gets its values from `shop/config`.
     let flag = format!("--values-repository=other/config={}", clone.path().display());
     refused(folder.path(), &[&sync[..], &[&flag]].concat());
     let clone = clone_with("web/test.yaml", "level: debug\n");
@@ -182,7 +182,7 @@ fn variables_of_a_sync_are_replaced_without_a_cluster() {
     let folder = with_variables("  substitute: {replicas: '3'}\n  substituteFrom: [{file: settings.env}]\n");
     let text = printed(folder.path(), &["build", "--sync", "sync.yaml"]);
     assert!(text.contains("replicas: 3\n") && text.contains("cluster: north\n"), "{text}");
-    // Without the Sync, the texts are those of the files.
+    // Without the Sync, the variables stay as they are in the files.
     assert!(built(folder.path(), "app").contains("replicas: ${replicas:=1}"));
 
     let folder = with_variables("  substitute: {}\n");

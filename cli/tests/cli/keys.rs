@@ -71,7 +71,7 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     let recipient = identity(&here, "me.txt");
     here.write("team.txt", &format!("# team\n\n{recipient}\nage1nobody\n"));
     let secret = here.read("me.txt").lines().last().unwrap().to_owned();
-    refused_with(2, &here, &["backup", "new.age"], "nobody could decrypt this backup");
+    refused_with(2, &here, &["backup", "new.age"], "nobody would be able to decrypt this backup");
     for arguments in [&["rotate", "-o", "name"][..], &["backup", "new.age", "-r", &recipient, "-o", "name"]] {
         refused_with(2, &here, arguments, "this command has no names of objects to print");
     }
@@ -83,7 +83,7 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     refused(&here, &["backup", "new.age", "--passphrase-file", "empty"], "empty holds no passphrase");
     let said = refused(&here, &["backup", "new.age", "-r", &secret], "it is an identity, which is secret");
     assert!(!said.contains(&secret), "the identity is shown: {said}");
-    refused_with(2, &here, &["rotate", "-r", &recipient], "there is no file for the backup");
+    refused_with(2, &here, &["rotate", "-r", &recipient], "no file is named for the backup");
     let said = refused(&here, &["rotate", "--backup", "old.age", "-r", &recipient], "old.age exists");
     assert!(said.contains("--force"), "{said}");
     // With the flag that the message named, the next error is a different one.
@@ -144,7 +144,7 @@ fn only_a_list_of_whole_sealing_keys_is_restored() {
         }),
     ];
     encrypt(&here, "keys.age", &recipient, &list(&twice));
-    refused(&here, &["restore", "keys.age", "-i", "me.txt"], "the backup has another key of this name");
+    refused(&here, &["restore", "keys.age", "-i", "me.txt"], "the backup has two different keys of this name");
     for nothing in ["", "# hunter2\n", "hunter2: [", &list(&[])] {
         encrypt(&here, "keys.age", &recipient, nothing);
         refused(&here, &["restore", "keys.age", "-i", "me.txt"], "keys.age holds no");

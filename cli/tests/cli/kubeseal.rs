@@ -122,7 +122,8 @@ fn a_merge_that_could_not_be_opened_is_warned_of() {
     here.write("sealed.json", &seal(&here, &["--scope=cluster-wide"], SECRET));
     let output = kubeseal(&here, &["--cert=cert.pem", "--merge-into=sealed.json"], SECRET);
     assert!(output.status.success());
-    let warning = "warning: sealed.json is cluster-wide, but the new values were sealed strict: see --scope\n";
+    let warning = "warning: the SealedSecret in sealed.json is cluster-wide, but the new values were sealed strict: \
+                   see --scope\n";
     assert_eq!(stderr(&output), warning);
 }
 

@@ -158,7 +158,7 @@ fn definitions_in_the_repository_check_their_kinds() {
     let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.org}\nspec: \
         {group: example.org, scope: Namespaced, names: {kind: Widget, plural: widgets}, versions: [{name: v1, served: true, storage: \
         true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}}}}}}}]}\n";
-    // A definition may be anywhere in the repository, also in a folder that no Sync applies.
+    // A CustomResourceDefinition may be anywhere in the repository, also in a folder that no Sync applies.
     write(root, "infrastructure/crds.yaml", definition);
     let wrong = "apps/plain/widget.yaml:1 wrong-value spec.size: the field must be a whole number, and is a text; write it without \
         quotes";
@@ -369,7 +369,7 @@ fn a_file_with_syncs_that_cannot_be_read_is_an_error() {
     let start = "clusters/staging/web.yaml:1 unknown-kind : Kubernetes has no v1 Namespaze";
     assert!(found.len() == 1 && found[0].starts_with(start), "{found:?}");
 
-    // A template of a chart, and a file that cannot have a Sync, need not be manifests.
+    // A template of a chart need not be a manifest, and neither need a file whose text does not contain `gitseal.dev`.
     write(root, "clusters/staging/web.yaml", &good);
     let template = "{{ range .Values.syncs }}\n---\napiVersion: gitseal.dev/v1alpha1\nkind: Sync\n{{ end }}\n";
     write(root, "charts/cache/templates/syncs.yaml", template);

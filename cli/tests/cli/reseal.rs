@@ -230,7 +230,7 @@ fn without_the_newest_private_key_a_second_run_says_what_is_missing() {
     assert_eq!(unsealed(DB, values_of(&after)[0]["encryptedData"]["a"].as_str().unwrap()), "plain");
     let output = run();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("also give the certificate's private key"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("also give the private key of that certificate"), "{}", stderr(&output));
     assert_eq!(here.read("a.yaml"), after);
 }
 

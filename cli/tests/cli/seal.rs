@@ -608,7 +608,8 @@ fn a_project_file_counts_in_its_own_repository_only() {
     here.write(".gitseal.yaml", "clusters: {above: {cert: nowhere.pem}}\n");
     here.write("clone/apps/db.yaml", SECRET);
     let seal = || crate::gitseal_in(&here.path("clone/apps"), &["seal", "db.yaml"]);
-    // Outside of a repository, the folders above are searched, too, if they have the same owner.
+    // Outside of a repository, the folders above the working directory are searched, too, if they have the same owner
+    // as the working directory.
     let said = stderr(&seal());
     assert!(said.contains("cannot read the certificate") && said.contains("nowhere.pem"), "{said}");
     std::fs::create_dir(here.path("clone/.git")).unwrap();

@@ -70,7 +70,7 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
     };
 
-    // Key Secrets are also read without a kind, as some programs write them, and in lists of other kinds.
+    // Key Secrets are also read without a kind, as some programs write them, and in lists whose kind is not `List`.
     let bare = json!({"metadata": {"name": "k2", "creationTimestamp": null}, "data": {"tls.key": base64(&pem), "tls.crt": ""}, "type": "kubernetes.io/tls"});
     let yaml = format!(
         "# keys\n---\nkind: ConfigMap\napiVersion: v1\nmetadata: {{name: c}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: k2}}\ndata: {{tls.key: {}}}\n",

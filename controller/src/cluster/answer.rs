@@ -136,7 +136,8 @@ pub(super) struct Stored {
     pub(super) spec: Value,
 }
 
-/// The resource version as a number. Two versions of the same resource can be compared.
+/// The resource version as a number. Of two versions of the same resource, the greater one is newer, unless the store
+/// was restored in between.
 pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }

@@ -19,8 +19,8 @@ use super::{Api, ApiError, api::SharedResource};
 
 /// When a kind was not found, the API server is asked again only after this time.
 const MISS_IS_BELIEVED: Duration = Duration::from_secs(2);
-/// How long the list of groups is used to say that a group does not exist. This time is short: while other Syncs ask
-/// for groups that never exist, a new group must still be found soon.
+/// How long the list of groups is used to say that a group does not exist. So Syncs that ask for groups that never
+/// exist cause few requests. The time is short, so that a new group is found soon.
 const LIST_IS_BELIEVED: Duration = Duration::from_millis(200);
 
 /// Why a kind could not be found.

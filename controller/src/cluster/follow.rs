@@ -66,7 +66,7 @@ where
             }
             Err(error) => {
                 // If the controller may list but not watch, each list succeeds and each watch fails. So only a watch
-                // that lasted resets the count.
+                // that lasted for [`LASTED`] resets the count of failures.
                 let before = if state.began.elapsed() >= LASTED { 0 } else { state.failures };
                 state.failures = before.saturating_add(1);
                 state.refused = is_refused(error);

@@ -62,7 +62,7 @@ pub enum Change {
         /// The object.
         id: ObjectId,
     },
-    /// An object that a Sync waits for until it is healthy was changed.
+    /// An object was changed, and a Sync waits until this object is healthy.
     Progressed {
         /// The Sync that owns the object.
         sync: ObjectKey,

@@ -104,20 +104,20 @@ fn of_immutable(cause: &StatusCause) -> bool {
 fn hint(method: &Method, code: u16, causes: &[String]) -> &'static str {
     match code {
         403 if *method == Method::DELETE => {
-            "; an account that deletes the Secret needs the right to delete secrets in its namespace, and no admission policy \
-             may refuse it"
+            "; an account that deletes the Secret needs the right to delete secrets in the namespace of the Secret, \
+             and no admission policy may refuse the deletion"
         }
         403 if *method == Method::GET => {
-            "; an account that reads the Secret needs the right to get secrets in its namespace"
+            "; an account that reads the Secret needs the right to get secrets in the namespace of the Secret"
         }
         403 => {
-            "; an account that writes the Secret needs the rights to create and patch secrets in its namespace, and no \
-             admission policy may refuse it"
+            "; an account that writes the Secret needs the rights to create and patch secrets in the namespace of the \
+             Secret, and no admission policy may refuse the write"
         }
         422 if causes.iter().any(|cause| cause.ends_with(REQUIRED)) => "; the type of the Secret requires this value",
         422 => {
-            "; some types require certain values, and neither the type of a Secret nor an immutable Secret can be \
-             changed: delete the Secret, and it is made again"
+            "; some types of Secrets require certain values, and neither the type of a Secret nor an immutable Secret \
+             can be changed: delete the Secret, and it is made again"
         }
         _ => "",
     }

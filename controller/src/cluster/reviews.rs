@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 use super::{Api, ApiError};
 use crate::passes;
 
-/// How long an answer of the API server is used. If a right was taken away after the answer, the API server refuses the
-/// write itself.
+/// How long an answer of the API server is used. If the right was taken away after the answer, the API server refuses
+/// the write that needs it.
 const BELIEVED: Duration = Duration::from_secs(30);
 /// A "no" is used for a shorter time, because somebody may be waiting for the right.
 const NO_IS_BELIEVED: Duration = Duration::from_secs(3);

@@ -33,7 +33,7 @@ impl<'a> AsInGit<'a> {
         Self { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others }
     }
 
-    /// The body of the request.
+    /// The manifest as JSON: the body of the request that applies the object.
     pub fn json(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec(self.body).expect("JSON serialises"))
     }

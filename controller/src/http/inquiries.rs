@@ -5,7 +5,7 @@
 //! - No answer and no log line contains a plaintext or a part of one.
 //! - The scope of a value is the one in the SealedSecret's own metadata. The template of the SealedSecret is neither
 //!   read nor rendered. So annotations in the template cannot change the scope (CVE-2026-22728), and nobody learns
-//!   anything from the result of a template.
+//!   anything about a value from what a template makes of it.
 //! - Each request has a limit of bytes, values and time; all requests together have a limit of memory. At most half of
 //!   the decryptions that may run at the same time are for requests, so that decryptions for Secrets always go on.
 
@@ -39,7 +39,7 @@ use super::{
 use crate::keys::{InquiryError, InquiryFailure, Keyring};
 use unsealing::UnsealValueError;
 
-/// How many bytes of request bodies are in memory at the same time.
+/// How many bytes of request bodies may be in memory at the same time.
 const BODIES: usize = 4 * MAX_BYTES;
 /// How long a body may take to arrive, unless `--read-timeout` is shorter.
 const ARRIVAL: Duration = Duration::from_secs(30);

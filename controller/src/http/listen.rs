@@ -43,7 +43,7 @@ pub(super) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), Lis
     bound.map_err(|source| ListenError::Bind { address: address.into(), source })
 }
 
-/// The port of an address without a host.
+/// The port of an address without a host; `None` if the address has a host.
 fn port_only(address: &str) -> Result<Option<u16>, ListenError> {
     let wrong = || ListenError::Address { address: address.into() };
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;

@@ -174,8 +174,8 @@ async fn certificate(State(state): State<HttpState>) -> Response {
     }
 }
 
-/// Answers with the metrics: in the format OpenMetrics if the client accepts it, as Prometheus does. Other clients get
-/// the format of the Sealed Secrets controller.
+/// Answers with the metrics. Clients that accept the format OpenMetrics, for example Prometheus, get this format; all
+/// others get the format of the Sealed Secrets controller.
 async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accepts.contains("application/openmetrics-text") {

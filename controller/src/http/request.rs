@@ -75,7 +75,7 @@ pub(super) fn one(bytes: &[u8]) -> Result<SentSecret, RequestError> {
 pub(super) fn all(bytes: &[u8]) -> Result<Vec<SentSecret>, RequestError> {
     let objects = match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => items(object),
-        Ok(_) => return Err(RequestError::Syntax("it is not an object".into())),
+        Ok(_) => return Err(RequestError::Syntax("it is JSON, but not an object".into())),
         Err(_) => {
             let limits = Limits { file_bytes: MAX_BYTES, ..Limits::default() };
             let manifests = manifests::parse("request", bytes, &limits);

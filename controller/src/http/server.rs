@@ -50,7 +50,7 @@ pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeout
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = places.take(peer.ip()) else {
-                    debug!(%peer, "an HTTP connection is refused: all places are taken by requests that are being answered");
+                    debug!(%peer, "an HTTP connection is refused: all allowed connections are busy with requests");
                     continue;
                 };
                 connections.spawn(connection(stream, peer, place, router.clone(), timeouts, shutdown.clone()));
@@ -102,7 +102,7 @@ async fn connection(
     let mut connection = pin!(connection);
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
-        () = place.is_lost() => return debug!(%peer, "an idle HTTP connection is closed: another one needs its place"),
+        () = place.is_lost() => return debug!(%peer, "an idle HTTP connection is closed to make room for another one"),
         // The connection is closed after the sum of the read timeout and the write timeout. A client with more requests
         // opens a new connection; a client that does not read its answer loses the connection.
         () = sleep(read + write) => write,

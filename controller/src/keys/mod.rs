@@ -210,7 +210,7 @@ impl Keyring {
     /// leader has made the key.
     pub async fn start(api: Api, options: KeyOptions, metrics: Metrics, events: Events) -> Result<Self, KeyError> {
         let leadership = api.leadership().clone();
-        // The first key is missing only in the first moments of an installation.
+        // This waits only in the first moments of an installation, when the leader has not made the first key yet.
         let wait = || timeout(LOOK_AGAIN, leadership.begun());
         let store = Store::new(api, options, metrics, events);
         let keys = store.load(None).await?;
@@ -427,7 +427,7 @@ const RENDERINGS: usize = 4;
 /// How often a replica that is not the leader looks for the first key, which the leader makes.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the controller waits after a change before it reads the keys. Keys that are restored from a backup arrive
-/// together, and are so read only once.
+/// together. Because of this pause, they are read only once.
 const GATHER: Duration = Duration::from_millis(100);
 
 /// The pause after `failures` in a row: one second after the first, twice as long after each further one, at most one

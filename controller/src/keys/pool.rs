@@ -46,7 +46,7 @@ impl Pool {
 #[derive(Default)]
 pub(super) struct Favourite(AtomicUsize);
 
-/// Unseals a value. Also returns the index of the key.
+/// Unseals a value. Also returns the index of the key that unsealed it.
 pub(super) fn unseal(
     keys: &KeySet,
     favourite: &Favourite,

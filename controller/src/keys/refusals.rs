@@ -36,9 +36,9 @@ struct Remembered {
 }
 
 impl Keyring {
-    /// Unseals a SealedSecret on behalf of this keyring's namespace. If the same input could not be unsealed before
-    /// with the same keys, the result is the same error, and nothing is decrypted. `digest` is [`unsealing::digest`] of
-    /// `sealed`.
+    /// Unseals a SealedSecret on behalf of the namespace that this keyring works for. If the same input could not be
+    /// unsealed before with the same keys, the result is the same error, and nothing is decrypted. `digest` is
+    /// [`unsealing::digest`] of `sealed`.
     pub(crate) async fn unseal_secret(&self, sealed: &SealedInput<'_>, digest: &str) -> Result<Unsealed, UnsealError> {
         // The generation is read before the keys are used. So if keys are added in the meantime, the next call tries
         // again.

@@ -129,7 +129,7 @@ async fn the_first_start_makes_a_key_that_the_second_one_uses() {
 #[tokio::test]
 async fn the_newest_active_certificate_seals_and_every_key_unseals() {
     let (api, client) = FakeApi::start().await;
-    // The two vectors were made at the same time, so the test reads from their certificates which one is newer.
+    // One run of a program made both vectors, so the test reads from their certificates which one is newer.
     put_vector(&api, "one", "rsa-2048", "active");
     put_vector(&api, "two", "rsa-4096", "active");
     let keyring = start(client.clone()).await;
@@ -542,7 +542,7 @@ async fn more_values_than_an_object_can_have_are_refused_before_any_is_tried() {
         accept_deprecated_v1_data: true,
     };
     let error = keyring.unseal_secret(&input, &unsealing::digest(&input)).await.map(drop).unwrap_err().to_string();
-    assert_eq!(error, "2501 sealed values: a SealedSecret may have 2500; split it into several");
+    assert_eq!(error, "2501 sealed values: a SealedSecret may have at most 2500; split it into several");
     assert_eq!(tried(&metrics), 0);
 }
 

@@ -332,7 +332,8 @@ impl Scan {
 }
 
 impl Known {
-    /// Forgets what may be wrong because the keys changed: values that no key unsealed, and values whose key is gone.
+    /// Forgets results that may be wrong now because the keys changed: for values that no key unsealed, and for values
+    /// whose key is gone.
     fn follow(&mut self, keys: &KeySet, generation: u64) {
         if self.generation >= generation {
             return;

@@ -177,7 +177,7 @@ impl Candidate {
                     seen.note(found);
                     match seen.is_free(&self.identity) {
                         true if self.writes_are_answered().await => self.take(seen.lease.as_ref()).await.map(Some),
-                        true => Err(Refused::Failed("writes of this replica get no answer".into())),
+                        true => Err(Refused::Failed("the API server does not answer writes of this replica".into())),
                         false => Ok(None),
                     }
                 }
@@ -207,8 +207,8 @@ impl Candidate {
     /// Watches the lease until it may be free.
     async fn wait(&self, seen: &mut Seen) {
         let started = Instant::now();
-        // The API server ends watches from time to time, and the role may not allow a watch at all. So there is a pause
-        // before the next watch.
+        // The API server ends watches from time to time, and perhaps the role does not allow watches. So there is a
+        // pause before the next watch.
         let again = |seen: &Seen| sleep_until(seen.expires.min(started + RETRY));
         let Some(lease) = &seen.lease else { return again(seen).await };
         let only = WatchParams::default().fields(&format!("metadata.name={}", self.name));

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Whether the API server answers requests. Clones share this state. Every answer of the API server itself counts, also
+/// Whether the API server answers requests. Clones share this state. A request counts as answered even if the answer is
 /// an error. But a read does not count as answered if the answer only says that the API server cannot reach its store
 /// or has too much to do.
 #[derive(Clone, Debug, Default)]

@@ -149,8 +149,8 @@ impl Metrics {
         out
     }
 
-    /// All metrics as text of the type [`TEXT_CONTENT_TYPE`], the only type of text that the Sealed Secrets controller
-    /// has.
+    /// All metrics as text of the type [`TEXT_CONTENT_TYPE`], the only type in which the Sealed Secrets controller
+    /// shows its metrics.
     pub fn encode_text(&self) -> String {
         text::from_openmetrics(&self.encode())
     }
@@ -192,7 +192,7 @@ impl Metrics {
         self.0.went_back.inc();
     }
 
-    /// Sets the number of objects with the labels of a Sync that does not have them in its inventory.
+    /// Sets the number of objects that have the labels of a Sync, but are not in the inventory of this Sync.
     pub fn objects_orphaned(&self, count: usize) {
         self.0.objects_orphaned.set(saturating(count));
     }
@@ -259,7 +259,7 @@ impl Metrics {
         self.0.health_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// Sets the numbers of sealing keys.
+    /// Sets how many sealing keys are in each state.
     pub fn sealing_keys(&self, counts: KeyCounts) {
         let states = [("active", counts.active), ("compromised", counts.compromised), ("malformed", counts.malformed)];
         for (state, count) in states {
@@ -313,7 +313,8 @@ impl Metrics {
         self.0.conditions.get_or_create(&labels).set(value);
     }
 
-    /// Removes a condition of a SealedSecret that no longer exists or whose label `app.kubernetes.io/instance` changed.
+    /// Removes the gauge of a condition, for a SealedSecret that no longer exists or whose label
+    /// `app.kubernetes.io/instance` changed.
     pub fn forget_sealed_secret(&self, namespace: &str, name: &str, instance: &str, condition: &str) {
         self.0.conditions.remove(&ConditionLabels::new(namespace, name, instance, condition));
     }
@@ -393,7 +394,7 @@ impl Inner {
         );
         own.register("git_fetch", "Fetches from Git by outcome", self.git_fetches.clone());
         own.register("leader", "Whether this replica leads (1) or stands by (0)", self.leader.clone());
-        own.register("objects_tracked", "Objects that the Syncs have in the cluster", self.objects_tracked.clone());
+        own.register("objects_tracked", "Objects in the cluster that belong to Syncs", self.objects_tracked.clone());
         own.register(
             "watch_interruptions",
             "Watches that were interrupted and had to begin again",

@@ -86,7 +86,7 @@ where
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
-/// The fields of `/proc/self/stat` that are shown. Times are in ticks.
+/// The fields of `/proc/self/stat` that are shown as metrics. Times are in ticks.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Stat {
     pub(super) user: u64,

@@ -55,7 +55,7 @@ impl Closure {
         Self { is_chart: false, is_changed: false, is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
     }
 
-    /// The names and releases of the libraries that render. Another release may give another result.
+    /// The names and versions of the libraries that render. Another version may give another result.
     pub(crate) fn renderer(&self) -> String {
         let (helm, kustomize) =
             (|| format!("helm {}", renderer::HELM), || format!("kustomize {}", renderer::KUSTOMIZE));

@@ -90,8 +90,8 @@ impl Rendered {
     }
 }
 
-/// What the objects of a folder depend on, in one namespace. Namespaces do not share rendered folders, because the
-/// memory of a folder counts against the share of its own namespace.
+/// The namespace of a Sync, and the identity of everything that the objects of its folder depend on. Namespaces do not
+/// share rendered folders, because the memory of a folder counts against the share of its own namespace.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Content {
     namespace: String,
@@ -199,11 +199,11 @@ pub(crate) enum Patience {
 pub struct Parts {
     /// The memory budget.
     pub memory: Memory,
-    /// Notes of work in progress.
+    /// Notes which folders are being read, so that the next process knows at which folder this one died.
     pub attempts: Attempts,
     /// Metrics.
     pub metrics: Metrics,
-    /// What is known about the folders of Repositories.
+    /// The current snapshots of the Repositories, with the identities of their folders.
     pub sources: Arc<Sources>,
     /// The remote repositories that kustomizations use.
     pub(crate) remotes: Arc<Remotes>,
@@ -211,15 +211,15 @@ pub struct Parts {
     pub repositories: Arc<Queue<ObjectKey>>,
     /// The path of the program that renders.
     pub program: PathBuf,
-    /// Bytes of memory for each process of this program.
+    /// How many bytes of memory each process of this program may use.
     pub process_memory: u64,
     /// What the API server of the cluster serves.
     pub served: Served,
 }
 
 impl Renderer {
-    /// A renderer that works within the memory budget. It keeps folders in a part of the budget, and gives them up when
-    /// somebody needs the memory.
+    /// A renderer that works within the memory budget. It keeps rendered folders in memory, within a part of the
+    /// budget, and drops them when the memory is needed for other work.
     pub fn new(parts: Parts) -> Self {
         let Parts { memory, attempts, metrics, sources, remotes, repositories, program, process_memory, served } =
             parts;
@@ -313,7 +313,7 @@ impl Renderer {
         };
         let tree = || snapshot.folder(&target.path, gitstore::Limits::default());
         let read = self.read(&namespace, work_of(sync, &snapshot), tree, patience, read).await;
-        // `end` is `None` if reading the folder did not begin.
+        // If reading the folder did not begin, `end` is still `None`.
         let end = lock(&end).take();
         let (mut content, mut closure) = (content, None);
         if let Some(end) = end {
@@ -406,7 +406,7 @@ impl Renderer {
             })?;
             Ok(found)
         };
-        // The caller holds memory, so this must not wait for more.
+        // The caller holds memory, so reading must not wait for more.
         let work = (revision, format!("{work} hidden"));
         Ok(self.read(&namespace, work, folder, Patience::HasNone, read).await?.0)
     }
@@ -434,8 +434,8 @@ impl Renderer {
             let (processes, has_turn, cancel) = (self.processes.clone(), turn.clone(), cancel.clone());
             let result = blocking(move || {
                 let _attempt = attempts.begin(&what)?;
-                // Everything that was read is dropped before this waits for more memory. The turn lasts as long as the
-                // thread works, even if the caller no longer waits for the result.
+                // Everything that was read is dropped before the loop waits for more memory. The turn lasts as long as
+                // the thread works, even if the caller no longer waits for the result.
                 Ok::<_, Died>(read(&folder, &mut taken, &processes, has_turn.is_some(), &cancel).map(|read| {
                     taken.shrink();
                     (read, taken)
@@ -504,7 +504,7 @@ fn identity_of(target: &Target, chart: Option<&ChartOfSync>) -> impl Fn(ContentI
     move |content| besides.as_ref().map_or(content, |besides| ContentId::of_text(&format!("{content} {besides}")))
 }
 
-/// The chart of a Sync, and everything outside of the chart's repository that it is rendered with.
+/// The Sync of a chart, and everything else outside of the chart's repository that decides what the chart renders.
 struct ChartOfSync {
     sync: Sync,
     capabilities: Arc<Capabilities>,
@@ -538,7 +538,7 @@ fn maybe_chart(
     pure::RenderError::NotRendered { folder: path.to_owned(), why }
 }
 
-/// How reading a folder ended.
+/// Where the objects of a folder came from, and what they depend on. This is known even if they could not be rendered.
 struct End {
     from: &'static str,
     content: ContentId,

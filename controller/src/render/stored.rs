@@ -28,15 +28,15 @@ const HEAD_BYTES: u64 = 1 << 20;
 /// The length of the last line, in bytes.
 const DIGEST_BYTES: usize = 64;
 
-/// How many bytes all files of a Repository may have together. This is limited, because each edit of a Sync may name
-/// another folder.
+/// How many bytes all stored files of a Repository may have together. This is limited, because each edit of a Sync may
+/// name another folder.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// The first line of a file.
 #[derive(Deserialize, Serialize)]
 struct Head {
     format: u32,
-    /// The library that rendered, and its release.
+    /// The library that rendered, and its version.
     renderer: String,
     closure: Closure,
     /// The identity of everything that the objects depend on.
@@ -188,8 +188,8 @@ pub(crate) fn retain(snapshot: &Snapshot, targets: &[Target]) {
     }
 }
 
-/// The first line, and a reader of the rest of the file. `None` if the file has another format, or if another release
-/// of the renderer made it.
+/// The first line, and a reader of the rest of the file. `None` if the file has another format, or if another version
+/// of the rendering library made it.
 fn open(snapshot: &Snapshot, target: &Target) -> io::Result<Option<(Head, BufReader<fs::File>)>> {
     let mut file = BufReader::new(fs::File::open(file_of(snapshot, target))?);
     let mut line = Vec::new();

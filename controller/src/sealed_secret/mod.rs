@@ -190,7 +190,8 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
     if ctx.unsealing.max_unseal_retries.is_some_and(|retries| failures > retries) {
         tracing::warn!(
             sealed_secret = %key, failures,
-            "unsealing is given up until something changes, because of --max-unseal-retries"
+            "unsealing is given up until the SealedSecret, its Secret or the sealing keys change, because of \
+             --max-unseal-retries"
         );
         ctx.failing_secrets.start_over(key);
     } else {

@@ -42,8 +42,8 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     if !ctx.unsealing.metrics_omit_secret_labels {
         let of = instance(&sealed);
         ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, of, conditions::SYNCED, status);
-        // The watch may have shown in the meantime that the SealedSecret is gone or has another label. At that time,
-        // this metric did not exist yet and was not removed, so it is removed here.
+        // The watch may have shown in the meantime that the SealedSecret is gone or has another label. It could not
+        // remove this metric, which was set only now, so the metric is removed here.
         if ctx.sealed_secrets.get(&key.to_ref()).is_none_or(|now| instance(&now) != of) {
             ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, of, conditions::SYNCED);
         }
@@ -65,8 +65,9 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
 }
 
-/// Reports in the status of each SealedSecret that a Sync applied what became of its Secret. Failures are counted for
-/// `namespace`, the Sync's own, because the namespace of a SealedSecret comes from Git and may not even exist.
+/// Puts each SealedSecret that a Sync applied into the queue for statuses, so that its status says what became of its
+/// Secret. Failures are counted for `namespace`, the Sync's own, because the namespace of a SealedSecret comes from Git
+/// and may not even exist.
 pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     let key_of = |secret: &ObjectId| ObjectKey::new(secret.namespace.as_deref().unwrap_or_default(), &secret.name);
     for (secret, _) in &applied.secrets {
@@ -87,7 +88,8 @@ pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     }
 }
 
-/// Whether the status says that the current generation of the SealedSecret was unsealed before.
+/// Whether the status says that the current generation of the SealedSecret was unsealed, now or earlier: its Secret may
+/// have been changed or deleted since.
 pub(super) fn was_synced(sealed: &SealedSecret) -> bool {
     told(sealed).is_some_and(|status| status != ConditionStatus::False)
 }

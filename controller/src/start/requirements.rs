@@ -85,7 +85,7 @@ async fn is_served<K: Resource<DynamicType = ()>>(api: &Api, discovery: &Discove
         tracing::warn!(error = %source, "the API server cannot be asked for its kinds; the controller tries again");
         tokio::time::sleep(RETRY).await;
     }
-    // The group may be served without the version, by a CustomResourceDefinition that is not gitseal's.
+    // The group may be served only in other versions, because the CustomResourceDefinition is not the one of gitseal.
     let group_version = api.read::<serde_json::Value>(&format!("/apis/{group}/{version}")).await;
     let other_version = api.read::<serde_json::Value>(&format!("/apis/{group}")).await;
     if group_version.is_err() && other_version.is_ok() {

@@ -79,7 +79,7 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
 /// Watches the kinds of all inventories. Anybody who may write the status of a Sync can name any kind there. The API
 /// server is not asked whether the Sync may write objects of this kind, because this would cost a question per Sync and
 /// kind, and save little: kinds that are not served, and namespaces that the controller does not work in, are ignored.
-/// So there is at most one watch for each kind (and namespace), which shows only the metadata of objects that Syncs
+/// So there is at most one watch for each kind (and namespace). It shows only metadata, and only of objects that Syncs
 /// applied.
 async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
     let unknown = AtomicUsize::new(0);
@@ -90,7 +90,10 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
                 Ok(resource) => watch(ctx, &resource, namespace).await,
                 Err(DiscoveryError::UnknownKind { .. }) => drop(unknown.fetch_add(1, Ordering::Relaxed)),
                 Err(error) => {
-                    tracing::warn!(%error, "objects of a kind cannot be watched: their drift is not noticed for now");
+                    tracing::warn!(
+                        %error,
+                        "the objects of one kind cannot be watched: changes to them are not noticed for now"
+                    );
                 }
             }
         }
@@ -109,7 +112,10 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
 async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String>) {
     if let Err(error) = ctx.cluster.live.watch(resource, namespace.as_deref()).await {
         let namespace = namespace.as_deref().unwrap_or("all");
-        tracing::warn!(namespace, %error, "objects of a kind cannot be watched: their drift is not noticed for now");
+        tracing::warn!(
+            namespace, %error,
+            "the objects of one kind cannot be watched: changes to them are not noticed for now"
+        );
     }
 }
 
@@ -117,7 +123,7 @@ async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String
 /// gitseal owned for this Sync.
 type Contested = (ObjectId, ObjectKey, Option<FieldsDigest>);
 
-/// An object that was finished and deleted, or was about to be deleted, and its Sync.
+/// An object that was deleted because it was healthy, or was about to be deleted for this reason, and its Sync.
 type Done = (ObjectId, ObjectKey);
 
 async fn restore_inventory(

@@ -55,8 +55,7 @@ pub(super) struct Allowed<'a> {
 }
 
 /// Objects that belonged to no Sync and were claimed for this Sync. If this value is dropped without [`Claims::keep`],
-/// the claims are given back. Otherwise, no other Sync could have these objects, although this Sync does not have them
-/// in its inventory.
+/// the claims are given back, so that other Syncs can have these objects, which are not in the inventory of this Sync.
 pub(super) struct Claims<'a> {
     live: &'a Live,
     sync: &'a ObjectKey,
@@ -92,9 +91,10 @@ impl Drop for Claims<'_> {
     }
 }
 
-/// Claims for `key` the objects that the identity of `api` may write, and removes all others from the plan. For objects
-/// that are neither new nor unsealed, the API server is not asked: they were allowed before, and the API server checks
-/// the rights when they are written. If the API server does not answer a question, nothing is claimed.
+/// Claims for `key` the objects that the identity of `api` may write, and removes all others from the plan. The API
+/// server is not asked about an object that the Sync already has, unless it is a Secret to unseal: the object was
+/// allowed before, and the API server checks the rights when it is written. If the API server does not answer a
+/// question, nothing is claimed.
 pub(super) async fn allow<'a>(
     cluster: &'a Cluster,
     keyring: &Keyring,
@@ -179,8 +179,8 @@ pub(super) async fn allow<'a>(
     Ok(Allowed { plan, refused, claims })
 }
 
-/// Whether the step would write one of the controller's own Secrets, or make a sealing key from a manifest without
-/// values. For Secrets of SealedSecrets, `unsealing` checks this.
+/// Whether the step would write one of the controller's own Secrets, or a Secret without values that has the label of
+/// a sealing key. For Secrets of SealedSecrets, `unsealing` checks this.
 fn is_the_controllers_own(keyring: &Keyring, live: &Live, step: &Step) -> bool {
     let Content::Manifest(body) = &step.content else { return false };
     let labels = body.get("metadata").and_then(|metadata| metadata.get("labels"));

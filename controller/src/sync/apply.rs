@@ -252,8 +252,8 @@ impl<'a> Applier<'a> {
         let place = self.place().await;
         let known = self.before.get(&step.id).and_then(|known| known.manifest.as_ref());
         let turn = if known.is_none() { Turn::First } else { Turn::Later };
-        // This marks a write in progress while we give up fields. Otherwise, the watch would take this for a change by
-        // others.
+        // Giving up the ownership of fields is marked as a write in progress. Otherwise, the watch would take it for a
+        // change by others.
         let _releasing = self.live().begin(&step.id);
         let first = step.first.as_ref().filter(|_| !step.id.is_sealed_secret());
         let mut made = false;
@@ -277,7 +277,8 @@ impl<'a> Applier<'a> {
         Ok(written)
     }
 
-    /// Gives up the fields that are left to others; `body` is the object without them. Returns whether the object exists.
+    /// Gives up our ownership of the fields that are left to others; `body` is the object without these fields. Returns
+    /// whether the object exists.
     async fn release(&self, step: &Step, body: &Map<String, Value>) -> Result<bool, ApiError> {
         let whole = step.first.as_deref().unwrap_or(body);
         let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);

@@ -1,5 +1,5 @@
-//! The health of objects for a Sync: by the Sync's own `healthChecks`, or else by the built-in rules. Also checks that its
-//! expressions are correct.
+//! The health of objects for a Sync: by the Sync's own `healthChecks`, or else by the built-in rules. Also checks that
+//! the expressions of the Sync are correct.
 
 use crds::Dependency;
 use manifests::ObjectId;
@@ -82,7 +82,7 @@ impl Pass<'_> {
     }
 
     /// Finds the expression that the evaluating process could not answer within its limits of time and memory. Each
-    /// expression needs a new turn, so that the Syncs of others do not wait for all of them.
+    /// expression needs a new turn, so that the Syncs of other namespaces do not wait for all of them.
     async fn which_overruns(&self, texts: Vec<health::apart::Text>) -> Option<ExpressionError> {
         let expressions = &self.ctx.expressions;
         for text in texts {
@@ -100,8 +100,8 @@ impl Pass<'_> {
     /// Waits for a turn, if the Sync has expressions for this object.
     ///
     /// # Errors
-    /// They took too much time or memory a moment ago, so they are not evaluated now. The result is the health of the
-    /// object.
+    /// Expressions of the Sync took too much time or memory a moment ago, so none is evaluated now. The error is the
+    /// health of the object.
     pub(super) async fn turn_for(&self, id: &ObjectId) -> Result<Turn, Health> {
         let Some((place, _)) = own_check(self.sync, id) else { return Ok(None) };
         self.turn(&place).await.map(Some)
@@ -135,7 +135,7 @@ impl Pass<'_> {
         self.ask(question, &place, turn).await
     }
 
-    /// Whether `object`, which a dependency names and which was read after `turn` was taken, is as it should be.
+    /// The health of `object`, which a dependency names and which was read after `turn` was taken.
     pub(super) async fn assess_dependency(
         &self,
         dependency: &Dependency,

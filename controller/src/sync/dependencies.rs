@@ -16,7 +16,7 @@ use crate::{
     context::{Context, InStore as _},
 };
 
-/// The reason of a Sync that waits for another Sync or an object.
+/// The reason of the condition Ready while a Sync waits for another Sync or an object.
 const NOT_READY: &str = "DependencyNotReady";
 const CYCLE: &str = "DependencyCycle";
 
@@ -61,7 +61,7 @@ pub(super) enum DependencyError {
     Unhealthy {
         /// The object.
         id: Box<ObjectId>,
-        /// What the object waits for.
+        /// Why the object is not healthy yet.
         why: String,
     },
     /// The object failed.
@@ -160,7 +160,7 @@ fn key_of(dependency: &Dependency, own_namespace: &str) -> ObjectKey {
     ObjectKey::new(dependency.namespace.as_deref().unwrap_or(own_namespace), dependency.name.as_str())
 }
 
-/// The first Sync in another namespace that `sync` depends on, also if an expression says when it is ready.
+/// The first Sync in another namespace that `sync` depends on, also if the dependency has a `readyExpr`.
 fn in_another_namespace(sync: &Sync) -> Option<ObjectKey> {
     let own = sync.metadata.namespace.as_deref().unwrap_or_default();
     let syncs = sync.spec.depends_on.iter().filter(|dependency| dependency.is_sync());
@@ -255,7 +255,7 @@ fn all_of(sync: &Sync, owner: impl Fn(&ObjectId) -> Option<ObjectKey>) -> Vec<St
         let mut object = object::id_of(dependency, Some(dependency.namespace.as_deref().unwrap_or(own)))?;
         let mut found = owner(&object);
         if found.is_none() {
-            // The kind of the object may have no namespaces.
+            // The kind of the object may be cluster-scoped.
             object.namespace = None;
             found = owner(&object);
         }

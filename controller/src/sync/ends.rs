@@ -1,5 +1,5 @@
-//! Tests, for the error of every stage, whether another try may help. A failure that is tried again by itself must
-//! never be reported as Stalled; a failure that needs somebody's help must be.
+//! Tests that the error of every stage says rightly whether another try may help. A failure that is tried again by
+//! itself must never be reported as Stalled; a failure that needs somebody's help must be.
 
 use std::sync::Arc;
 

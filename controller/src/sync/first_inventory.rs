@@ -2,9 +2,9 @@
 //!
 //! Before the first object is applied, the finalizer and the inventory must be stored. The finalizer is in the metadata
 //! and the inventory in the status, and the API server does not accept both in one write. So the first inventory is
-//! stored in an annotation, together with the finalizer, as `DIGEST.JSON`. `JSON` is what the status will contain.
-//! `DIGEST` is a digest of `JSON` and of the UID of the Sync, made with the cluster's key for digests. So only the
-//! controller can make this annotation, and the annotation is valid only for this Sync.
+//! stored in an annotation, together with the finalizer, as `DIGEST.JSON`. `JSON` is the inventory, with the revision
+//! that the first pass applies. `DIGEST` is a digest of `JSON` and of the UID of the Sync, made with the cluster's key
+//! for digests. So only the controller can make this annotation, and the annotation is valid only for this Sync.
 //!
 //! The controller reads the annotation until the status says which revision was attempted. After that, the annotation
 //! is removed as soon as no Sync waits for a worker.
@@ -43,7 +43,8 @@ impl First {
         (json.len() <= MOST_BYTES).then(|| format!("{}.{json}", digest(keyring, uid, &json)))
     }
 
-    /// Reads the annotation of a Sync whose status does not mention a pass yet, if the controller left one.
+    /// Reads the annotation, if there is one that the controller made, and if the status of the Sync does not mention a
+    /// pass yet.
     fn read(keyring: &Keyring, sync: &Sync) -> Option<Self> {
         let is_in_status = sync.status.as_ref().is_some_and(|status| status.last_attempted_revision.is_some());
         if is_in_status {

@@ -232,7 +232,7 @@ impl Pass<'_> {
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
                 Err(Unread::Suspended(why)) => {
-                    let because = "may want some of these objects, and its values cannot be read";
+                    let because = "may want some of these objects, and the values for its chart cannot be read";
                     wanted.unsaid.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
                 Err(Unread::Folder(why)) if repository_of(&other) == repository_of(self.sync) => {
@@ -266,7 +266,7 @@ impl Pass<'_> {
                 Ok(views) => views,
                 Err(SourceError::Values(error)) => {
                     let unread = if self.is_suspended(&other) {
-                        Unread::Suspended(format!("it or its values are suspended: {error}"))
+                        Unread::Suspended(format!("the Sync or the source of its values is suspended: {error}"))
                     } else {
                         Unread::of_values(&error)
                     };
@@ -549,7 +549,7 @@ impl OnItsWay {
     /// The failure that says which objects are still to be taken, if there are any.
     pub(super) fn failure(&self) -> Option<Failure> {
         let message = match (moved(&self.to_others), moved(&self.to_suspended)) {
-            (Some(moved), _) => format!("{moved}, which takes it over without a change"),
+            (Some(moved), _) => format!("{moved}, which takes it over as it is"),
             (None, Some(moved)) => format!("{moved}, which is suspended; the hand-over waits until that Sync resumes"),
             (None, None) => return None,
         };

@@ -37,7 +37,8 @@ pub(super) const READS_AGAIN: Duration = Duration::from_secs(5);
 /// has written to it since it was created.
 const UNREAD: Duration = Duration::from_secs(30);
 
-/// How many Pods of one object are read. There may be thousands of Pods, and each may be as large as a request.
+/// How many Pods of one object are read. There may be thousands of Pods, and each may be as large as the API server
+/// allows for an object.
 const PODS: usize = 10;
 /// How many events of one object are read. There is one for each reason and message.
 const EVENTS: usize = 50;
@@ -66,7 +67,8 @@ impl Facts {
         Self { pods: pods::selector(id, object), uid: uid.to_owned() }
     }
 
-    /// Whether a watch on the object is not enough, because its Pods or events may say what is wrong.
+    /// Whether the Pods or the events of the object may say what is wrong with it. A watch on the object does not show
+    /// them.
     fn is_elsewhere(&self, id: &ObjectId) -> bool {
         self.pods.is_some() || pods::has_events(id)
     }
@@ -115,8 +117,8 @@ impl Pass<'_> {
                     let health = match read {
                         Ok(object) => {
                             facts = Facts::of(&id, &object);
-                            // An expression is evaluated in another process, and meanwhile others should be able to
-                            // read.
+                            // If the object has a health expression, another process evaluates it. The place for reads
+                            // is given back before, so that others can read meanwhile.
                             let _place = turn.is_none().then_some(place);
                             self.assess(&id, object, &turn).await
                         }

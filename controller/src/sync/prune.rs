@@ -95,7 +95,7 @@ fn remedy(id: &ObjectId, error: &ApiError) -> String {
     if id.is_secret() || error.to_string().contains("denied the request") {
         return format!("; or {keep}");
     }
-    format!("; give the identity of the Sync the right to delete it, or {keep}")
+    format!("; give the service account that the Sync uses the right to delete it, or {keep}")
 }
 
 impl PruneError {

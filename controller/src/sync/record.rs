@@ -53,9 +53,11 @@ pub struct Record {
     pub handing_over_since: Option<Instant>,
     /// When the Sync began to wait for objects that other Syncs are going to hand over.
     pub expects_since: Option<Instant>,
-    /// The text about objects that left the folder and stay in the cluster for a Sync that does not take them now.
+    /// The text about objects that left the folder and stay in the cluster, because another Sync has them in its folder
+    /// and does not take them over now.
     pub left_for: Option<String>,
-    /// The text about objects that left the folder and stay in the cluster because their file is only hidden.
+    /// The text about objects that left the folder and stay in the cluster, because their file was not deleted, but is
+    /// now a hidden file, such as `.db.yaml`.
     pub hidden: Option<String>,
     /// The text in the status about objects that drifted and are put back after a pause.
     pub put_off: Option<String>,
@@ -77,7 +79,7 @@ pub struct Record {
     pub last_read: Option<LastRead>,
     /// The last known problem of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
-    /// The last request for a pass that ended the pauses of the Sync: see [`Requests`].
+    /// The last request that ended the pauses of the Sync: see [`Requests`].
     pub requests: Requests,
     /// When the whole folder was last compared with the cluster.
     pub compared_at: Option<Instant>,
@@ -106,8 +108,8 @@ pub struct SeenPods {
 }
 
 impl Record {
-    /// Makes the record from what the last process, or the last leader, left in the status or in the annotation with
-    /// the first inventory.
+    /// Makes the record from the status of the Sync, or from its annotation with the first inventory, as the last
+    /// process or the last leader left them.
     pub fn load(keyring: &Keyring, sync: &Sync) -> Result<Self, String> {
         let status = Arc::new(sync.status.clone().unwrap_or_default());
         let next = first_inventory::with_status(keyring, sync).map_or_else(|| status.clone(), Arc::new);
@@ -159,7 +161,7 @@ impl Record {
         if Arc::ptr_eq(&self.status, &self.next) && self.unsure.is_empty() {
             return Ok(());
         }
-        // The status is cloned, because a clone takes only as much memory as its content needs.
+        // `next` is cloned and not moved, because a clone takes only as much memory as its content needs.
         let (status, next) = (Arc::make_mut(&mut self.status), SyncStatus::clone(&self.next));
         status::write(api, &status::resource_of::<Sync>(), key, status, &mut self.unsure, next).await?;
         self.next = self.status.clone();

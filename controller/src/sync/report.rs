@@ -235,7 +235,7 @@ pub(super) fn progress_of(failure: &Failure) -> Progress {
     if failure.terminal { Progress::Stalled } else { Progress::Retrying }
 }
 
-/// Puts the result of a pass that left out waiting waves into the status that is written next.
+/// After a pass that left out waiting waves: puts its result into the status that is written next.
 pub(super) fn remember_part(record: &mut Record, sourced: &Sourced, outcome: &Outcome) {
     let revision = sourced.revision.to_string();
     record.done = Counts::of(outcome).after(record.done);
@@ -281,7 +281,8 @@ fn is_ready(record: &Record) -> bool {
     ready.is_some_and(|ready| ready.status == ConditionStatus::True)
 }
 
-/// How many objects passes created, changed, pruned and held back. As text: `2 created, 1 changed, 1 pruned`.
+/// How many objects were created, changed, pruned and held back, in one or several passes. As text:
+/// `2 created, 1 changed, 1 pruned`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     created: usize,

@@ -63,7 +63,7 @@ pub(super) enum SourceError {
     /// Something could not be read from the cluster.
     #[error("{0}")]
     Cluster(Arc<InputError>),
-    /// The chart cannot get something from another Repository or from the cluster.
+    /// What the chart gets from another Repository or from the cluster cannot be had; the error inside says why.
     #[error("{0}")]
     Values(Box<Self>),
     /// Another Repository does not have the file with values.
@@ -171,7 +171,8 @@ fn find(ctx: &Context, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourc
     Ok(Sourced { snapshot, revision, content, inputs, notes: None })
 }
 
-/// Whether a Sync may name this Repository: one of its own namespace, or any if the controller was started so.
+/// Whether a Sync may name this Repository: one of its own namespace, or any if the controller was started with
+/// `--allow-cross-namespace`.
 fn may_name(sync: &Sync, repository: &ObjectKey, allow_cross_namespace: bool) -> bool {
     allow_cross_namespace || sync.metadata.namespace.as_deref() == Some(repository.namespace.as_str())
 }

@@ -56,7 +56,9 @@ pub(super) fn unpack(
         Bound::Total => {
             Flaw::TooLarge(format!("its archive has more than {} MiB when it is unpacked", limits.total >> 20))
         }
-        Bound::Between => Flaw::Refused("it has more bytes between two files than any program writes there".to_owned()),
+        Bound::Between => {
+            Flaw::Refused("its archive has more bytes between two files than any program writes there".to_owned())
+        }
     };
     left.at.set(Bound::None);
     left.now.set(BETWEEN);
@@ -88,7 +90,7 @@ pub(super) fn unpack(
             let folder = names.remove(0);
             if *top.get_or_insert_with(|| folder.to_owned()) != folder || is_file && names.is_empty() {
                 return Err(refused(
-                    "is outside of the chart's folder, and the archive of a chart has only this one folder at its root",
+                    "is outside of the chart's folder, and a chart's archive may have only this one folder at its root",
                 ));
             }
         }

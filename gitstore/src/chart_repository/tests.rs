@@ -153,7 +153,7 @@ fn the_url_of_an_archive_may_be_relative_to_the_index() {
         ("file:///etc/passwd", Err("it does not begin with https://")),
         (
             "oci://registry.example.com/a",
-            Err("it leads to a registry: name it as oci:// in spec.url, and remove spec.chart"),
+            Err("it leads to a registry: set spec.url to the chart's oci:// URL, and remove spec.chart"),
         ),
         ("a.tgz?from=https://b", Ok("https://charts.example.com:8443/stable/a.tgz?from=https://b")),
         ("ftp://cdn.example.com/a.tgz", Err("it does not begin with https://")),

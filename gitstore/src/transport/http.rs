@@ -74,8 +74,7 @@ impl Resolver for Reachable {
             reachable.push(*address);
         }
         if reachable.is_empty() {
-            let why = "it has an address of this machine or of its network link, and no requests are sent to such \
-                       addresses";
+            let why = "its address is local to this machine or link-local, and no requests are sent to such addresses";
             return Err(io::Error::other(why).into());
         }
         Ok(reachable)
@@ -269,7 +268,7 @@ fn target(from: &Uri, response: &Response<ureq::Body>) -> Result<(Uri, String), 
     } else {
         location.to_owned()
     };
-    let uri = target.parse::<Uri>().map_err(|_| "it does not lead to a URL")?;
+    let uri = target.parse::<Uri>().map_err(|_| "its location is not a URL")?;
     may_follow(from, &uri)?;
     Ok((uri, target))
 }

@@ -77,7 +77,7 @@ impl SmartHttp {
     ) -> io::Result<Response<ureq::Body>> {
         let tail = url.strip_prefix(base_url).unwrap_or(url);
         let accepts = |target: &str| {
-            if target.ends_with(tail) { Ok(()) } else { Err("it leads to a page that is not a Git repository") }
+            if target.ends_with(tail) { Ok(()) } else { Err("its target is not a Git repository") }
         };
         let note = |fault| self.fault.note(fault);
         let (last, response) = self.session.get(url, headers, accepts).map_err(|failed| note(failed.1))?;
@@ -107,7 +107,8 @@ impl Http for SmartHttp {
             let detail = if kind.starts_with("text/html") {
                 "it answers with a web page".to_owned()
             } else if kind.starts_with("text/plain") {
-                "it speaks Git's old \"dumb\" HTTP protocol, which cannot send a single commit".to_owned()
+                "it speaks Git's old \"dumb\" HTTP protocol, which cannot send one commit without its history"
+                    .to_owned()
             } else {
                 format!("it answers with {:?}", presentable(kind))
             };

@@ -19,7 +19,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("b32dec", &[Text], base32_decoded),
 ];
 
-/// Go ignores line ends everywhere.
+/// The text without line ends, which Go's decoder ignores everywhere.
 fn without_line_ends(text: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut kept = Zeroizing::new(Vec::with_capacity(text.len()));
     kept.extend(text.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));

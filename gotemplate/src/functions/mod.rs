@@ -69,7 +69,7 @@ pub(crate) enum Special {
     No,
     /// `or` (true) and `and` (false) evaluate no more arguments than they need.
     Or(bool),
-    /// `fail`: its text may be shown if it is a literal.
+    /// `fail`: the error shows its text only if the text is a literal in the template, which everybody can read.
     Fail,
 }
 

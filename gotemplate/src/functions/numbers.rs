@@ -157,7 +157,7 @@ fn ten(exponent: u32) -> BigInt {
     BigInt::from(10).pow(exponent)
 }
 
-/// Computed exactly, as sprig does with decimals, and then converted to a float.
+/// Combines the numbers exactly, as sprig does with decimals, and converts the result to a float.
 fn exact(
     memory: &mut Memory,
     first: &Value,

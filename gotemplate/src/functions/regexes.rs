@@ -34,7 +34,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("regexQuoteMeta", &[Text], quote_meta),
 ];
 
-/// A compiled expression, and the cost of a search with it.
+/// A compiled expression, and its length, from which the cost of a search is computed.
 #[derive(Clone)]
 pub(crate) struct Expression {
     regex: Regex,

@@ -16,7 +16,7 @@ use super::{
 /// The function of a task: from the bytes of the request to those of the answer.
 type Work = fn(&[u8]) -> Result<Vec<u8>, String>;
 
-/// The task for the controller's program when it runs as a worker.
+/// The name and the function of the task with which the controller starts its own program as a worker process.
 pub const TASK: (&str, Work) = ("expressions", serve);
 
 /// The stack of the thread that evaluates. The parser nests 96 deep at most, and its frames are large without optimisation.
@@ -34,7 +34,7 @@ pub enum Question {
         /// The object.
         object: Value,
     },
-    /// Is this object as the Sync wants it?
+    /// Is the `readyExpr` of a dependency true for this object?
     Ready {
         /// The expression.
         expression: String,
@@ -61,7 +61,7 @@ pub struct Text {
     pub place: String,
     /// The expression.
     pub text: String,
-    /// Whether it is about a dependency.
+    /// Whether it is the `readyExpr` of a dependency, and not from `spec.healthChecks`.
     pub is_about_dependency: bool,
 }
 

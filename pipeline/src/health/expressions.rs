@@ -20,7 +20,7 @@ const BUILT_IN: [&str; 11] =
 /// What an expression is about, and so which names it may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum About {
-    /// `self` is an object, and its fields are `status`, `spec` and so on.
+    /// The names are `self`, which is an object, and the fields of this object: `status`, `spec` and so on.
     Object,
     /// `dep` is an object that a Sync, `self`, waits for.
     Dependency,
@@ -109,7 +109,7 @@ impl Variables {
     }
 }
 
-/// The first error of the parser, without its list of everything that may come next.
+/// The first error of the parser, without the list of all tokens that the parser expected.
 fn first_error(errors: &ParseErrors) -> String {
     let Some(error) = errors.errors.first() else { return "it cannot be read".into() };
     let (line, column) = error.pos;
@@ -144,7 +144,7 @@ fn explained(error: &ExecutionError) -> String {
 struct Names<'a> {
     about: About,
     info: &'a SourceInfo,
-    /// The variables of the macros that the current part of the expression is in.
+    /// The variables that the macros around the current part of the expression define: `x` in `list.all(x, …)`.
     variables: Vec<&'a str>,
     mistake: Option<String>,
 }
@@ -283,7 +283,7 @@ mod tests {
         assert!(read("status.conditions.exist(e, true)").contains("there is no function 'exist'"));
         assert!(read("e.b && [1].exists(e, true)").contains("'e' is not known"), "outside of its macro");
         assert!(read("Widget{a: 1} == 1").contains("there is no type 'Widget'"));
-        // The stack of a test's thread is too small for the parser's own limit.
+        // The parser's own limit for nesting needs a larger stack than the thread of a test has.
         let nested =
             || Expression::read(&format!("{}true{}", "(".repeat(500), ")".repeat(500)), About::Object).map(drop);
         let deep = std::thread::Builder::new().stack_size(super::super::apart::STACK).spawn(nested).unwrap();

@@ -1,12 +1,12 @@
-//! When objects of common operators are healthy: a table of kinds with CEL expressions. They mean the same as those of a Sync's
-//! `healthChecks`, which count instead of this table.
+//! When objects of common operators are healthy: a table of kinds with CEL expressions. They mean the same as those of
+//! a Sync's `healthChecks`. If a Sync has a check of its own for a kind, this check is used instead of the table.
 //!
 //! The expressions are evaluated in this process, so the time of each may grow only in proportion to the length of the
-//! object: no loop inside a loop. [docs/health.md](../../../docs/health.md) has the table for people.
+//! object: no loop inside a loop. [docs/health.md](../../../docs/health.md) describes the table for users.
 //!
 //! An object *failed* only if its operator says that somebody has to do something. If a problem may end by itself, the
-//! end is waited for, because an object that is missing now may come with the same commit; the message says what the
-//! operator reports.
+//! controller waits for its end. For example, an object that is missing now may be in the same commit, and may be
+//! applied soon. Until then, the message says what the operator reports.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -17,9 +17,9 @@ use super::{Health, apart::Rule};
 
 /// A rule for some kinds of a group.
 struct Entry {
-    /// The API group. A group that begins with `*.` stands for all groups that end like this.
+    /// The API group. If it begins with `*`, it stands for all groups that end with what follows the `*`.
     group: &'static str,
-    /// The kinds; none stands for every kind of the group.
+    /// The kinds. An empty list stands for every kind of the group.
     kinds: &'static [&'static str],
     current: &'static str,
     in_progress: Option<&'static str>,
@@ -60,12 +60,12 @@ const DID_NOT_SUCCEED: &str = "status.?conditions.orValue([]).exists(c, c.type =
 /// Not suspended, and Ready. The controllers of Flux set `Stalled` if somebody has to do something.
 const READY_OR_SUSPENDED: &str =
     "spec.?suspend.orValue(false) || status.?conditions.orValue([]).exists(c, c.type == 'Ready' && c.status == 'True')";
-/// A condition is about an older generation than the one that is stored.
+/// The `observedGeneration` of a condition is older than the generation of the object.
 const IS_OLD: &str = "status.?conditions.orValue([]).exists(c, c.?observedGeneration.orValue(metadata.?generation.orValue(0)) < metadata.?generation.orValue(0))";
 /// Managed resources of Crossplane: what they describe exists outside of the cluster, and is as their manifest says.
 const READY_AND_SYNCED: &str =
     "['Ready', 'Synced'].all(t, status.?conditions.orValue([]).exists(c, c.type == t && c.status == 'True'))";
-/// Of Cluster API: `Ready` in older versions, `Available` in newer ones.
+/// For Cluster API: older versions have the condition `Ready`, newer ones have `Available`.
 const READY_OR_AVAILABLE: &str =
     "!status.?conditions.orValue([]).exists(c, c.type in ['Ready', 'Available'] && c.status != 'True')";
 const FAILED_MACHINE: &str = "status.?phase.orValue('') == 'Failed' || has(status.failureReason)";
@@ -145,7 +145,7 @@ static TABLE: &[Entry] = &[
     // Karpenter
     Entry::new("karpenter.sh", &["NodePool", "NodeClaim"], READY),
     Entry::new("karpenter.k8s.aws", &["EC2NodeClass"], READY),
-    // Knative: the status False is final, and the status Unknown is waited for
+    // Knative: a condition that is False is final; one that is Unknown may still become True
     Entry::new("serving.knative.dev", &["Service", "Route", "Configuration", "Revision", "DomainMapping"], READY).fails(NOT_READY),
     Entry::new("eventing.knative.dev", &["Broker", "Trigger"], READY).fails(NOT_READY),
     Entry::new("messaging.knative.dev", &["Channel", "InMemoryChannel", "Subscription"], READY).fails(NOT_READY),

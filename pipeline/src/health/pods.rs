@@ -206,8 +206,8 @@ pub fn newest(events: Events) -> Option<String> {
     Some(format!("{reason}: {}", shortened(message)))
 }
 
-/// Whether messages of events with this reason end with the output of a command in a container, which is a probe, or a
-/// hook for the start or the stop of the container. The output comes after the first colon.
+/// Whether messages of events with this reason end with the output of a command that a container runs as a probe or as
+/// a lifecycle hook. The output comes after the first colon.
 fn repeats_output(reason: &str) -> bool {
     matches!(reason, "Unhealthy" | "ProbeWarning" | "FailedPostStartHook" | "FailedPreStopHook")
 }

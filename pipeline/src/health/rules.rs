@@ -85,8 +85,8 @@ fn has_durations(rule: &str) -> bool {
     rule.contains(DURATION)
 }
 
-/// A rule with numbers of milliseconds instead of durations, which the library does not have here. In these rules, `self`
-/// is a duration.
+/// A rule with numbers of milliseconds instead of `duration('…')`, because the CEL library here has no durations. In a
+/// rule with durations, `self` is a duration, too.
 fn without_durations(rule: &str) -> String {
     let mut parts = rule.split(DURATION);
     let mut text = parts.next().unwrap_or_default().to_owned();

@@ -30,8 +30,8 @@ pub enum Tier {
     SealedSecrets,
     /// Secrets. The values of SealedSecrets are unsealed in this tier.
     Secrets,
-    /// ConfigMaps, which workloads need to start. Objects that use a Secret of the same revision are in this tier or a
-    /// later one.
+    /// ConfigMaps, which workloads need to start. Objects that use Secrets are in this tier or a later one, so Secrets
+    /// of the same revision are written before them.
     Configuration,
     /// Everything else.
     Workloads,
@@ -43,7 +43,7 @@ impl Wave {
     /// The numbers that are allowed in Git.
     pub const NUMBERS: RangeInclusive<i32> = -1000..=1000;
 
-    /// The wave of an object with this number.
+    /// The wave of an object with this wave number.
     pub fn new(number: i32, id: &ObjectId) -> Self {
         Self { number, tier: Tier::of(id) }
     }
@@ -107,7 +107,7 @@ pub(crate) fn asks_for_deletion(manifest: &Manifest) -> Result<bool, &Value> {
     }
 }
 
-/// The time at which an object that is meant only for the deletion of its Sync is applied.
+/// When an object is applied that is meant only for the deletion of its Sync.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnDelete {
     /// Before the other objects are pruned.
@@ -135,7 +135,7 @@ pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest
         let metadata = manifest.body.get_mut("metadata");
         if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {
             annotations.remove(crds::names::ON_DELETE);
-            // The object must not stay in the cluster.
+            // So the object is deleted when it is healthy, and does not stay in the cluster.
             annotations.insert(crds::names::DELETE_WHEN.to_owned(), crds::names::DELETE_WHEN_HEALTHY.into());
         }
         manifest
@@ -214,7 +214,7 @@ impl<'a> Objects<'a> {
             .iter()
             .map(|manifest| match kinds.of(manifest) {
                 Some(resource) => id_in_cluster(sync, manifest, resource),
-                // The plan reports unknown kinds.
+                // The plan reports unknown kinds, so they are no error here.
                 None => manifest.id.clone(),
             })
             .collect();

@@ -56,8 +56,8 @@ proptest! {
         }
     }
 
-    /// A changed key file is refused, or contains the same key as before, if the change was in a line break or an unused
-    /// bit.
+    /// A changed key file is refused. Only if the change is in a line break or in an unused bit of the Base64 text, the
+    /// file contains the same key as before.
     #[test]
     fn a_changed_private_key(pkcs8: bool, position: Index, byte: u8) {
         let mut pem = file(if pkcs8 { "rsa-2048.pkcs8.key" } else { "rsa-2048.key" });

@@ -1,4 +1,4 @@
-//! Private keys: existing ones are read, and none is ever printed.
+//! Private keys: keys that other programs made can be read, and no key is ever printed.
 
 use std::fmt::Debug;
 
@@ -92,7 +92,7 @@ fn keys_and_plaintexts_go_between_threads() {
     is_shareable::<SecretBytes>();
 }
 
-/// Compiles only if the type does not implement the trait. Otherwise, two implementations would match.
+/// Compiles only if the type does not implement the trait: if it did, two implementations would match.
 macro_rules! assert_not_implemented {
     ($type:ty: $($bound:path),+) => {$({
         struct WithTheTrait;

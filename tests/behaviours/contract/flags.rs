@@ -152,7 +152,7 @@ async fn max_unseal_retries_are_kept() -> Result<()> {
     let given_up = async |times: usize| {
         eventually("it to be given up", || async {
             let log = own.controller.log();
-            ensure!(log.matches("given up until something changes").count() == times, "{log}");
+            ensure!(log.matches("given up until the SealedSecret").count() == times, "{log}");
             Ok(())
         })
         .await

@@ -45,8 +45,8 @@ async fn a_secret_without_owner_is_made_again() -> Result<()> {
     same_status(&sides, "db", "True").await?;
     same_event(&sides, "db", "Unsealed").await?;
 
-    // The same is done without `managed`. In this case, the Sealed Secrets controller makes the same Secret, and then
-    // reports that the Secret is not its own.
+    // Our controller also makes a Secret again if the annotation `managed` is missing. The Sealed Secrets controller
+    // makes such a Secret once, and then reports that the Secret is not its own.
     for side in &sides {
         let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
         side.put("free", &[("a", "one")], skip).await?;

@@ -92,7 +92,7 @@ async fn every_field_of_the_secret_is_the_same() -> Result<()> {
     Ok(())
 }
 
-/// The Secret is the same if a Sync applied the SealedSecret.
+/// Both controllers make the same Secret, even if gitseal's SealedSecret was applied by a Sync.
 #[tokio::test]
 async fn the_secret_of_a_sync_is_the_same() -> Result<()> {
     let sides = both("same-sync").await?;

@@ -1,4 +1,4 @@
-//! A namespace that one of the two controllers serves, and the actions of the tests in it.
+//! A namespace that one of the two controllers serves, and what tests do in it.
 
 use std::collections::BTreeSet;
 
@@ -84,7 +84,7 @@ impl Side {
         self.apply(self.sealed(name, values, template)?).await
     }
 
-    /// Makes a Secret by hand.
+    /// Creates a Secret that no SealedSecret has, as a person would.
     pub(super) async fn create_secret(&self, name: &str, secret: Value) -> Result<Value> {
         let mut object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}});
         for (field, value) in secret.as_object().context("an object")? {

@@ -43,7 +43,8 @@ async fn the_status_is_theirs() -> Result<()> {
     Ok(())
 }
 
-/// Deletes a Secret and creates another one with its name by hand. Tries again if the controller was faster.
+/// Deletes a Secret and creates another one with its name by hand. Tries again if the controller has already made the
+/// deleted Secret again.
 async fn take_away(side: &Side, name: &str) -> Result<()> {
     eventually("a Secret of somebody else's", || async {
         side.delete_secret(name).await?;

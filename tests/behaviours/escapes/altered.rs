@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Case, SEALED, plane_of_its_own, seal, sealed_secret, unseal_requests};
 
-/// Applies these values to the tenant's SealedSecret `mine` as another tool, which gives up the values that it applied
-/// before.
+/// Applies these values to the tenant's SealedSecret `mine` as another tool. Values that this tool applied before and
+/// that are not among these values are removed.
 async fn others_apply(case: &Case<'_>, encrypted: Value) -> Result<()> {
     let object = json!({
         "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "mine"},

@@ -126,7 +126,8 @@ async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
     case.victim_goes_on().await
 }
 
-/// The tenant may write these values but not read them. The result of its templates must tell nothing about the values.
+/// These values are sealed for the tenant's own namespace. The tenant may have them unsealed, but may not read Secrets,
+/// so the messages about its templates must tell nothing about the values.
 #[tokio::test]
 async fn spec_data_and_templates_end_in_one_way_whatever_the_value_is() -> Result<()> {
     let case = Case::new("escape-blind").await?;

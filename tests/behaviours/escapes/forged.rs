@@ -1,5 +1,5 @@
 //! A tenant can write false statuses of its own Syncs. Inventories that name objects of others, or objects that others will
-//! create, are read by the next controller, but must have no effect on others.
+//! create, are read by the controller that starts next, but must have no effect on others.
 
 use anyhow::{Context, Result, ensure};
 use crds::Sync;
@@ -18,7 +18,7 @@ use crate::{
     traces::{events, uid},
 };
 
-/// So many Syncs that at least one is read before the victim's Sync, in any order.
+/// So many Syncs that at least one is read before the victim's Sync, whatever the order is.
 const FORGERS: usize = 8;
 /// How many objects that never existed are in each inventory.
 const MADE_UP: usize = 2000;
@@ -63,8 +63,8 @@ fn forged_inventory(case: &Case<'_>) -> Vec<Value> {
     all
 }
 
-/// Writes statuses in which the tenant's Syncs claim all objects that the victim has and will have, and look as if they had
-/// no work.
+/// Gives the tenant's Syncs the status of its Sync `app`, as if they had no work, but with an inventory that claims all
+/// objects that the victim has and will have.
 async fn forge(case: &Case<'_>) -> Result<()> {
     let inventory = forged_inventory(case);
     let api = case.tenant.api::<Sync>();
@@ -145,7 +145,7 @@ async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Resu
         ensure!(told.is_empty(), "{sync} was kept from its objects: {told:?}");
     }
 
-    // The forged Syncs are deleted, and with them the objects that really belong to them.
+    // The Syncs with the forged statuses are deleted, and with them the objects that really belong to these Syncs.
     for number in 0..FORGERS {
         let spec = json!({"serviceAccountName": "tenant", "suspend": false, "prune": true});
         let api = case.tenant.api::<Sync>();

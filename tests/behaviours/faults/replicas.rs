@@ -109,7 +109,7 @@ async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<
     second.controller.process().signal(localcluster::Signal::Terminate)?;
     eventually("it to find out", || async {
         let log = back.log();
-        if log.contains("writes of this replica get no answer") { Ok(()) } else { bail!("{log}") }
+        if log.contains("the API server does not answer writes of this replica") { Ok(()) } else { bail!("{log}") }
     })
     .await?;
     let holder = leases(&scene.client).get("gitseal-controller").await?.spec.and_then(|spec| spec.holder_identity);

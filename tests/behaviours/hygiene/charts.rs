@@ -1,5 +1,5 @@
-//! The sealed values of a chart are searched for in the memory of the process that renders it, in the results on disk, and in
-//! the log.
+//! The sealed values of a chart are searched for in the memory of the process that renders the chart, in the rendered
+//! objects that the controller stores on disk, and in the log.
 
 use std::{
     fs::{self, File},
@@ -35,7 +35,7 @@ const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstring
 const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\n\
     data: {plain: \"{{ .Values.plain }}\", encoded: \"{{ .Values.plain | b64enc }}\"}\n";
 
-/// The processes that the process `pid` started to render.
+/// The processes that the process `pid` started for rendering.
 fn renderers(pid: u32) -> Vec<u32> {
     let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
     let is_renderer = |process: &u32| {
@@ -53,7 +53,7 @@ fn memory(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
         let mut words = line.split_whitespace();
         let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
-        // Memory that the process cannot write holds nothing but its program file.
+        // Memory that the process cannot write contains only the program file of the process.
         if !rights.starts_with("rw") {
             continue;
         }

@@ -221,7 +221,7 @@ async fn a_url_is_followed() -> Result<()> {
     tokio::task::spawn_blocking(move || cases.iter().try_for_each(|case| pair.difference(case))).await?
 }
 
-/// Reaches the API server through an HTTP proxy with a tunnel, as for every API server with TLS.
+/// Reaches the API server through an HTTP proxy, by a CONNECT request, which a proxy needs for every server with TLS.
 #[tokio::test]
 async fn a_proxy_is_gone_through() -> Result<()> {
     let pair = Arc::new(Pair::new()?);

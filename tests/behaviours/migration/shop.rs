@@ -185,7 +185,8 @@ impl Shop {
     }
 }
 
-/// The rights of the Sealed Secrets controller in the project's manifests, for the user of our controller.
+/// The rights that the manifests of the Sealed Secrets project give to its controller. Here, they are given to the user
+/// that our controller runs as.
 fn rights() -> [Value; 4] {
     const GROUP: &str = "rbac.authorization.k8s.io";
     let api_version = format!("{GROUP}/v1");

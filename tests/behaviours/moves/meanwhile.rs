@@ -116,8 +116,8 @@ async fn what_moves_back_keeps_its_uid_though_the_watch_is_late() -> Result<()> 
     for sync in ["one", "two"] {
         scene.is_applied(sync, &there).await?;
     }
-    // Now the folder of `one` has again the content that `one` has applied according to its old status, the last one
-    // that the controller has seen. While the gate is closed, the controller does nothing for `one`.
+    // Now the folder of `one` has again the content that was applied according to the old status of `one`. The
+    // controller has seen no newer status. While the gate is closed, the controller does nothing for `one`.
     move_from(scene, "two", "one", "moves")?;
     close_gate(scene)?;
     scene.publish("moved back").await?;

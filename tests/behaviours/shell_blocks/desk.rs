@@ -68,7 +68,7 @@ impl Desk {
     pub(crate) fn command(&self, program: &str) -> Command {
         let home = self.home.path();
         let path = format!("{0}/bin:{0}/tools:/usr/local/bin:/usr/bin:/bin", home.display());
-        // `env` looks for the program in the PATH of the reader.
+        // `env` looks for the program in the PATH that it sets, and not in that of the test.
         let mut command = Command::new("/usr/bin/env");
         command.args(["-i", &format!("PATH={path}"), &format!("HOME={}", home.display()), "LANG=C.UTF-8", "TERM=dumb"]);
         command.arg(program).current_dir(self.tree.path());

@@ -242,7 +242,8 @@ async fn keys(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     ensure!(before.contains(&old), "{before:?}");
 
     desk.sh("gitseal uninstall --yes && kubectl delete secret -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key").await?;
-    // There are two questions: existing sealing keys will be used, and existing Syncs will get the rights of cluster-admin.
+    // The command asks for two confirmations: that existing sealing keys will be used, and that existing Syncs will get
+    // the rights of cluster-admin.
     page.answer("gitseal install --apply", &[("[y/N] ", "y\n"), ("[y/N] ", "y\n")]).await?;
     let after = key_names(desk).await?;
     ensure!(after.len() == before.len() && after.iter().all(|key| before.contains(key)), "{before:?} {after:?}");

@@ -43,7 +43,7 @@ async fn unseals(desk: &Desk, name: &str) -> Result<()> {
         "kubectl create secret generic -n default {name} --from-literal=a=value --dry-run=client -o yaml | kubeseal | \
          kubectl apply -f -"
     );
-    // For a moment after a change, the Service leads to no Pod.
+    // For a moment after one controller was replaced by another, the Service leads to neither.
     eventually("a controller to seal", || async { desk.sh(&seal).await.map(drop) }).await?;
     eventually("the Secret", || async { desk.sh(&format!("kubectl get secret -n default {name}")).await.map(drop) })
         .await

@@ -173,7 +173,7 @@ pub fn helm() -> Result<PathBuf> {
     Ok(HELM.folder()?.join("helm"))
 }
 
-/// A real OCI registry, `registry` of the project distribution. It is built if it is missing.
+/// A real OCI registry: the program `registry` of the project Distribution. It is built if it is missing.
 pub fn registry() -> Result<PathBuf> {
     Ok(REGISTRY.folder()?.join("registry"))
 }

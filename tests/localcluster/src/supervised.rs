@@ -74,7 +74,8 @@ pub struct ChildGuard {
 ///
 /// # Caveats
 /// The command's own `stdin`, `stdout`, `stderr` and `env_clear` are ignored. The program's standard input is empty, and
-/// `output` says where its output goes. A relative path of the program starts at the command's working directory.
+/// `output` says where its output goes. A relative path of the program is looked up from the command's working
+/// directory.
 pub fn spawn_supervised(command: &Command, output: Output) -> Result<ChildGuard> {
     let supervise = parts::supervise()?;
     let program = Path::new(command.get_program());

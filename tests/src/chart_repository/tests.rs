@@ -131,7 +131,7 @@ fn urls_that_lead_astray_are_not_asked() {
     for (url, why) in [
         ("file:///etc/passwd", "it does not begin with https://"),
         ("ftp://charts.example.com/a.tgz", "it does not begin with https://"),
-        ("oci://registry.example.com/charts/hello", "name it as oci:// in spec.url"),
+        ("oci://registry.example.com/charts/hello", "set spec.url to the chart's oci:// URL"),
         ("http://169.254.169.254/latest/meta-data", "it leads away from https"),
         ("https://169.254.169.254/latest/meta-data", "no requests are sent to such addresses"),
         ("https://[fe80::1]/a.tgz", "no requests are sent to such addresses"),
@@ -200,7 +200,7 @@ fn bytes_with_another_digest_are_not_used() {
         server.say("/stable/hello.tgz", said);
         server.say(INDEX, index(&[version("1.0.0", b"promised", &[&elsewhere(&internal, "/pin"), "hello.tgz"])]));
         let (reason, message) = refused(&client, &server);
-        assert!(reason == "DigestMismatch" && message.contains("has another one"), "{message}");
+        assert!(reason == "DigestMismatch" && message.contains("has another digest"), "{message}");
         assert!(!message.contains(&told[1]) && !message.contains(&told[2]), "{message}");
     }
 }

@@ -40,7 +40,7 @@ impl SealedSecretsController {
         Self::start_on(plane, Ipv4Addr::LOCALHOST, &[]).await
     }
 
-    /// Starts the controller on an address with more arguments, and waits until it serves its certificate.
+    /// Starts the controller on an address, with additional arguments, and waits until it serves its certificate.
     ///
     /// # Errors
     /// See [`SealedSecretsController::start`].

@@ -77,7 +77,7 @@ async fn sync_of(client: &Client, namespace: &str, name: &str) -> anyhow::Result
     found.ok_or_else(|| {
         Hint::error(
             format!("no Sync in the namespace {namespace} renders a chart with the release name {name}"),
-            "apply the Sync that `gitseal adopt helm` printed without --finish",
+            "run the command without --finish first, and apply the Sync that it prints",
         )
     })
 }

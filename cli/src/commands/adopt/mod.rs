@@ -49,7 +49,7 @@ pub(super) struct HelmArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "finish")]
     repository: Option<String>,
 
-    /// File of the repository for the sealed values. The file must not exist yet
+    /// File to write the sealed values to, in the clone of the repository. The file must not exist yet
     #[arg(long, value_name = "FILE", conflicts_with = "finish")]
     seal: Option<PathBuf>,
 
@@ -60,7 +60,7 @@ pub(super) struct HelmArgs {
     #[command(flatten)]
     trust: CertificateTrust,
 
-    /// Remove what Helm stores about the release, after the Sync is Ready
+    /// Remove what Helm stores about the release; the Sync must be Ready
     #[arg(long)]
     finish: bool,
 

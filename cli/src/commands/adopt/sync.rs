@@ -47,7 +47,8 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     if !split.in_lists.is_empty() {
         return Err(Hint::error(
             format!("a value in a list cannot be sealed: {}", split.in_lists.join(", ")),
-            "put these values into a Secret that you seal yourself, let the chart read this Secret, and upgrade the release first",
+            "put these values into a Secret that you seal yourself, let the chart read this Secret, upgrade the release, \
+             and run this command again",
         ));
     }
     let mut values_from = Vec::new();
@@ -60,7 +61,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
                 paths.join(", ")
             ),
             "put the chart into a Git repository, and name that Repository with --repository; or let the chart read these values \
-             from a Secret that you seal yourself, and upgrade the release with it first",
+             from a Secret that you seal yourself; in this case, first upgrade the release so that it uses this Secret",
         ));
     }
     if !split.secret.is_empty() {

@@ -92,7 +92,7 @@ impl ChartArgs {
         }
     }
 
-    /// Fails if values are given beside a Sync, which has its own.
+    /// Fails if the command line has both `--sync` and values, because the Sync has its own values.
     pub(super) fn refuse_values_beside_sync(&self) -> anyhow::Result<()> {
         let given = self.given().into_iter().filter(|(flag, _)| !matches!(*flag, "--kube-version" | "--api-versions"));
         match { given }.find(|(_, is_given)| *is_given) {
@@ -104,7 +104,7 @@ impl ChartArgs {
         }
     }
 
-    /// What templates see of the cluster.
+    /// The version of Kubernetes and the API versions that templates see.
     pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities { kube_version: self.kube_version.clone(), api_versions: self.api_versions.clone() }
     }
@@ -124,8 +124,8 @@ impl ChartArgs {
     }
 }
 
-/// For a file in the repository, returns only its path: the file is read later, under the rules for all files of the
-/// repository. Any other file is read here, because it belongs to the user.
+/// For a file in the repository, returns only its path: the file is read later, in the same way as all other files of
+/// the repository. Any other file is read here, because it belongs to the user.
 fn file(path: &Path, root: &Path) -> anyhow::Result<Values> {
     let cannot_read = || format!("cannot read the values in {}", path.display());
     if path.as_os_str() == "-" {
@@ -172,7 +172,7 @@ pub(super) fn is_chart(path: &Path) -> bool {
     path.join("Chart.yaml").is_file() || path.is_file() && path.extension().is_some_and(|end| end == "tgz")
 }
 
-/// The objects, and the text that `helm template` prints.
+/// Renders the chart. Returns the objects, and the text that `helm template` would print.
 pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
     let (root, inside) = match inside.as_str() {

@@ -46,11 +46,12 @@ use crate::{
 ///     gitseal build podinfo --sync clusters/production/podinfo.yaml
 ///
 /// With --sync, the command prints the objects that the controller applies for that Sync. It reads the folder in the
-/// Sync's spec.path, and uses the values in its spec.helm and the changes in its spec. With --explain, it prints what each
-/// of these changes does instead: the fields in the order in which they take effect, and below each field the objects that
-/// it changes. The values of Secrets are not shown there. With --sync and PATH, the command reads the folder PATH
-/// instead of spec.path, as if PATH were the whole repository. This is for a Sync whose Repository is a chart of a
-/// registry or chart repository: PATH is the chart after `helm pull --untar`.
+/// Sync's spec.path, uses the values in its spec.helm, and changes the objects as its spec says, for example in
+/// spec.patches. With --explain, it prints these changes instead of the objects: the fields of the spec in the order in
+/// which they take effect, and below each field the objects that it changes. The values of Secrets are not shown there.
+/// With --sync and PATH, the command reads the folder PATH instead of spec.path, as if PATH were the whole repository.
+/// This is for a Sync whose Repository is a chart of a registry or chart repository: PATH is the chart after `helm pull
+/// --untar`.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
@@ -58,7 +59,7 @@ pub struct BuildArgs {
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
 
-    /// Build what the Sync in this file applies; the file is in a clone of the repository
+    /// Build what the Sync in this file applies; the file must be in a clone of the repository
     #[arg(long, value_name = "FILE")]
     sync: Option<PathBuf>,
 
@@ -151,7 +152,7 @@ fn print_objects(manifests: Vec<Manifest>, global: &Global) -> anyhow::Result<()
     }
 }
 
-/// A pipe gets all bytes. For a terminal, control characters are escaped.
+/// A pipe or a file gets the text unchanged. For a terminal, control characters are escaped.
 fn print(text: &str) -> anyhow::Result<()> {
     if io::stdout().is_terminal() { output::print(text) } else { output::print_raw(text.as_bytes()) }
 }

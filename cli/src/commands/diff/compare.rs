@@ -179,7 +179,9 @@ impl Requests<'_> {
                 };
                 match self.dry_replace(&left).await {
                     Ok(taken_over) => Ok(difference(live.shown(), T::shown(taken_over))),
-                    Err(error) => self.instead(error, explain, "the dry run of taking the object over failed").await,
+                    Err(error) => {
+                        self.instead(error, explain, "the dry run of the takeover of the object failed").await
+                    }
                 }
             }
             (None, Ok(applied)) => Ok(Outcome::Created { keys: applied.shown().into_keys() }),

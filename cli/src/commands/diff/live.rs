@@ -45,7 +45,7 @@ enum Seen {
 }
 
 impl Live {
-    /// The facts before any object was read.
+    /// What the inventories of the Syncs say, before any object is read.
     pub fn new(sync: &Sync, inventory: Inventory, syncs: &Syncs) -> Self {
         let key = ObjectKey::of(sync);
         let mut others: HashMap<ObjectId, Vec<ObjectKey>> = HashMap::new();

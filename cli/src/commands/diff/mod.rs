@@ -84,7 +84,7 @@ pub struct DiffArgs {
     #[arg(long, value_name = "NAME|FILE", add = completion::syncs())]
     sync: Option<String>,
 
-    /// Field managers whose objects are taken over, as with the controller's flag of this name
+    /// Field managers (such as helm) whose objects the Sync takes over, as with the controller's flag of this name
     #[arg(long, value_name = "NAMES", default_value = Managers::DEFAULT, hide_default_value = true)]
     take_over_from: Managers,
 
@@ -92,7 +92,7 @@ pub struct DiffArgs {
     inputs: InputArgs,
 }
 
-/// The result for one object, with the text to print.
+/// The result of the comparison for one object.
 struct Entry {
     id: ObjectId,
     /// `file:line`; empty for an object that is only in the cluster.
@@ -245,7 +245,9 @@ async fn refuse_registry(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     let key = repository_of(sync);
     let api: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
     match api.get_opt(&key.name).await {
-        Ok(Some(repository)) => fleet::refuse_registry(sync, &repository, "add the path of its folder to this command"),
+        Ok(Some(repository)) => {
+            fleet::refuse_registry(sync, &repository, "add the path of the chart's folder to this command")
+        }
         Ok(None) | Err(_) => Ok(()),
     }
 }
@@ -357,7 +359,7 @@ impl Comparison<'_> {
         let results: Vec<_> = results.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await;
         let failed = results.iter().filter(|(.., result)| result.is_err()).map(|(wave, ..)| *wave).min();
         if failed.is_some_and(|failed| results.iter().any(|(wave, ..)| *wave > failed)) {
-            output::warn("while an object fails, the controller does not apply the objects of later waves");
+            output::warn("while an object cannot be applied, the controller does not apply the objects of later waves");
         }
         outcomes.extend(results.into_iter().map(|(_, id, result)| (id.clone(), result)));
         let entries = objects.iter().filter_map(|(id, _, manifest)| {

@@ -28,7 +28,7 @@ enum Look {
     Goes,
 }
 
-/// The facts that are known before anything is pruned.
+/// What must be known to tell which objects a Sync would prune.
 pub struct Pruning<'a> {
     pub client: &'a Client,
     pub found: &'a Found,

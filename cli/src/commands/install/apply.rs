@@ -114,13 +114,13 @@ pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> an
     }))
 }
 
-/// Whether the step gives `edit` the right to create Syncs. Such a step comes last, because until then a Sync may still
-/// be applied with the controller's own rights.
+/// Whether the step gives the role `edit` the right to create Syncs. Such a step comes last, because until then a Sync
+/// may still be applied with the controller's own rights.
 pub fn widens(step: &Step, choices: &Choices) -> bool {
     step.object.id.name == EDIT_ROLE && step.object.id.kind == "ClusterRole" && choices.people_edit_syncs()
 }
 
-/// The role of the step, without the label that makes it a part of `edit`.
+/// The role of the step, without the label that makes it a part of the role `edit`.
 fn narrowed(step: &Step) -> Manifest {
     let mut role = step.object.clone();
     if let Some(labels) = role.body.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
@@ -152,8 +152,8 @@ pub async fn apply(client: &Client, steps: &[Step], choices: &Choices, live: &Li
     Ok(())
 }
 
-/// The steps after the new controller runs: rights that are no longer needed are removed, and `edit` gets rights on Syncs if
-/// `widen` is true.
+/// The steps after the new controller runs: rights that are no longer needed are removed, and the role `edit` gets
+/// rights on Syncs if `widen` is true.
 pub async fn finish(
     client: &Client,
     steps: &[Step],

@@ -48,7 +48,7 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
     flags::check(&[&usual[..], wanted].concat()).map_err(|why| {
         Hint::error(
             format!("the controller would not start: {why}"),
-            "nothing was applied; the flags are in docs/operations.md, and the controller prints them with --help",
+            "nothing was applied; docs/operations.md lists the controller's flags, and so does its --help",
         )
     })
 }
@@ -63,7 +63,7 @@ pub fn chosen(arguments: Vec<String>, usual: &[String], is_shared: bool) -> Vec<
             None => all.push(argument),
         }
     }
-    // Arguments that are not flags are left out, because `set` would refuse them.
+    // Arguments that are not flags are left out, because the function `set` would refuse them.
     all.retain(|argument| name(argument).starts_with("--") && !usual.contains(argument));
     all.retain(|argument| !is_shared || argument != DEFAULT_ACCOUNT);
     all

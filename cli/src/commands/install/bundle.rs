@@ -37,7 +37,7 @@ pub const WATCH: &str = "gitseal-controller-watch";
 pub const PROXY_ROLE: &str = "gitseal-service-proxy";
 /// Name of the ClusterRole of people who change Syncs and SealedSecrets.
 pub const EDIT_ROLE: &str = "gitseal-edit";
-/// Label that makes a ClusterRole a part of Kubernetes' own `edit`, if it is "true".
+/// Label that makes a ClusterRole a part of Kubernetes' own role `edit`, if it is "true".
 pub const AGGREGATE_TO_EDIT: &str = "rbac.authorization.k8s.io/aggregate-to-edit";
 /// Label on the Deployment: the version whose manifests are installed.
 pub const VERSION_LABEL: &str = "app.kubernetes.io/version";

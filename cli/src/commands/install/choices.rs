@@ -159,16 +159,16 @@ impl Choices {
         let version = live.version().filter(|version| *version != env!("CARGO_PKG_VERSION"))?;
         (args.image.is_none() && live.image() == Some(&self.image)).then(|| {
             format!(
-                "the image stays {}: its tag is not the installed version {version}, so the tag of the new image is \
-                 not known; name the image of version {} with --image",
+                "the image stays {}: its tag is not the installed version {version}, so the tag of the new image \
+                 cannot be derived from it; name the image of version {} with --image",
                 self.image,
                 env!("CARGO_PKG_VERSION")
             )
         })
     }
 
-    /// Whether people with `edit` in a namespace may create Syncs there: never if a Sync can have the controller's own
-    /// rights.
+    /// Whether people with the role `edit` in a namespace may create Syncs there: never if a Sync can have the
+    /// controller's own rights.
     pub fn people_edit_syncs(&self) -> bool {
         self.tenancy == Tenancy::MULTI_TENANT && arguments::has_default_account(&self.arguments)
     }

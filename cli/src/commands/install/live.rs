@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{global::Global, output::Hint};
 
-/// The existing installation. If nothing is installed, there is no Deployment and no tenancy.
+/// The existing installation. If nothing is installed, `deployment` and `tenancy` are `None`.
 #[derive(Default)]
 pub struct Live {
     /// Namespace of the controller.
@@ -33,7 +33,7 @@ pub struct Live {
     pub is_cluster_admin: bool,
     /// Whether there is the PodDisruptionBudget that `gitseal install` makes if there are several controllers.
     pub has_disruption_budget: bool,
-    /// Whether people with `edit` in a namespace may create Syncs there.
+    /// Whether people with the role `edit` in a namespace may create Syncs there.
     people_edit_syncs: bool,
     deployment: Option<Deployment>,
     claim: Option<PersistentVolumeClaim>,
@@ -122,7 +122,7 @@ impl Live {
         self.container()?.args.clone()
     }
 
-    /// Whether people with `edit` in a namespace may create a Sync that has the controller's own rights.
+    /// Whether people with the role `edit` in a namespace may create a Sync that has the controller's own rights.
     pub fn is_open(&self) -> bool {
         self.people_edit_syncs && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
@@ -137,8 +137,8 @@ impl Live {
         self.people_edit_syncs && !self.is_open()
     }
 
-    /// Whether no controller of the Deployment applies a Sync with the controller's own rights. Old Pods may still be
-    /// ending.
+    /// Whether no controller of the Deployment applies a Sync with the controller's own rights. This is false until the
+    /// rollout has ended, because old Pods may still do so.
     pub fn is_bound(&self) -> bool {
         let Some(deployment) = &self.deployment else { return true };
         arguments::has_default_account(&self.arguments().unwrap_or_default()) && is_rolled_out(deployment)

@@ -41,8 +41,9 @@ use crate::{
 ///
 /// If gitseal is installed already, the same command upgrades it. It keeps what was chosen before: image, replicas,
 /// arguments, rights, storage, the Service's name, and fields that somebody edited. Only a flag changes these
-/// settings. If the image's tag is the old version, it becomes the new one. The command lists what will change, and
-/// asks before the controller gets more rights. If the API server would refuse a part, nothing is applied.
+/// settings. If the tag of the image is the old version, the tag becomes the new version. The command lists what will
+/// change, and asks before the controller gets more rights. If the API server would refuse one of the objects,
+/// nothing is applied.
 ///
 /// With --git-url it also creates a first Repository and Sync. From then on, the controller applies that Git repository.
 ///
@@ -223,7 +224,7 @@ async fn old_controller(
     }
     let waits = waits(args, choices);
     if !waits && !live.is_bound() {
-        return Ok(Some("an old controller may still be running".to_owned()));
+        return Ok(Some("the controller that was installed before may still be running".to_owned()));
     }
     let timeout = if waits { args.timeout } else { SignedDuration::ZERO };
     let pod = wait::for_old_pods(client, &choices.namespace, timeout).await?;
@@ -249,8 +250,8 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
         documents.extend(first_sync::documents(args, global, &choices, &known)?);
         if live.is_installed() {
             output::note(format_args!(
-                "printed with the settings of the installed controller: image {}, {}, arguments, rights, Service {}; \
-                 use flags to change these settings",
+                "the manifests are printed with the settings of the installed controller: image {}, {}, arguments, \
+                 rights, Service {}; use flags to change these settings",
                 choices.image,
                 counted(usize::try_from(choices.replicas).unwrap_or_default(), "replica"),
                 choices.service
@@ -262,7 +263,9 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
             ));
         }
         memory::note(&choices.arguments).into_iter().for_each(output::note);
-        output::note("install the kinds first: gitseal install --crds | kubectl apply --server-side -f -");
+        output::note(
+            "install the CustomResourceDefinitions first: gitseal install --crds | kubectl apply --server-side -f -",
+        );
     }
     let text = documents.join("---\n");
     match global.output {

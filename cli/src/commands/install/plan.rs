@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use super::changes;
 use crate::output::Hint;
 
-/// Objects of a namespace that does not exist yet are tried in this namespace.
+/// For objects of a namespace that does not exist yet, the dry run is done in this namespace.
 const TRIED_IN: &str = "default";
 
 /// One object, and what applying it changes.
@@ -61,7 +61,9 @@ pub async fn plan(client: &Client, text: &str) -> anyhow::Result<Vec<Step>> {
     for object in objects {
         let id = object.id.clone();
         let step = try_one(client, object, &namespaces).await;
-        steps.push(step.with_context(|| Hint::new(format!("{id} would be refused: nothing was applied"), HINT))?);
+        steps.push(
+            step.with_context(|| Hint::new(format!("the API server would refuse {id}: nothing was applied"), HINT))?,
+        );
     }
     Ok(steps)
 }
@@ -99,7 +101,8 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
         first: None,
     };
     let Some(api) = api(client, &object).await? else {
-        // The kind is part of this installation and not served yet. So only the right to create it can be checked.
+        // The kind is part of this installation and not served yet. So only the right to create the object can be
+        // checked.
         may_create(client, &object).await?;
         let after = Value::Object(object.body.clone());
         return Ok(created(object, after));
@@ -209,7 +212,7 @@ async fn exists(client: &Client, namespace: Option<&str>) -> anyhow::Result<bool
     })
 }
 
-/// A dry run in another namespace, which exists. Whether the object is valid does not depend on the namespace.
+/// A dry run in another namespace, which exists. An object that is valid there is valid in its own namespace, too.
 async fn try_elsewhere(client: &Client, object: &Manifest) -> anyhow::Result<DynamicObject> {
     let kind = GroupVersionKind::gvk(&object.id.group, &object.version, &object.id.kind);
     let (resource, _) = pinned_kind(client, &kind).await?;

@@ -63,6 +63,6 @@ impl Removal {
                 or_gone(budgets.delete(DEPLOYMENT_NAME, &params).await)
             }
         };
-        gone.with_context(|| format!("cannot delete {self}; everything else is applied"))
+        gone.with_context(|| format!("cannot delete {self}; the new manifests are applied: run the command again"))
     }
 }

@@ -15,8 +15,8 @@ use super::{
 /// The rights that the controller or people would get and do not have now, as text.
 pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
     let mut new = of_the_controller(steps, live, choices);
-    // In a new installation for several teams, what everybody with `edit` may do is not listed here, because the user
-    // has just chosen it.
+    // In a new installation for several teams, what everybody with the role `edit` may do is not listed here, because
+    // the user has just chosen an installation for several teams.
     let was_shared = live.tenancy.is_some_and(|tenancy| !tenancy.cluster_admin);
     let edit = steps.iter().find(|step| was_shared && apply::widens(step, choices));
     if edit.is_some_and(|step| step.live.as_ref().is_some_and(|role| !is_aggregated(role))) {
@@ -55,7 +55,7 @@ fn of_the_controller(steps: &[Step], live: &Live, choices: &Choices) -> Vec<Stri
     new
 }
 
-/// Whether the binding of the role exists and has all its subjects.
+/// Whether the cluster already has the binding of the role, with all subjects that our manifest gives it.
 fn is_bound(steps: &[Step], role: &Step) -> bool {
     let id = &role.object.id;
     let of_role = |step: &&Step| {

@@ -104,7 +104,7 @@ pub(super) struct Backup<'f> {
 }
 
 impl<'f> Backup<'f> {
-    /// Checks, before a key is read, everything that can go wrong.
+    /// Checks everything that could make the backup fail, before a key is read.
     pub(super) fn prepare(file: &'f Path, encryption: &Encryption, force: bool) -> anyhow::Result<Self> {
         let is_stdout = file.as_os_str() == "-";
         if is_stdout && !encryption.armor && std::io::stdout().is_terminal() {

@@ -101,7 +101,7 @@ impl Encryption {
         }
         if recipients.is_empty() {
             return Err(Hint::wrong_usage(
-                "nobody could decrypt this backup",
+                "nobody would be able to decrypt this backup",
                 "name at least one recipient or a passphrase: --recipient age1…, --recipients-file FILE, --passphrase or --passphrase-file FILE",
             ));
         }

@@ -21,11 +21,12 @@ use crate::time;
 /// Restore the keys of a backup into the cluster
 ///
 /// Reads a file that `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. First it checks that
-/// everything in the file is a sealing key with its own certificate, and that no other key in the cluster has the
-/// same name; otherwise nothing is written. Then it shows which keys it will create, and which of them will seal new
-/// values, and asks for confirmation. Everybody who has a copy of such a new key can read the values that it seals.
-/// After the confirmation, the command creates the missing keys in the controller's namespace, and waits until the
-/// controller uses them. Keys that are already in the cluster stay as they are. The file is decrypted in memory.
+/// everything in the file is a sealing key with the certificate that belongs to it, and that no other key in the
+/// cluster has the same name; otherwise nothing is written. Then it shows which keys it will create, and which of them
+/// will seal new values, and asks for confirmation. Everybody who has a copy of such a new key can read the values that
+/// it seals. After the confirmation, the command creates the missing keys in the controller's namespace, and waits
+/// until the controller uses them. Keys that are already in the cluster stay as they are. The file is decrypted in
+/// memory.
 ///
 ///     gitseal keys restore keys.age --identity me.txt --dry-run
 ///     gitseal keys restore keys.age --passphrase
@@ -142,9 +143,7 @@ fn read(args: &RestoreArgs) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
         args.decryption.open(&name, bytes)?
     };
     let keys = keys_in(&name, &plaintext, &args.key_prefix);
-    keys.map_err(|error| {
-        error.context(Hint::new("nothing was restored", "a backup holds sealing keys and nothing else"))
-    })
+    keys.map_err(|error| error.context(Hint::new("nothing was restored", "a backup may contain only sealing keys")))
 }
 
 /// The keys in the plaintext of a backup, all of them checked.
@@ -162,7 +161,7 @@ pub(super) fn keys_in(name: &str, plaintext: &[u8], prefix: &str) -> anyhow::Res
         if let Some((_, other)) = keys.get(&secret.metadata.name)
             && other.fingerprint != facts.fingerprint
         {
-            anyhow::bail!("{place}: the backup has another key of this name");
+            anyhow::bail!("{place}: the backup has two different keys of this name");
         }
         keys.insert(secret.metadata.name.clone(), (secret, facts));
     }

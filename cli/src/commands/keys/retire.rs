@@ -53,8 +53,8 @@ pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()>
     let report = controller.keys().await.map_err(|error| {
         error.context(Hint::new(
             "it is not known whether the key is needed, so the key is not retired",
-            "the controller must count the values that need the key; to choose the controller: --controller-namespace, \
-             --controller-name or --controller-url",
+            "the command asks the controller how many values need the key; to choose the controller: \
+             --controller-namespace, --controller-name or --controller-url",
         ))
     })?;
     let store = Store::open(global).await?;
@@ -104,7 +104,7 @@ async fn find<'r>(report: &'r KeyReport, name: &str, store: &Store) -> anyhow::R
     Ok(key)
 }
 
-/// The values that need the key, one message for each place.
+/// The values that need the key: one message for the cluster, and one for each SealedSecret in the files.
 async fn needs(
     controller: &Controller,
     key: &KeyUse,

@@ -17,7 +17,7 @@ use crate::global::Global;
 use crate::output::{self, Hint};
 use crate::time;
 
-/// The certificate begins this much earlier, so that it is also valid on machines whose clock is a little slow.
+/// The certificate begins this long before now, so that it is also valid on machines whose clock is a little slow.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// Make a new key, with which new values are sealed
@@ -74,7 +74,7 @@ pub(super) struct RotateArgs {
 
 pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()> {
     if args.backup.is_none() && args.encryption.is_given() {
-        return Err(Hint::wrong_usage("there is no file for the backup", "name the file: --backup FILE"));
+        return Err(Hint::wrong_usage("no file is named for the backup", "name the file: --backup FILE"));
     }
     if args.backup.as_ref().is_some_and(|file| file.as_os_str() == "-") {
         return Err(Hint::wrong_usage(

@@ -59,7 +59,7 @@ enum Written {
 
 /// The facts about a valid key Secret.
 pub(super) struct KeyFacts {
-    /// SHA-256 of the public key, as the controller names keys.
+    /// SHA-256 of the public key, by which the controller's answers name the key.
     pub(super) fingerprint: String,
     /// The state of the key: the value of the label [`SEALING_KEY`].
     pub(super) state: String,
@@ -109,7 +109,7 @@ impl KeySecret {
         }
         document.wipe_last_applied();
         let metadata = document.body.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let metadata = serde_json::from_value(metadata).ok().context("its metadata is not that of a Secret")?;
+        let metadata = serde_json::from_value(metadata).ok().context("its metadata is not valid")?;
         Ok(Self { metadata, data })
     }
 

@@ -22,7 +22,7 @@ const MANAGER: &str = "gitseal-cli";
 /// The answer to a write contains metadata only, because no values are needed.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
-/// The Secrets of the controller's namespace.
+/// Reads and writes the key Secrets in the controller's namespace.
 pub(super) struct Store {
     client: Client,
     pub(super) namespace: String,
@@ -38,7 +38,8 @@ impl Store {
         Ok(Self { client: global.client().await?, namespace: global.controller_namespace().to_owned() })
     }
 
-    /// Every key Secret with any value of the label, and the one without a label from the first releases of Sealed Secrets.
+    /// All Secrets that have the label of sealing keys, whatever its value is, and the key Secret without this label
+    /// that the first releases of Sealed Secrets made.
     pub(super) async fn all(&self, prefix: &str) -> anyhow::Result<Vec<KeySecret>> {
         let selector = SEALING_KEY.replace('/', "%2F");
         let path = format!("{}?labelSelector={selector}", self.path(None));
@@ -77,7 +78,8 @@ impl Store {
         }
     }
 
-    /// Sets the label, if the Secret has not changed since it was read.
+    /// Sets the label [`SEALING_KEY`] to `state`, or removes it. With a `version`, this fails if the Secret has another
+    /// resource version by now.
     pub(super) async fn label(&self, name: &str, state: Option<&str>, version: Option<&str>) -> anyhow::Result<()> {
         let mut patch = json!({ "metadata": { "labels": { SEALING_KEY: state } } });
         if let Some(version) = version {
@@ -128,7 +130,8 @@ impl Store {
         if is_forbidden {
             return error.context(Hint::new(
                 what,
-                "docs/keys.md names the rights that are needed; --controller-namespace is the namespace of the keys",
+                "docs/keys.md names the rights that are needed; set --controller-namespace to the namespace of the \
+                 keys",
             ));
         }
         error.context(what)

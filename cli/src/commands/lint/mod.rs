@@ -42,7 +42,7 @@ pub struct LintArgs {
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
 
-    /// Versions of Kubernetes, for example 1.35,1.36 [default: the newest that is known]
+    /// Versions of Kubernetes to check for, for example 1.35,1.36 [default: the newest that gitseal knows]
     #[arg(long, value_name = "VERSION", value_delimiter = ',')]
     kubernetes: Vec<KubernetesVersion>,
 
@@ -95,7 +95,8 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let mut schemas = schemas(version, &fleet, all(), &mut report);
         let scopes = Scopes::of(fleet.definitions.iter().chain(all()));
         let found: Vec<_> = rendered.iter().map(|one| &fleet.syncs[one.sync]).collect();
-        // Of an object that a Sync applies, only the rendered form counts: the Sync may have changed it.
+        // Of an object that a Sync applies, only the rendered form is checked, because the Sync may have changed the
+        // object.
         let applied: HashSet<_> = all().map(|object| &object.origin).collect();
         let beside = fleet.repositories.iter().chain(&fleet.beside).filter(|object| !applied.contains(&object.origin));
         for manifest in found.iter().map(|found| &found.manifest).chain(beside) {

@@ -1,4 +1,4 @@
-//! Names and annotations of objects.
+//! Checks the names and annotations of objects.
 
 use crds::names;
 use manifests::{Manifest, ObjectId};
@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::report::Finding;
 
-/// The annotations of gitseal that are written in Git. If only some values have an effect, these values.
+/// The annotations of gitseal that are written in Git, each with the only values that have an effect; without values if
+/// others have an effect, too.
 const ANNOTATIONS: [(&str, &[&str]); 9] = [
     (names::PRUNE, &[names::PRUNE_DISABLED]),
     (names::REPLACE, &[names::REPLACE_ALLOWED]),

@@ -99,8 +99,8 @@ impl Report {
         }
     }
 
-    /// Records that there is no schema of the object's kind. That is an error if it was asked for, and for gitseal's own
-    /// group, whose kinds are all known.
+    /// Records that there is no schema of the object's kind. That is an error with `--strict`, and always for gitseal's
+    /// own group, whose kinds are all known.
     pub(super) fn unchecked(&mut self, object: &Manifest, meant: Option<String>) {
         let kind = format!("{} {}", object.api_version(), object.id.kind);
         if self.is_strict || object.id.group == "gitseal.dev" {
@@ -184,7 +184,7 @@ impl Report {
 }
 
 impl Known {
-    /// The Syncs for people. There may be very many.
+    /// The names of some of the Syncs, as text for people. There may be very many Syncs.
     fn appliers(&self) -> Option<String> {
         /// How many Syncs are named.
         const SHOWN: usize = 3;

@@ -65,7 +65,7 @@ async fn check_certificate(args: &ResealArgs, which: &Which, global: &Global) ->
     }
     Err(Hint::error(
         format!("the controller seals with another key than that of {cert}"),
-        "leave --cert out, or unseal the values here: --private-key FILE",
+        "leave --cert out, or unseal the values on this machine: --private-key FILE",
     ))
 }
 

@@ -123,8 +123,8 @@ impl<'k> Unsealer<'k> {
     fn reason(&self, error: UnsealError) -> String {
         match error {
             UnsealError::Refused | UnsealError::NoKeys if self.newest.is_none() => {
-                "none of the private keys unseals the value; if it was sealed with the certificate, also give the \
-                 certificate's private key"
+                "none of the private keys unseals the value; if it is sealed with the certificate that values are \
+                 resealed with, also give the private key of that certificate"
                     .into()
             }
             UnsealError::NoKeys => "none of the private keys unseals the value".into(),

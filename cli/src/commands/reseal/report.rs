@@ -22,7 +22,7 @@ pub(super) struct FileReport {
     pub(super) failed: usize,
 }
 
-/// A value or a file that was left as it is.
+/// A value or a file that could not be resealed, and is left as it is.
 #[derive(Serialize)]
 pub(super) struct Failure {
     file: String,
@@ -117,7 +117,8 @@ impl Report {
         }
         Err(Hint::error(
             format!("not everything was resealed: see the {} above", output::counted(self.failed.len(), "warning")),
-            "seal these values again from their source (`gitseal seal`), or name the key that unseals them with --private-key",
+            "seal these values again from their source (`gitseal seal`), or give the key that unseals them: \
+             --private-key FILE",
         ))
     }
 }

@@ -55,7 +55,7 @@ pub struct SealArgs {
     #[arg(short = 'w', long, value_name = "FILE")]
     output_file: Option<PathBuf>,
 
-    /// Replace the file of --output-file even if something in it would be lost
+    /// Replace the file of --output-file even if values or other objects in it would be lost
     #[arg(long, requires = "output_file")]
     force: bool,
 
@@ -66,7 +66,8 @@ pub struct SealArgs {
     #[command(flatten)]
     trust: CertificateTrust,
 
-    /// Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide
+    /// Where the values can be unsealed: strict (only with the Secret's own namespace and name), namespace-wide or
+    /// cluster-wide
     #[arg(long, value_name = "SCOPE", env = "SEALED_SECRETS_SCOPE", add = completion::scopes())]
     scope: Option<Scope>,
 
@@ -122,7 +123,7 @@ impl Settings {
         }
     }
 
-    /// A sealer with this certificate. `scope` is what the rules ask for, and is used if no flag sets the scope.
+    /// A sealer with this certificate. `scope` is the scope that `.gitseal.yaml` sets, and is used if no flag sets one.
     fn sealer<'k>(&self, certificate: &'k Certificate, scope: Option<Scope>) -> Sealer<'k> {
         Sealer {
             key: certificate.public_key(),
@@ -145,7 +146,8 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     let has_files = !args.files.is_empty();
     if has_files || args.in_place {
         return Err(Hint::error(
-            "--from-file and --from-literal make a new SealedSecret; they cannot be combined with files or --in-place",
+            "--from-file and --from-literal make a new SealedSecret; they cannot be combined with files to seal or \
+             with --in-place",
             "write the new SealedSecret to a file with --output-file",
         ));
     }

@@ -185,7 +185,8 @@ impl Project {
         if owner(&path) != owner(&folder) {
             return Err(Hint::error(
                 format!("{} and the working directory have different owners", path.display()),
-                "the author of that file could choose the certificate to seal with: give both the same owner, or work in a folder of your own",
+                "the author of that file could choose the certificate to seal with: give the file and the folder the \
+                 same owner, or work in a folder of your own",
             ));
         }
         let text = edit::read_rules(&path)?.unwrap_or_default();
@@ -236,7 +237,7 @@ impl Project {
                         "{FILE} asks to seal for several clusters ({}), which is not supported yet",
                         named.join(", ")
                     ),
-                    "give each cluster a file and a rule of its own, or choose one with --cert",
+                    "give each cluster a file and a rule of its own, or name one cluster's certificate with --cert",
                 ));
             }
         };
@@ -261,7 +262,7 @@ impl Project {
                 } else {
                     format!("the cluster {name} has only `recipients` in {FILE}, and age is not supported yet")
                 },
-                "fetch the cluster's certificate with `gitseal cert` and name the file as `cert`",
+                "save the cluster's certificate with `gitseal cert`, and set `cert` to the path of that file",
             )),
         }
     }

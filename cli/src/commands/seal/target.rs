@@ -74,7 +74,7 @@ fn follows_from_the_rest(path: &[&str], value: &Value) -> bool {
 /// The documents of a YAML text.
 struct Text<'t> {
     objects: Vec<Held>,
-    /// Documents that are not manifests, with the mistake in them.
+    /// Documents that are not manifests, each with the parser's error.
     others: Vec<(&'t str, String)>,
 }
 
@@ -104,7 +104,7 @@ pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
         let real = target.canonicalize().unwrap_or_default();
         return Err(Hint::error(
             format!("{} is a link to {}", target.display(), real.display()),
-            "name that file, or add --force to replace it through the link",
+            "give the path of that file instead, or add --force to replace the file through the link",
         ));
     }
     let name = target.display().to_string();
@@ -113,7 +113,7 @@ pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
     };
     let (old, new) = (Text::read(&name, &old), Text::read("", text));
     if let Some((_, mistake)) = old.others.iter().find(|(text, _)| !new.others.iter().any(|(kept, _)| kept == text)) {
-        return Err(refused(format!("{mistake}; what is written there would be lost")));
+        return Err(refused(format!("{mistake}; this document of the file would be lost")));
     }
     for object in old.objects {
         let Some(now) = new.objects.iter().find(|now| object.is_same(now)) else {
@@ -122,7 +122,8 @@ pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
         if let Some(field) = object.fields.difference(&now.fields).next() {
             let sealed =
                 if object.id.is_secret() { field.replacen("spec.encryptedData", "data", 1) } else { field.clone() };
-            return Err(refused(format!("{name} holds {} of {}, which would be lost", printable(&sealed), object.id)));
+            let field = printable(&sealed);
+            return Err(refused(format!("{name} holds {field} of {}, and {field} would be lost", object.id)));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The details below the line of an object that the user named.
+//! The details that `gitseal status` prints below the line of an object that the user named.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,7 +10,7 @@ use crate::{
     output::{FAINT, styled},
 };
 
-/// For how many kinds the objects are counted separately.
+/// How many kinds have a count of their own. The objects of all other kinds are counted together.
 const KINDS: usize = 8;
 
 /// Indented lines: names, each with a value of one or more lines.

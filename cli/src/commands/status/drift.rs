@@ -32,7 +32,7 @@ pub struct Drift {
     pub what: String,
 }
 
-/// The drift in events that the API server still has, newest first.
+/// The drift that the events report, as long as the API server keeps these events; newest first.
 #[derive(Default)]
 pub struct Drifts(HashMap<ObjectKey, Vec<Drift>>);
 
@@ -62,7 +62,7 @@ impl Drifts {
         Self(all)
     }
 
-    /// What happened to the objects of `sync`.
+    /// The drift of the objects of `sync`, newest first.
     pub fn of(&self, sync: &ObjectKey) -> &[Drift] {
         self.0.get(sync).map(Vec::as_slice).unwrap_or_default()
     }

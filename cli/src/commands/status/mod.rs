@@ -26,8 +26,9 @@ use row::{Row, Rows};
 /// REVISION of a Sync is the last commit that changed its folder. If a Sync or Repository is not Ready or is
 /// suspended, the reason is printed below its line. Below a Sync you also see which fields somebody changed in the
 /// cluster, who it was, and that the fields were put back. This information comes from events, which the API server
-/// keeps for an hour by default. If you name an object, more is shown. If no controller has worked for some minutes,
-/// there is a warning, provided that you may read the controllers' lease.
+/// keeps for an hour by default. If you name an object, details follow, such as the URL of a Repository,
+/// or how many objects of each kind a Sync has. If no controller has worked for some minutes, there is a warning,
+/// provided that you may read the controllers' lease.
 #[derive(clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]

@@ -78,7 +78,7 @@ impl Watched {
         }
     }
 
-    /// Prints every change until the user interrupts the command, because the stream of changes does not end by itself.
+    /// Prints every change until the user interrupts the command: the stream of changes does not end by itself.
     pub async fn follow(self, format: Option<OutputFormat>) -> anyhow::Result<()> {
         let Self { client, namespace, repositories, syncs, config, with_namespace, only } = self;
         let only = only.as_ref();
@@ -157,7 +157,7 @@ struct Screen {
     missing: BTreeSet<&'static str>,
     /// For each kind, the objects that the list in progress has shown so far.
     listed: BTreeMap<&'static str, BTreeMap<Key, Row>>,
-    /// The drift that was printed, or that the table will show.
+    /// The drift that was printed so far, or that the first table will show.
     drifts: Drifts,
 }
 

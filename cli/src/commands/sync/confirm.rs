@@ -35,8 +35,8 @@ impl Session {
     }
 }
 
-/// The confirmation that the Sync waits for, if `seen` confirms it: `seen` must be equal to it, or be the whole hash of
-/// its commit.
+/// The confirmation that the Sync waits for, if `seen` confirms it: `seen` must be equal to this confirmation, or to
+/// the whole hash of the commit in it.
 fn waiting(sync: &Sync, seen: &str) -> anyhow::Result<String> {
     let reference = sync.reference();
     let ready = find_condition(sync.conditions(), conditions::READY);
@@ -55,7 +55,7 @@ fn waiting(sync: &Sync, seen: &str) -> anyhow::Result<String> {
     if waiting != seen && (commit != seen || commit.len() != COMMIT) {
         return Err(Hint::error(
             format!("{reference} waits for a confirmation of {waiting}, and not of {seen}"),
-            format!("look first at what is deleted: `gitseal status {reference}`"),
+            format!("look first at what would be deleted: `gitseal status {reference}`"),
         ));
     }
     Ok(waiting.to_owned())

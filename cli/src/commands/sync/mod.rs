@@ -41,7 +41,7 @@ const CONCURRENCY: usize = 16;
 #[derive(clap::Args)]
 pub struct SyncArgs {
     /// What to sync: NAME (the Sync of this name or, if there is none, the Repository), sync/NAME or repository/NAME;
-    /// may be left out when the namespace has one Sync
+    /// may be left out when the namespace has exactly one Sync
     #[arg(value_name = "TARGET", conflicts_with = "all", add = completion::targets())]
     targets: Vec<Target>,
 

@@ -30,7 +30,7 @@ use object::{Kinds, Object};
 use origin::Origin;
 use place::Search;
 
-/// How many owners are followed: a Pod has a ReplicaSet, and this has a Deployment.
+/// How many owners are followed, one after the other: for example from a Pod to its ReplicaSet and its Deployment.
 const OWNERS: usize = 10;
 
 /// Show where an object of the cluster comes from
@@ -79,7 +79,7 @@ fn named<'w>(object: &'w str, name: Option<&'w str>) -> anyhow::Result<(&'w str,
     })
 }
 
-/// The Sync that has an object, and its Repository, if it may be read.
+/// The Sync whose inventory has an object, and the Sync's Repository, if the user may read it.
 struct Owner {
     sync: Sync,
     repository: Option<Repository>,
@@ -88,7 +88,7 @@ struct Owner {
 }
 
 impl Owner {
-    /// The object, and the objects that made it, up to the one that a Sync has.
+    /// The object, and the objects that made it, up to the one that is in the inventory of a Sync.
     async fn of(object: Object, client: &Client, kinds: &Kinds) -> anyhow::Result<(Vec<Object>, Option<Self>)> {
         let mut chain = vec![object];
         loop {
@@ -103,8 +103,8 @@ impl Owner {
         }
     }
 
-    /// The Sync that the object's labels name, if the Sync has the object. This is checked, because Kubernetes also
-    /// copies labels to objects that nobody applied.
+    /// The Sync that the object's labels name, if the Sync's inventory has the object. This is checked, because
+    /// Kubernetes also copies labels to objects that nobody applied.
     async fn by_labels(object: &Object, client: &Client) -> anyhow::Result<Option<Self>> {
         let labels = (object.label(names::SYNC_NAMESPACE), object.label(names::SYNC_NAME));
         let (Some(namespace), Some(name)) = labels else { return Ok(None) };
@@ -136,7 +136,7 @@ impl Owner {
     }
 }
 
-/// The result, also in its machine-readable form.
+/// The result. Its fields are also those of the machine-readable output.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Trace {

@@ -201,7 +201,7 @@ impl Object {
         self.writers().filter(|entry| entry.time.is_some()).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
     }
 
-    /// The writers of anything except the status whose time Kubernetes did not record, as for `scale`.
+    /// The writers without a recorded time, as for `scale`. Writers of the status are left out.
     pub fn undated_writers(&self) -> impl Iterator<Item = &ManagedFieldsEntry> {
         self.writers().filter(|entry| entry.time.is_none())
     }
@@ -210,7 +210,7 @@ impl Object {
         self.managed_fields.iter().filter(|entry| entry.subresource.as_deref() != Some("status"))
     }
 
-    /// Its health, by the same rules as in the controller.
+    /// The object's health, by the same rules as in the controller.
     pub fn health(&self) -> Health {
         if self.id.is_sealed_secret() {
             return self.synced();

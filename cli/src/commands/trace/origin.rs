@@ -17,7 +17,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Finds the revision that has the object of `search` in the form that was `applied`, if the clone shows it.
+    /// Finds the revision that has the object of `search` in the form that was `applied`, if the user's clone of the
+    /// repository has this revision.
     pub fn find(search: &Search<'_>, applied: &Tracked) -> Self {
         let possible = possible(search.sync);
         let history = search.sync.status.iter().flat_map(|status| &status.history).map(|entry| entry.revision.as_str());

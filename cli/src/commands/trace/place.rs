@@ -22,21 +22,23 @@ use crate::{
 pub enum Unknown {
     /// There is no clone, or it does not have the commit.
     #[error(
-        "only known inside a clone of the repository that has the commit: run this command in such a clone, if necessary \
-        after `git fetch`"
+        "the file is only known inside a clone of the repository that has the commit: run this command in such a clone, \
+        if necessary after `git fetch`"
     )]
     NoClone,
     /// The Sync applies an archive of a registry.
-    #[error("only known for files in Git; this revision was downloaded as an archive from the Repository's URL")]
+    #[error(
+        "the file is only known if it is in Git; this revision was downloaded as an archive from the Repository's URL"
+    )]
     Archive,
     /// The folder cannot be read or rendered.
     #[error("the folder of the Sync cannot be read at that commit: {0}")]
     NotRead(String),
     /// The object is not in the files.
-    #[error("no file of that commit contains it")]
+    #[error("no file of that commit contains the object")]
     NotThere,
     /// The object is in the files of several commits, and in none of them as it was applied.
-    #[error("none of the commits that the Sync tried lately contains it in the form that was applied")]
+    #[error("none of the commits that the Sync tried lately contains the object in the form that was applied")]
     NotAsApplied,
 }
 
@@ -44,7 +46,7 @@ pub enum Unknown {
 #[derive(Debug, Eq, PartialEq)]
 pub struct Found {
     pub place: Location,
-    /// The inventory entry that the object has if exactly this manifest was applied.
+    /// The digest that the inventory has for the object if exactly this manifest was applied.
     pub digest: Option<String>,
 }
 

@@ -28,7 +28,7 @@ use crate::{
 ///     each Secret loses its owner, and stays if you delete its SealedSecret
 ///
 /// The command lists what it will do, and asks. `gitseal install --apply` installs the controller again; docs/uninstall.md
-/// has the steps.
+/// has the steps for this.
 ///
 /// More is deleted only if you say so, and type a word when you are asked:
 ///

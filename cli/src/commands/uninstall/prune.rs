@@ -84,13 +84,13 @@ pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> an
             Err(error) => undone.add(format!("cannot delete Sync {namespace}/{name}: {error}")),
         }
     }
-    output::note(format_args!("waiting for {} to delete what they applied …", counted(going.len(), "Sync")));
+    output::note(format_args!("waiting until the objects of {} are deleted …", counted(going.len(), "Sync")));
     // All are waited for at the same time, so that a Sync that takes long does not delay the others.
     for pruned in join_all(going.iter().map(|sync| wait_until_pruned(client, sync, timeout))).await {
         undone.note(pruned);
     }
     undone.report(
-        "everything else was deleted, and the controller was not removed",
+        "what could be deleted was deleted, and the controller was not removed",
         "`gitseal status -A` says why; run the command again, or without --prune to leave \
          the remaining objects in the cluster",
     )
@@ -110,6 +110,6 @@ async fn wait_until_pruned(client: &Client, sync: &Sync, timeout: SignedDuration
     };
     match tokio::time::timeout(timeout.unsigned_abs(), await_condition(api, &name, is_pruned)).await {
         Ok(pruned) => pruned.map(drop).with_context(|| format!("cannot watch {what}")),
-        Err(_) => bail!("{what} has not deleted everything within {}", time::short(timeout)),
+        Err(_) => bail!("not all objects of {what} were deleted within {}", time::short(timeout)),
     }
 }

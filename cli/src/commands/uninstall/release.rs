@@ -79,8 +79,8 @@ pub async fn owned(client: &Client) -> anyhow::Result<Vec<Owned>> {
 }
 
 impl Owned {
-    /// Removes the owner, and adds the annotation with which a later controller, gitseal's or that of Sealed Secrets,
-    /// may take the Secret over.
+    /// Removes the owner reference, and adds the annotation with which a later controller, gitseal's or that of Sealed
+    /// Secrets, may take the Secret over.
     pub async fn release(&self, client: &Client) -> anyhow::Result<()> {
         let Self(meta) = self;
         let (namespace, name) =

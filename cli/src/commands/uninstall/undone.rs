@@ -9,7 +9,7 @@ use crate::output::{self, Hint, counted};
 pub struct Undone(Vec<String>);
 
 impl Undone {
-    /// Notes a failure, and goes on.
+    /// Notes the error, if `result` is one.
     pub fn note(&mut self, result: anyhow::Result<()>) {
         if let Err(error) = result {
             self.add(output::one_line(&error));

@@ -126,7 +126,7 @@ impl<'c> Checks<'c> {
             Ok(sealed) if sealed.format() == Format::Age => {
                 let message = format!(
                     "{field}: values that are sealed with age are not supported yet: seal the value with the \
-                     certificate"
+                     cluster's certificate"
                 );
                 found.error_at("value", value.line, message);
             }
@@ -181,7 +181,7 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     }
     if let Some(annotation) = plaintext_copy(manifest) {
         let message =
-            format!("the annotation {annotation} holds the values of a Secret: remove it, and change the values");
+            format!("the annotation {annotation} holds the values of a Secret: remove it, and choose new values");
         problems.push(Problem::error("unsealed", file, line, message).of(id));
     }
     if !id.is_secret() || !has_values(&manifest.body) {
@@ -190,7 +190,7 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     if manifest.body.contains_key("sops") {
         if let Some(field) = left_plain_by_sops(manifest) {
             let message = format!(
-                "SOPS did not encrypt {}: encrypt it, and change the values that were pushed; see encrypted_regex \
+                "SOPS did not encrypt {}: encrypt it, and choose new values if it was pushed; see encrypted_regex \
                 in .sops.yaml",
                 printable(&field)
             );

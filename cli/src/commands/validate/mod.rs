@@ -27,7 +27,7 @@ use crate::output::{self, Hint};
 /// that .gitsealignore excludes), and looks for duplicates. A plaintext Secret is an error. No cluster is needed.
 ///
 ///     gitseal validate .
-///     gitseal validate . --cert cluster.pem   also: does every value fit the certificate's key size?
+///     gitseal validate . --cert cluster.pem   also: do values fit this key's size?
 ///     gitseal validate . --cluster            also: can every value be unsealed?
 ///
 /// Each problem is printed as a line FILE:LINE: error|warning: …; docs/keys.md lists the checks. The exit code is
@@ -39,7 +39,7 @@ pub struct ValidateArgs {
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
 
-    /// The certificate that the values are meant for, a file or an http(s) URL
+    /// The certificate that the values should be sealed with, a file or an http(s) URL
     #[arg(long, value_name = "FILE-OR-URL")]
     cert: Option<String>,
 

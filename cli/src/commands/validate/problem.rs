@@ -17,7 +17,7 @@ pub(super) enum Severity {
 #[derive(Serialize)]
 pub(super) struct Problem {
     severity: Severity,
-    /// Name of the check, as docs/keys.md lists them.
+    /// Name of the check, as docs/keys.md lists the checks.
     check: &'static str,
     pub(super) file: String,
     pub(super) line: u32,

@@ -37,7 +37,7 @@ pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
             found.warning("deprecated", &["spec", "data"], message);
         }
         Some(Value::String(_)) => {
-            found.error("structure", &["spec", "data"], "it has both data and encryptedData: remove one of the two");
+            found.error("structure", &["spec", "data"], "spec has both data and encryptedData: remove one of the two");
         }
         Some(_) => found.error("structure", &["spec", "data"], "spec.data is not a string"),
     }
@@ -121,12 +121,12 @@ fn required_keys(type_: &str, has: impl Fn(&str) -> bool, found: &mut Found<'_>)
         "kubernetes.io/dockercfg" => &[".dockercfg"],
         "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
-            return found.error("type", &path, "a Secret of this type needs a value username or password");
+            return found.error("type", &path, "a Secret of this type needs the key username or the key password");
         }
         _ => &[],
     };
     for key in needs.iter().filter(|key| !has(key)) {
-        found.error("type", &path, format!("a Secret of the type {type_} needs a value {key}"));
+        found.error("type", &path, format!("a Secret of the type {type_} needs the key {key}"));
     }
 }
 

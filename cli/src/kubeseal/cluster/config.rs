@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Name of the only context, cluster and user after all flags are applied.
 const CHOSEN: &str = "chosen";
 
-/// The flags that choose the cluster, and the kubeconfig files.
+/// The flags that choose the cluster and the kubeconfig files.
 pub(in crate::kubeseal) struct ClusterFlags<'f> {
     flags: &'f Flags,
 }
@@ -98,7 +98,7 @@ impl<'f> ClusterFlags<'f> {
         Ok(merged)
     }
 
-    /// The context, cluster and user that the flags choose, with the fields that other flags override.
+    /// The context, cluster and user that the flags choose, after other flags have replaced some of their fields.
     fn chosen(&self, kubeconfig: &Kubeconfig) -> anyhow::Result<Chosen> {
         let flag = |name: &str| self.flags.filled(name).map(str::to_owned);
         let asked_for = flag("context");
@@ -200,7 +200,7 @@ impl Chosen {
     }
 }
 
-/// The entry that the flag names (an error if there is none); without the flag, the entry of the context.
+/// The cluster or user that the flag names (an error if there is none); without the flag, that of the context.
 fn pick<N, T>(
     flag: Option<String>,
     of_context: &str,

@@ -143,7 +143,7 @@ const fn flag(name: &'static str, kind: Kind, help: &'static str) -> Flag {
 const fn log(name: &'static str, kind: Kind) -> Flag {
     Flag {
         is_for_logs: true,
-        ..flag(name, kind, "Accepted for compatibility with kubeseal; no effect, because there is no such log")
+        ..flag(name, kind, "Accepted for compatibility with kubeseal; no effect, because gitseal writes no log")
     }
 }
 
@@ -160,7 +160,7 @@ impl Flag {
 /// All flags, in the order of the help.
 pub(super) static FLAGS: &[Flag] = &[
     log("add_dir_header", Kind::Switch),
-    flag("allow-empty-data", Kind::Switch, "Seal a Secret without values, too"),
+    flag("allow-empty-data", Kind::Switch, "Seal a Secret even if it has no values"),
     log("alsologtostderr", Kind::Switch),
     log("alsologtostderrthreshold", Kind::Severity),
     flag("as", Kind::Text, "User to impersonate in requests to the cluster"),
@@ -188,7 +188,7 @@ pub(super) static FLAGS: &[Flag] = &[
     log("log_file", Kind::Text),
     log("log_file_max_size", Kind::Unsigned),
     log("logtostderr", Kind::Switch),
-    flag("merge-into", Kind::Text, "Seal the Secret's values into this existing SealedSecret file, which is replaced, and print nothing"),
+    flag("merge-into", Kind::Text, "Seal the Secret's values, put them into this existing SealedSecret file, and print nothing"),
     flag("name", Kind::Text, "Name of the SealedSecret; needed with --raw and the scope strict"),
     flag("namespace", Kind::Namespace, "Namespace of the Secret").short('n'),
     log("one_output", Kind::Switch),
@@ -200,7 +200,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("recovery-unseal", Kind::Switch, "Unseal a SealedSecret without the cluster, with the keys of --recovery-private-key"),
     flag("request-timeout", Kind::Text, "How long one request to the cluster may take, such as 10s or 1m; 0 for no limit").default("0"),
     Flag { deprecated_for: Some("re-encrypt"), ..flag("rotate", Kind::Switch, "Use --re-encrypt") },
-    flag("scope", Kind::Scope, "Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide; without this flag, the Secret's own annotations decide").default("strict"),
+    flag("scope", Kind::Scope, "Where the values can be unsealed: strict (only with the Secret's own namespace and name), namespace-wide or cluster-wide; without this flag, the Secret's own annotations decide").default("strict"),
     flag("sealed-secret-file", Kind::Text, "File to write instead of standard output; .yaml or .yml makes it YAML").short('w'),
     flag("secret-file", Kind::Text, "File to read instead of standard input").short('f'),
     flag("server", Kind::Text, "Address of the API server"),

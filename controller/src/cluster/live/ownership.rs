@@ -116,7 +116,7 @@ impl Live {
         self.index().said(id)
     }
 
-    /// Whether the watches have shown that no object `id` exists with labels that name `sync`.
+    /// Whether the watches have shown that the object `id` does not exist, or has no labels that name `sync`.
     pub fn is_seen_not_to_be_of(&self, sync: &ObjectKey, id: &ObjectId) -> bool {
         let is_listed = self.is_listed(id) && (!id.is_secret() || self.is_listed(&id.sealed_secret()));
         is_listed && self.says(id).as_ref() != Some(sync)

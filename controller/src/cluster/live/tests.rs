@@ -1,5 +1,5 @@
-//! Tests the index as a state machine, without a cluster. The inputs are events of the watch and our own writes; the
-//! outputs are the changes that are reported.
+//! Tests the index [`Live`] as a state machine, without a cluster. The inputs are events of the watch and our own
+//! writes; the outputs are the changes that are reported.
 
 use std::{cell::RefCell, collections::HashSet};
 

@@ -107,7 +107,7 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
     }
 }
 
-/// The kind in the form in which the client names kinds.
+/// The kind as the library `kube` describes kinds.
 pub(super) fn api_resource(resource: &Resource) -> ApiResource {
     ApiResource {
         group: resource.group.clone(),

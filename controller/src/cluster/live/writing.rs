@@ -34,8 +34,8 @@ impl Writing<'_> {
         entry.object.says = None;
         entry.object.is_confirmed = entry.claim.owner.is_some();
         entry.object.applied_version = applied.resource_version;
-        // What the watch showed before this write began does not count. Comparing versions is not enough to find this
-        // out, because versions may be lower after the API server's store was restored.
+        // If the watch last showed the object before this write began, the written object is newer. Comparing versions
+        // is not enough to find this out, because versions may be lower after the API server's store was restored.
         let seen_since = entry.object.observed > self.observations;
         let known = entry.object.live.as_ref().map_or(entry.object.gone_version, |live| live.version);
         if !seen_since || known <= applied.resource_version {

@@ -11,7 +11,7 @@ use crate::{
     sealed_secret::WriteError,
 };
 
-/// Objects that could not be applied.
+/// Why objects could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::sync) enum ApplyError {
     /// The API server refused some objects.
@@ -196,7 +196,7 @@ impl Because {
         }
     }
 
-    /// Why the Secret could not be made.
+    /// This cause in the form in which an object that is held back reports it.
     pub(in crate::sync) fn cause(&self) -> Cause {
         let (stage, terminal) = match self {
             Self::Unseal { transient, .. } => (Stage::Unseal, !transient),

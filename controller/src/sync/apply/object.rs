@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Applier<'_> {
-    /// Applies the object. `place` is one of the limited places for concurrent writes; the place is given back at the
-    /// end.
+    /// Applies the object. `place` is the permission to be one of the concurrent writes, whose number is limited; it is
+    /// given back at the end.
     pub(super) async fn object(
         &self,
         step: &Step,
@@ -67,7 +67,7 @@ impl Applier<'_> {
             return Err(Because::NotReplaced(what, error));
         }
         tracing::info!(object = %step.id, "{what} cannot be changed in place: the object was deleted, so that it can be made again");
-        // Others may write while the finalizers of the object are processed.
+        // Another write may use the place while the finalizers of the object are processed.
         drop(place);
         let deleted = self.api.delete_for_replacement(object).await;
         let _place = self.place().await;
@@ -99,8 +99,8 @@ impl Applier<'_> {
     }
 }
 
-/// API groups of Kubernetes' own kinds whose names look like those of custom resources. For these groups, the API
-/// server can convert objects between all versions.
+/// API groups of Kubernetes itself, with names that look like those of groups of custom resources. For these groups,
+/// the API server can convert objects between all versions.
 const BUILT_IN: [&str; 14] = [
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -119,7 +119,7 @@ const BUILT_IN: [&str; 14] = [
 ];
 
 /// Whether the API server could not apply a custom resource because somebody owns fields of the resource in another
-/// version, which does not have one of the new fields or is no longer served.
+/// version. This version lacks one of the fields that are to be applied, or it is no longer served.
 fn is_of_another_version(error: &ApiError, object: AsInGit<'_>) -> bool {
     let group = object.id.group.as_str();
     if !group.contains('.') || BUILT_IN.contains(&group) {

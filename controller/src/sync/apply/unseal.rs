@@ -96,8 +96,8 @@ impl Applier<'_> {
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
         let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
-        // Only now, this takes one of the few places for writes that run at the same time: while it waited for its turn
-        // to unseal, others could use the place.
+        // Only a few writes run at the same time. The place for this write is taken only now, so that others could use
+        // it during the wait for the turn to unseal.
         let _place = self.place().await;
         // Somebody may have created or changed the Secret in the meantime. So the write checks again to whom it
         // belongs.

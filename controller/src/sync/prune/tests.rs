@@ -54,7 +54,7 @@ impl Scene {
         Self { server, client, inventory }
     }
 
-    /// Lets the server have `object` as `id`, and lets it accept the deletion of the object.
+    /// Puts `object` on the fake server under `id`. The server also accepts the deletion of the object.
     fn with(self, id: &ObjectId, object: Value) -> Self {
         let path = path(id);
         self.server.answer(&format!("GET {path}"), 200, object);
@@ -62,7 +62,7 @@ impl Scene {
         self
     }
 
-    /// Lets the server have the SealedSecret `name`, with our labels and with `more` in its metadata.
+    /// Puts the SealedSecret `name` on the fake server, with our labels and with `more` in its metadata.
     fn with_sealed(self, name: &str, more: &Value) -> Self {
         let path = format!("GET /apis/bitnami.com/v1alpha1/namespaces/ns/sealedsecrets/{name}");
         self.server.answer(&path, 200, ours(&id("bitnami.com", "SealedSecret", name), more));
@@ -253,7 +253,7 @@ async fn a_secret_belongs_to_whoever_has_its_sealed_secret() {
         (json!({"uid": "9", "labels": theirs}), false, "another Sync has it by now"),
         (json!({"uid": "10"}), false, "made anew since"),
     ] {
-        // The labels of the SealedSecret decide, not those of its Secret.
+        // The labels of the SealedSecret say which Sync has the Secret. The Secret's own labels do not count.
         let secret_of = ours(&secret, &json!({"ownerReferences": owner}));
         let mut scene = Scene::new(&[&secret]).await.with(&secret, secret_of).with_sealed("db", &more);
         scene.inventory.widen(sealed.clone(), "v1alpha1");

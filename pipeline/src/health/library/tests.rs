@@ -49,7 +49,8 @@ fn check(group: &str, kinds: &[&str], spec: &Value, healthy: &Value, waits: (&Va
             (None, Health::InProgress(why)) => assert!(why.contains(part), "{group} {kind}: {why}"),
             _ => panic!("{group} {kind}: {health:?} with {status}"),
         }
-        // Nothing is known of an object that its controller has not seen, except for kinds without a status.
+        // An object without a status was not seen by its controller yet, so it is in progress. (Kinds that never have a
+        // status are not checked here.)
         let new = assess(&id(group, kind), &json!({"kind": kind, "metadata": {"generation": 1}, "spec": spec}));
         assert!(matches!(new, Health::InProgress(_)), "{group} {kind}: {new:?} without a status");
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::fake::{Client, Fake, Said};
 use crate::registry::digest_of;
 
-/// The documents in this file, by what cosign did to write them.
+/// The artifact, its public key, and the documents that cosign wrote to the registry, one entry for each case.
 fn written() -> Value {
     serde_json::from_str(include_str!("written-by-cosign-3.1.3.json")).unwrap()
 }
@@ -41,7 +41,7 @@ fn signatures_by_cosign_itself_are_valid_for_its_key_only() {
         assert!(fetch(&written, documents, own).is_ok(), "{documents:?}");
         assert_eq!(fetch(&written, documents, &other), Err("SignatureUntrusted"), "{documents:?}");
     }
-    // An attestation is by the same key, but it is no signature.
+    // An attestation is signed with the same key, but it is no signature of the artifact.
     for documents in [&["attestation"][..], &[]] {
         assert_eq!(fetch(&written, documents, own), Err("Unsigned"), "{documents:?}");
     }

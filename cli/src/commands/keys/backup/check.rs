@@ -12,7 +12,8 @@ use crate::commands::seal::read_file;
 use crate::global::Global;
 use crate::output::{self, Hint};
 
-/// Checks every key of a backup, and compares it with the keys of the cluster if these can be read.
+/// Checks every key of a backup, and finds the keys of the cluster that are not in the backup, if the cluster's keys
+/// can be read.
 pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()> {
     let name = args.file.display().to_string();
     let decryption = Decryption::with(args.identity, &args.encryption);
