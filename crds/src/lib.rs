@@ -81,17 +81,21 @@ pub mod names {
     pub const WAIT: &str = "gitseal.dev/wait";
     /// The only allowed value of [`WAIT`].
     pub const WAIT_HEALTHY: &str = "healthy";
-    /// Annotation in Git: the object is deleted when it is healthy, and made again only when it changes.
+    /// Annotation in Git: the object is deleted when it is healthy, or when it has failed, and made again only when it changes. The
+    /// value is one of the two values below, or both, separated by a comma.
     pub const DELETE_WHEN: &str = "gitseal.dev/delete-when";
-    /// The only allowed value of [`DELETE_WHEN`].
+    /// Part of the value of [`DELETE_WHEN`].
     pub const DELETE_WHEN_HEALTHY: &str = "healthy";
-    /// Annotation in Git: the object is applied only when its Sync is deleted, with the value `before` or `after`: before or after
-    /// the other objects are pruned.
+    /// Part of the value of [`DELETE_WHEN`].
+    pub const DELETE_WHEN_FAILED: &str = "failed";
+    /// Annotation in Git: the object is applied when its Sync is deleted. The value has some of the values below, separated by commas.
     pub const ON_DELETE: &str = "gitseal.dev/on-delete";
-    /// The first allowed value of [`ON_DELETE`].
+    /// Part of the value of [`ON_DELETE`]: the object is applied before the other objects are pruned.
     pub const ON_DELETE_BEFORE: &str = "before";
-    /// The second allowed value of [`ON_DELETE`].
+    /// Part of the value of [`ON_DELETE`]: the object is applied after the other objects were pruned.
     pub const ON_DELETE_AFTER: &str = "after";
+    /// Part of the value of [`ON_DELETE`]: the object is applied with the other objects, too.
+    pub const ON_DELETE_ALSO: &str = "also";
     /// Annotation on a Sync: with the value `skip`, what its folder has for its deletion is not applied.
     pub const DELETE_HOOKS: &str = "gitseal.dev/delete-hooks";
     /// The only value of [`DELETE_HOOKS`] that has an effect.

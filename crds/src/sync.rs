@@ -263,12 +263,12 @@ pub struct InventoryEntry {
     /// Number of the wave that the object is applied in. Absent for wave 0. Objects are deleted in the opposite order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub w: Option<i32>,
-    /// Present if the object is deleted when it is healthy (`gitseal.dev/delete-when`).
+    /// Present if the object is deleted when it is healthy, or was deleted because it had failed (`gitseal.dev/delete-when`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d: Option<Deletion>,
 }
 
-/// Whether an object that is deleted when it is healthy was deleted.
+/// Whether an object that is deleted when it is healthy, or has failed, was deleted.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Deletion {
@@ -276,6 +276,8 @@ pub enum Deletion {
     Due,
     /// It was deleted, or is about to be. It is made again only when it changes in Git.
     Done,
+    /// It failed, and was deleted, or is about to be. It is made again when it changes in Git, and when a sync is requested.
+    Failed,
 }
 
 /// A step of the deletion of a Sync that has hooks for its deletion. The steps follow each other in this order.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Stage, StageError, namespace_for,
-    plan::{asks_for_deletion, asks_to_wait, number_of, on_delete},
+    plan::{asks_for_deletion, asks_to_wait, number_of, times},
     render::NAMED_AT_ONCE,
 };
 
@@ -113,7 +113,7 @@ pub enum GuardError {
     },
     /// A value of the annotation [`crds::names::DELETE_WHEN`] that is not allowed.
     #[error(
-        "{origin}: {id}: {WHEN} is {value}; its only value is {HEALTHY}", WHEN = crds::names::DELETE_WHEN, HEALTHY = crds::names::DELETE_WHEN_HEALTHY
+        "{origin}: {id}: {WHEN} is {value}; its value is {HEALTHY}, {FAILED} or \"{HEALTHY},{FAILED}\"", WHEN = crds::names::DELETE_WHEN, HEALTHY = crds::names::DELETE_WHEN_HEALTHY, FAILED = crds::names::DELETE_WHEN_FAILED
     )]
     DeleteWhen {
         /// Where the object is.
@@ -124,7 +124,9 @@ pub enum GuardError {
         value: String,
     },
     /// A value of the annotation [`crds::names::ON_DELETE`] that is not allowed.
-    #[error("{origin}: {id}: {ON_DELETE} is {value}; its values are before and after", ON_DELETE = crds::names::ON_DELETE)]
+    #[error(
+        "{origin}: {id}: {ON_DELETE} is {value}; its value is before, after or both, such as \"before,after\"; with also, such as \"also,before\", the object is applied with the other objects, too", ON_DELETE = crds::names::ON_DELETE
+    )]
     OnDelete {
         /// Where the object is.
         origin: Location,
@@ -410,7 +412,7 @@ fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
         let (origin, id) = place();
         return Err(GuardError::DeleteWhen { origin, id, value: shown(value) });
     }
-    if let Err(value) = on_delete(manifest) {
+    if let Err(value) = times(manifest) {
         let (origin, id) = place();
         return Err(GuardError::OnDelete { origin, id, value: shown(value) });
     }

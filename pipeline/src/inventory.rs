@@ -143,12 +143,12 @@ impl Inventory {
         }
     }
 
-    /// Sets whether `id` is deleted when it is healthy, and whether it was deleted.
+    /// Sets whether `id` is deleted when it is healthy, and whether it was deleted for this reason or because it had failed.
     pub fn set_deletion(&mut self, id: &ObjectId, deletion: Option<Deletion>) {
         if let Some(record) = self.entries.get_mut(id).filter(|record| record.deletion != deletion) {
             let record = Arc::make_mut(record);
             record.deletion = deletion;
-            if deletion == Some(Deletion::Done) {
+            if matches!(deletion, Some(Deletion::Done | Deletion::Failed)) {
                 // An object that is gone has no fields.
                 record.fields = None;
             }
@@ -158,6 +158,16 @@ impl Inventory {
     /// Whether `id` was deleted because it was healthy.
     pub fn is_done(&self, id: &ObjectId) -> bool {
         self.get(id).is_some_and(|record| record.deletion == Some(Deletion::Done))
+    }
+
+    /// Whether `id` failed and was deleted therefore.
+    pub fn has_failed(&self, id: &ObjectId) -> bool {
+        self.get(id).is_some_and(|record| record.deletion == Some(Deletion::Failed))
+    }
+
+    /// Whether `id` was deleted, because it was healthy or had failed.
+    pub fn is_over(&self, id: &ObjectId) -> bool {
+        self.is_done(id) || self.has_failed(id)
     }
 
     /// Records that `id` was applied, with the digests of its manifest and its fields.

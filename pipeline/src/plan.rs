@@ -29,7 +29,7 @@ pub use barrier::Barrier;
 pub use crd::kinds_defined;
 use restart::Values;
 pub use restart::{KeyedDigest, Stamp, stamp_of};
-pub use wave::{OnDelete, Tier, TooLate, Wave, applied_on_delete, on_delete};
+pub use wave::{HOOKS_AFTER, HOOKS_BEFORE, OnDelete, Tier, Times, TooLate, Wave, applied_on_delete, runs_once, times};
 pub(crate) use wave::{asks_for_deletion, asks_to_wait, number_of};
 
 /// Everything that must be done for one revision.
@@ -62,9 +62,11 @@ pub struct Plan {
     awaited: BTreeSet<ObjectId>,
     /// The objects that are deleted when they are healthy.
     deleted_when_healthy: BTreeSet<ObjectId>,
+    /// The objects that are deleted when they have failed.
+    deleted_when_failed: BTreeSet<ObjectId>,
     /// The hooks of Helm.
     hooks: BTreeSet<ObjectId>,
-    /// The steps of objects that were deleted because they were healthy, and whether later waves would wait for them.
+    /// The steps of objects that were deleted because they were healthy or had failed, and whether later waves would wait for them.
     done: Vec<(Step, bool)>,
 }
 
@@ -93,6 +95,8 @@ pub struct Step {
     /// Names of the Secrets of this plan that the object uses, all in the object's own namespace. If one of them cannot
     /// be made, the object is held back.
     pub needs: Vec<String>,
+    /// Whether an object that exists is made again instead of being changed: it is a hook of Helm that has run.
+    pub runs_again: bool,
 }
 
 impl Step {
@@ -275,9 +279,11 @@ pub fn plan(
     let mut sealed = 0;
     let values = Values::new(sync, manifests, kinds);
     for manifest in manifests {
-        if on_delete(manifest).is_ok_and(|when| when.is_some()) {
-            plan.has_hooks_on_delete = true;
-            continue;
+        if let Ok(times) = times(manifest) {
+            plan.has_hooks_on_delete |= times.is_on_delete();
+            if !times.usual {
+                continue;
+            }
         }
         let resource = kinds.of(manifest).ok_or_else(|| PlanError::UnknownKind {
             origin: manifest.origin.clone(),
@@ -295,8 +301,12 @@ pub fn plan(
             plan.awaited.insert(id.clone());
         }
         // A SealedSecret is not deleted when it is healthy, because other objects use its Secret.
-        if !id.is_sealed_secret() && asks_for_deletion(manifest).unwrap_or_default() {
+        let deleted = asks_for_deletion(manifest).unwrap_or_default();
+        if deleted.healthy && !id.is_sealed_secret() {
             plan.deleted_when_healthy.insert(id.clone());
+        }
+        if deleted.failed && !id.is_sealed_secret() {
+            plan.deleted_when_failed.insert(id.clone());
         }
         if wave::is_hook(manifest) {
             plan.hooks.insert(id.clone());
@@ -468,6 +478,7 @@ impl Plan {
             left_to_others,
             first,
             needs: uses.into_iter().collect(),
+            runs_again: false,
         };
         let sealed = match sealed {
             None => return self.needed(own, live).into_iter().collect(),
@@ -490,6 +501,7 @@ impl Plan {
             left_to_others: Vec::new(),
             first: None,
             needs: Vec::new(),
+            runs_again: false,
         };
         match self.needed(secret, live) {
             None => self.needed(own, live).into_iter().collect(),
@@ -502,19 +514,25 @@ impl Plan {
 
     /// The step; `None` if the cluster already has the step's object as in Git.
     fn needed(&mut self, step: Step, live: &impl LiveView) -> Option<Step> {
+        let known = self.inventory.get(&step.id).and_then(|known| known.manifest.as_ref());
+        let runs_again =
+            known.is_some_and(|known| *known != step.digest) && self.hooks.contains(&step.id) && runs_once(&step.id);
         let why = self.why(&step, live);
         self.unchanged += usize::from(why.is_none());
-        if why.is_none() && self.inventory.is_done(&step.id) {
-            // An object that is gone cannot become healthy, so nobody waits for that.
-            self.kinds.remove(&step.id);
-            let is_awaited = self.awaited.remove(&step.id);
+        if why.is_none() && self.inventory.is_over(&step.id) {
+            let is_awaited = self.awaited.contains(&step.id);
+            if self.inventory.is_done(&step.id) {
+                // An object that is gone cannot become healthy, so nobody waits for that.
+                self.kinds.remove(&step.id);
+                self.awaited.remove(&step.id);
+            }
             self.done.push((step, is_awaited));
             return None;
         }
-        why.map(|why| Step { why, ..step })
+        why.map(|why| Step { why, runs_again, ..step })
     }
 
-    /// If a hook changed, adds to `steps` the finished hooks that run at the same time as this hook (before the other
+    /// If a hook changed, adds to `steps` the hooks that are over and run at the same time as this hook (before the other
     /// objects, or after them). The changed hook may need them, as a Job needs its service account.
     fn make_again(&mut self, steps: &mut Vec<Step>) {
         let numbers = &self.numbers;
@@ -526,7 +544,8 @@ impl Plan {
                 continue;
             }
             self.unchanged -= 1;
-            self.inventory.set_deletion(&step.id, Some(Deletion::Due));
+            let deletion = self.deleted_when_healthy.contains(&step.id).then_some(Deletion::Due);
+            self.inventory.set_deletion(&step.id, deletion);
             self.kinds.insert(step.id.clone(), step.resource.clone());
             if is_awaited {
                 self.awaited.insert(step.id.clone());
@@ -540,6 +559,11 @@ impl Plan {
         self.deleted_when_healthy.contains(id)
     }
 
+    /// Whether the object is deleted when it has failed.
+    pub fn is_deleted_when_failed(&self, id: &ObjectId) -> bool {
+        self.deleted_when_failed.contains(id)
+    }
+
     /// Adds the object of the step to the inventory, and returns why it is applied; `None` if the cluster already has
     /// the object as in Git.
     fn why(&mut self, step: &Step, live: &impl LiveView) -> Option<Why> {
@@ -547,7 +571,7 @@ impl Plan {
             return Some(Why::Change);
         }
         let is_over = job::expires(step) && live.is_expired_job(&step.id);
-        if is_over || self.inventory.is_done(&step.id) || live.is_untouched(&step.id) {
+        if is_over || self.inventory.is_over(&step.id) || live.is_untouched(&step.id) {
             return None;
         }
         Some(if live.is_touched(&step.id) { Why::Heal } else { Why::Change })
@@ -561,10 +585,14 @@ impl Plan {
         self.kinds.insert(step.id.clone(), step.resource.clone());
         self.origins.insert(step.id.clone(), step.origin.clone());
         let is_same = self.inventory.get(&step.id).is_some_and(|applied| step.is_as(applied));
-        let deletion = self
-            .deleted_when_healthy
-            .contains(&step.id)
-            .then(|| if is_same && self.inventory.is_done(&step.id) { Deletion::Done } else { Deletion::Due });
+        let is_deleted_when_healthy = self.deleted_when_healthy.contains(&step.id);
+        let deletion = if is_same && is_deleted_when_healthy && self.inventory.is_done(&step.id) {
+            Some(Deletion::Done)
+        } else if is_same && self.deleted_when_failed.contains(&step.id) && self.inventory.has_failed(&step.id) {
+            Some(Deletion::Failed)
+        } else {
+            is_deleted_when_healthy.then_some(Deletion::Due)
+        };
         self.inventory.set_deletion(&step.id, deletion);
         is_same
     }

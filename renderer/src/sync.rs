@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{ChartCrds, Sync, ValuesFrom};
 use manifests::{Manifest, in_lines};
-use pipeline::{Entry, lookups, namespace_for, path_of, release_name, render::NotRendered};
+use pipeline::{
+    Entry, lookups, namespace_for, path_of,
+    plan::{HOOKS_AFTER, HOOKS_BEFORE, Times},
+    release_name,
+    render::NotRendered,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -204,17 +209,13 @@ fn cut(text: &str, most: usize) -> (&str, bool) {
     (&text[..end], text.len() > most)
 }
 
-/// The wave of a hook of weight zero: `BEFORE` if it runs before the chart's other objects, `AFTER` if it runs after
-/// them. The weight of a hook is added to this number.
-const BEFORE: i64 = -500;
-const AFTER: i64 = 500;
 /// How much the weight of a hook can change the number of its wave.
 const MOST_WEIGHT: i64 = 499;
 
 impl BuiltRelease {
     /// The objects that a Sync applies, and the notes. Hooks become objects in waves of their own, which wait until the
     /// objects of the wave before are healthy; those with the delete policy `hook-succeeded` are deleted when all hooks that
-    /// run at the same time are healthy. Hooks for deletions are marked as such. Hooks for tests and rollbacks are left out.
+    /// run at the same time are healthy, and those with `hook-failed` when they have failed. Hooks for deletions are marked as such. Hooks for tests and rollbacks are left out.
     /// What Helm would not delete is not pruned.
     ///
     /// # Errors
@@ -229,14 +230,15 @@ impl BuiltRelease {
                 annotate(manifest, &[(crds::names::PRUNE, crds::names::PRUNE_DISABLED)]);
             }
             if let Some(hook) = hook {
-                let Some((wave, on_delete)) = wave_of(hook) else { continue };
-                let is_deleted = hook.delete_policies.iter().any(|policy| policy == "hook-succeeded");
+                let Some((wave, times)) = runs(hook) else { continue };
+                let deleted = deleted_when(hook);
                 for manifest in &mut manifests {
                     in_wave(manifest, wave);
-                    if let Some(when) = on_delete {
-                        annotate(manifest, &[(crds::names::ON_DELETE, when)]);
-                    } else if is_deleted && !manifest.id.is_sealed_secret() {
-                        annotate(manifest, &[(crds::names::DELETE_WHEN, crds::names::DELETE_WHEN_HEALTHY)]);
+                    if times.is_on_delete() {
+                        annotate(manifest, &[(crds::names::ON_DELETE, &on_delete(times))]);
+                    }
+                    if times.usual && !deleted.is_empty() && !manifest.id.is_sealed_secret() {
+                        annotate(manifest, &[(crds::names::DELETE_WHEN, &deleted)]);
                     }
                 }
             }
@@ -258,22 +260,35 @@ impl BuiltRelease {
     }
 }
 
-/// The number of the wave that a hook runs in, and when it runs if it is for the deletion of the Sync. `None` if it is not applied.
-/// A hook for several events runs at the first of them.
-fn wave_of(hook: &Hook) -> Option<(i64, Option<&'static str>)> {
-    let weight = hook.weight.clamp(-MOST_WEIGHT, MOST_WEIGHT);
+/// The number of the wave that a hook runs in, and when it runs. `None` if it is not applied. A hook that is for several of the
+/// events before and after the other objects are applied runs before them. The number is that of the first time.
+fn runs(hook: &Hook) -> Option<(i64, Times)> {
     let is_any = |names: &[&str]| hook.events.iter().any(|event| names.contains(&event.as_str()));
-    if is_any(&["pre-install", "pre-upgrade"]) {
-        Some((BEFORE + weight, None))
-    } else if is_any(&["post-install", "post-upgrade"]) {
-        Some((AFTER + weight, None))
-    } else if is_any(&["pre-delete"]) {
-        Some((BEFORE + weight, Some(crds::names::ON_DELETE_BEFORE)))
-    } else if is_any(&["post-delete"]) {
-        Some((AFTER + weight, Some(crds::names::ON_DELETE_AFTER)))
+    let (pre, post) = (is_any(&["pre-install", "pre-upgrade"]), is_any(&["post-install", "post-upgrade"]));
+    let times = Times { usual: pre || post, before: is_any(&["pre-delete"]), after: is_any(&["post-delete"]) };
+    let number = if pre || times.before && !post {
+        HOOKS_BEFORE
+    } else if post || times.after {
+        HOOKS_AFTER
     } else {
-        None
-    }
+        return None;
+    };
+    Some((i64::from(number) + hook.weight.clamp(-MOST_WEIGHT, MOST_WEIGHT), times))
+}
+
+/// The value of the annotation for an object that is applied at these times.
+fn on_delete(times: Times) -> String {
+    use crds::names::{ON_DELETE_AFTER, ON_DELETE_ALSO, ON_DELETE_BEFORE};
+    let all = [(times.usual, ON_DELETE_ALSO), (times.before, ON_DELETE_BEFORE), (times.after, ON_DELETE_AFTER)];
+    all.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect::<Vec<_>>().join(",")
+}
+
+/// The value of the annotation for the delete policies of a hook; empty if none of them deletes it.
+fn deleted_when(hook: &Hook) -> String {
+    use crds::names::{DELETE_WHEN_FAILED, DELETE_WHEN_HEALTHY};
+    let all = [("hook-succeeded", DELETE_WHEN_HEALTHY), ("hook-failed", DELETE_WHEN_FAILED)];
+    let has = |name: &str| hook.delete_policies.iter().any(|policy| policy == name);
+    all.into_iter().filter(|(name, _)| has(name)).map(|(_, value)| value).collect::<Vec<_>>().join(",")
 }
 
 /// Gives a hook the annotations that put it into `wave`.
@@ -347,16 +362,21 @@ mod tests {
     }
 
     #[test]
-    fn hooks_run_at_the_first_of_their_events() {
+    fn hooks_run_at_their_events() {
         let hook = |events: &[&str]| {
             let events = events.iter().map(|&event| event.to_owned()).collect();
-            wave_of(&Hook { events, weight: 7, delete_policies: Vec::new() })
+            let (number, times) = runs(&Hook { events, weight: 7, delete_policies: Vec::new() })?;
+            Some((number, if times.is_on_delete() { on_delete(times) } else { String::new() }))
         };
-        assert_eq!(hook(&["pre-install", "pre-delete"]), Some((-493, None)));
-        assert_eq!(hook(&["post-upgrade"]), Some((507, None)));
-        assert_eq!(hook(&["pre-delete"]), Some((-493, Some("before"))));
-        assert_eq!(hook(&["post-delete"]), Some((507, Some("after"))));
-        assert_eq!(hook(&["post-delete", "pre-delete"]), Some((-493, Some("before"))));
+        let at = |number: i64, times: &str| Some((number, times.to_owned()));
+        assert_eq!(hook(&["pre-install", "post-install"]), at(-493, ""));
+        assert_eq!(hook(&["post-upgrade"]), at(507, ""));
+        assert_eq!(hook(&["pre-delete"]), at(-493, "before"));
+        assert_eq!(hook(&["post-delete"]), at(507, "after"));
+        assert_eq!(hook(&["post-delete", "pre-delete"]), at(-493, "before,after"));
+        assert_eq!(hook(&["pre-install", "pre-delete"]), at(-493, "also,before"));
+        assert_eq!(hook(&["post-install", "pre-delete"]), at(507, "also,before"));
+        assert_eq!(hook(&["post-delete", "post-upgrade", "pre-delete"]), at(507, "also,before,after"));
         for left_out in ["test", "pre-rollback", "post-rollback"] {
             assert_eq!(hook(&[left_out]), None);
         }
@@ -381,7 +401,8 @@ mod tests {
             "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: a}\nspec: {encryptedData: {}}\n";
         assert_eq!(hook(map, &["before-hook-creation", "hook-succeeded"]).as_deref(), Some("healthy"));
         assert_eq!(hook(map, &["before-hook-creation"]), None);
-        assert_eq!(hook(map, &["hook-failed"]), None);
+        assert_eq!(hook(map, &["hook-failed"]).as_deref(), Some("failed"));
+        assert_eq!(hook(map, &["hook-failed", "hook-succeeded"]).as_deref(), Some("healthy,failed"));
         assert_eq!(hook(sealed, &["hook-succeeded"]), None, "others use its Secret");
     }
 

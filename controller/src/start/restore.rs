@@ -123,7 +123,7 @@ async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String
 /// gitseal owned for this Sync.
 type Contested = (ObjectId, ObjectKey, Option<FieldsDigest>);
 
-/// An object that was deleted because it was healthy, or was about to be deleted for this reason, and its Sync.
+/// An object that was deleted because it was healthy or had failed, or was about to be deleted, and its Sync.
 type Done = (ObjectId, ObjectKey);
 
 async fn restore_inventory(
@@ -139,7 +139,7 @@ async fn restore_inventory(
         if !ctx.cluster.live.restore(&key, id, known.fields) {
             contested.push((id.clone(), key.clone(), known.fields));
         }
-        if record.inventory.is_done(id) {
+        if record.inventory.is_over(id) {
             done.push((id.clone(), key.clone()));
         }
         if id.namespace.as_deref().is_some_and(|namespace| !ctx.namespaces.contains(namespace)) {

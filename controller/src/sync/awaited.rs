@@ -29,7 +29,10 @@ impl Awaited {
         let objects = plan.kinds.iter().filter(|(id, _)| !health::is_healthy_at_once(sync, id) && is_unknown(id));
         let objects = objects.filter(|(id, _)| is_asked(id)).map(|(id, resource)| {
             let origin = plan.origins.get(id).cloned();
-            (id.clone(), Pending { resource: resource.clone(), origin })
+            let deleted_when_failed = plan.is_deleted_when_failed(id);
+            let is_gone = plan.inventory.has_failed(id);
+            let failed = record.pending.get(id).filter(|_| is_gone).and_then(|pending| pending.failed.clone());
+            (id.clone(), Pending { resource: resource.clone(), origin, deleted_when_failed, failed })
         });
         let mut objects: BTreeMap<_, _> = objects.collect();
         let mut barrier = record.barrier.take();

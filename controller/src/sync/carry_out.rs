@@ -134,9 +134,9 @@ impl Pass<'_> {
         let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
         let live = &self.ctx.cluster.live;
         // Some objects need no confirmation: objects with the annotation that keeps them are released and not deleted,
-        // some objects were never made, because the API server refused them, and some are gone, because they were done.
+        // some objects were never made, because the API server refused them, and some are gone, because they were done or had failed.
         let stays = |id: &ObjectId| {
-            live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id) || before.is_done(id)
+            live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id) || before.is_over(id)
         };
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
         let confirmed = record.next.confirmed_prunes.unwrap_or_default();

@@ -1,6 +1,9 @@
 //! Deletes objects that are only needed until they are healthy, such as hooks of Helm with the delete policy `hook-succeeded`.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crds::Deletion;
 use manifests::ObjectId;
@@ -24,7 +27,7 @@ pub(super) fn finished(record: &Record) -> BTreeSet<ObjectId> {
     due.map(|(id, _)| id).filter(|id| !waits.contains(&time(id))).cloned().collect()
 }
 
-/// Whether an object still exists that is done: the controller ended between the write of the inventory and the deletion.
+/// Whether an object still exists that was finished or had failed: the controller ended between the write of the inventory and the deletion.
 pub(crate) fn is_left(live: &Live, id: &ObjectId) -> bool {
     live.get(id).is_some_and(|object| !object.going && !object.kept)
 }
@@ -32,16 +35,28 @@ pub(crate) fn is_left(live: &Live, id: &ObjectId) -> bool {
 impl Pass<'_> {
     /// Deletes the objects that are [`finished`]. The inventory is stored before, so that no object is made again after a crash.
     pub(super) async fn delete_finished(&self, record: &mut Record, pruner: &Pruner<'_>) -> Result<(), Failure> {
-        let mut due = finished(record);
-        let (live, inventory) = (&self.ctx.cluster.live, &record.inventory);
-        let done = inventory.iter().map(|(id, _)| id).filter(|id| inventory.is_done(id));
-        due.extend(done.filter(|id| is_left(live, id)).cloned());
+        let mut due: BTreeMap<_, _> = finished(record).into_iter().map(|id| (id, Deletion::Done)).collect();
+        let live = &self.ctx.cluster.live;
+        let over = record.inventory.iter().filter(|(id, _)| record.inventory.is_over(id) && is_left(live, id));
+        due.extend(over.filter_map(|(id, known)| Some((id.clone(), known.deletion?))));
+        self.delete_over(record, due, pruner).await
+    }
+
+    /// Deletes these objects, and records why.
+    async fn delete_over(
+        &self,
+        record: &mut Record,
+        due: BTreeMap<ObjectId, Deletion>,
+        pruner: &Pruner<'_>,
+    ) -> Result<(), Failure> {
         if due.is_empty() {
             return Ok(());
         }
-        for id in &due {
-            record.inventory.set_deletion(id, Some(Deletion::Done));
+        let before = record.inventory.clone();
+        for (id, deletion) in &due {
+            record.inventory.set_deletion(id, Some(*deletion));
         }
+        let due: BTreeSet<_> = due.into_keys().collect();
         Arc::make_mut(&mut record.next).inventory = record.inventory.write();
         let stored = record.write(&self.ctx.api, self.key).await;
         let mut left = record.inventory.clone();
@@ -57,7 +72,7 @@ impl Pass<'_> {
         };
         if result.is_err() {
             for id in due.iter().filter(|id| left.contains(id)) {
-                record.inventory.set_deletion(id, Some(Deletion::Due));
+                record.inventory.set_deletion(id, before.get(id).and_then(|known| known.deletion));
             }
         }
         if !deleted.is_empty() {
@@ -65,10 +80,28 @@ impl Pass<'_> {
             if let more @ 1.. = deleted.len().saturating_sub(NAMED) {
                 names.push(format!("{more} more"));
             }
-            let message = format!("deleted what is finished: {}", names.join(", "));
+            let has_failed = deleted.iter().any(|id| record.inventory.has_failed(id));
+            let what = if has_failed { "has failed" } else { "is finished" };
+            let message = format!("deleted what {what}: {}", names.join(", "));
             self.ctx.events.publish(&reference(self.sync), EventType::Normal, "Finished", message);
         }
         result
+    }
+}
+
+impl Pass<'_> {
+    /// Deletes objects that have failed, as their annotation says. `failed` says why they failed.
+    pub(super) async fn delete_failed(&self, record: &mut Record, failed: BTreeMap<ObjectId, String>) {
+        for (id, why) in &failed {
+            if let Some(pending) = record.pending.get_mut(id) {
+                pending.failed = Some(why.clone());
+            }
+        }
+        let api = self.identity();
+        let due = failed.into_keys().map(|id| (id, Deletion::Failed)).collect();
+        if let Err(failure) = self.delete_over(record, due, &self.pruner(&api)).await {
+            tracing::warn!(sync = %self.key, "an object that failed was not deleted: {}", failure.message);
+        }
     }
 }
 
@@ -107,7 +140,12 @@ mod tests {
                 inventory.set_deletion(&id(name), Some(Deletion::Done));
             }
             let resource = Arc::new(pipeline::Resource::secrets());
-            let pending = pending.iter().map(|name| (id(name), Pending { resource: resource.clone(), origin: None }));
+            let pending = pending.iter().map(|name| {
+                (
+                    id(name),
+                    Pending { resource: resource.clone(), origin: None, deleted_when_failed: false, failed: None },
+                )
+            });
             let barrier = barrier.map(|number| Barrier { number, awaited: BTreeSet::new() });
             let record = Record { inventory, pending: pending.collect(), barrier, ..Record::default() };
             finished(&record).into_iter().map(|id| id.name).collect::<Vec<_>>()

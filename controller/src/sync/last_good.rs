@@ -26,7 +26,7 @@ impl Pass<'_> {
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
         let live = &self.ctx.cluster.live;
         let applied =
-            record.inventory.iter().filter(|(id, known)| known.manifest.is_some() && !record.inventory.is_done(id));
+            record.inventory.iter().filter(|(id, known)| known.manifest.is_some() && !record.inventory.is_over(id));
         let mut drifted: BTreeSet<_> = applied.map(|(id, _)| id).filter(|id| !live.is_untouched(id)).cloned().collect();
         let later = self.put_off(record, &drifted);
         drifted.retain(|id| !later.contains(id));

@@ -269,7 +269,7 @@ impl Pass<'_> {
             is_edited: self.sync.metadata.generation != record.seen_generation,
             has_drift: !drifted.is_empty(),
             is_asked: self.ends_pauses(record),
-            is_woken: self.ctx.retries.take(self.key),
+            is_woken: self.ctx.retries.take(self.key) || self.ends_pauses(record) && record.has_failed(),
             is_confirmed: record.next.prune_confirmation.as_ref().is_some_and(|prune| is_confirmed(self.sync, prune)),
             wanted: &sourced.content,
             applied: record.content.as_deref(),
@@ -340,6 +340,10 @@ impl Pass<'_> {
         let is_asked = self.ends_pauses(record);
         if is_asked {
             ctx.cluster.reviews.forget_refusals(&self.identity());
+            if record.has_failed() {
+                record.run_failed_again();
+                record.pending_since = None;
+            }
         }
         let revision = sourced.revision.to_string();
         let before = record.status.conditions.clone();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crds::DeletionStep;
 use manifests::ObjectId;
-use pipeline::{Failure, Stage, health::Health, plan::OnDelete};
+use pipeline::{Failure, Inventory, Stage, health::Health, plan::OnDelete};
 
 use super::{Pass, Record, carry_out::Outcome, finalize::NotAll, prune::Pruner};
 use crate::fair::Asker;
@@ -88,10 +88,19 @@ impl Pass<'_> {
         let Some(sourced) = self.last_good(record).await else {
             return Err(self.failed("the revision that has them is not stored any more, or its Repository is gone"));
         };
-        let plan =
-            self.prepare_on_delete(&sourced, &record.inventory, when).await.map_err(|failure| self.hinted(failure))?;
-        let mut outcome = Outcome::default();
+        let prepare = async |inventory: &Inventory| {
+            self.prepare_on_delete(&sourced, inventory, when).await.map_err(|failure| self.hinted(failure))
+        };
         let api = self.identity();
+        let (mut plan, again) = prepare(&record.inventory).await?;
+        if record.next.deletion_step.is_none() {
+            if !again.is_empty() {
+                self.pruner(&api).prune(&again, &mut record.inventory, &mut Vec::new()).await?;
+                (plan, _) = prepare(&record.inventory).await?;
+            }
+            self.begin_step(record, DeletionStep::HooksBefore).await?;
+        }
+        let mut outcome = Outcome::default();
         let revision = sourced.revision.to_string();
         let applied = self.apply_and_prune(record, plan, (&sourced.snapshot, &revision), &mut outcome, &api).await;
         applied.map_err(|failure| self.hinted(failure))?;

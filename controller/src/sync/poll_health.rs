@@ -37,6 +37,10 @@ pub(super) const READS_AGAIN: Duration = Duration::from_secs(5);
 /// has written to it since it was created.
 const UNREAD: Duration = Duration::from_secs(30);
 
+/// The message about an object that has failed and was deleted.
+const DELETED: &str =
+    "it was deleted because it failed; it runs again when it changes in Git, or when a sync is requested";
+
 /// How many Pods of one object are read. There may be thousands of Pods, and each may be as large as the API server
 /// allows for an object.
 const PODS: usize = 10;
@@ -92,13 +96,18 @@ impl Pass<'_> {
         let (barrier, inventory) = (record.barrier.as_ref(), &record.inventory);
         let is_due = |id: &ObjectId| barrier.is_none_or(|barrier| inventory.wave_of(id).number <= barrier.number);
         let pending = record.pending.iter().filter(|(id, _)| is_due(id));
-        let pending: Vec<_> = pending.map(|(id, pending)| (id.clone(), pending.resource.clone())).collect();
+        let pending = pending.map(|(id, pending)| (id.clone(), pending.resource.clone(), pending.failed.clone()));
+        let pending: Vec<_> = pending.collect();
         let since = *record.pending_since.get_or_insert_with(Instant::now);
         let is_new = since.elapsed() < UNREAD;
         let results: Vec<_> = stream::iter(pending)
-            .map(|(id, resource)| {
+            .map(|(id, resource, why)| {
                 let api = &api;
                 async move {
+                    if inventory.has_failed(&id) {
+                        let why = why.unwrap_or_else(|| DELETED.to_owned());
+                        return (id, Health::Failed(why), Facts::default());
+                    }
                     if is_new
                         && own_check(sync, &id).is_none()
                         && ctx.cluster.live.is_as_made(&id)
@@ -174,6 +183,13 @@ impl Pass<'_> {
         let more = (failed.len() + waiting.len()).saturating_sub(1);
         let waited = since.elapsed();
         let has_failed = !failed.is_empty();
+        let is_deleted = |id: &ObjectId| {
+            record.pending.get(id).is_some_and(|pending| pending.deleted_when_failed)
+                && !record.inventory.has_failed(id)
+        };
+        let due = failed.iter().filter(|object| is_deleted(&object.id));
+        let mut due: BTreeMap<_, _> =
+            due.map(|object| (object.id.clone(), format!("{}; {DELETED}", object.why))).collect();
         let Some(first) = failed.into_iter().chain(waiting).next() else {
             record.pending_since = None;
             // A map that was emptied would keep its memory, so a new one replaces it.
@@ -192,6 +208,13 @@ impl Pass<'_> {
             None => first.why,
         };
         let id = first.id;
+        let why = match due.get_mut(&id) {
+            None => why,
+            Some(of_it) => {
+                *of_it = format!("{why}; {DELETED}");
+                of_it.clone()
+            }
+        };
         if !is_over {
             // No watch shows changes of the Pods or events, so they are read from time to time, with growing pauses.
             let left = timeout.saturating_sub(waited);
@@ -227,6 +250,9 @@ impl Pass<'_> {
             ctx.metrics.health_failed(failure.reason);
         }
         self.failure(record, None, &failure, &Outcome::default()).await;
+        if !due.is_empty() {
+            self.delete_failed(record, due).await;
+        }
     }
 
     /// What the status of an unhealthy object does not say: what is wrong with its Pods, or why there are none. The Sync

@@ -1,6 +1,9 @@
 //! Makes a plan from a folder in Git: render, guard, plan. Nothing is written.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt as _, stream};
 use manifests::{Location, Manifest, ObjectId};
@@ -103,13 +106,14 @@ impl Pass<'_> {
         }
     }
 
-    /// Makes the plan for what the folder has for the deletion of the Sync.
+    /// Makes the plan for what the folder has for the deletion of the Sync. Also returns the objects that ran before, with the other
+    /// objects, and run again now.
     pub(super) async fn prepare_on_delete(
         &self,
         sourced: &Sourced,
         current: &Inventory,
         when: OnDelete,
-    ) -> Result<Plan, Failure> {
+    ) -> Result<(Plan, BTreeSet<ObjectId>), Failure> {
         self.holds(None);
         let (snapshot, in_git) = (sourced.snapshot.clone(), current.len_in_git());
         let rendering = self.ctx.renderer.render(snapshot, self.sync, &sourced.inputs, in_git, Patience::Waits).await?;
@@ -122,7 +126,11 @@ impl Pass<'_> {
         let ids = objects.iter().filter_map(|one| Some(plan::ids_in_cluster(self.sync, one, kinds.of(one)?)));
         let ids = ids.flatten().collect();
         let (live, keyed) = (&self.ctx.cluster.live, |parts: &[&[u8]]| values_digest(&self.ctx.keyring, parts));
-        Ok(plan::plan(self.sync, &objects, &kinds, current, live, Scope::Drifted(&ids), Some(&keyed))?)
+        let plan = plan::plan(self.sync, &objects, &kinds, current, live, Scope::Drifted(&ids), Some(&keyed))?;
+        let usual = rendered.manifests.objects.iter().filter(|one| plan::times(one).is_ok_and(|times| times.usual));
+        let usual = usual.filter_map(|one| plan::ids_in_cluster(self.sync, one, kinds.of(one)?).into_iter().next());
+        let again = usual.filter(|id| ids.contains(id) && plan::runs_once(id) && current.contains(id)).collect();
+        Ok((plan, again))
     }
 
     /// Releases objects that another Sync has, but may not write. Returns whether there was such an object. If the

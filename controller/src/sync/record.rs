@@ -94,6 +94,10 @@ pub struct Pending {
     pub resource: Arc<Resource>,
     /// Where the object is in Git, if this is known.
     pub origin: Option<Location>,
+    /// Whether the object is deleted when it has failed.
+    pub deleted_when_failed: bool,
+    /// If the object failed and was deleted: why it failed, if this is known.
+    pub failed: Option<String>,
 }
 
 /// What a read showed about the Pods of an object.
@@ -154,6 +158,20 @@ impl Record {
         if let Some(barrier) = &mut self.barrier {
             barrier.awaited.remove(id);
         }
+    }
+
+    /// Forgets the objects that failed and were deleted, so that they are made again.
+    pub(super) fn run_failed_again(&mut self) {
+        let failed = self.inventory.iter().map(|(id, _)| id).filter(|id| self.inventory.has_failed(id));
+        for id in failed.cloned().collect::<Vec<_>>() {
+            self.inventory.remove(&id);
+            self.pending.remove(&id);
+        }
+    }
+
+    /// Whether an object failed and was deleted.
+    pub(super) fn has_failed(&self) -> bool {
+        self.inventory.iter().any(|(id, _)| self.inventory.has_failed(id))
     }
 
     /// Writes the fields of `next` that the API server does not have yet. Makes no request if there are no such fields.

@@ -801,6 +801,60 @@ fn what_was_deleted_when_it_was_healthy_is_made_again_only_with_a_hook_of_its_ti
 }
 
 #[test]
+fn what_failed_and_was_deleted_is_still_awaited_until_it_changes() {
+    let yaml = |text: &str| {
+        let hook = finishing("-505", "migrate", text).replace("delete-when: healthy", "delete-when: 'healthy, failed'");
+        folder(&[hook, config("usual")])
+    };
+    let migrate = id("batch", "Job", "migrate");
+    let mut current = Inventory::default();
+    for (id, known) in applied(&planned(json!({}), &yaml("1"), &current, &Cluster::default()).unwrap()).iter() {
+        if *id == migrate {
+            current.widen(id.clone(), "v1");
+            current.applied(id, known.manifest.clone().unwrap(), None);
+        }
+    }
+    current.set_deletion(&migrate, Some(Deletion::Failed));
+    let (plan, barrier) = until_healthy(json!({}), &yaml("1"), &current, &Cluster::default(), &[&migrate]);
+    assert!(plan.waves.is_empty() && plan.is_deleted_when_failed(&migrate), "{:?}", order(&plan));
+    assert!(plan.kinds.contains_key(&migrate) && plan.inventory.has_failed(&migrate));
+    assert_eq!(barrier.unwrap().awaited, [migrate.clone()].into());
+
+    let (plan, _) = until_healthy(json!({}), &yaml("2"), &current, &Cluster::default(), &[&migrate]);
+    assert_eq!(order(&plan), ["-505: Job team/migrate"]);
+    assert_eq!(plan.inventory.get(&migrate).unwrap().deletion, Some(Deletion::Due));
+    assert!(plan.waves.values().flatten().all(|step| step.runs_again), "it is a hook that changed");
+}
+
+#[test]
+fn a_hook_of_several_times_has_its_weight_at_each_of_them() {
+    let hook = |number: &str, times: &str| {
+        let annotations = format!("gitseal.dev/wave: '{number}', helm.sh/hook: x, gitseal.dev/on-delete: '{times}'");
+        let text = job("a").replacen("metadata: {", &format!("metadata: {{annotations: {{{annotations}}}, "), 1);
+        let manifests = parse("a.yaml", text.as_bytes(), &Limits::default()).unwrap();
+        let at = |when: OnDelete| {
+            let mut applied = applied_on_delete(&manifests, when);
+            applied.pop().map(|manifest| wave::number_of(&manifest).unwrap().unwrap())
+        };
+        (times_of(&manifests[0]), at(OnDelete::Before), at(OnDelete::After))
+    };
+    assert_eq!(hook("507", "also,before"), ("usual", Some(-493), None));
+    assert_eq!(hook("-493", "before, after"), ("", Some(-493), Some(507)));
+    assert_eq!(hook("-501", "after,also"), ("usual", None, Some(499)));
+    for wrong in ["", "also", "before,x"] {
+        assert_eq!(hook("1", wrong).0, "wrong", "{wrong}");
+    }
+}
+
+fn times_of(manifest: &Manifest) -> &'static str {
+    match times(manifest) {
+        Ok(times) if times.usual => "usual",
+        Ok(_) => "",
+        Err(_) => "wrong",
+    }
+}
+
+#[test]
 fn while_waves_wait_nothing_new_is_applied_and_nothing_is_pruned() {
     let yaml = |value: &str| {
         let map = |name: &str| config(name).replacen("}}", &format!("}}, data: {{a: {value}}}}}"), 1);

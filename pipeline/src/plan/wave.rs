@@ -97,17 +97,68 @@ pub(crate) fn asks_to_wait(manifest: &Manifest) -> Result<bool, &Value> {
     }
 }
 
-/// Whether the manifest's annotation says that the object is deleted when it is healthy. The error is a value that is not
-/// allowed.
-pub(crate) fn asks_for_deletion(manifest: &Manifest) -> Result<bool, &Value> {
-    match annotation(manifest, crds::names::DELETE_WHEN) {
-        None => Ok(false),
-        Some(value) if value == crds::names::DELETE_WHEN_HEALTHY => Ok(true),
-        Some(value) => Err(value),
+/// The parts of an annotation, which are separated by commas. The error is a value that is no text.
+fn parts<'a>(manifest: &'a Manifest, name: &str) -> Result<Option<(&'a Value, Vec<&'a str>)>, &'a Value> {
+    let Some(value) = annotation(manifest, name) else { return Ok(None) };
+    let text = value.as_str().ok_or(value)?;
+    Ok(Some((value, text.split(',').map(str::trim).collect())))
+}
+
+/// When an object is deleted that is still in Git.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct DeletedWhen {
+    /// When it is healthy.
+    pub(crate) healthy: bool,
+    /// When it has failed.
+    pub(crate) failed: bool,
+}
+
+/// When the object is deleted, as the manifest's annotation says. The error is a value that is not allowed.
+pub(crate) fn asks_for_deletion(manifest: &Manifest) -> Result<DeletedWhen, &Value> {
+    let mut when = DeletedWhen::default();
+    if let Some((value, parts)) = parts(manifest, crds::names::DELETE_WHEN)? {
+        for part in parts {
+            match part {
+                crds::names::DELETE_WHEN_HEALTHY => when.healthy = true,
+                crds::names::DELETE_WHEN_FAILED => when.failed = true,
+                _ => return Err(value),
+            }
+        }
+    }
+    Ok(when)
+}
+
+/// The wave of a hook of Helm with the weight zero that runs before the other objects are applied or pruned.
+pub const HOOKS_BEFORE: i32 = -500;
+/// The wave of a hook of Helm with the weight zero that runs after the other objects were applied or pruned.
+pub const HOOKS_AFTER: i32 = 500;
+
+/// When an object is applied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Times {
+    /// With the other objects.
+    pub usual: bool,
+    /// When its Sync is deleted, before the other objects are pruned.
+    pub before: bool,
+    /// When its Sync is deleted, after the other objects were pruned.
+    pub after: bool,
+}
+
+impl Times {
+    /// Whether the object is applied when its Sync is deleted.
+    pub fn is_on_delete(self) -> bool {
+        self.before || self.after
+    }
+
+    fn has(self, when: OnDelete) -> bool {
+        match when {
+            OnDelete::Before => self.before,
+            OnDelete::After => self.after,
+        }
     }
 }
 
-/// When an object is applied that is meant only for the deletion of its Sync.
+/// The time at which an object that is meant for the deletion of its Sync is applied.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnDelete {
     /// Before the other objects are pruned.
@@ -116,26 +167,51 @@ pub enum OnDelete {
     After,
 }
 
-/// Whether the manifest's annotation says that the object is applied only when its Sync is deleted. The error is a
-/// value that is not allowed.
-pub fn on_delete(manifest: &Manifest) -> Result<Option<OnDelete>, &Value> {
-    match annotation(manifest, crds::names::ON_DELETE) {
-        None => Ok(None),
-        Some(value) if value == crds::names::ON_DELETE_BEFORE => Ok(Some(OnDelete::Before)),
-        Some(value) if value == crds::names::ON_DELETE_AFTER => Ok(Some(OnDelete::After)),
-        Some(value) => Err(value),
+/// When the object is applied, as the manifest's annotation says. The error is a value that is not allowed.
+pub fn times(manifest: &Manifest) -> Result<Times, &Value> {
+    let Some((value, parts)) = parts(manifest, crds::names::ON_DELETE)? else {
+        return Ok(Times { usual: true, before: false, after: false });
+    };
+    let mut times = Times { usual: false, before: false, after: false };
+    for part in parts {
+        match part {
+            crds::names::ON_DELETE_ALSO => times.usual = true,
+            crds::names::ON_DELETE_BEFORE => times.before = true,
+            crds::names::ON_DELETE_AFTER => times.after = true,
+            _ => return Err(value),
+        }
     }
+    if times.is_on_delete() { Ok(times) } else { Err(value) }
+}
+
+/// Whether the object does its work once, and has to be made again to do it again.
+pub fn runs_once(id: &ObjectId) -> bool {
+    matches!((id.group.as_str(), id.kind.as_str()), ("batch", "Job") | ("", "Pod"))
+}
+
+/// The number of the wave that a hook of Helm has at this time. Hooks of several times have the number of the first one in Git.
+fn number_at(number: i32, when: OnDelete) -> i32 {
+    let weight = number - if number > 0 { HOOKS_AFTER } else { HOOKS_BEFORE };
+    weight
+        + match when {
+            OnDelete::Before => HOOKS_BEFORE,
+            OnDelete::After => HOOKS_AFTER,
+        }
 }
 
 /// The objects that are applied before or after the pruning (`when`) while their Sync is deleted. Their annotations are
 /// changed, so that a plan applies each of them and deletes it when it is healthy.
 pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest> {
-    let all = manifests.iter().filter(|manifest| on_delete(manifest) == Ok(Some(when))).cloned();
+    let all = manifests.iter().filter(|manifest| times(manifest).is_ok_and(|times| times.has(when))).cloned();
     let planned = all.map(|mut manifest| {
+        let number = number_of(&manifest).ok().flatten().filter(|_| is_hook(&manifest));
         let metadata = manifest.body.get_mut("metadata");
         if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {
             annotations.remove(crds::names::ON_DELETE);
-            // So the object is deleted when it is healthy, and does not stay in the cluster.
+            if let Some(number) = number {
+                annotations.insert(crds::names::WAVE.to_owned(), number_at(number, when).to_string().into());
+            }
+            // The object must not stay in the cluster.
             annotations.insert(crds::names::DELETE_WHEN.to_owned(), crds::names::DELETE_WHEN_HEALTHY.into());
         }
         manifest

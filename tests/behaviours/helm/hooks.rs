@@ -1,4 +1,5 @@
-//! Hooks of charts that run when a Sync is deleted, and what stays of hooks when the controller ends in the middle of them.
+//! When hooks of charts run, also at the deletion of their Sync, when they are deleted, and what stays of them when the controller ends
+//! in the middle of them.
 
 use anyhow::{Context as _, Result, ensure};
 use crds::Sync;
@@ -16,7 +17,7 @@ use crate::{
     handover::Sealer,
     jobs::{BATCH, completes, job_uid},
     objects::sealed_secret,
-    traces::handled,
+    traces::{event, handled, uid},
     waves_wait::fails,
 };
 
@@ -206,8 +207,7 @@ async fn a_hook_for_the_deletion_that_failed_runs_again_when_it_is_deleted() -> 
 #[tokio::test]
 async fn a_finished_hook_is_deleted_even_if_the_controller_was_killed_before() -> Result<()> {
     let mut faulty = Faulty::without_work("hook-killed").await?;
-    let seed = job("seed", "post-install,post-upgrade", 0, "")
-        .replace("helm.sh/hook-weight", "helm.sh/hook-delete-policy: hook-succeeded, helm.sh/hook-weight");
+    let seed = with_policy(&job("seed", "post-install,post-upgrade", 0, ""), "hook-succeeded");
     let scene = &faulty.scene;
     scene.repository(json!({})).await?;
     write_chart(scene, &[("map", MAP), ("seed", &seed)])?;
@@ -236,4 +236,121 @@ async fn a_finished_hook_is_deleted_even_if_the_controller_was_killed_before() -
 /// Makes the controller wait for the answer to the deletion of the Job `seed`, which never comes.
 fn stall_deletion(proxy: &FaultProxy) -> harness::faults::Injected {
     proxy.inject_times(1, Which::method(Method::DELETE).path("/jobs/seed"), Fault::Stall)
+}
+
+#[tokio::test]
+async fn a_hook_that_failed_is_deleted_if_its_policy_says_so_and_runs_again_at_a_request() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-failed").await?;
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    let migrate = with_policy(&job("migrate", "pre-install,pre-upgrade", 0, ""), "hook-failed");
+    write_chart(scene, &[("map", MAP), ("migrate", &migrate)])?;
+    scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "helm": {}})).await?;
+    scene.has(BATCH, "Job", "migrate", json!({})).await?;
+    fails(scene, "migrate").await?;
+    let message = scene.is_not_ready("app", "HealthCheckFailed").await?;
+    for text in ["charts/web/templates/migrate.yaml:1", "migrate", "failed too often", "deleted because it failed"] {
+        ensure!(message.contains(text), "no {text:?} in: {message}");
+    }
+    scene.is_gone(BATCH, "Job", "migrate").await?;
+    event(scene, "app", "Finished", &["has failed", "migrate"]).await?;
+
+    // Neither a restart nor another commit runs it again, and the later waves still wait for it.
+    faulty.restart().await?;
+    let scene = &faulty.scene;
+    scene.tree.write("charts/web/templates/more.yaml", MAP.replace("-map", "-more"))?;
+    let second = scene.publish("another object").await?;
+    let is_second =
+        |sync: &Sync| sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_ref()) == Some(&second);
+    scene.sync_when("app", "the commit", |sync, ready| is_second(sync) && ready.reason == "HealthCheckFailed").await?;
+    ensure!(!is_there(scene, BATCH, "Job", "migrate").await?, "it runs again");
+    for map in ["app-map", "app-more"] {
+        ensure!(!is_there(scene, "v1", "ConfigMap", map).await?, "{map}");
+    }
+
+    scene.request::<Sync>("app").await?;
+    scene.has(BATCH, "Job", "migrate", json!({})).await?;
+    completes(scene, "migrate").await?;
+    scene.is_applied("app", &second).await?;
+    // It has succeeded, so it stays.
+    ensure!(is_there(scene, BATCH, "Job", "migrate").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_that_changed_runs_again_even_if_it_could_be_changed_in_place() -> Result<()> {
+    let scene = Scene::new("hook-anew").await?;
+    let with_tag = |text: &str| text.replace("annotations: {", "annotations: {tag: '{{ .Values.tag }}', ");
+    let migrate = with_tag(&job("migrate", "pre-install,pre-upgrade", 0, ""));
+    let account = with_tag(&hook("v1\nkind: ServiceAccount", "migrator", "pre-install,pre-upgrade", -5, ""));
+    write_chart(&scene, &[("map", MAP), ("migrate", &migrate), ("account", &account)])?;
+    scene.publish("a chart").await?;
+    let with = |tag: &str| json!({"timeout": "1h", "helm": {"values": {"tag": tag}}});
+    scene.sync("app", "./charts/web", with("1")).await?;
+    let first = job_uid(&scene, "migrate").await?;
+    completes(&scene, "migrate").await?;
+    scene.is_ready("app").await?;
+    let account = uid(&scene, "ServiceAccount", "migrator").await?;
+
+    scene.sync("app", "./charts/web", with("2")).await?;
+    let tagged = json!({"metadata": {"annotations": {"tag": "2"}}});
+    eventually("the hook to run again", || async {
+        scene.has(BATCH, "Job", "migrate", tagged.clone()).await?;
+        ensure!(job_uid(&scene, "migrate").await? != first);
+        Ok(())
+    })
+    .await?;
+    let second = job_uid(&scene, "migrate").await?;
+    completes(&scene, "migrate").await?;
+    scene.is_ready("app").await?;
+    scene.has("v1", "ServiceAccount", "migrator", tagged).await?;
+    assert_eq!(uid(&scene, "ServiceAccount", "migrator").await?, account, "what does not run is changed in place");
+    assert_eq!(job_uid(&scene, "migrate").await?, second);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hook_for_the_installation_and_the_deletion_runs_at_both() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-both").await?;
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    let both = job("both", "post-install,post-upgrade,pre-delete", 0, "");
+    let tidy = with_policy(&job("tidy", "pre-install,post-delete", 0, ""), "hook-succeeded");
+    let backup = job("backup", "pre-delete", 5, "");
+    write_chart(scene, &[("map", MAP), ("both", &both), ("tidy", &tidy), ("backup", &backup)])?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "helm": {}})).await?;
+    let before = job_uid(scene, "tidy").await?;
+    completes(scene, "tidy").await?;
+    let installed = job_uid(scene, "both").await?;
+    completes(scene, "both").await?;
+    scene.is_applied("app", &first).await?;
+    scene.is_gone(BATCH, "Job", "tidy").await?;
+
+    delete(scene).await?;
+    waits_for(scene, "both").await?;
+    let at_deletion = job_uid(scene, "both").await?;
+    ensure!(at_deletion != installed, "it does not run again");
+    ensure!(!is_there(scene, BATCH, "Job", "backup").await?, "its weight is larger");
+    faulty.restart().await?;
+    let scene = &faulty.scene;
+    handled(scene, "app").await?;
+    assert_eq!(job_uid(scene, "both").await?, at_deletion);
+    completes(scene, "both").await?;
+    waits_for(scene, "backup").await?;
+    ensure!(is_there(scene, "v1", "ConfigMap", "app-map").await?);
+    completes(scene, "backup").await?;
+    waits_for(scene, "tidy").await?;
+    ensure!(job_uid(scene, "tidy").await? != before && !is_there(scene, "v1", "ConfigMap", "app-map").await?);
+    completes(scene, "tidy").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    for name in ["both", "backup", "tidy"] {
+        ensure!(!is_there(scene, BATCH, "Job", name).await?, "{name}");
+    }
+    Ok(())
+}
+
+fn with_policy(hook: &str, policy: &str) -> String {
+    hook.replace("helm.sh/hook-weight", &format!("helm.sh/hook-delete-policy: '{policy}', helm.sh/hook-weight"))
 }

@@ -216,7 +216,7 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
         counted(release.objects.len(), "object")
     ));
     lines.iter().for_each(output::note);
-    let runs_now = |hook: &&Manifest| pipeline::plan::on_delete(hook).is_ok_and(|when| when.is_none());
+    let runs_now = |hook: &&Manifest| pipeline::plan::times(hook).is_ok_and(|times| times.usual);
     for hook in hooks.into_iter().filter(runs_now) {
         output::note(format_args!("{}: the hook {} runs again when the Sync is applied", hook.origin, hook.id));
     }

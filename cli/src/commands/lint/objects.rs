@@ -9,13 +9,17 @@ use super::report::Finding;
 
 /// The annotations of gitseal that are written in Git, each with the only values that have an effect; without values if
 /// others have an effect, too.
-const ANNOTATIONS: [(&str, &[&str]); 9] = [
+const ANNOTATIONS: [(&str, &[&str]); 13] = [
     (names::PRUNE, &[names::PRUNE_DISABLED]),
     (names::REPLACE, &[names::REPLACE_ALLOWED]),
     (names::RESTART_ON_SECRET_CHANGE, &["true", "false"]),
-    // The guard checks the values of these two.
+    (names::SUBSTITUTE, &[names::SUBSTITUTE_DISABLED]),
+    (names::DELETE_HOOKS, &[names::DELETE_HOOKS_SKIP]),
+    // The guard checks the values of these four.
     (names::WAVE, &[]),
     (names::WAIT, &[]),
+    (names::DELETE_WHEN, &[]),
+    (names::ON_DELETE, &[]),
     (names::TEMPLATE_INPUTS, &[]),
     (names::SUSPEND_REASON, &[]),
     (names::RECONCILE_REQUESTED_AT, &[]),

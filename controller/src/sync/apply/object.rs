@@ -10,6 +10,9 @@ use crate::{
     fair::Place,
 };
 
+/// Why a hook is made again that could be changed in place.
+const RAN: &str = "a hook that has run";
+
 impl Applier<'_> {
     /// Applies the object. `place` is the permission to be one of the concurrent writes, whose number is limited; it is
     /// given back at the end.
@@ -21,10 +24,16 @@ impl Applier<'_> {
         place: Place,
     ) -> Result<Written, Because> {
         let object = AsInGit::of(step, body);
+        let before = self.live().get(&step.id).map(|object| object.version);
         let written = match self.in_its_version(step, object).await {
             Ok(written) => written,
             Err(error) => return self.instead(step, object, error, Because::Api, place).await,
         };
+        // If nothing was changed, the controller ended after it had made the object, and it runs already.
+        let is_changed = !written.created && before != Some(written.resource_version);
+        if step.runs_again && is_changed && replacement::may_replace(&step.id, body, RAN).is_ok() {
+            return self.replaced(step, object, RAN.to_owned(), place).await;
+        }
         if turn == Turn::Later {
             return Ok(written);
         }
