@@ -22,6 +22,8 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 const AT_A_TIME: u64 = 16;
 /// How many fetches of one namespace run at the same time.
 const OF_A_NAMESPACE: u64 = 4;
+/// How many of them are fetches of what Repositories use of other repositories, so that the Repositories themselves need not wait.
+const OF_REMOTES: u64 = 2;
 /// How many fetches from one host run at the same time.
 const FROM_A_HOST: u64 = 8;
 /// How many fetches run at the same time for Repositories whose last fetch ran into its timeout.
@@ -46,6 +48,7 @@ struct Running {
 /// A fetch that waits or runs.
 pub(crate) struct Fetch {
     key: ObjectKey,
+    is_remote: bool,
     this: Running,
     all: Arc<Mutex<HashMap<ObjectKey, Running>>>,
 }
@@ -73,7 +76,14 @@ impl Fetches {
     pub(crate) fn begin(&self, key: &ObjectKey) -> Fetch {
         let this = Running { cancel: Cancel::new(), cancelled: CancellationToken::new() };
         lock(&self.running).insert(key.clone(), this.clone());
-        Fetch { key: key.clone(), this, all: self.running.clone() }
+        Fetch { key: key.clone(), is_remote: false, this, all: self.running.clone() }
+    }
+
+    /// The same for what a Repository uses of another repository.
+    pub(crate) fn begin_remote(&self, key: &ObjectKey) -> Fetch {
+        let mut fetch = self.begin(key);
+        fetch.is_remote = true;
+        fetch
     }
 
     /// Cancels the fetch of `key`, because the Repository was edited or deleted.
@@ -91,6 +101,9 @@ impl Fetches {
             Group { name: format!("namespace {}", fetch.key.namespace), most: OF_A_NAMESPACE },
             Group { name: format!("host {host}"), most: FROM_A_HOST },
         ];
+        if fetch.is_remote {
+            groups.push(Group { name: format!("remotes of {}", fetch.key.namespace), most: OF_REMOTES });
+        }
         if lock(&self.slow).contains(&fetch.key) {
             groups.push(Group { name: "slow ones".into(), most: OF_SLOW_ONES });
         }
@@ -153,6 +166,19 @@ mod tests {
         fetches.cancel(&key("greedy", 99));
         assert!(fifth.cancel().is_cancelled());
         assert!(fetches.turn(&fifth, "hole.example").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn remote_bases_leave_room_for_their_repositories() {
+        let (fetches, mut held) = (Fetches::default(), Vec::new());
+        for number in 0..OF_REMOTES {
+            let host = format!("hole-{number}.example");
+            held.push(fetches.turn(&fetches.begin_remote(&key("team", number)), &host).await);
+        }
+        let third = fetches.begin_remote(&key("team", 98));
+        assert!(fetches.turn(&third, "other.example").now_or_never().is_none());
+        assert!(fetches.turn(&fetches.begin(&key("team", 99)), "git.example").now_or_never().is_some());
+        assert!(fetches.turn(&fetches.begin_remote(&key("other", 0)), "git.example").now_or_never().is_some());
     }
 
     #[tokio::test]

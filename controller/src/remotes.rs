@@ -1,4 +1,4 @@
-//! The remote repositories that kustomizations use: what is known of them, and their fetches.
+//! The remote repositories that kustomizations use, and the charts that other charts depend on: what is known of them, and their fetches.
 //!
 //! # Flow
 //! A render needs a remote repository that is not there yet ([`Remotes::want`]). It fails, and the remote repository is fetched
@@ -28,6 +28,7 @@ use crate::{
     fetches,
     queue::{Queue, Tenant},
     repository::{RepositoryError, git_key, secret_data},
+    status::requested_at,
 };
 
 /// The pause after the first failure. The pause doubles with each further failure, up to the Repository's interval.
@@ -61,6 +62,8 @@ struct Known {
     pinned: Option<RevisionId>,
     state: RemoteState,
     failures: u32,
+    /// The generation and the last request of the Repository when the last fetch began.
+    tried: String,
 }
 
 impl Remotes {
@@ -71,10 +74,11 @@ impl Remotes {
         }
         let known = recorded.iter().take(MOST).filter_map(|recorded| {
             let pinned = recorded.revision.parse::<Revision>().ok()?.id;
-            let remote = RemoteRepository { url: recorded.url.clone(), reference: recorded.reference.clone() };
+            let RemoteRevision { url, chart, reference, .. } = recorded;
+            let remote = RemoteRepository::new(url, chart.as_deref(), reference);
             let stored = stored(git, key, &remote, &pinned);
             let state = stored.map_or(RemoteState::Awaited, |snapshot| RemoteState::Fetched(Box::new(snapshot)));
-            Some((remote, Known { pinned: Some(pinned), state, failures: 0 }))
+            Some((remote, Known { pinned: Some(pinned), state, failures: 0, tried: String::new() }))
         });
         let known = known.collect();
         self.lock().entry(key.clone()).or_insert(known);
@@ -97,7 +101,10 @@ impl Remotes {
             Some(RemoteState::Awaited) => {}
             None if known.len() >= MOST => return true,
             None => {
-                known.insert(remote.clone(), Known { pinned: None, state: RemoteState::Awaited, failures: 0 });
+                known.insert(
+                    remote.clone(),
+                    Known { pinned: None, state: RemoteState::Awaited, failures: 0, tried: String::new() },
+                );
             }
         }
         drop(all);
@@ -118,14 +125,22 @@ impl Remotes {
         unused
     }
 
-    /// Fetches again what cannot be read from the disk.
-    pub(crate) fn fetch_damaged(&self, repository: &ObjectKey) {
+    /// Fetches again what cannot be read from the disk, and at once what failed before the Repository was edited, or before
+    /// somebody requested a fetch.
+    pub(crate) fn fetch_again(&self, repository: &Repository) {
+        let (key, now) = (ObjectKey::of(repository), occasion(repository));
         let mut all = self.lock();
-        let Some(known) = all.get_mut(repository) else { return };
-        for (remote, known) in known {
-            if matches!(&known.state, RemoteState::Fetched(snapshot) if snapshot.is_damaged()) {
+        for (remote, known) in all.get_mut(&key).into_iter().flatten() {
+            let is_due = match &known.state {
+                RemoteState::Fetched(snapshot) => snapshot.is_damaged(),
+                RemoteState::Failed(_) => known.tried != now,
+                RemoteState::Awaited => false,
+            };
+            if is_due && matches!(known.state, RemoteState::Fetched(_)) {
                 known.state = RemoteState::Awaited;
-                self.queue.add(RemoteKey { repository: repository.clone(), remote: remote.clone() });
+            }
+            if is_due {
+                self.queue.add(RemoteKey { repository: key.clone(), remote: remote.clone() });
             }
         }
     }
@@ -136,7 +151,7 @@ impl Remotes {
         let all = self.lock();
         let known = all.get(repository).into_iter().flatten();
         let known = known.map(|(remote, known)| (remote.clone(), known.state.clone()));
-        Arc::new(RemoteRepositories::new(allowed, known))
+        Arc::new(RemoteRepositories::new(allowed, known, MOST))
     }
 
     /// What the status of a Repository records.
@@ -144,20 +159,22 @@ impl Remotes {
         let all = self.lock();
         let known = all.get(repository).into_iter().flatten();
         let recorded = known.filter_map(|(remote, known)| {
-            let (url, reference) = (remote.url.clone(), remote.reference.clone());
-            Some(RemoteRevision { url, reference, revision: known.pinned.as_ref()?.to_string() })
+            let ((url, chart), reference) = (remote.place(), remote.reference.clone());
+            let (url, chart) = (url.to_owned(), chart.map(str::to_owned));
+            Some(RemoteRevision { url, chart, reference, revision: known.pinned.as_ref()?.to_string() })
         });
         recorded.collect()
     }
 
-    /// What to fetch for a remote repository; `None` if nothing is to be fetched any more.
-    fn reference(&self, key: &RemoteKey) -> Option<Reference> {
-        let all = self.lock();
-        let known = all.get(&key.repository)?.get(&key.remote)?;
+    /// What to fetch for a remote repository; `None` if nothing is to be fetched any more. `tried` is noted.
+    fn reference(&self, key: &RemoteKey, tried: &str) -> Option<Reference> {
+        let mut all = self.lock();
+        let known = all.get_mut(&key.repository)?.get_mut(&key.remote)?;
+        tried.clone_into(&mut known.tried);
         match (&known.state, &known.pinned) {
             (RemoteState::Fetched(_), _) => None,
-            (_, Some(pinned)) => Some(Reference::Commit(pinned.hash().to_owned())),
-            (_, None) => Some(key.remote.git_reference()),
+            (_, Some(pinned)) => Some(key.remote.pinned(pinned)),
+            (_, None) => Some(key.remote.reference()),
         }
     }
 
@@ -194,10 +211,16 @@ fn stored(git: &GitStore, repository: &ObjectKey, remote: &RemoteRepository, id:
     git.snapshot(&key, &remote.url, &revision).ok()
 }
 
+/// Whatever was edited or requested, as one text.
+fn occasion(repository: &Repository) -> String {
+    let generation = repository.metadata.generation.unwrap_or_default();
+    format!("{generation} {}", requested_at(repository).unwrap_or_default())
+}
+
 /// Fetches a remote repository.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: RemoteKey) {
     let Some(repository) = ctx.repositories.get(&key.repository.to_ref()) else { return };
-    let Some(reference) = ctx.remotes.reference(&key) else { return };
+    let Some(reference) = ctx.remotes.reference(&key, &occasion(&repository)) else { return };
     let result = fetch(&ctx, &key, &repository, reference).await.map_err(|why| format!("{}: {why}", key.remote.root()));
     match &result {
         Ok(snapshot) => {
@@ -233,9 +256,9 @@ async fn fetch(
     let timeout = duration(&spec.timeout)?.min(fetches::LONGEST);
     let git_key = git_key(of).remote(remote);
     let fetch_key = ObjectKey::new(&git_key.namespace, &git_key.name);
-    let running = ctx.fetches.begin(&fetch_key);
+    let running = ctx.fetches.begin_remote(&fetch_key);
     let turn = ctx.fetches.turn(&running, &gitstore::host_of(&remote.url)).await.ok_or("the fetch was stopped")?;
-    let is_pinned_tag = reference != remote.git_reference();
+    let is_pinned = reference != remote.reference();
     let request = FetchRequest {
         key: git_key,
         url: remote.url.clone(),
@@ -254,10 +277,17 @@ async fn fetch(
     let fetched = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
     ctx.fetches.was_slow(&fetch_key, matches!(fetched, Err(FetchError::Timeout { .. })));
     let more = match &fetched {
-        Err(FetchError::ReferenceNotFound { .. }) => {
+        Err(FetchError::ReferenceNotFound { .. }) if !remote.is_chart() => {
             "; a branch is not used, because it could change at any time: name a tag or a commit"
         }
-        Err(FetchError::CommitNotFound { .. }) if is_pinned_tag => {
+        Err(FetchError::OtherDigest { version, .. }) => {
+            let text = format!(
+                "version {version} has another digest now than when it was first fetched (status.remotes of the Repository), so it \
+                 is not used: ask who publishes it, and use another version"
+            );
+            return Err(text);
+        }
+        Err(FetchError::CommitNotFound { .. }) if is_pinned => {
             "; the tag led to this commit when it was first fetched: to use another commit, name it in ?ref="
         }
         _ => "",
@@ -307,13 +337,14 @@ mod tests {
         let key = |reference| RemoteKey { repository: repository.clone(), remote: remote(reference) };
         let recorded = RemoteRevision {
             url: remote("v1").url,
+            chart: None,
             reference: "v1".into(),
             revision: format!("sha1:{}", "4f1c".repeat(10)),
         };
         remotes.load(&git, &repository, std::slice::from_ref(&recorded));
-        assert_eq!(remotes.reference(&key("v1")), Some(Reference::Commit("4f1c".repeat(10))));
+        assert_eq!(remotes.reference(&key("v1"), ""), Some(Reference::Commit("4f1c".repeat(10))));
         assert!(!remotes.want(&repository, &remote("v2")));
-        assert_eq!(remotes.reference(&key("v2")), Some(Reference::Tag("v2".into())));
+        assert_eq!(remotes.reference(&key("v2"), ""), Some(Reference::Tag("v2".into())));
         // A later status does not count.
         remotes.load(&git, &repository, &[]);
         assert_eq!(remotes.record(&repository), [recorded]);
@@ -323,7 +354,7 @@ mod tests {
         assert_eq!(remotes.note(&key("v2"), Err("no".into())), (2, false));
         assert!(!remotes.want(&repository, &remote("v2")), "it is tried again later");
         remotes.forget(&repository);
-        assert_eq!((remotes.record(&repository), remotes.reference(&key("v1"))), (vec![], None));
+        assert_eq!((remotes.record(&repository), remotes.reference(&key("v1"), "")), (vec![], None));
     }
 
     #[test]
@@ -333,7 +364,7 @@ mod tests {
             assert!(!remotes.want(&repository, &remote(&format!("v{number}"))));
         }
         assert!(remotes.want(&repository, &remote("new")), "there is no room");
-        assert_eq!(remotes.reference(&RemoteKey { repository: repository.clone(), remote: remote("new") }), None);
+        assert_eq!(remotes.reference(&RemoteKey { repository: repository.clone(), remote: remote("new") }, ""), None);
         let forgotten = remotes.make_room(&repository, |remote| remote.reference != "v3");
         assert_eq!(forgotten, [remote("v3")]);
         assert!(!remotes.want(&repository, &remote("new")));

@@ -325,7 +325,7 @@ async fn attach_remotes(ctx: &Arc<Context>, key: &ObjectKey, repository: &Reposi
         }
     }
     let Some(snapshot) = ctx.sources.snapshot(key) else { return };
-    ctx.remotes.fetch_damaged(key);
+    ctx.remotes.fetch_again(repository);
     let remotes = ctx.remotes.of(key, &repository.spec.remotes);
     if snapshot.remotes().identity() == remotes.identity() && !snapshot.remotes().is_damaged() {
         return;

@@ -76,8 +76,9 @@ pub struct RepositorySpec {
     /// registry also `.dockerconfigjson`. It may also have `ca.crt`: certificate authorities to trust besides those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
-    /// Other Git repositories that kustomizations may use as remote bases, for example
-    /// `https://host/team/app//base?ref=v1.2.3`. The controller fetches them. Without an entry for it, a remote base is refused.
+    /// Other repositories that renders may use: Git repositories for remote bases of kustomizations, for example
+    /// `https://host/team/app//base?ref=v1.2.3`; chart repositories and registries for charts that other charts depend on and that
+    /// their `Chart.lock` names. The controller fetches them. What has no entry is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub remotes: Vec<AllowedRemote>,
@@ -89,15 +90,15 @@ pub struct RepositorySpec {
     pub suspend: bool,
 }
 
-/// Git repositories that kustomizations may use as remote bases.
+/// Other repositories that renders may use.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.url.startsWith('http://') || !has(self.secretRef)")
     .message("credentials are not sent over plain http: use https, or remove secretRef"))]
 pub struct AllowedRemote {
-    /// URL of a Git repository, `https://…`, or `http://…` if there is no `secretRef`. If it ends with `/`, it allows all
-    /// repositories below it.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^@?#%;\\\s]+$"))]
+    /// URL of a Git repository or chart repository, `https://…`, or `http://…` if there is no `secretRef`; or of a chart in a
+    /// registry, `oci://host/name`. If it ends with `/`, it allows everything below it.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^(https?|oci)://[^@?#%;\\\s]+$"))]
     pub url: String,
     /// A Secret in the same namespace with the credentials for these repositories, with the same keys as in `spec.secretRef`.
     /// Credentials of the Repository itself are never sent to them.
@@ -187,7 +188,7 @@ pub struct RepositoryStatus {
     /// When `revision` was first fetched (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched_at: Option<String>,
-    /// The remote bases that were fetched, each with what its `ref` led to at that time. This is used from then on, even if the tag
+    /// The remote bases and charts that were fetched, each with what its `ref` led to at that time. This is used from then on, even if the tag
     /// is moved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remotes: Vec<RemoteRevision>,
@@ -204,11 +205,14 @@ pub struct RepositoryStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteRevision {
-    /// URL of the Git repository.
+    /// URL of the Git repository, the chart repository, or the chart in a registry.
     pub url: String,
-    /// The tag or commit that kustomizations name.
+    /// The name of the chart, if it is in a chart repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chart: Option<String>,
+    /// The tag or commit that kustomizations name, or the version of the chart.
     #[serde(rename = "ref")]
     pub reference: String,
-    /// What it led to: `sha1:` and the hash of the commit.
+    /// What it led to: `sha1:` and the hash of the commit, or `sha256:` and the digest of the archive or manifest.
     pub revision: String,
 }

@@ -56,7 +56,7 @@ pub use error::{FetchError, FoundDigest, Refusal, SnapshotError, StoreError};
 pub use files::{Folder, Limits};
 pub use index::{Admission, INDEX_TASK, Indexing};
 pub use paths::{At, Paths};
-pub use remote_bases::{RemoteRepositories, RemoteRepository, RemoteState, remote_base};
+pub use remote_bases::{RemoteRepositories, RemoteRepository, RemoteState, remote_base, remote_chart};
 pub use revision::{InvalidRevision, Reference, Revision, RevisionId};
 pub use snapshot::{ContentId, Snapshot};
 pub use store::{Damaged, FetchRequest, GitStore, RepositoryKey, StoreOptions};

@@ -1,4 +1,5 @@
-//! Remote bases: folders of other repositories that kustomizations name by URLs, and which of them may be used.
+//! What renders use of other repositories: remote bases, which are folders that kustomizations name by URLs, and charts that other
+//! charts depend on. Also decides which of them may be used.
 //!
 //! The URLs mean what they mean to Kustomize, or are refused with the form to write. A reference is a tag or a commit. What a tag
 //! led to when it was first fetched is kept by the caller, so that the same kustomization always gives the same objects.
@@ -7,44 +8,80 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::revision::is_commit_id;
-use super::url::redact;
-use super::{ContentId, Reference, RepositoryKey, Snapshot};
+use super::url::{chart_url, is_chart_name, redact};
+use super::{ContentId, Reference, RepositoryKey, RevisionId, Snapshot};
 
 /// The most bytes of the URL of a remote base.
 const URL_BYTES: usize = 1024;
 /// What is between the name of a remote repository and the path of a file in it.
 const OF_REMOTE: &str = "//";
+/// How the URL of a chart in a registry begins.
+const OCI: &str = "oci://";
+/// How the URL of a chart in a chart repository begins; see [`chart_url`].
+const CHARTS: &str = "charts+";
 /// What is between the name of a Repository and the digest of one of its remote repositories.
 const REMOTE_OF: char = '@';
 
-/// Another repository at one reference, which a kustomization names.
+/// Another repository at one reference, which a kustomization names, or another chart at one version.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RemoteRepository {
-    /// Its URL, in one form for all that lead to the same server and path.
+    /// Its URL, in one form for all that lead to the same server and path. For a chart of a chart repository, see [`chart_url`].
     pub url: String,
-    /// A tag, or the hash of a commit.
+    /// A tag, the hash of a commit, or the version of a chart.
     pub reference: String,
 }
 
 impl RemoteRepository {
+    /// The repository with this URL, or this chart of the chart repository with this URL.
+    pub fn new(url: &str, chart: Option<&str>, reference: &str) -> Self {
+        let url = chart.map_or_else(|| url.to_owned(), |chart| chart_url(url, chart));
+        Self { url, reference: reference.to_owned() }
+    }
+
+    /// The URL for people, and the name of the chart if it is in a chart repository.
+    pub fn place(&self) -> (&str, Option<&str>) {
+        match self.url.strip_prefix(CHARTS).map(|url| url.rsplit_once('#').unwrap_or((url, ""))) {
+            Some((url, chart)) => (url, Some(chart)),
+            None => (&self.url, None),
+        }
+    }
+
     /// What names it in the paths of its files, and in messages.
     pub fn root(&self) -> String {
-        format!("{}@{}", self.url, self.reference)
+        format!("{}@{}", self.url.strip_prefix(CHARTS).unwrap_or(&self.url), self.reference)
+    }
+
+    /// Whether it is a chart, and not a Git repository.
+    pub fn is_chart(&self) -> bool {
+        self.place().1.is_some() || self.url.starts_with(OCI)
     }
 
     /// What to fetch.
-    pub fn git_reference(&self) -> Reference {
+    pub fn reference(&self) -> Reference {
         let reference = self.reference.clone();
-        if is_commit_id(&reference) { Reference::Commit(reference) } else { Reference::Tag(reference) }
+        let is_commit = is_commit_id(&reference) && !self.is_chart();
+        if is_commit { Reference::Commit(reference) } else { Reference::Tag(reference) }
+    }
+
+    /// What to fetch if it led to this before.
+    pub fn pinned(&self, id: &RevisionId) -> Reference {
+        match id {
+            RevisionId::Commit(commit) => Reference::Commit(commit.clone()),
+            RevisionId::Archive(digest) => Reference::Digest { tag: self.reference.clone(), digest: digest.clone() },
+        }
     }
 
     /// Whether an entry of `spec.remotes` with this URL allows it. A URL that ends with `/` allows all repositories below it.
     pub fn is_allowed_by(&self, allowed: &str) -> bool {
         let Ok(allowed) = canonical(allowed) else { return false };
         let of_git = |url: &str| url.strip_suffix(".git").unwrap_or(url).to_owned();
-        match allowed.strip_suffix('/') {
-            Some(_) => self.url.strip_prefix(&allowed).is_some_and(|rest| !rest.is_empty()),
-            None => of_git(&self.url) == of_git(&allowed),
+        match (allowed.strip_suffix('/'), self.place()) {
+            // Other people write the URL of a chart repository with or without a slash at its end.
+            (Some(above), (url, Some(_))) => url == above || url.starts_with(&allowed),
+            (Some(_), (url, None)) => url.strip_prefix(&allowed).is_some_and(|rest| !rest.is_empty()),
+            (None, (url, Some(_))) => url == allowed,
+            (None, (url, None)) if self.is_chart() => url == allowed,
+            (None, (url, None)) => of_git(url) == of_git(&allowed),
         }
     }
 }
@@ -79,13 +116,18 @@ pub enum RemoteState {
 pub struct RemoteRepositories {
     allowed: Vec<String>,
     known: BTreeMap<String, (RemoteRepository, RemoteState)>,
+    most: usize,
 }
 
 impl RemoteRepositories {
-    /// `allowed` are the URLs of `spec.remotes`.
-    pub fn new(allowed: Vec<String>, known: impl IntoIterator<Item = (RemoteRepository, RemoteState)>) -> Self {
+    /// `allowed` are the URLs of `spec.remotes`, and `most` is how many remote repositories there can be.
+    pub fn new(
+        allowed: Vec<String>,
+        known: impl IntoIterator<Item = (RemoteRepository, RemoteState)>,
+        most: usize,
+    ) -> Self {
         let known = known.into_iter().map(|(remote, state)| (remote.root(), (remote, state))).collect();
-        Self { allowed, known }
+        Self { allowed, known, most }
     }
 
     /// The state of a remote repository.
@@ -95,18 +137,26 @@ impl RemoteRepositories {
     pub fn state_of(&self, remote: &RemoteRepository) -> Result<RemoteState, String> {
         if !self.is_allowed(remote) {
             return Err(format!(
-                "{}: the Repository does not allow this remote base: add its URL {} to spec.remotes of the Repository, or \
-                 add its files to the repository",
+                "{}: the Repository does not allow this: add the URL {} to spec.remotes of the Repository, or add the files \
+                 to the repository",
                 remote.root(),
-                remote.url
+                remote.place().0
             ));
         }
-        Ok(self.known.get(&remote.root()).map_or(RemoteState::Awaited, |(_, state)| state.clone()))
+        Ok(match self.known.get(&remote.root()) {
+            Some((_, state)) => state.clone(),
+            None if self.known.len() < self.most => RemoteState::Awaited,
+            None => RemoteState::Failed(format!(
+                "{}: the Repository uses {} other repositories and charts already, which is the limit",
+                remote.root(),
+                self.most
+            )),
+        })
     }
 
     /// Identifies all of this: what is allowed, and the content of what was fetched.
     pub fn identity(&self) -> String {
-        let mut text = String::new();
+        let mut text = if self.known.len() < self.most { String::new() } else { "full\0".to_owned() };
         for allowed in &self.allowed {
             let _ = write!(text, "{allowed}\0");
         }
@@ -138,8 +188,13 @@ impl RemoteRepositories {
             Some((_, RemoteState::Awaited)) => "awaited".to_owned(),
             None => {
                 let (url, reference) = root.rsplit_once('@').unwrap_or((root, ""));
-                let remote = RemoteRepository { url: url.to_owned(), reference: reference.to_owned() };
-                if self.is_allowed(&remote) { "awaited".to_owned() } else { "not allowed".to_owned() }
+                let (url, chart) = url.split_once('#').map_or((url, None), |(url, chart)| (url, Some(chart)));
+                let remote = RemoteRepository::new(url, chart, reference);
+                match self.is_allowed(&remote) {
+                    true if self.known.len() < self.most => "awaited".to_owned(),
+                    true => "no room".to_owned(),
+                    false => "not allowed".to_owned(),
+                }
             }
         }
     }
@@ -197,6 +252,34 @@ fn parsed(entry: &str) -> Result<(RemoteRepository, String), String> {
         return wrong("has a folder with '..'");
     }
     Ok((RemoteRepository { url, reference: reference(query)? }, names.join("/")))
+}
+
+/// The chart that a chart depends on, as its `Chart.lock` names it.
+///
+/// # Errors
+/// It is not used, and why.
+pub fn remote_chart(repository: &str, name: &str, version: &str) -> Result<RemoteRepository, String> {
+    let wrong = |why: &str| Err(format!("the chart {name:?} of the repository '{}' {why}", redact(repository)));
+    let vendor = "run `helm dependency build`, and commit charts/";
+    if repository.len() > URL_BYTES || !is_chart_name(name) {
+        return wrong("has a name or a repository that cannot be used");
+    }
+    if semver::Version::parse(version.strip_prefix('v').unwrap_or(version)).is_err() {
+        return wrong("has no whole version in Chart.lock: run `helm dependency update`");
+    }
+    let lower = repository.to_ascii_lowercase();
+    if !["https://", "http://", OCI].iter().any(|scheme| lower.starts_with(scheme)) {
+        return wrong(&format!("is not in a chart repository (https://) or registry (oci://): {vendor}"));
+    }
+    let url = match canonical(repository.trim_end_matches('/')) {
+        Ok(url) => url,
+        Err(why) => return wrong(&format!("is not fetched, because the URL {why}: {vendor}")),
+    };
+    Ok(if url.starts_with(OCI) {
+        RemoteRepository::new(&format!("{url}/{name}"), None, version)
+    } else {
+        RemoteRepository::new(&url, Some(name), version)
+    })
 }
 
 /// Where Kustomize ends the path of a repository and begins that of a folder in it.
@@ -272,6 +355,7 @@ fn reference(query: &str) -> Result<String, String> {
 fn canonical(url: &str) -> Result<String, String> {
     let lower = url.to_ascii_lowercase();
     let (scheme, port) = match () {
+        () if lower.starts_with(OCI) => ("oci", ":443"),
         () if lower.starts_with("https://") => ("https", ":443"),
         () if lower.starts_with("http://") => ("http", ":80"),
         () => return Err("is no https:// URL".to_owned()),
@@ -334,10 +418,10 @@ mod tests {
         }
         let commit = "4f1c".repeat(10);
         let (remote, _) = remote_base(&format!("https://git.example/team/app?ref={commit}")).unwrap();
-        assert_eq!(remote.git_reference(), Reference::Commit(commit));
+        assert_eq!(remote.reference(), Reference::Commit(commit));
         let (remote, _) = remote_base("https://git.example/team/app?ref=release/v1").unwrap();
         assert_eq!(
-            (remote.git_reference(), remote.root().as_str()),
+            (remote.reference(), remote.root().as_str()),
             (Reference::Tag("release/v1".into()), "https://git.example/team/app@release/v1")
         );
     }
@@ -404,6 +488,57 @@ mod tests {
         ] {
             let (remote, _) = remote_base(entry).unwrap_or_else(|why| panic!("{entry} {why}"));
             assert_eq!(remote.is_allowed_by(allowed), is, "{allowed} {entry}");
+        }
+    }
+
+    #[test]
+    fn charts_are_named_as_in_a_lock() {
+        let digest = RevisionId::Archive("4f1c".repeat(16));
+        for (repository, root, host) in [
+            ("https://Charts.example:443/stable/", "https://charts.example/stable#cache@1.2.3", "charts.example"),
+            (
+                "oci://registry.example:5000/team",
+                "oci://registry.example:5000/team/cache@1.2.3",
+                "registry.example:5000",
+            ),
+        ] {
+            let chart = remote_chart(repository, "cache", "1.2.3").unwrap();
+            assert_eq!((chart.root().as_str(), crate::host_of(&chart.url).as_str()), (root, host));
+            assert_eq!(chart.reference(), Reference::Tag("1.2.3".into()));
+            assert!(matches!(chart.pinned(&digest), Reference::Digest { tag, .. } if tag == "1.2.3"));
+            let (url, name) = chart.place();
+            assert_eq!(RemoteRepository::new(url, name, "1.2.3"), chart);
+            let allowing = |allowed: &str| RemoteRepositories::new(vec![allowed.to_owned()], [], 1);
+            assert_eq!(allowing(url).identity_of(root), "awaited");
+            assert_eq!(allowing("https://other.example/").identity_of(root), "not allowed");
+        }
+        let of = |repository: &str| remote_chart(repository, "cache", "1.2.3").unwrap();
+        for (allowed, repository, is) in [
+            ("https://charts.example/stable", "https://charts.example/stable/", true),
+            ("https://charts.example/stable/", "https://charts.example/stable", true),
+            ("https://charts.example/", "https://charts.example/stable", true),
+            ("https://charts.example/stable", "https://charts.example/stable/more", false),
+            ("https://charts.example/stable", "http://charts.example/stable", false),
+            ("https://charts.example/stable", "oci://charts.example/stable", false),
+            ("oci://charts.example/stable/", "oci://charts.example/stable", true),
+            ("oci://charts.example/stable/cache", "oci://charts.example/stable", true),
+            ("oci://charts.example/stable", "oci://charts.example/stable", false),
+            ("oci://charts.example/stab", "oci://charts.example/stable", false),
+        ] {
+            assert_eq!(of(repository).is_allowed_by(allowed), is, "{allowed} {repository}");
+        }
+        for (repository, name, version) in [
+            ("", "cache", "1.2.3"),
+            ("file://../cache", "cache", "1.2.3"),
+            ("@stable", "cache", "1.2.3"),
+            ("https://me:hunter2@charts.example", "cache", "1.2.3"),
+            ("https://charts.example/../x", "cache", "1.2.3"),
+            ("https://charts.example", "../cache", "1.2.3"),
+            ("https://charts.example", "cache", "1.x"),
+            ("https://charts.example", "cache", "latest"),
+        ] {
+            let told = remote_chart(repository, name, version).expect_err(repository);
+            assert!(!told.contains("hunter2"), "{told}");
         }
     }
 

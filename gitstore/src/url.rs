@@ -199,7 +199,7 @@ impl RemoteUrl {
 }
 
 /// Whether this can be the name of a chart.
-fn is_chart_name(name: &str) -> bool {
+pub(super) fn is_chart_name(name: &str) -> bool {
     let is_inside = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     name.len() <= CHART_BYTES && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(is_inside)
 }

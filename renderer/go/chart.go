@@ -56,7 +56,7 @@ func (s *chartSource) load(name string) (*chart.Chart, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.loadFiles(inside(top), content, 0)
+		return s.loadTop(inside(top), content)
 	}
 	rules, err := s.ignored(top)
 	if err != nil {
@@ -66,7 +66,16 @@ func (s *chartSource) load(name string) (*chart.Chart, error) {
 	if err := s.walk(top, "", rules, &content, 0); err != nil {
 		return nil, err
 	}
-	return s.loadFiles(strings.TrimPrefix(top, "/"), content, 0)
+	return s.loadTop(strings.TrimPrefix(top, "/"), content)
+}
+
+// loadTop makes the chart that is rendered from its files, with the charts that it depends on.
+func (s *chartSource) loadTop(place string, files []*archive.BufferedFile) (*chart.Chart, error) {
+	made, err := s.loadFiles(place, files, 0)
+	if err != nil {
+		return nil, err
+	}
+	return made, s.addLocked(made)
 }
 
 // ignored reads the rules in .helmignore, if there is one.

@@ -36,8 +36,10 @@ type repository struct {
 	// mount is the path of the repository's root; empty for "/".
 	mount   string
 	entries map[string]entry
-	// remotes has other repositories that the render reads from, by the paths of their roots here. It is nil if there can be none.
+	// remotes has other repositories that the render reads from, by the paths of their roots here.
 	remotes map[string]remote
+	// hasBases is true if kustomizations may name remote bases.
+	hasBases bool
 	// edit has, for some paths, a function that changes the file's content before Kustomize sees it.
 	edit map[string]func([]byte) []byte
 	// broken is the error of the pipe. After it, nothing more can be requested.
@@ -47,7 +49,9 @@ type repository struct {
 }
 
 func newRepository(c *conn) *repository {
-	return &repository{conn: c, entries: map[string]entry{}, edit: map[string]func([]byte) []byte{}}
+	return &repository{
+		conn: c, entries: map[string]entry{}, edit: map[string]func([]byte) []byte{}, remotes: map[string]remote{},
+	}
 }
 
 func absolute(name string) string {
@@ -93,7 +97,7 @@ func (r *repository) ask(name string) (entry, error) {
 	}
 	switch kind {
 	case frameFile:
-		if r.remotes != nil && isKustomization(name) {
+		if r.hasBases && isKustomization(name) {
 			if body, err = r.withRemotes(name, body); err != nil {
 				return entry{}, err
 			}
@@ -139,12 +143,12 @@ func (r *repository) inRepository(name string) string {
 
 // asInRepository replaces the paths in a text of Kustomize by those that they would have if the repository's root were "/".
 func (r *repository) asInRepository(text string) string {
+	for mount, one := range r.remotes {
+		at := regexp.MustCompile(`(?:(?:\.\./)*\.\.)?/?` + regexp.QuoteMeta(strings.TrimPrefix(mount, "/")) + "(/?)")
+		text = at.ReplaceAllString(text, strings.ReplaceAll(one.Root, "$", "$$")+"$1$1")
+	}
 	if r.mount == "" {
 		return text
-	}
-	for mount, one := range r.remotes {
-		at := regexp.MustCompile(`(?:(?:\.\./)*\.\.)?` + regexp.QuoteMeta(mount) + "(/?)")
-		text = at.ReplaceAllString(text, strings.ReplaceAll(one.Root, "$", "$$")+"$1$1")
 	}
 	return strings.ReplaceAll(strings.ReplaceAll(text, r.mount+"/", "/"), r.mount, "/")
 }

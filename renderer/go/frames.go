@@ -14,12 +14,13 @@ const (
 	// From the program that started this worker.
 	frameRender    = 'R' // JSON: a request to render
 	frameDirectory = 'D' // JSON: the sorted names in the directory at the requested path
-	frameFile      = 'F' // the bytes of the file at the requested path; JSON: the requested remote base
+	frameFile      = 'F' // the bytes of the file at the requested path; JSON: the requested remote base or chart
 	frameAbsent    = 'A' // empty: there is nothing at the requested path
 
 	// From this worker.
 	frameAsk    = 'Q' // UTF-8: the path of a file or directory that the worker wants to read
 	frameRemote = 'U' // UTF-8: the URL of a remote base in a kustomization
+	frameChart  = 'C' // JSON: a chart of a chart repository or registry
 	frameResult = 'M' // JSON: a result
 	frameError  = 'E' // JSON: a failure
 )

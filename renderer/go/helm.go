@@ -53,6 +53,10 @@ func (h helmChart) build(files *repository) (result, error) {
 	if files.broken != nil {
 		return result{}, files.broken
 	}
+	files.nameRemoteCharts(&made)
+	if failed, is := err.(*failure); is {
+		failed.Message = files.asInRepository(failed.Message)
+	}
 	return made, err
 }
 
@@ -159,18 +163,12 @@ func installable(loaded *chart.Chart, source *chartSource) error {
 	if kind := loaded.Metadata.Type; kind != "" && kind != "application" {
 		return failed("%s: a chart of the type '%s' has no objects of its own; use it as a dependency of another chart", file, kind)
 	}
-	there := map[string]bool{}
-	for _, dependency := range loaded.Dependencies() {
-		there[dependency.Name()] = true
-	}
 	var missing []string
-	for _, wanted := range loaded.Metadata.Dependencies {
-		if !there[wanted.Name] {
-			missing = append(missing, fmt.Sprintf("'%s'", wanted.Name))
-		}
+	for _, wanted := range missingCharts(loaded) {
+		missing = append(missing, fmt.Sprintf("'%s'", wanted.Name))
 	}
 	if len(missing) > 0 {
-		return failed("%s depends on %s, which is missing in charts/, and gitseal does not fetch dependencies: run `helm dependency build` and commit charts/", file, strings.Join(missing, ", "))
+		return failed("%s depends on %s, which is missing in charts/, and there is no Chart.lock: run `helm dependency update`, and commit charts/ or Chart.lock", file, strings.Join(missing, ", "))
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ const originAnnotations = types.OriginAnnotations
 // build renders a folder. Kustomize may read files from anywhere in the repository, as with `--load-restrictor
 // LoadRestrictionsNone`, and sees no other files.
 func (k kustomization) build(files *repository) ([]object, error) {
-	files.mount, files.remotes = newMount(), map[string]remote{}
+	files.mount, files.hasBases = newMount(), true
 	folder := path.Join(files.mount, absolute(k.Path))
 	asked := false
 	if k.Overlay != nil {

@@ -48,8 +48,8 @@ func answersTo(t *testing.T, files map[string]string, requests ...request) ([]st
 	return answers, <-ended
 }
 
-// answered sends the files that the renderer asks for, until it answers. The answer for a remote base is the file whose name is "U "
-// and its URL.
+// answered sends the files that the renderer asks for, until it answers. The answer for a remote base or
+// chart is the file whose name is the kind of the frame, a space, and the body of the frame.
 func answered(t *testing.T, c *conn, files map[string]string) string {
 	t.Helper()
 	for {
@@ -57,8 +57,8 @@ func answered(t *testing.T, c *conn, files map[string]string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if kind == frameRemote {
-			if err := c.write(frameFile, []byte(files["U "+string(body)])); err != nil {
+		if kind == frameRemote || kind == frameChart {
+			if err := c.write(frameFile, []byte(files[string(kind)+" "+string(body)])); err != nil {
 				t.Fatal(err)
 			}
 			continue

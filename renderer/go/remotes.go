@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
-// remote is the answer to a request for a remote base: a folder of another repository.
+// remote is the answer to a request for a remote base or chart: a folder of another repository.
 type remote struct {
 	// Root names that repository. What is in it is asked for as Root, "//", and the path.
 	Root string `json:"root"`
@@ -62,7 +62,7 @@ func (r *repository) withRemotes(name string, content []byte) ([]byte, error) {
 			if value.Kind != yaml.ScalarNode || !r.isRemote(path.Dir(name), value.Value) {
 				continue
 			}
-			folder, err := r.remoteFolder(value.Value)
+			folder, err := r.remoteFolder(frameRemote, []byte(value.Value))
 			if err != nil {
 				return nil, err
 			}
@@ -100,10 +100,10 @@ func (r *repository) isRemote(folder, entry string) bool {
 	return err != nil || found.isDir || !found.isAny
 }
 
-// remoteFolder asks for the remote base that an entry of a kustomization names. In the answer, Folder is a path in these files.
-func (r *repository) remoteFolder(entry string) (remote, error) {
+// remoteFolder asks for a remote base or chart. In the answer, Folder is a path in these files.
+func (r *repository) remoteFolder(kind byte, asked []byte) (remote, error) {
 	var found remote
-	if err := r.conn.write(frameRemote, []byte(entry)); err != nil {
+	if err := r.conn.write(kind, asked); err != nil {
 		return found, err
 	}
 	kind, body, err := r.conn.read()

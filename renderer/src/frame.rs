@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     Render = b'R',
     /// To the worker, JSON: the names in the directory at the requested path.
     Directory = b'D',
-    /// To the worker: the bytes of the file at the requested path; or, JSON: the requested remote base.
+    /// To the worker: the bytes of the file at the requested path; or, JSON: the requested remote base or chart.
     File = b'F',
     /// To the worker, empty: there is nothing at the requested path.
     Absent = b'A',
@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Ask = b'Q',
     /// From the worker, UTF-8: the URL of a remote base, as it is in a kustomization.
     Remote = b'U',
+    /// From the worker, JSON: a chart of a chart repository or registry.
+    Chart = b'C',
     /// From the worker, JSON: what was rendered.
     Result = b'M',
     /// From the worker, JSON: why nothing was rendered.
@@ -55,6 +57,7 @@ pub(crate) fn head(from: &mut impl Read, longest: u32) -> Result<Option<(Kind, u
     let kind = match kind[0] {
         b'Q' => Kind::Ask,
         b'U' => Kind::Remote,
+        b'C' => Kind::Chart,
         b'M' => Kind::Result,
         b'E' => Kind::Error,
         other => return Err(FrameError::Kind(other)),

@@ -89,16 +89,29 @@ pub trait Repository {
     ///
     /// # Errors
     /// There is no memory for it.
-    fn remote_base(&self, entry: &str) -> Result<RemoteBase, Self::Error> {
+    fn remote_base(&self, entry: &str) -> Result<RemoteFolder, Self::Error> {
         let hides_password = |before: &str| before.rsplit_once("://").map_or(before, |(_, user)| user).contains(':');
         let shown = match entry.rsplit_once('@') {
             Some((before, rest)) if hides_password(before) => rest,
             _ => entry,
         };
-        Ok(RemoteBase::Refused(format!(
+        Ok(RemoteFolder::Refused(format!(
             "'{shown}' is remote, and it is not fetched here: add it to the repository, or let only the controller render \
              this, which fetches what spec.remotes of the Repository allows"
         )))
+    }
+
+    /// The chart that a chart depends on and that is not in its `charts/`.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    fn remote_chart(&self, chart: &RemoteChart) -> Result<RemoteFolder, Self::Error> {
+        let _ = chart;
+        Ok(RemoteFolder::Refused(
+            "it is missing in charts/, and it is not fetched here: run `helm dependency build` and commit charts/, or let only \
+             the controller render this, which fetches what spec.remotes of the Repository allows"
+                .to_owned(),
+        ))
     }
 
     /// Called with the size of the result in bytes, before the process sends it.
@@ -111,9 +124,20 @@ pub trait Repository {
     }
 }
 
-/// A folder of another repository that a kustomization names by a URL.
+/// A chart of a chart repository or registry, as a `Chart.lock` names it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+pub struct RemoteChart {
+    /// The URL of the chart repository, or of the folder of the registry.
+    pub repository: String,
+    /// The name of the chart.
+    pub name: String,
+    /// The version.
+    pub version: String,
+}
+
+/// A folder of another repository that a kustomization names by a URL, or the folder of a chart.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub enum RemoteBase {
+pub enum RemoteFolder {
     /// It cannot be read. The text says why.
     #[serde(rename = "refusal")]
     Refused(String),
@@ -433,22 +457,30 @@ impl Renderer {
             let body = frame::body(&mut process.output, length)?;
             let not_understood = |error: serde_json::Error| Broken::Limit(RendererError::Protocol(error.to_string()));
             match kind {
-                Kind::Ask | Kind::Remote => {
+                Kind::Ask | Kind::Remote | Kind::Chart => {
                     asks += 1;
                     if asks > self.limits.asks {
                         return Err(Broken::Limit(RendererError::Asks(self.limits.asks)));
                     }
-                    if kind == Kind::Remote {
-                        let entry = String::from_utf8_lossy(&body);
-                        let base = if entry.len() > PATH_BYTES {
-                            RemoteBase::Refused("the URL of a remote base is too long".to_owned())
-                        } else {
-                            repository.remote_base(&entry).map_err(Broken::Repository)?
-                        };
-                        if let RemoteBase::Found { root, .. } = &base {
+                    let remote = match kind {
+                        _ if kind != Kind::Ask && body.len() > PATH_BYTES => {
+                            Some(RemoteFolder::Refused("the URL of something remote is too long".to_owned()))
+                        }
+                        Kind::Remote => {
+                            let entry = String::from_utf8_lossy(&body);
+                            Some(repository.remote_base(&entry).map_err(Broken::Repository)?)
+                        }
+                        Kind::Chart => {
+                            let chart = serde_json::from_slice(&body).map_err(not_understood)?;
+                            Some(repository.remote_chart(&chart).map_err(Broken::Repository)?)
+                        }
+                        _ => None,
+                    };
+                    if let Some(remote) = remote {
+                        if let RemoteFolder::Found { root, .. } = &remote {
                             remote_roots.insert(root.clone());
                         }
-                        send(process, Kind::File, &json(&base))?;
+                        send(process, Kind::File, &json(&remote))?;
                         continue;
                     }
                     let path = String::from_utf8(body)

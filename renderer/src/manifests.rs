@@ -14,7 +14,7 @@ use pipeline::{
 use worker::Cancel;
 
 use crate::{
-    At, Chart, Object, Release, RemoteBase, RenderedChart, Renderer, Repository, Unrendered, generated,
+    At, Chart, Object, Release, RemoteChart, RemoteFolder, RenderedChart, Renderer, Repository, Unrendered, generated,
     helm::{ReleaseValues, Values},
     places::Places,
     sealed::{Placeholders, SealedValues, Take, Unsealable},
@@ -354,9 +354,15 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
         Ok(found)
     }
 
-    fn remote_base(&self, entry: &str) -> Result<RemoteBase, Self::Error> {
+    fn remote_base(&self, entry: &str) -> Result<RemoteFolder, Self::Error> {
         self.hold(entry, 3 * entry.len() as u64 + PER_PATH)?;
         self.repository.remote_base(entry).map_err(RenderError::Files)
+    }
+
+    fn remote_chart(&self, chart: &RemoteChart) -> Result<RemoteFolder, Self::Error> {
+        let RemoteChart { repository, name, version } = chart;
+        self.hold(name, 3 * (repository.len() + name.len() + version.len()) as u64 + PER_PATH)?;
+        self.repository.remote_chart(chart).map_err(RenderError::Files)
     }
 
     fn expect(&self, bytes: u64) -> Result<(), Self::Error> {

@@ -60,6 +60,7 @@ mod refusals;
 mod registries;
 mod remote;
 mod remote_bases;
+mod remote_charts;
 mod rename;
 mod render_cases;
 mod renders;

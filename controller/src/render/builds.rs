@@ -14,7 +14,7 @@ use pipeline::{
     Render as _, Room,
     render::{Base, Kustomize, NotRendered, RenderError},
 };
-use renderer::{Applied, Changes, Limits, Release, RemoteBase, Renderer, Repository};
+use renderer::{Applied, Changes, Limits, Release, RemoteChart, RemoteFolder, Renderer, Repository};
 use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
@@ -199,23 +199,33 @@ impl Repository for Files {
         })
     }
 
-    fn remote_base(&self, entry: &str) -> Result<RemoteBase, SnapshotError> {
-        let (remote, folder) = match gitstore::remote_base(entry) {
-            Ok(base) => base,
-            Err(why) => return Ok(RemoteBase::Refused(why)),
-        };
+    fn remote_base(&self, entry: &str) -> Result<RemoteFolder, SnapshotError> {
+        let base = gitstore::remote_base(entry);
+        Ok(base.map_or_else(RemoteFolder::Refused, |(remote, folder)| self.remote(remote, folder)))
+    }
+
+    fn remote_chart(&self, chart: &RemoteChart) -> Result<RemoteFolder, SnapshotError> {
+        let RemoteChart { repository, name, version } = chart;
+        let chart = gitstore::remote_chart(repository, name, version);
+        Ok(chart.map_or_else(RemoteFolder::Refused, |chart| self.remote(chart, String::new())))
+    }
+}
+
+impl Files {
+    /// A folder of a remote repository, if that may be used and is on disk.
+    fn remote(&self, remote: RemoteRepository, folder: String) -> RemoteFolder {
         let root = remote.root();
         // The result depends on whether it is there.
         self.asked.borrow_mut().insert(format!("{root}//"));
         let RemoteRepository { url, reference } = remote.clone();
         let why = match self.remotes.state_of(&remote) {
-            Ok(RemoteState::Fetched(_)) => return Ok(RemoteBase::Found { root, folder, url, reference }),
+            Ok(RemoteState::Fetched(_)) => return RemoteFolder::Found { root, folder, url, reference },
             Ok(RemoteState::Awaited) => format!("{root} is being fetched"),
             Ok(RemoteState::Failed(why)) => why,
-            Err(why) => return Ok(RemoteBase::Refused(why)),
+            Err(why) => return RemoteFolder::Refused(why),
         };
         self.missing.replace(Some(remote));
-        Ok(RemoteBase::Refused(why))
+        RemoteFolder::Refused(why)
     }
 }
 
