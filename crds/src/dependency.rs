@@ -18,12 +18,12 @@ pub struct Dependency {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z0-9]*$"))]
     pub kind: Option<String>,
     /// Name of the Sync or object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^/%]+$"))]
     pub name: String,
     /// Namespace of the Sync or object. Default: the namespace of this Sync. A Sync in another namespace is allowed
     /// only if the controller runs with `--allow-cross-namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[^/%]+$"))]
     pub namespace: Option<String>,
     /// A CEL expression that is true when this Sync may be applied. `dep` is the object, `self` is this Sync. The
     /// expression counts instead of the object's health.

@@ -124,11 +124,11 @@ pub struct Lookup {
     /// Namespace of the object. Default: the namespace that the chart is rendered for (`.Release.Namespace`). It has no
     /// meaning for a kind without namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[^/%]+$"))]
     pub namespace: Option<String>,
     /// Name of the object. Default: all objects of the kind in the namespace, at most 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^/%]+$"))]
     pub name: Option<String>,
 }
 

@@ -77,6 +77,12 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// A name that no object can have. It is refused before it is sent, because it would change what the request is about.
+    pub(super) fn invalid_name() -> Self {
+        let message = "a name or a namespace is empty, '.' or '..', or contains '/' or '%': no object has such a name";
+        Self::Refused { code: 422, reason: "Invalid".into(), message: message.into() }
+    }
+
     /// HTTP status code, if there was an answer.
     pub fn code(&self) -> Option<u16> {
         match self {

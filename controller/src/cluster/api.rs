@@ -389,6 +389,9 @@ impl Api {
         accept: &'static str,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<(http::StatusCode, T), ApiError> {
+        if !names_one_object(path) {
+            return Err(ApiError::invalid_name());
+        }
         self.metrics.api_request(method.as_str());
         let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
         if let Some(user) = &self.acting_as {
@@ -476,6 +479,16 @@ const JSON: &str = "application/json";
 const APPLY: &str = "application/apply-patch+yaml";
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
+/// Whether every name in the path of a request is one segment for the API server, too. The API server decodes the path
+/// before it splits it and checks rights. So a name with `%2F` would lead to an object of another kind, for example to
+/// a Secret, or to a server behind a Service. No object has such a name.
+fn names_one_object(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let is_name =
+        |segment: &str| !matches!(segment, "" | "." | "..") && !segment.contains("%2F") && !segment.contains("%25");
+    path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_name))
+}
+
 /// A request body that is wiped when it is dropped.
 struct Owned(Zeroizing<Vec<u8>>);
 
@@ -487,3 +500,29 @@ impl AsRef<[u8]> for Owned {
 
 /// A kind shared by many objects.
 pub(crate) type SharedResource = Arc<Resource>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_no_other_object() {
+        let maps = Resource::config_maps();
+        let path = |namespace, name| maps.path(Some(namespace), name);
+        for (namespace, name) in [("team", Some("a.b-c")), ("team", Some("system:node")), ("team", None)] {
+            assert!(names_one_object(&path(namespace, name)), "{namespace} {name:?}");
+        }
+        assert!(names_one_object("/api") && names_one_object("/apis/apps/v1/deployments?labelSelector=a%2Fb%25"));
+        for (namespace, name) in [
+            ("team/services/web/proxy", None),
+            ("team", Some("../secrets/db")),
+            ("team", Some("web/proxy/x")),
+            ("team", Some("web%2Fproxy")),
+            ("team", Some("..")),
+            ("..", Some("a")),
+            ("team", Some("")),
+        ] {
+            assert!(!names_one_object(&path(namespace, name)), "{namespace} {name:?}");
+        }
+    }
+}
