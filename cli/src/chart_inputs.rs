@@ -17,8 +17,8 @@ use kube::{
     discovery::{Scope, oneshot::pinned_kind},
 };
 use manifests::{Limits, Manifest, parse};
-use pipeline::{Looked, OtherFile, ValuesMap, lookups, other_files, repository_of, values_maps};
-use renderer::{At, Capabilities, Input, Inputs, MOST_LOOKED_UP, Repository, looked_up};
+use pipeline::{InputMap, Looked, OtherFile, input_maps, lookups, other_files, repository_of};
+use renderer::{At, Capabilities, Input, Inputs, MOST_LOOKED_UP, Repository, looked_up, variables_in};
 use serde_json::Value;
 
 use crate::{
@@ -40,12 +40,12 @@ pub struct Surroundings {
 /// Flags of commands that render what Syncs apply.
 #[derive(clap::Args)]
 pub struct InputArgs {
-    /// Local clone of a Repository that the field valuesFrom of a Sync names, for example `config=../config`. A
+    /// Local clone of a Repository that the field valuesFrom or substituteFrom of a Sync names, for example `config=../config`. A
     /// Repository of another namespace is named NAMESPACE/NAME
     #[arg(long, value_name = "NAME=PATH")]
     values_repository: Vec<LocalClone>,
 
-    /// File with a ConfigMap that the field valuesFrom of a Sync names. ConfigMaps in files of the repository are found
+    /// File with a ConfigMap that the field valuesFrom or substituteFrom of a Sync names. ConfigMaps in files of the repository are found
     /// without this flag
     #[arg(long, value_name = "FILE")]
     values_config_map: Vec<PathBuf>,
@@ -120,7 +120,7 @@ impl Clones {
     /// # Errors
     /// A ConfigMap, or an object that may be looked up, cannot be read.
     pub async fn read_cluster(&mut self, client: &Client, sync: &Sync) -> anyhow::Result<()> {
-        for map in values_maps(sync) {
+        for map in input_maps(sync) {
             let api: Api<ConfigMap> = Api::namespaced(client.clone(), map.namespace);
             let read = api.get_opt(map.name).await.with_context(|| format!("cannot read {}", map.map()))?;
             let key = ObjectKey::new(map.namespace, map.name);
@@ -168,7 +168,7 @@ impl Clones {
                 }
             };
         }
-        for map in values_maps(sync) {
+        for map in input_maps(sync) {
             let content = self.text_of(map)?.into_bytes().into();
             inputs.insert(map.entry, Input { name: map.place(), content });
         }
@@ -205,12 +205,13 @@ impl Clones {
 
     /// The values in a ConfigMap. The ConfigMap is in a file that the user named, in the cluster, or in a file of the
     /// repository.
-    fn text_of(&self, map: ValuesMap<'_>) -> anyhow::Result<String> {
+    fn text_of(&self, map: InputMap<'_>) -> anyhow::Result<String> {
         let mut found = maps_in(&self.map_files, map, true)?;
         if found.is_empty()
             && let Some(data) = self.maps.get(&ObjectKey::new(map.namespace, map.name))
         {
-            return data.get(map.key).cloned().with_context(|| format!("{} has no key {}", map.map(), map.key));
+            let Some(key) = map.key else { return Ok(variables_in(data)) };
+            return data.get(key).cloned().with_context(|| format!("{} has no key {key}", map.map()));
         }
         if found.is_empty()
             && let Some(root) = &self.root
@@ -218,10 +219,13 @@ impl Clones {
             found = maps_in(&manifest_files(root, root, None)?, map, false)?;
         }
         match found.as_slice() {
+            [] if map.is_optional => Ok(String::new()),
             [] => Err(no_map(map)),
             [one] => {
-                let text = one.body.get("data").and_then(|data| data.get(map.key)).and_then(Value::as_str);
-                text.map(str::to_owned).with_context(|| format!("{}: {} has no key {}", one.origin, map.map(), map.key))
+                let data = one.body.get("data");
+                let Some(key) = map.key else { return Ok(variables_in(&data)) };
+                let text = data.and_then(|data| data.get(key)).and_then(Value::as_str);
+                text.map(str::to_owned).with_context(|| format!("{}: {} has no key {key}", one.origin, map.map()))
             }
             [one, other, ..] => Err(Hint::error(
                 format!("{} is in {} and in {}", map.map(), one.origin, other.origin),
@@ -250,7 +254,7 @@ fn no_clone(file: &OtherFile<'_>) -> anyhow::Error {
     )
 }
 
-fn no_map(map: ValuesMap<'_>) -> anyhow::Error {
+fn no_map(map: InputMap<'_>) -> anyhow::Error {
     Hint::error(
         format!("{} of the Sync names {}, and no file of the repository has it", map.entry, map.map()),
         format!(
@@ -314,7 +318,7 @@ fn read_manifests(file: &Path) -> anyhow::Result<Vec<Manifest>> {
 
 /// The ConfigMaps in these files that may be the one that `map` names. With `must_be_read`, a file that is not a
 /// manifest is an error.
-fn maps_in(files: &[PathBuf], map: ValuesMap<'_>, must_be_read: bool) -> anyhow::Result<Vec<Manifest>> {
+fn maps_in(files: &[PathBuf], map: InputMap<'_>, must_be_read: bool) -> anyhow::Result<Vec<Manifest>> {
     let mut found = Vec::new();
     for file in files {
         match read_manifests(file) {

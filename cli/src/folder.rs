@@ -134,7 +134,7 @@ pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
         folder.clone_into(&mut release.chart.path);
         release
     });
-    match (release, Changes::of(sync)) {
+    match (release, Changes::of(sync).map(|changes| changes.with(inputs))) {
         (Some(release), Some(changes)) => {
             Ok(renderer.changed_release(&changes, &release, repository, room, cancel)?.objects)
         }
@@ -145,7 +145,7 @@ pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
         }
         (None, Some(changes)) if !changes.need_kustomize() => {
             let objects = Files(Kustomizations { repository, renderer }).render(&tree()?, room)?.objects;
-            changes.substitute(folder, objects, repository, room)
+            changes.substitute(folder, objects, repository, room, cancel)
         }
         (None, Some(changes)) => {
             let base = Base::read(&tree()?, room)?;
@@ -274,7 +274,9 @@ impl Folder {
         let entries = entries(&self.path, &self.root, &self.inside, true)?;
         let local = Local { entries, is_named: false };
         let copy = WorkingCopy { root: self.root.clone() };
-        let names = Changes::of(sync).map(|changes| changes.names(&self.inside, &copy, &mut Unlimited));
+        let inputs = self.surroundings.clones.inputs_of(sync, &copy)?;
+        let changes = Changes::of(sync).map(|changes| changes.with(inputs));
+        let names = changes.map(|changes| changes.names(&self.inside, &copy, &mut Unlimited));
         let names = names.transpose().map_err(unrendered)?.unwrap_or_default();
         let mut names = names.of_folder();
         let read = each_object(&local, &mut Unlimited, |manifest| {

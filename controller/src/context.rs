@@ -22,6 +22,7 @@ use crate::{
     expressions::Expressions,
     fair::Places,
     fetches::Fetches,
+    inputs::Texts,
     keys::Keyring,
     memory::Plaintexts,
     metrics::Metrics,
@@ -108,8 +109,10 @@ pub struct Context {
     pub retries: Retries,
     /// For Syncs that still have to apply their folders: the objects in these folders.
     pub wants: Wants,
-    /// The ConfigMaps that charts get values from.
+    /// What Syncs get from the cluster: values, variables, and what charts look up.
     pub inputs: ReadInputs,
+    /// The memory for it.
+    pub(crate) input_texts: Texts,
     /// The queues of work.
     pub queues: Queues,
     /// Limits how many writes of objects run at the same time. Namespaces take turns.

@@ -1,7 +1,10 @@
-//! What charts get from outside of their own repositories: files with values in other Repositories, ConfigMaps, and what
-//! templates look up in the cluster.
+//! What Syncs are rendered with from outside of their own repositories: files with values and variables in other
+//! Repositories, ConfigMaps, and what templates look up in the cluster.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use crds::Sync;
 use gitstore::{At, ContentId, Limits, Snapshot, SnapshotError};
@@ -11,28 +14,31 @@ use pipeline::{
 };
 use renderer::Input;
 
-use crate::keys::Keyring;
+use crate::{
+    admission::{Claim, Gate, Group, Lease},
+    keys::Keyring,
+};
 
-/// How many bytes the inputs of one chart may have together.
+/// How many bytes the inputs of one Sync may have together.
 const MOST_BYTES: usize = 4 << 20;
 
-/// What the chart of one Sync gets from outside of its repository.
+/// What one Sync gets from outside of its repository.
 #[derive(Clone, Default)]
 pub(crate) struct Inputs {
-    /// Identifies the contents of all inputs. `None` if the chart gets nothing from elsewhere.
+    /// Identifies the contents of all inputs. `None` if the Sync gets nothing from elsewhere.
     digest: Option<String>,
     /// The inputs; `None` if only their digest is known.
     all: Option<Arc<[OneInput]>>,
 }
 
-/// One thing from outside of the repository of the chart.
+/// One thing from outside of the repository of the Sync.
 #[derive(Clone)]
 pub(crate) struct OneInput {
     /// The entry of the Sync that names it.
     pub(crate) entry: Entry,
     /// The name in messages.
     pub(crate) name: String,
-    /// The values, or what was looked up.
+    /// The values or variables, or what was looked up.
     pub(crate) content: Content,
 }
 
@@ -51,19 +57,56 @@ pub(crate) enum Content {
     /// In a text that was read from the cluster.
     Text {
         /// The text.
-        text: Arc<[u8]>,
+        text: Arc<Text>,
         /// A keyed digest of the text.
         digest: String,
     },
 }
 
-impl Content {
-    /// A text from the cluster.
-    pub(crate) fn text(keyring: &Keyring, text: &str) -> Self {
-        let digest = keyring.digest("input of a chart", [text.as_bytes()]);
-        Self::Text { text: text.as_bytes().into(), digest }
+/// A text that was read from the cluster, and its share of the memory for such texts.
+pub(crate) struct Text {
+    bytes: Arc<[u8]>,
+    _room: Lease,
+}
+
+/// The texts that were read from the cluster. They are kept until they change, because a watch says when they do. Syncs of one
+/// namespace that read the same text share it.
+pub struct Texts {
+    gate: Gate,
+    of_namespace: u64,
+    /// By namespace and digest.
+    known: Mutex<HashMap<(String, String), Weak<Text>>>,
+}
+
+impl Texts {
+    /// Room for texts of `total` bytes. A namespace gets at most half of it.
+    pub(crate) fn new(total: u64) -> Self {
+        Self { gate: Gate::new(total), of_namespace: total / 2, known: Mutex::default() }
     }
 
+    /// How many bytes the texts of one namespace may have together.
+    pub(crate) fn most(&self) -> u64 {
+        self.of_namespace
+    }
+
+    /// Keeps a text that a Sync of this namespace has read, as long as the result is used. `digest` is a keyed digest of the text.
+    /// `None` if there is no room for the text.
+    pub(crate) fn keep(&self, namespace: &str, digest: String, text: &str) -> Option<Content> {
+        let key = (namespace.to_owned(), digest.clone());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = known.get(&key).and_then(Weak::upgrade) {
+            return Some(Content::Text { text, digest });
+        }
+        known.retain(|_, text| text.strong_count() > 0);
+        let half = Group { name: format!("namespace {namespace}"), most: self.of_namespace };
+        let claim = Claim { namespace: namespace.to_owned(), amount: text.len() as u64, groups: vec![half] };
+        let text = Arc::new(Text { _room: self.gate.try_admit(claim)?, bytes: text.as_bytes().into() });
+        known.insert(key, Arc::downgrade(&text));
+        Some(Content::Text { text, digest })
+    }
+}
+
+impl Content {
     fn identity(&self) -> String {
         match self {
             Self::File { id, .. } => id.to_string(),
@@ -94,7 +137,7 @@ impl Inputs {
         now.filter(|now| now.digest == digest).unwrap_or(Self { digest, all: None })
     }
 
-    /// Identifies the contents of all inputs. `None` if the chart gets nothing from elsewhere.
+    /// Identifies the contents of all inputs. `None` if the Sync gets nothing from elsewhere.
     pub(crate) fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
     }
@@ -102,11 +145,11 @@ impl Inputs {
     /// Reads the inputs. Makes sure that there is memory for them.
     pub(crate) fn read(
         &self,
-        folder: &str,
+        (tool, folder): (&'static str, &str),
         room: &mut dyn Room,
     ) -> Result<renderer::Inputs, RenderError<SnapshotError>> {
         let wrong = |reason, message| {
-            let why = NotRendered { tool: "Helm", reason, message, is_terminal: true };
+            let why = NotRendered { tool, reason, message, is_terminal: true };
             RenderError::NotRendered { folder: folder.to_owned(), why }
         };
         if self.digest.is_some() && self.all.is_none() {
@@ -117,7 +160,7 @@ impl Inputs {
         let (mut inputs, mut bytes) = (renderer::Inputs::new(), 0);
         for OneInput { entry, name, content } in self.all.iter().flat_map(|all| all.iter()) {
             let content: Arc<[u8]> = match content {
-                Content::Text { text, .. } => text.clone(),
+                Content::Text { text, .. } => text.bytes.clone(),
                 Content::File { snapshot, path, .. } => {
                     match snapshot.paths(Limits::default()).at(path).map_err(RenderError::Files)? {
                         At::File(content) => content.into(),
@@ -131,7 +174,7 @@ impl Inputs {
             if bytes > MOST_BYTES {
                 let most = MOST_BYTES >> 20;
                 let message = format!(
-                    "{name}: what the chart gets from other Repositories and from the cluster has more than {most} MiB together"
+                    "{name}: what the Sync gets from other Repositories and from the cluster has more than {most} MiB together"
                 );
                 return Err(wrong("TooLarge", message));
             }
@@ -145,3 +188,27 @@ impl Inputs {
 /// A text identifies the content of a folder, its settings and its inputs. This character separates the parts of the
 /// text.
 pub(crate) const SEPARATOR: char = '+';
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syncs_share_what_they_read_and_a_namespace_has_a_share() {
+        let texts = Texts::new(100);
+        let keep = |namespace: &str, text: &str| texts.keep(namespace, format!("digest of {text}"), text);
+        let first = keep("greedy", &"a".repeat(40)).expect("room");
+        let same: Vec<_> = (0..100).map(|_| keep("greedy", &"a".repeat(40)).expect("it is shared")).collect();
+        assert_eq!(texts.gate.taken(), 40);
+        assert!(keep("greedy", &"b".repeat(11)).is_none(), "more than the share of a namespace");
+        let another = keep("greedy", &"b".repeat(10)).expect("room");
+        let modest = keep("modest", &"a".repeat(40)).expect("another namespace shares nothing");
+        assert_eq!(texts.gate.taken(), 90);
+        drop((first, another));
+        assert_eq!(texts.gate.taken(), 80, "others still use it");
+        drop((same, modest));
+        assert_eq!(texts.gate.taken(), 0);
+        drop(keep("greedy", "c"));
+        assert_eq!(texts.known.lock().unwrap().len(), 1, "what is not used is forgotten");
+    }
+}

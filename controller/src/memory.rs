@@ -28,6 +28,8 @@ const INDEXER: f64 = 0.5;
 const FOLDER: f64 = 0.4;
 /// Share of the budget for folders that stay in memory because their objects drift.
 const KEPT: f64 = 0.125;
+/// Share of the budget for what Syncs read from the cluster. Nothing else can use this share.
+const INPUTS: f64 = 0.0625;
 /// How much memory a reader takes at first. Most folders need no more.
 const FIRST: u64 = 2 << 20;
 /// How much more a reader takes each time, at least.
@@ -58,7 +60,7 @@ pub(crate) struct Taken {
 impl Memory {
     /// A budget of `total` bytes.
     pub(crate) fn new(total: u64) -> Self {
-        Self { gate: Gate::new(total), total, spare: Arc::default() }
+        Self { gate: Gate::new(total - share(total, INPUTS)), total, spare: Arc::default() }
     }
 
     /// Registers `spare`, whose memory is given up before anybody waits.
@@ -79,6 +81,11 @@ impl Memory {
     /// The most memory that the process which indexes a pack may take, in bytes.
     pub(crate) fn of_the_indexer(&self) -> u64 {
         share(self.total, INDEXER)
+    }
+
+    /// How much memory there is for what Syncs read from the cluster, in bytes.
+    pub(crate) fn of_inputs(&self) -> u64 {
+        share(self.total, INPUTS)
     }
 
     /// How much memory may be kept although nobody uses it now, in bytes.

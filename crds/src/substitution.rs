@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ObjectReference;
+
 /// Variables that are replaced in the rendered objects, after all other changes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -15,25 +17,41 @@ pub struct Substitution {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 1024))]
     pub substitute: Option<BTreeMap<String, String>>,
-    /// More variables, from files of the same repository. A variable of a later entry replaces the variable of the same
+    /// More variables, from files of the same repository or of other Repositories, and from ConfigMaps. A variable of a later entry replaces the variable of the same
     /// name of an earlier entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub substitute_from: Vec<SubstituteFrom>,
 }
 
-const EITHER: &str = "set either file or sealedSecret";
+const ONE: &str = "set exactly one of file, configMap and sealedSecret";
+const REPOSITORY: &str = "repository needs file or sealedSecret";
+const OPTIONAL: &str = "optional needs configMap";
 
-/// A file with variables.
+/// Variables: a file, a ConfigMap, or sealed values. A file is in the repository of the Sync, or in another Repository.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.file) != has(self.sealedSecret)").message(EITHER))]
+#[x_kube(validation = Rule::new("[has(self.file), has(self.configMap), has(self.sealedSecret)].filter(is, is).size() == 1").message(ONE))]
+#[x_kube(validation = Rule::new("!has(self.repository) || !has(self.configMap)").message(REPOSITORY))]
+#[x_kube(validation = Rule::new("!has(self.optional) || has(self.configMap)").message(OPTIONAL))]
 pub struct SubstituteFrom {
+    /// The Repository that contains the file. Default: the Repository of the Sync. A new commit of this Repository has
+    /// an effect only if it changes the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<ObjectReference>,
     /// A file with variables, by its path in the repository: a YAML mapping of names to texts, a ConfigMap, or lines
     /// `name=value` in a file whose name ends with `.env`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub file: Option<String>,
+    /// A ConfigMap in the namespace of the Sync, by its name. Each of its keys is a variable, if it can be the name of one. It
+    /// is read with the rights of the Sync. A change of it has an effect at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: Option<String>,
+    /// With `configMap`: whether the ConfigMap may be missing. Then it has no variables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
     /// A file with one SealedSecret, by its path in the repository. Each of its keys is a variable, which only the
     /// `stringData` of Secrets can have. The values stay sealed until the Secret is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +69,52 @@ impl Substitution {
 impl SubstituteFrom {
     /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
     pub fn mistake(&self) -> Option<&'static str> {
-        (self.file.is_some() == self.sealed_secret.is_some()).then_some(EITHER)
+        let Self { repository, file, config_map, optional, sealed_secret } = self;
+        if [file, config_map, sealed_secret].into_iter().flatten().count() != 1 {
+            Some(ONE)
+        } else if repository.is_some() && config_map.is_some() {
+            Some(REPOSITORY)
+        } else if optional.is_some() && config_map.is_none() {
+            Some(OPTIONAL)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the variables are not in the repository of the Sync.
+    pub fn is_elsewhere(&self) -> bool {
+        self.repository.is_some() || self.config_map.is_some()
+    }
+
+    /// The path of the file in its repository, without `./`.
+    pub fn path_of_file(&self) -> &str {
+        let file = self.sealed_secret.as_deref().or(self.file.as_deref()).unwrap_or_default();
+        file.trim_start_matches("./")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_without_what_it_needs_is_a_mistake() {
+        let mistake = |entry: Value| serde_json::from_value::<SubstituteFrom>(entry).unwrap().mistake();
+        let other = json!({"name": "config"});
+        for entry in [
+            json!({"file": "a.env"}),
+            json!({"file": "a.env", "repository": other}),
+            json!({"sealedSecret": "a.yaml", "repository": other}),
+            json!({"configMap": "a"}),
+            json!({"configMap": "a", "optional": true}),
+        ] {
+            assert_eq!(mistake(entry.clone()), None, "{entry}");
+        }
+        assert_eq!(mistake(json!({})), Some(ONE));
+        assert_eq!(mistake(json!({"file": "a.env", "configMap": "a"})), Some(ONE));
+        assert_eq!(mistake(json!({"configMap": "a", "repository": other})), Some(REPOSITORY));
+        assert_eq!(mistake(json!({"file": "a.env", "optional": true})), Some(OPTIONAL));
     }
 }

@@ -45,7 +45,7 @@ pub use render::{Manifests, NotManifests, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment, versions_instead};
 pub use secret_facts::SecretFacts;
 pub use settings::{
-    Entry, Looked, OtherFile, Target, ValuesMap, has_inputs, lookups, namespace_for, other_files, path_of,
-    release_name, repository_of, settings_digest, values_maps,
+    Entry, InputMap, Looked, OtherFile, Target, has_inputs, input_maps, lookups, namespace_for, other_files, path_of,
+    release_name, repository_of, settings_digest,
 };
 pub use stage::{Cause, Failure, Held, Stage, StageError};

@@ -17,6 +17,8 @@ pub fn repository_of(sync: &Sync) -> ObjectKey {
 pub enum Entry {
     /// The entry of `spec.helm.valuesFrom` with this index.
     Values(usize),
+    /// The entry of `spec.substituteFrom` with this index.
+    Variables(usize),
     /// The entry of `spec.helm.lookup` with this index.
     Lookup(usize),
 }
@@ -26,12 +28,13 @@ impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Values(index) => write!(f, "spec.helm.valuesFrom[{index}]"),
+            Self::Variables(index) => write!(f, "spec.substituteFrom[{index}]"),
             Self::Lookup(index) => write!(f, "spec.helm.lookup[{index}]"),
         }
     }
 }
 
-/// A file with values for the chart of a Sync, in another Repository than the chart.
+/// A file with values or variables for a Sync, in another Repository than its own.
 #[derive(Clone, Copy, Debug)]
 pub struct OtherFile<'a> {
     /// The entry that names the file.
@@ -55,49 +58,63 @@ impl OtherFile<'_> {
     }
 }
 
-/// The files in other Repositories that the chart of `sync` gets values from.
+/// The files in other Repositories that `sync` gets values and variables from.
 pub fn other_files(sync: &Sync) -> impl Iterator<Item = OtherFile<'_>> {
     let own_namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
-    let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
-    entries.filter_map(move |(index, entry)| {
-        let repository = entry.repository.as_ref()?;
-        Some(OtherFile { entry: Entry::Values(index), repository, own_namespace, path: entry.path_of_file() })
+    let values = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
+    let values = values.map(|(index, entry)| (Entry::Values(index), entry.repository.as_ref(), entry.path_of_file()));
+    let variables = sync.spec.substitution.substitute_from.iter().enumerate();
+    let variables =
+        variables.map(|(index, entry)| (Entry::Variables(index), entry.repository.as_ref(), entry.path_of_file()));
+    values.chain(variables).filter_map(move |(entry, repository, path)| {
+        Some(OtherFile { entry, repository: repository?, own_namespace, path })
     })
 }
 
-/// A ConfigMap with values for the chart of a Sync.
+/// A ConfigMap with values or variables for a Sync.
 #[derive(Clone, Copy, Debug)]
-pub struct ValuesMap<'a> {
+pub struct InputMap<'a> {
     /// The entry that names the ConfigMap.
     pub entry: Entry,
     /// The namespace of the ConfigMap, which is that of the Sync.
     pub namespace: &'a str,
     /// The name of the ConfigMap.
     pub name: &'a str,
-    /// The key whose text has the values.
-    pub key: &'a str,
+    /// The key whose text has the values. `None` if each key is a variable.
+    pub key: Option<&'a str>,
+    /// Whether the ConfigMap may be missing.
+    pub is_optional: bool,
 }
 
-impl ValuesMap<'_> {
+impl InputMap<'_> {
     /// How messages name the ConfigMap.
     pub fn map(&self) -> String {
         format!("ConfigMap {}/{}", self.namespace, self.name)
     }
 
-    /// How messages name the key with the values.
+    /// How messages name the values or variables.
     pub fn place(&self) -> String {
-        format!("{}: {}", self.map(), self.key)
+        match self.key {
+            Some(key) => format!("{}: {key}", self.map()),
+            None => self.map(),
+        }
     }
 }
 
-/// The ConfigMaps that the chart of `sync` gets values from.
-pub fn values_maps(sync: &Sync) -> impl Iterator<Item = ValuesMap<'_>> {
+/// The ConfigMaps that `sync` gets values and variables from.
+pub fn input_maps(sync: &Sync) -> impl Iterator<Item = InputMap<'_>> {
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
-    let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
-    entries.filter_map(move |(index, entry)| {
-        let (name, key) = (entry.config_map.as_deref()?, entry.key.as_deref().unwrap_or("values.yaml"));
-        Some(ValuesMap { entry: Entry::Values(index), namespace, name, key })
-    })
+    let values = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
+    let values = values.filter_map(move |(index, from)| {
+        let (name, key) = (from.config_map.as_deref()?, from.key.as_deref().unwrap_or("values.yaml"));
+        Some(InputMap { entry: Entry::Values(index), namespace, name, key: Some(key), is_optional: false })
+    });
+    let variables = sync.spec.substitution.substitute_from.iter().enumerate();
+    let variables = variables.filter_map(move |(index, from)| {
+        let (name, is_optional) = (from.config_map.as_deref()?, from.optional == Some(true));
+        Some(InputMap { entry: Entry::Variables(index), namespace, name, key: None, is_optional })
+    });
+    values.chain(variables)
 }
 
 /// What the templates of a chart may look up in the cluster: an object, or all objects of a kind in a namespace.
@@ -147,10 +164,16 @@ pub fn lookups(sync: &Sync) -> impl Iterator<Item = Looked<'_>> {
 
 /// Whether a render of `sync` needs something that is not in its repository.
 pub fn has_inputs(sync: &Sync) -> bool {
-    sync.spec
-        .helm
-        .iter()
-        .any(|helm| !helm.lookup.is_empty() || helm.values_from.iter().any(crds::ValuesFrom::is_elsewhere))
+    chart_has_inputs(sync) || variables_have_inputs(sync)
+}
+
+fn chart_has_inputs(sync: &Sync) -> bool {
+    let is_elsewhere = |helm: &crds::Helm| helm.values_from.iter().any(crds::ValuesFrom::is_elsewhere);
+    sync.spec.helm.as_ref().is_some_and(|helm| !helm.lookup.is_empty() || is_elsewhere(helm))
+}
+
+fn variables_have_inputs(sync: &Sync) -> bool {
+    sync.spec.substitution.substitute_from.iter().any(crds::SubstituteFrom::is_elsewhere)
 }
 
 /// The folder of `sync`, as a path inside the repository without `./` and trailing slashes.
@@ -183,7 +206,7 @@ impl Target {
                 serde_json::json!(helm),
             ];
             // Syncs of different namespaces may mean different Repositories and ConfigMaps by the same name.
-            if has_inputs(sync) {
+            if chart_has_inputs(sync) {
                 settings.push(serde_json::json!(sync.metadata.namespace));
             }
             digest_of(&settings.into())
@@ -198,6 +221,9 @@ impl Target {
             // The version is a part of the digest, because another release of gitseal may know the types of more
             // fields.
             changes.push(serde_json::json!([substitution, env!("CARGO_PKG_VERSION")]));
+            if variables_have_inputs(sync) {
+                changes.push(serde_json::json!(sync.metadata.namespace));
+            }
         }
         let is_changed = !overlay.is_empty() || substitution.is_some();
         let changes = is_changed.then(|| digest_of(&changes));
@@ -285,6 +311,24 @@ mod tests {
         assert!(are_equal(json!({"file": "a.yaml"})));
         assert!(!are_equal(json!({"repository": {"name": "config"}, "file": "a.yaml"})));
         assert!(!are_equal(json!({"configMap": "settings"})));
+    }
+
+    #[test]
+    fn variables_of_another_namespace_are_others() {
+        let target = |namespace: &str, entry: serde_json::Value| {
+            let spec = json!({"repository": {"name": "fleet"}, "substituteFrom": [entry], "targetNamespace": "shop"});
+            let metadata = json!({"name": "web", "namespace": namespace});
+            let sync: Sync = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+            (Target::of(&sync), has_inputs(&sync), input_maps(&sync).count() + other_files(&sync).count())
+        };
+        let are_equal = |entry: serde_json::Value| target("one", entry.clone()) == target("two", entry);
+        let (own, map) = (json!({"file": "a.env"}), json!({"configMap": "settings"}));
+        let other = json!({"repository": {"name": "config"}, "file": "a.env"});
+        assert!(are_equal(own.clone()) && !are_equal(map.clone()) && !are_equal(other.clone()));
+        for (entry, inputs) in [(own, 0), (map, 1), (other, 1)] {
+            let (_, has_inputs, count) = target("one", entry);
+            assert_eq!((has_inputs, count), (inputs > 0, inputs));
+        }
     }
 
     #[test]

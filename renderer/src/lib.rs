@@ -49,7 +49,7 @@ pub use self::{
     manifests::{Built, BuiltRelease},
     overlay::{Changes, Names},
     sealed::SealedValues,
-    substitute::SUBSTITUTE,
+    substitute::{SUBSTITUTE, variables_in},
     sync::{Applied, Capabilities, IS_CHART, Input, Inputs, ServedKinds, release_of},
 };
 

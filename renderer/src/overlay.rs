@@ -19,18 +19,20 @@ use worker::Cancel;
 use zeroize::Zeroizing;
 
 use crate::{
-    Applied, Kustomization, Object, Release, RenderedKustomization, Renderer, RendererError, Repository, Request,
-    Unrendered,
+    Applied, Inputs, Kustomization, Object, Release, RenderedKustomization, Renderer, RendererError, Repository,
+    Request, Unrendered,
     manifests::{Given, Located, Reading, Remembering, misplaced, of_generator, unrendered, with_placeholders},
     places::{self, Places},
     sealed::{Placeholders, Unsealable},
     substitute::{Likely, SUBSTITUTE, Variables, substitute},
+    sync::keep_what_helm_keeps,
 };
 
 /// The fields of a Sync that change what was rendered.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Changes {
     sync: Arc<Sync>,
+    inputs: Arc<Inputs>,
 }
 
 /// See [`Changes::names`].
@@ -73,7 +75,13 @@ impl Changes {
             return None;
         }
         let (metadata, spec) = (sync.metadata.clone(), sync.spec.clone());
-        Some(Self { sync: Arc::new(Sync { metadata, spec, status: None }) })
+        Some(Self { sync: Arc::new(Sync { metadata, spec, status: None }), inputs: Arc::default() })
+    }
+
+    /// The same changes, with what the Sync gets from outside of its repository.
+    #[must_use]
+    pub fn with(&self, inputs: Inputs) -> Self {
+        Self { sync: self.sync.clone(), inputs: Arc::new(inputs) }
     }
 
     /// Whether Kustomize makes some of the changes. If not, only variables are replaced.
@@ -91,10 +99,11 @@ impl Changes {
         mut objects: Vec<Manifest>,
         repository: &R,
         room: &mut dyn Room,
+        cancel: &Cancel,
     ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
         let mut placeholders = Placeholders::default();
         if let Some(variables) = self.variables(folder, repository, room, &mut placeholders)? {
-            substitute(&variables, &mut objects, folder, room)?;
+            substitute(&variables, &mut objects, folder, room, cancel)?;
         }
         self.seal(&mut objects, &placeholders, folder, room)?;
         Ok(objects)
@@ -126,7 +135,7 @@ impl Changes {
         if !substitution.is_wanted() {
             return Ok(None);
         }
-        Variables::read(substitution, folder, repository, room, placeholders).map(Some)
+        Variables::read(substitution, &self.inputs, folder, repository, room, placeholders).map(Some)
     }
 
     /// Puts the sealed values of variables into Secrets.
@@ -200,7 +209,7 @@ impl Renderer {
         let Located { manifests, files } = located;
         let mut manifests: Vec<_> = manifests.into_iter().flatten().collect();
         if let Some(variables) = variables {
-            substitute(variables, &mut manifests, folder, room)?;
+            substitute(variables, &mut manifests, folder, room, cancel)?;
         }
         let namespace = |own: Option<&str>| changes.namespace(own);
         let known = |manifest: &Manifest| files.sealed_in(&manifest.origin.file);
@@ -256,11 +265,13 @@ impl Renderer {
             let base = Base { objects: manifests, kustomizations: Vec::new() };
             manifests = self.overlaid(changes, variables.as_ref(), (folder, base), repository, room, cancel)?;
         } else if let Some(variables) = variables {
-            substitute(&variables, &mut manifests, folder, room)?;
+            substitute(&variables, &mut manifests, folder, room, cancel)?;
         }
         let namespace_of = |manifest: &Manifest| release.namespace_of(manifest).to_owned();
         seal(&mut manifests, &placeholders, ("Helm", folder), room, namespace_of)?;
         placeholders.all_used().map_err(|why| misplaced("Helm", folder, why))?;
+        // The annotation may come from a patch, or its value from a variable.
+        keep_what_helm_keeps(&mut manifests);
         Ok(Applied { objects: manifests, notes })
     }
 

@@ -96,16 +96,17 @@ impl ServedKinds {
 pub const IS_CHART: &str =
     "the folder has a Chart.yaml: to render it as a chart, set helm in the spec of the Sync; `helm: {}` is enough";
 
-/// Something that a chart is rendered with and that is not in its repository: values, or what it looks up.
+/// Something that a Sync is rendered with and that is not in its repository: values, variables, or what its chart looks up.
 #[derive(Clone)]
 pub struct Input {
     /// The name in messages: where the values are.
     pub name: String,
-    /// The content of the file with values, or the result of [`looked_up`](crate::looked_up).
+    /// The content of the file with values or variables, or the result of [`variables_in`](crate::variables_in) or
+    /// [`looked_up`](crate::looked_up).
     pub content: Arc<[u8]>,
 }
 
-/// What the chart of a Sync is rendered with and is not in its repository, by the entries of the Sync that name it.
+/// What a Sync is rendered with and is not in its repository, by the entries of the Sync that name it.
 pub type Inputs = BTreeMap<Entry, Input>;
 
 /// What is rendered for `sync`, if it renders a chart.
@@ -300,6 +301,13 @@ fn in_wave(manifest: &mut Manifest, wave: i64) {
         (crds::names::REPLACE, crds::names::REPLACE_ALLOWED),
     ];
     annotate(manifest, &ours);
+}
+
+/// Objects that Helm would not delete are not pruned.
+pub(crate) fn keep_what_helm_keeps(manifests: &mut [Manifest]) {
+    for manifest in manifests.iter_mut().filter(|manifest| is_kept_by_helm(manifest)) {
+        annotate(manifest, &[(crds::names::PRUNE, crds::names::PRUNE_DISABLED)]);
+    }
 }
 
 /// Whether Helm would not delete the object. The annotations of a Secret with sealed values are in the template of its

@@ -3,7 +3,7 @@
 //! The cases are described in `render_cases.rs`. They use only flags that both programs have.
 
 mod hooks;
-mod inputs;
+pub(crate) mod inputs;
 mod lookups;
 mod synced;
 

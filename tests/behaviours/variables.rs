@@ -1,5 +1,7 @@
 //! The fields `substitute` and `substituteFrom` of a Sync, which replace variables in what was rendered.
 
+mod inputs;
+
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::Sync;
@@ -218,7 +220,10 @@ async fn what_is_wrong_with_variables_is_said_with_its_place() -> Result<()> {
     }
     for entry in [json!({}), json!({"file": "a", "sealedSecret": "b"})] {
         let refused = scene.sync("either", "./app", json!({"substituteFrom": [entry]})).await;
-        ensure!(format!("{:?}", refused.err()).contains("set either file or sealedSecret"), "the entry is accepted");
+        ensure!(
+            format!("{:?}", refused.err()).contains("set exactly one of file, configMap and sealedSecret"),
+            "the entry is accepted"
+        );
     }
     // An object that asks for it keeps its texts, and so does everything without the field.
     scene.sync("left", "./left", json!({"substitute": {}})).await?;

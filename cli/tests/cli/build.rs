@@ -194,7 +194,7 @@ fn variables_of_a_sync_are_replaced_without_a_cluster() {
 
     let folder = with_variables("  substituteFrom: [{}]\n");
     let told = refused(folder.path(), &["build", "--sync", "sync.yaml"]);
-    assert!(told.contains("spec.substituteFrom[0]: set either file or sealedSecret"), "{told}");
+    assert!(told.contains("spec.substituteFrom[0]: set exactly one of file, configMap and sealedSecret"), "{told}");
 }
 
 const CHANGES: &str = "  namePrefix: p-\n  commonLabels: {team: a}\n  images: [{name: example.invalid/c, newTag: '2'}]\n  \
@@ -361,4 +361,37 @@ fn what_a_chart_looks_up_is_in_a_file_that_is_named() {
     let folder = chart_of_a_sync("  helm:\n    lookup: [{apiVersion: v1, kind: Secret, name: db}]\n");
     let told = refused(folder.path(), &sync);
     assert!(told.contains("spec.helm.lookup[0]: a Secret cannot be looked up"), "{told}");
+}
+
+#[test]
+fn variables_of_a_config_map_are_in_a_file_of_the_repository() {
+    let folder = with_variables(
+        "  substituteFrom: [{configMap: cluster}, {configMap: extra, optional: true}]\n  substitute: {replicas: '3'}\n",
+    );
+    let sync = ["build", "--sync", "sync.yaml"];
+    let told = refused(folder.path(), &sync);
+    assert!(told.contains("spec.substituteFrom[0] of the Sync names ConfigMap shop/cluster, and no file"), "{told}");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cluster}\ndata: {cluster: north, tls.crt: x}\n";
+    fs::write(folder.path().join("cluster.yaml"), map).unwrap();
+    let text = printed(folder.path(), &sync);
+    assert!(text.contains("cluster: north\n") && text.contains("replicas: 3\n"), "{text}");
+
+    let folder = with_variables("  substituteFrom: [{repository: {name: config}, file: vars.env}]\n");
+    let told = refused(folder.path(), &sync);
+    assert!(told.contains("spec.substituteFrom[0] of the Sync names a file of Repository shop/config"), "{told}");
+    let clone = clone_with("vars.env", "cluster=south\n");
+    let flag = format!("--values-repository=config={}", clone.path().display());
+    assert!(printed(folder.path(), &[&sync[..], &[&flag]].concat()).contains("cluster: south\n"));
+}
+
+#[test]
+fn a_policy_of_helm_may_be_a_variable() {
+    let folder = chart_of_a_sync("  helm: {}\n  substitute: {policy: keep}\n");
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: kept\n  annotations: {helm.sh/resource-policy: '${policy}'}\n";
+    fs::write(folder.path().join("charts/web/templates/map.yaml"), template).unwrap();
+    let text = printed(folder.path(), &["build", "--sync", "clusters/web.yaml"]);
+    assert!(
+        text.contains("helm.sh/resource-policy: keep\n") && text.contains("gitseal.dev/prune: disabled\n"),
+        "{text}"
+    );
 }

@@ -85,10 +85,11 @@ impl<'a> Builds<'a> {
     }
 
     /// What was rendered (the chart, or the folders with kustomizations), and the paths of the files that were needed beside the
-    /// folder; `None` if there was nothing to render, and no such file was needed.
-    pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
+    /// folder; `None` if there was nothing to render, and no such file was needed. With inputs, it is never `None`: without the
+    /// inputs, the folder could not be rendered again, so the result is stored.
+    pub(super) fn asked(self, has_inputs: bool) -> Option<(Vec<String>, BTreeSet<String>)> {
         let asked = self.files.asked.into_inner();
-        (self.has_begun.get() || !asked.is_empty()).then(|| (self.folders.into_inner(), asked))
+        (self.has_begun.get() || !asked.is_empty() || has_inputs).then(|| (self.folders.into_inner(), asked))
     }
 
     /// A remote repository that a kustomization needs and that is not on disk.
@@ -125,7 +126,7 @@ impl<'a> Builds<'a> {
     ) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
         if !changes.need_kustomize() {
             let objects = pipeline::render::Files(self).render(tree, room)?.objects;
-            return changes.substitute(folder, objects, &self.files, room);
+            return changes.substitute(folder, objects, &self.files, room, self.cancel);
         }
         self.begin(folder, "Kustomize")?;
         let base = Base::read(tree, room)?;

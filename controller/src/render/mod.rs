@@ -25,7 +25,7 @@ use pipeline::{
     render::{self as pure, Files, NotRendered, each_object},
     repository_of,
 };
-use renderer::{Applied, Capabilities, Changes, Release};
+use renderer::{Applied, Capabilities, Changes, Names, Release};
 use worker::Cancel;
 
 pub(crate) use self::closure::Closure;
@@ -248,12 +248,11 @@ impl Renderer {
             Some(_) => Some(Arc::new(ChartOfSync {
                 sync: Sync { metadata: sync.metadata.clone(), spec: sync.spec.clone(), status: None },
                 capabilities: self.served.get().await?,
-                inputs: inputs.clone(),
             })),
             None => None,
         };
         let changes = Changes::of(sync);
-        let identity = identity_of(&target, chart.as_deref());
+        let (identity, inputs) = (identity_of(&target, chart.as_deref(), inputs), inputs.clone());
         let known = self.sources.closure(&repository, &target);
         let (folder, content) = blocking({
             let (snapshot, target, known) = (snapshot.clone(), target.clone(), known.clone());
@@ -276,7 +275,11 @@ impl Renderer {
                     *lock(&end) = Some(End { from: FROM_DISK, content: stored.content, closure, missing: None });
                     return Ok(Applied { objects: stored.objects, notes: stored.notes });
                 }
-                let release = chart.as_ref().map(|chart| chart.release(room)).transpose()?.flatten();
+                let tool = if chart.is_some() { "Helm" } else { renderer::SUBSTITUTE };
+                let inputs = inputs.read((tool, &target.path), room)?;
+                let has_inputs = !inputs.is_empty();
+                let release = chart.as_ref().map(|chart| chart.release(&inputs)).transpose()?.flatten();
+                let changes = changes.as_ref().map(|changes| changes.with(inputs));
                 let builds = Builds::new(processes, has_turn, &snapshot, cancel);
                 let applied = match (&release, &changes) {
                     (Some(release), None) => builds.chart(release, room),
@@ -294,7 +297,7 @@ impl Renderer {
                     return Err(Unread::NeedsTurn);
                 }
                 let (is_built, missing) = (builds.has_begun(), builds.missing());
-                let closure = builds.asked().map(|(folders, asked)| match release {
+                let closure = builds.asked(has_inputs).map(|(folders, asked)| match release {
                     Some(_) => Closure::of_chart(&asked, changes.is_some()),
                     None => Closure::new(&target.path, &folders, &asked),
                 });
@@ -383,6 +386,7 @@ impl Renderer {
         &self,
         snapshot: &Snapshot,
         sync: &Sync,
+        inputs: &Inputs,
         wanted: Arc<BTreeSet<ObjectId>>,
     ) -> Result<BTreeMap<ObjectId, Location>, RenderError> {
         if sync.spec.helm.is_some() {
@@ -392,12 +396,17 @@ impl Renderer {
         let namespace = sync.metadata.namespace.clone().unwrap_or_default();
         let folder = || snapshot.folder(path_of(sync), gitstore::Limits::default()).hidden();
         let (revision, work) = work_of(sync, snapshot);
-        let (sync, snapshot) = (sync.clone(), snapshot.clone());
+        let (sync, snapshot, inputs) = (sync.clone(), snapshot.clone(), inputs.clone());
         let read = move |folder: &Folder, room: &mut Taken, _: &Processes, _: bool, _: &Cancel| {
             let mut found = BTreeMap::new();
             let files = builds::Files::of(&snapshot);
-            let names = Changes::of(&sync).map(|changes| changes.names(path_of(&sync), &files, room));
-            let names = names.transpose()?.unwrap_or_default();
+            let names = match Changes::of(&sync) {
+                Some(changes) => {
+                    let inputs = inputs.read((renderer::SUBSTITUTE, path_of(&sync)), room)?;
+                    changes.with(inputs).names(path_of(&sync), &files, room)?
+                }
+                None => Names::default(),
+            };
             let mut names = names.of_folder();
             each_object(folder, room, |manifest| {
                 let ids =
@@ -491,33 +500,37 @@ const FROM_HELM: &str = "helm";
 /// Returns a function that computes the identity of everything that the target's objects depend on. Its argument is
 /// the identity of the target's content in Git. The objects of a chart also depend on the settings and the inputs of
 /// the chart, and on the API versions of the cluster.
-fn identity_of(target: &Target, chart: Option<&ChartOfSync>) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
-    let mut besides = chart.map(|ChartOfSync { capabilities, inputs, .. }| {
+fn identity_of(
+    target: &Target,
+    chart: Option<&ChartOfSync>,
+    inputs: &Inputs,
+) -> impl Fn(ContentId) -> ContentId + Clone + use<> {
+    let mut besides = chart.map(|ChartOfSync { capabilities, .. }| {
         let how = target.chart.as_deref().unwrap_or_default();
         let version = capabilities.kube_version.as_deref().unwrap_or_default();
-        let served = format!("{how} {version} {}", capabilities.api_versions.join(" "));
-        inputs.digest().map_or(served.clone(), |inputs| format!("{served} inputs {inputs}"))
+        format!("{how} {version} {}", capabilities.api_versions.join(" "))
     });
+    if let Some(inputs) = inputs.digest() {
+        besides = Some(format!("{} inputs {inputs}", besides.unwrap_or_default()));
+    }
     if let Some(changes) = &target.changes {
         besides = Some(format!("{} changed {changes}", besides.unwrap_or_default()));
     }
     move |content| besides.as_ref().map_or(content, |besides| ContentId::of_text(&format!("{content} {besides}")))
 }
 
-/// The Sync of a chart, and everything else outside of the chart's repository that decides what the chart renders.
+/// The chart of a Sync, and what its templates see of the cluster.
 struct ChartOfSync {
     sync: Sync,
     capabilities: Arc<Capabilities>,
-    inputs: Inputs,
 }
 
 impl ChartOfSync {
-    /// Reads the inputs, and makes the request to render.
-    fn release(&self, room: &mut Taken) -> Result<Option<Release>, pure::RenderError<SnapshotError>> {
-        let Self { sync, capabilities, inputs } = self;
-        let inputs = inputs.read(path_of(sync), room)?;
+    /// Makes the request to render.
+    fn release(&self, inputs: &renderer::Inputs) -> Result<Option<Release>, pure::RenderError<SnapshotError>> {
+        let Self { sync, capabilities } = self;
         let folder = || path_of(sync).to_owned();
-        renderer::release_of(sync, capabilities, &inputs)
+        renderer::release_of(sync, capabilities, inputs)
             .map_err(|why| pure::RenderError::NotRendered { folder: folder(), why })
     }
 }

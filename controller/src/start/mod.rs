@@ -49,6 +49,7 @@ use crate::{
     fair::Places,
     fetches::Fetches,
     http::{self, HttpState, Inquiries, Listen, ListenError, Proxies, Readiness, Timeouts},
+    inputs::Texts,
     keys::{KeyError, KeyOptions, Keyring},
     leader::{Candidacy, Leadership, LeaseLost},
     memory::{Memory, Plaintexts},
@@ -280,6 +281,7 @@ impl Replica {
         let writers = Writers { repositories: repository_writer, syncs: sync_writer, sealed_secrets: sealed_writer };
         let remotes = Arc::<Remotes>::default();
         let (queues, memory) = (Queues::default(), Memory::new(config.memory_budget));
+        let input_texts = Texts::new(memory.of_inputs());
         self.metrics.show_memory(memory.gate());
         let syncs_to_do = queues.syncs.clone();
         events.wait_for(move || syncs_to_do.is_behind());
@@ -327,6 +329,7 @@ impl Replica {
             retries: Retries::default(),
             wants: Wants::default(),
             inputs: ReadInputs::default(),
+            input_texts,
             queues,
             writes: Places::new(config.concurrent_writes.into()),
             health_reads: Places::new(HEALTH_READS),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gitstore::Snapshot;
 use pipeline::{Failure, Plan, Stage, StageError as _, path_of, prune::stays_in_hidden_file};
 
-use super::Pass;
+use super::{Pass, source::source};
 
 impl Pass<'_> {
     /// Removes objects that are in hidden files of the folder from the prune. Returns why they stay.
@@ -19,7 +19,10 @@ impl Pass<'_> {
         if plan.prune.is_empty() {
             return Ok(None);
         }
-        let hidden = match self.ctx.renderer.hidden(snapshot, self.sync, Arc::new(plan.prune.clone())).await {
+        // Names of objects may have variables. If their values are not known now, nothing is pruned.
+        let inputs = source(self.ctx, self.sync).map(|sourced| sourced.inputs).unwrap_or_default();
+        let wanted = Arc::new(plan.prune.clone());
+        let hidden = match self.ctx.renderer.hidden(snapshot, self.sync, &inputs, wanted).await {
             Ok(hidden) => hidden,
             Err(error) if error.is_terminal() => {
                 let message = format!(

@@ -1,20 +1,21 @@
-//! What charts get from the cluster: values from ConfigMaps, and the objects that templates look up.
+//! What Syncs are rendered with from the cluster: values and variables from ConfigMaps, and the objects that templates look up.
 //!
 //! # Guarantees
 //! - An object is read with the rights of the Sync's identity. A Secret is never read.
 //! - An object is read once, and again when a watch shows that it changed. If it cannot be watched, it is read again
 //!   after `spec.interval`.
-//! - What was read for one Sync is used for no other Sync.
+//! - What was read for one Sync is used for no other Sync. Only the memory of equal texts is shared.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crds::{ObjectKey, Sync};
-use pipeline::{Entry, Looked, Resource, Stage, StageError, ValuesMap, escape_segment, lookups, values_maps};
-use renderer::{MOST_LOOKED_UP, looked_up};
+use pipeline::{Entry, InputMap, Looked, Resource, Stage, StageError, escape_segment, input_maps, lookups};
+use renderer::{MOST_LOOKED_UP, looked_up, variables_in};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -24,14 +25,14 @@ use crate::{
     backoff,
     cluster::{AllOf, ApiError, DiscoveryError, Named, Sight},
     fair::Asker,
-    inputs::{Content, OneInput},
+    inputs::{OneInput, Texts},
 };
 
 /// The shortest time between two reads of ConfigMaps that change all the time.
 const APART: Duration = Duration::from_secs(1);
 /// The same for a Sync whose chart looks something up. Programs change such objects more often than people change ConfigMaps.
 const LOOKUPS_APART: Duration = Duration::from_secs(5);
-/// How many bytes everything that one chart gets from the cluster may have together. It is kept in memory, like the values in
+/// How many bytes everything that one Sync gets from the cluster may have together. It is kept in memory, like the values in
 /// the spec of a Sync.
 const MOST_BYTES: usize = 1 << 20;
 /// How many objects of a kind are read at once. This limits how much memory they take before their size is known.
@@ -65,6 +66,17 @@ pub(super) enum InputError {
     /// The inputs are too large.
     #[error("{0}: what the Sync reads from the cluster (ConfigMaps, and what its chart looks up) has more than {most} MiB together: put values into files of a repository", most = MOST_BYTES >> 20)]
     TooLarge(String),
+    /// There is no room to keep it.
+    #[error(
+        "there is no room for {what}: what all Syncs of a namespace read from the cluster (ConfigMaps, and what charts look up) may have \
+         {} KiB together, a part of --memory-budget. Syncs that read the same share it; put large values into files of a repository", most >> 10
+    )]
+    NoRoom {
+        /// What was read.
+        what: String,
+        /// How many bytes there may be.
+        most: u64,
+    },
     /// A lookup of all objects of a kind finds too many.
     #[error(
         "{field} stands for {what}: there are more than {MOST_LOOKED_UP}, or they are too large together: name one object there"
@@ -129,6 +141,7 @@ impl StageError for InputError {
             Self::TooLarge(_) | Self::TooMany { .. } => "TooLarge",
             Self::Secret { .. } => renderer::NOT_REPRODUCIBLE,
             Self::Forbidden { .. } => FORBIDDEN,
+            Self::NoRoom { .. } => "MemoryBusy",
             Self::NoKind { .. } | Self::NotRead { .. } => "ValuesNotRead",
         }
     }
@@ -140,7 +153,7 @@ impl StageError for InputError {
             | Self::TooLarge(_)
             | Self::TooMany { .. }
             | Self::Secret { .. } => true,
-            Self::NoKind { .. } | Self::Forbidden { .. } | Self::NotRead { .. } => false,
+            Self::NoRoom { .. } | Self::NoKind { .. } | Self::Forbidden { .. } | Self::NotRead { .. } => false,
         }
     }
 }
@@ -151,7 +164,7 @@ pub(super) type ReadEntries = Result<Arc<[OneInput]>, Arc<InputError>>;
 /// Something that a Sync gets from the cluster.
 #[derive(Clone, Copy)]
 enum Wanted<'a> {
-    Map(ValuesMap<'a>),
+    Map(InputMap<'a>),
     Looked(Looked<'a>),
 }
 
@@ -166,7 +179,7 @@ impl Wanted<'_> {
 
 /// What `sync` gets from the cluster.
 fn wanted(sync: &Sync) -> impl Iterator<Item = Wanted<'_>> {
-    values_maps(sync).map(Wanted::Map).chain(lookups(sync).map(Wanted::Looked))
+    input_maps(sync).map(Wanted::Map).chain(lookups(sync).map(Wanted::Looked))
 }
 
 /// Whether `sync` gets something from the cluster.
@@ -264,7 +277,7 @@ impl ReadInputs {
 }
 
 impl Pass<'_> {
-    /// Reads what the chart gets from the cluster, if it is not certain that it is as it was read before.
+    /// Reads what the Sync gets from the cluster, if it is not certain that it is as it was read before.
     pub(super) async fn read_inputs(&self, record: &Record) {
         let (inputs, live) = (&self.ctx.inputs, &self.ctx.cluster.live);
         let all: Vec<_> = wanted(self.sync).collect();
@@ -300,9 +313,9 @@ impl Pass<'_> {
         self.come_back(inputs.due(self.sync, false, is_watched(), self.interval()));
     }
 
-    async fn read_map(&self, map: ValuesMap<'_>, bytes: &mut usize) -> Result<OneInput, InputError> {
+    async fn read_map(&self, map: InputMap<'_>, bytes: &mut usize) -> Result<OneInput, InputError> {
         let live = &self.ctx.cluster.live;
-        let ValuesMap { entry, namespace, name, key } = map;
+        let InputMap { entry, namespace, name, key, is_optional } = map;
         let resource = Arc::new(Resource::config_maps());
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
         let read = self.identity().get(&resource, Some(namespace), name).await;
@@ -312,7 +325,11 @@ impl Pass<'_> {
             Ok(object) => object,
             Err(error) if error.is_gone() => {
                 live.look_out_for_input(self.key, entry, named, Sight::Missing);
-                return Err(InputError::NoMap { map: of, field });
+                return if is_optional {
+                    self.kept(entry, map.place(), "")
+                } else {
+                    Err(InputError::NoMap { map: of, field })
+                };
             }
             Err(source) => {
                 live.stop_looking_out_for_inputs(self.key, |other| other != entry);
@@ -321,7 +338,11 @@ impl Pass<'_> {
         };
         live.look_out_for_input(self.key, entry, named, Sight::of(&object));
         let data = object.get("data").and_then(Value::as_object);
-        let Some(text) = data.and_then(|data| data.get(key)?.as_str()) else {
+        let text = match key {
+            Some(key) => data.and_then(|data| data.get(key)?.as_str()).map(Cow::Borrowed),
+            None => Some(variables_in(&data).into()),
+        };
+        let Some(text) = text else {
             let keys: Vec<_> = data.iter().flat_map(|data| data.keys()).map(String::as_str).collect();
             let more = keys.len().saturating_sub(KEYS_SHOWN);
             let shown = keys[..keys.len() - more].join(", ");
@@ -336,9 +357,19 @@ impl Pass<'_> {
         if *bytes > MOST_BYTES {
             return Err(InputError::TooLarge(map.place()));
         }
-        let content = Content::text(&self.ctx.keyring, text);
+        let kept = self.kept(entry, map.place(), &text);
         drop(place);
-        Ok(OneInput { entry, name: map.place(), content })
+        kept
+    }
+
+    /// Keeps what was read.
+    fn kept(&self, entry: Entry, name: String, text: &str) -> Result<OneInput, InputError> {
+        let texts: &Texts = &self.ctx.input_texts;
+        let digest = self.ctx.keyring.digest("input of a chart", [text.as_bytes()]);
+        match texts.keep(&self.key.namespace, digest, text) {
+            Some(content) => Ok(OneInput { entry, name, content }),
+            None => Err(InputError::NoRoom { what: name, most: texts.most() }),
+        }
     }
 
     /// Reads what the templates of the chart find when they look up this entry.
@@ -401,7 +432,7 @@ impl Pass<'_> {
             return Err(InputError::TooLarge(what));
         }
         drop(place);
-        Ok(OneInput { entry, name: what, content: Content::text(&self.ctx.keyring, &text) })
+        self.kept(entry, what, &text)
     }
 
     /// All objects of a kind; `None` if they are too many or too large.

@@ -14,7 +14,9 @@ use pipeline::{
     Room,
     render::{NotRendered, RenderError, reserve},
 };
+use worker::Cancel;
 
+pub use self::variables::variables_in;
 use self::{language::Budget, object::substituted_in};
 pub(crate) use self::{language::is_name, variables::Variables};
 
@@ -39,11 +41,17 @@ pub(crate) fn substitute<E>(
     manifests: &mut [Manifest],
     folder: &str,
     room: &mut dyn Room,
+    cancel: &Cancel,
 ) -> Result<(), RenderError<E>> {
     let mut budget = Budget::new(BUDGET);
     let (mut mistakes, mut more) = (Vec::new(), 0);
     let mut is_not_set = false;
     for manifest in manifests {
+        if cancel.is_cancelled() {
+            let (reason, message) = ("RenderInterrupted", "rendering was cancelled".to_owned());
+            let why = NotRendered { tool: SUBSTITUTE, reason, message, is_terminal: false };
+            return Err(RenderError::NotRendered { folder: folder.to_owned(), why });
+        }
         let (origin, id) = (manifest.origin.clone(), manifest.id.clone());
         let mut part = budget.part(OF_ONE_OBJECT);
         let found = substituted_in(manifest, variables, &mut part, NAMED_AT_ONCE - mistakes.len());
@@ -99,4 +107,49 @@ impl<'v> Likely<'v> {
 fn not_substituted<E>(folder: &str, message: String) -> RenderError<E> {
     let why = NotRendered { tool: SUBSTITUTE, reason: "SubstituteFailed", message, is_terminal: true };
     RenderError::NotRendered { folder: folder.to_owned(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use manifests::Limits;
+
+    use super::*;
+
+    struct Enough;
+
+    impl Room for Enough {
+        fn left(&self) -> u64 {
+            u64::MAX
+        }
+
+        fn reserve(&mut self, _: u64) -> bool {
+            true
+        }
+
+        fn reserve_all(&mut self) -> bool {
+            true
+        }
+
+        fn use_up(&mut self, _: u64) {}
+
+        fn is_most(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_substitution_ends_when_nobody_waits_for_it() {
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: '${a}'}\n";
+        let mut objects = manifests::parse("a.yaml", text.as_bytes(), &Limits::default()).unwrap();
+        let (variables, cancel) = (Variables::of(&[("a", "b")], &[]), Cancel::new());
+        cancel.cancel();
+        let end = substitute::<Infallible>(&variables, &mut objects, "app", &mut Enough, &cancel);
+        let Err(RenderError::NotRendered { why, .. }) = end else { panic!("it goes on") };
+        assert_eq!((why.reason, why.is_terminal), ("RenderInterrupted", false));
+        assert_eq!(objects[0].body["data"]["a"], "${a}");
+        substitute::<Infallible>(&variables, &mut objects, "app", &mut Enough, &Cancel::new()).unwrap();
+        assert_eq!(objects[0].body["data"]["a"], "b");
+    }
 }

@@ -1,20 +1,22 @@
-//! The variables of a Sync, from its spec and from files of the repository.
+//! The variables of a Sync: from its spec, from files of repositories, and from ConfigMaps.
 
 use std::collections::BTreeMap;
 
 use crds::Substitution;
-use manifests::{Limits, Manifest, TreeFile, parse_mapping, printable, split};
+use manifests::{Limits, Manifest, TreeFile, json_for_yaml, parse_mapping, printable, split};
 use pipeline::{
-    Room,
+    Entry, Room,
     render::{ParseFailure, RenderError, parse_beside, reserve},
 };
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use super::{
     language::{Known, is_name},
     not_substituted,
 };
-use crate::{At, Repository, sealed::Placeholders};
+use crate::{At, Inputs, Repository, sealed::Placeholders};
 
 /// The variables of a Sync.
 #[derive(Default)]
@@ -29,10 +31,17 @@ struct Variable {
 /// The most bytes of a file with variables.
 const FILE_BYTES: usize = 1 << 20;
 
+/// The content of the [`Input`](crate::Input) of a ConfigMap with variables, which has this `data`.
+pub fn variables_in(data: &impl Serialize) -> String {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data});
+    String::from_utf8_lossy(&json_for_yaml(Zeroizing::new(map.to_string().into_bytes()))).into_owned()
+}
+
 impl Variables {
     /// Reads the variables of a Sync. Those that are sealed are added to `placeholders`.
     pub(crate) fn read<R: Repository>(
         Substitution { substitute, substitute_from }: &Substitution,
+        inputs: &Inputs,
         folder: &str,
         repository: &R,
         room: &mut dyn Room,
@@ -41,23 +50,31 @@ impl Variables {
         let mut all = BTreeMap::new();
         for (index, entry) in substitute_from.iter().enumerate() {
             let refused = |why: String| not_substituted(folder, format!("substituteFrom[{index}]: {why}"));
-            let (path, is_sealed) = match (&entry.file, &entry.sealed_secret) {
-                (Some(file), None) => (file, false),
-                (None, Some(file)) => (file, true),
-                _ => return Err(refused(entry.mistake().unwrap_or_default().to_owned())),
+            if let Some(mistake) = entry.mistake() {
+                return Err(refused(mistake.to_owned()));
+            }
+            let of_repository;
+            let (path, bytes): (&str, &[u8]) = if entry.is_elsewhere() {
+                let input = inputs.get(&Entry::Variables(index));
+                let input = input.ok_or_else(|| refused("it was not read".to_owned()))?;
+                (&input.name, &input.content)
+            } else {
+                let path = entry.path_of_file();
+                let At::File(bytes) = repository.at(path).map_err(RenderError::Files)? else {
+                    return Err(refused(format!(
+                        "the repository has no file '{}'; a path begins at the root of the repository",
+                        printable(path)
+                    )));
+                };
+                of_repository = bytes;
+                (path, &of_repository)
             };
-            let path = path.trim_start_matches("./");
-            let At::File(bytes) = repository.at(path).map_err(RenderError::Files)? else {
-                return Err(refused(format!(
-                    "the repository has no file '{}'; a path begins at the root of the repository",
-                    printable(path)
-                )));
-            };
+            let is_sealed = entry.sealed_secret.is_some();
             if bytes.len() > FILE_BYTES {
                 return Err(refused(format!("{path} has more than {} MiB", FILE_BYTES >> 20)));
             }
             let found = if is_sealed {
-                let manifests = sealed_in(path, &bytes, room).map_err(|failure| match failure {
+                let manifests = sealed_in(path, bytes, room).map_err(|failure| match failure {
                     ParseFailure::Wrong(error) => refused(format!("{error}; {}", error.hint())),
                     ParseFailure::NoRoom { had_most } => RenderError::NoRoom { path: path.to_owned(), had_most },
                 })?;
@@ -65,7 +82,8 @@ impl Variables {
             } else {
                 // The file is in memory as bytes, as text, and as a mapping.
                 reserve(room, path, 16 * bytes.len() as u64)?;
-                in_file(path, &bytes).map_err(refused)?
+                let is_file = entry.file.is_some();
+                if is_file { in_file(path, bytes) } else { in_map(path, bytes) }.map_err(refused)?
             };
             let bytes = found.iter().map(|(name, text)| 64 + name.len() + text.len()).sum::<usize>() as u64;
             reserve(room, path, bytes)?;
@@ -105,8 +123,7 @@ fn sealed_in(path: &str, bytes: &[u8], room: &mut dyn Room) -> Result<Vec<Manife
 
 /// The variables in a file.
 fn in_file(path: &str, bytes: &[u8]) -> Result<Vec<(String, String)>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| format!("{path} is not a text in UTF-8"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text_in(path, bytes)?;
     let name = path.rsplit('/').next().unwrap_or_default();
     let has_lines = name.rsplit_once('.').is_some_and(|(_, ending)| ending == "env");
     if has_lines { in_lines(path, text) } else { in_mapping(path, text) }
@@ -189,6 +206,16 @@ fn named(name: &str) -> Result<(), String> {
     ))
 }
 
+/// The variables in a ConfigMap of the cluster.
+fn in_map(name: &str, bytes: &[u8]) -> Result<Vec<(String, String)>, String> {
+    in_mapping(name, text_in(name, bytes)?)
+}
+
+fn text_in<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| format!("{path} is not a text in UTF-8"))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +242,16 @@ mod tests {
         ] {
             assert_eq!(read(path, text).as_deref(), Ok(found), "{path}: {text}");
         }
+    }
+
+    #[test]
+    fn a_config_map_of_the_cluster_has_variables_and_other_keys() {
+        let text = variables_in(&json!({"a": "x: [\n\u{7f}\u{fffe}\t\"", "tls.crt": "c", "_b": ""}));
+        let found = in_map("ConfigMap shop/settings.env", text.as_bytes()).unwrap();
+        let expected = [("a", "x: [\n\u{7f}\u{fffe}\t\""), ("_b", "")];
+        assert_eq!(found, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        // One that is missing has none.
+        assert_eq!(in_map("ConfigMap shop/settings", b""), Ok(Vec::new()));
     }
 
     #[test]

@@ -21,15 +21,15 @@ use crate::{
 };
 
 /// Another Repository of a scene.
-struct Other<'s> {
+pub(crate) struct Other<'s> {
     scene: &'s Scene,
     name: &'static str,
-    tree: WorkTree,
+    pub(crate) tree: WorkTree,
 }
 
 impl<'s> Other<'s> {
     /// Makes the repository, and commits these files. There is no Repository yet.
-    fn with(scene: &'s Scene, name: &'static str, files: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) fn with(scene: &'s Scene, name: &'static str, files: &[(&str, &str)]) -> Result<Self> {
         let other = Self { scene, name, tree: scene.server.create(name)? };
         for (path, text) in files {
             other.tree.write(path, text)?;
@@ -39,7 +39,7 @@ impl<'s> Other<'s> {
     }
 
     /// Makes the Repository, and waits until it is fetched.
-    async fn add(&self) -> Result<()> {
+    pub(crate) async fn add(&self) -> Result<()> {
         let spec = json!({"url": self.scene.server.url(self.name), "interval": "1h", "ref": {"branch": "main"}});
         let repository = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository",
             "metadata": {"name": self.name}, "spec": spec});
@@ -48,7 +48,7 @@ impl<'s> Other<'s> {
     }
 
     /// Commits the work tree, and waits until the controller has fetched it.
-    async fn publish(&self, message: &str) -> Result<()> {
+    pub(crate) async fn publish(&self, message: &str) -> Result<()> {
         self.tree.publish(message)?;
         self.scene.request::<Repository>(self.name).await?;
         self.is_fetched().await
