@@ -242,7 +242,8 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
 
 /// Who must have signed what is fetched; `None` if no signature is needed.
 fn signed_by(repository: &Repository) -> Option<&Verification> {
-    repository.spec.verify.as_ref().filter(|verify| verify.mode == VerificationMode::Cosign)
+    let is_checked = |mode| matches!(mode, VerificationMode::Cosign | VerificationMode::Provenance);
+    repository.spec.verify.as_ref().filter(|verify| is_checked(verify.mode))
 }
 
 /// The public keys. What is fetched must be signed with one of them.
@@ -257,7 +258,10 @@ async fn trusted(
     let name = verify.secret_ref.as_ref().map_or("", |secret| &secret.name);
     let data = secret_data(ctx, key, name, "spec.verify.secretRef").await?;
     let keys = data.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-    Ok(Some(TrustedKeys::from_secret(keys)?))
+    Ok(Some(match verify.mode {
+        VerificationMode::Provenance => TrustedKeys::of_openpgp(keys)?,
+        _ => TrustedKeys::from_secret(keys)?,
+    }))
 }
 
 /// What a Secret of the Repository's namespace holds. `field` is the field of the Repository that names the Secret.

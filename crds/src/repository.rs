@@ -149,15 +149,17 @@ pub struct GitReference {
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.mode == 'None' || has(self.secretRef)")
-    .message("the modes Head and Cosign need secretRef: a Secret with the trusted keys"))]
+    .message("the modes Head, Cosign and Provenance need secretRef: a Secret with the trusted keys"))]
 pub struct Verification {
     /// `None`: whatever is fetched is applied. `Cosign`: an artifact of an OCI registry must have a valid signature of cosign by
-    /// a trusted key. `Head`: the fetched commit must have a valid signature. `Head` is not supported yet: a Repository with
-    /// it is refused.
+    /// a trusted key. `Provenance`: a chart of a chart repository must have a provenance file (`.prov`) with a valid signature of
+    /// OpenPGP by a trusted key. `Head`: the fetched commit must have a valid signature. `Head` is not supported yet: a Repository
+    /// with it is refused.
     #[serde(default)]
     pub mode: VerificationMode,
     /// A Secret of the same namespace with the trusted keys. For `mode: Cosign`, these are all its entries whose name ends in
-    /// `.pub`, for example `cosign.pub`: public keys in PEM.
+    /// `.pub`, for example `cosign.pub`: public keys in PEM. For `mode: Provenance`, all its entries whose name ends in `.asc` or
+    /// `.gpg`: public keys of OpenPGP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
 }
@@ -172,6 +174,8 @@ pub enum VerificationMode {
     Head,
     /// The fetched artifact must have a valid signature of cosign by a trusted key.
     Cosign,
+    /// The fetched chart must have a provenance file that a trusted key signed.
+    Provenance,
 }
 
 /// The result of the last fetch.

@@ -19,6 +19,11 @@ use crate::revision::{Reference, Revision, RevisionId};
 use crate::transport::http::{Answer, Fault, may_follow};
 use crate::transport::{Requests, Server, there_are};
 use crate::url::scheme_of;
+use crate::verify::TrustedKeys;
+use crate::verify::openpgp::Distrust;
+
+/// The most bytes of a provenance file.
+const PROVENANCE_BYTES: u64 = 1 << 20;
 
 /// A chart of a chart repository.
 pub(crate) struct ChartRepository<'a> {
@@ -109,6 +114,63 @@ impl<'a> ChartRepository<'a> {
         }))
     }
 
+    /// Checks that a provenance file names the archive of this revision, and that a trusted key signed that file.
+    ///
+    /// # Errors
+    /// [`FetchError::NoProvenance`] if there is no such file, [`FetchError::ProvenanceUntrusted`] if it proves nothing.
+    pub(crate) fn verify(&self, revision: &Revision, trusted: &TrustedKeys) -> Result<(), FetchError> {
+        let digest = revision.id.hash();
+        let found = self.find(&Reference::Digest { tag: revision.reference.clone(), digest: digest.to_owned() })?;
+        let (mut last, host) = (None, self.requests.server.host());
+        for url in &found.urls {
+            match self.provenance(url)? {
+                None => {}
+                Some((host, message)) => match self.is_signed(&message, revision, trusted) {
+                    Ok(()) => return Ok(()),
+                    Err(why) => {
+                        let revision = revision.to_string();
+                        last = Some(FetchError::ProvenanceUntrusted { host, revision, why });
+                    }
+                },
+            }
+        }
+        Err(last.unwrap_or_else(|| FetchError::NoProvenance { host, revision: revision.to_string() }))
+    }
+
+    /// The provenance file beside the archive at `url`, and the host that sent it; `None` if there is none.
+    fn provenance(&self, url: &str) -> Result<Option<(String, Vec<u8>)>, FetchError> {
+        let Ok(url) = resolve(self.requests.server.url.as_str(), url) else { return Ok(None) };
+        let (path, query) = url.find('?').map_or((url.as_str(), ""), |at| url.split_at(at));
+        let answer = self.requests.get(&format!("{path}.prov{query}"), &[])?;
+        let host = answer.0.host().unwrap_or_default().to_owned();
+        if matches!(answer.1.status(), StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN) {
+            return Ok(None);
+        }
+        let answer = self.requests.succeeded(answer)?;
+        Ok(Some((host, self.requests.read(answer, PROVENANCE_BYTES)?)))
+    }
+
+    /// The error says why the provenance file proves nothing.
+    fn is_signed(&self, message: &[u8], revision: &Revision, trusted: &TrustedKeys) -> Result<(), String> {
+        let text = trusted.clear_text(message).map_err(|distrust| match distrust {
+            Distrust::Unsigned => "it is not a signed message of OpenPGP".to_owned(),
+            Distrust::Untrusted(None) => {
+                "no trusted key made its signature; ask who signed it, and add the public key of the signer if you trust it".to_owned()
+            }
+            Distrust::Untrusted(Some(why)) => why,
+        })?;
+        // The name has the version. So nobody can let the index lead to another version that was signed, too.
+        let name = format!("{}-{}.tgz", self.chart, revision.reference);
+        let digest = format!("sha256:{}", revision.id.hash());
+        let is_named = |(file, of_file): (&str, &str)| {
+            of_file == digest && (file == name || revision.reference.is_empty() && file.starts_with(self.chart))
+        };
+        if files_in(&text).any(is_named) {
+            return Ok(());
+        }
+        Err(format!("it is signed, but it does not name {name} with the digest of the archive"))
+    }
+
     fn receive_from(&self, url: &str, found: &Found, archive: &Path) -> Result<(), FetchError> {
         let server = self.requests.server;
         let base = server.url.as_str();
@@ -184,6 +246,16 @@ fn choose<'v, 'r>(index: &'v Index, reference: &'r Reference) -> Result<(&'v Ver
         let there_are = index.names("versions", &newest_first(names().map(str::to_owned).collect()));
         FetchError::ReferenceNotFound { reference, there_are }
     })
+}
+
+/// The files in the text of a provenance file, with their digests. After the `Chart.yaml` and a line with `...`, there is a mapping
+/// `files`.
+fn files_in(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = text.lines().map(str::trim_end).skip_while(|line| *line != "...");
+    let of_files = lines.skip_while(|line| *line != "files:").skip(1).take_while(|line| line.starts_with(' '));
+    of_files
+        .filter_map(|line| line.trim().split_once(": "))
+        .map(|(name, digest)| (name.trim_matches(['"', '\'']), digest.trim()))
 }
 
 /// The URL of an archive, which may be relative to the folder of the index.

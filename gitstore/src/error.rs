@@ -186,11 +186,36 @@ pub enum FetchError {
     /// The Secret with the trusted keys cannot be used.
     #[error("the trusted keys (spec.verify.secretRef) cannot be used: {0}")]
     InvalidTrustedKeys(String),
-    /// Signatures are checked only of artifacts in a registry.
+    /// Signatures of this kind are checked only of what is there.
     #[error(
-        "spec.verify.mode Cosign is for oci:// URLs: use one, or set mode None to trust everything that is fetched"
+        "spec.verify.mode {}: use one, or set mode None to trust everything that is fetched",
+        if *.0 == Serves::Charts { "Provenance is for charts of chart repositories (spec.chart)" } else { "Cosign is for oci:// URLs" }
     )]
-    NoSignaturesThere,
+    NoSignaturesThere(Serves),
+    /// A chart has no provenance file.
+    #[error(
+        "the chart {revision} has no provenance file in {host}, and is not used: package it with `helm package --sign`, and upload \
+         the .prov file beside the archive; it is looked for again"
+    )]
+    NoProvenance {
+        /// The host of the server.
+        host: String,
+        /// The revision.
+        revision: String,
+    },
+    /// The provenance file of a chart does not prove anything.
+    #[error(
+        "the provenance file of the chart {revision} in {host} is not valid for a trusted key (spec.verify.secretRef), and the chart is \
+         not used: {why}"
+    )]
+    ProvenanceUntrusted {
+        /// The host of the server.
+        host: String,
+        /// The revision.
+        revision: String,
+        /// What is wrong.
+        why: String,
+    },
     /// An artifact of a registry has no signature.
     #[error(
         "{revision} has no signature of cosign in {host}, and is not used: sign it with `cosign sign --key …`; the \
@@ -314,9 +339,9 @@ impl FetchError {
             Self::ArchiveNotFound { .. } => "ArchiveNotFound",
             Self::ArtifactNotSupported { .. } => "ArtifactNotSupported",
             Self::InvalidTrustedKeys(_) => "InvalidTrustedKeys",
-            Self::NoSignaturesThere => "Unsupported",
-            Self::Unsigned { .. } => "Unsigned",
-            Self::SignatureUntrusted { .. } => "SignatureUntrusted",
+            Self::NoSignaturesThere(_) => "Unsupported",
+            Self::Unsigned { .. } | Self::NoProvenance { .. } => "Unsigned",
+            Self::SignatureUntrusted { .. } | Self::ProvenanceUntrusted { .. } => "SignatureUntrusted",
             Self::InvalidArchive(_) => "InvalidArchive",
             Self::EmptyRepository => "EmptyRepository",
             Self::CommitNotFound { .. } => "CommitNotFound",
@@ -350,7 +375,7 @@ impl FetchError {
                 | Self::FileUrlNotAllowed
                 | Self::CredentialsOverHttp
                 | Self::InvalidReference { .. }
-                | Self::NoSignaturesThere
+                | Self::NoSignaturesThere(_)
         )
     }
 }

@@ -12,7 +12,7 @@
 //!   revision stays usable ([`GitStore::last`]), also without network.
 //! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log.
 //! - An archive is used only if its bytes have the digest by which the registry or index names them. If keys are trusted
-//!   ([`TrustedKeys`]), an artifact of a registry is used only if one of them signed it.
+//!   ([`TrustedKeys`]), an artifact of a registry, or a chart of a chart repository, is used only if one of them signed it.
 //! - A pack is indexed (unpacked) in a process of its own, with a memory limit ([`Indexing`]). If that fails, the same commit is
 //!   not tried again at once.
 //! - A fetch ends when its timeout is over, or soon after it was cancelled. Packs are written to disk as they arrive. The size of

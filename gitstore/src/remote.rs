@@ -61,7 +61,8 @@ impl<'a> Remote<'a> {
     pub(crate) fn verify(&mut self, revision: &Revision, trusted: &TrustedKeys) -> Result<(), FetchError> {
         match self {
             Self::Registry(registry) => registry.verify(revision, trusted),
-            Self::Git(_) | Self::Charts(_) => unreachable!("only a fetch from a registry may have trusted keys"),
+            Self::Charts(charts) => charts.verify(revision, trusted),
+            Self::Git(_) => unreachable!("only a fetch from a registry may have trusted keys"),
         }
     }
 

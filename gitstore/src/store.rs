@@ -97,7 +97,7 @@ pub struct FetchRequest {
     pub reference: Reference,
     /// The credentials for the server.
     pub credentials: Credentials,
-    /// If set, only what one of these keys signed is used. This works for OCI registries only.
+    /// If set, only what one of these keys signed is used. This works for OCI registries and chart repositories only.
     pub trusted: Option<TrustedKeys>,
     /// How long the whole fetch may take.
     pub timeout: Duration,
@@ -132,7 +132,7 @@ struct Entry {
     /// What the index of a chart repository said last.
     last_index: LastIndex,
     /// The last revision whose signature was checked, and the digest of the trusted keys.
-    verified: Mutex<Option<(RevisionId, [u8; 32])>>,
+    verified: Mutex<Option<(Revision, [u8; 32])>>,
     /// The last commit or archive that could not be stored, why, and when.
     refused: Mutex<Option<(RevisionId, Refused, Instant)>>,
     state: RwLock<State>,
@@ -184,8 +184,10 @@ impl GitStore {
         if url.is_plain_http() && !request.credentials.is_anonymous() {
             return Err(FetchError::CredentialsOverHttp);
         }
-        if request.trusted.is_some() && url.serves() != Serves::Artifacts {
-            return Err(FetchError::NoSignaturesThere);
+        if let Some(trusted) = &request.trusted
+            && url.serves() != trusted.signed()
+        {
+            return Err(FetchError::NoSignaturesThere(trusted.signed()));
         }
         let wrong = match &request.reference {
             Reference::Commit(commit) if !is_commit_id(commit) => {
@@ -431,7 +433,8 @@ impl Entry {
     /// Checks the signature of a revision, if keys are trusted. What these keys signed is not asked for again.
     fn verify(&self, remote: &mut Remote<'_>, request: &FetchRequest, revision: &Revision) -> Result<(), FetchError> {
         let Some(trusted) = &request.trusted else { return Ok(()) };
-        let checked = Some((revision.id.clone(), trusted.digest()));
+        // A provenance file names the version, too.
+        let checked = Some((revision.clone(), trusted.digest()));
         if *lock(&self.verified) != checked {
             remote.verify(revision, trusted)?;
             *lock(&self.verified) = checked;

@@ -4,6 +4,7 @@
 mod fetching;
 mod reading;
 mod refusals;
+mod remotes;
 mod storing;
 
 use std::fs;

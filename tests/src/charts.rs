@@ -34,6 +34,11 @@ impl Helm {
 /// Packages a chart with `helm package` into the folder `into`. `files` has the path and the content of each file of
 /// the chart. A `Chart.yaml` is made unless it is among them.
 pub fn package(into: &Path, name: &str, version: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
+    package_with(into, name, version, files, &[])
+}
+
+/// Packages a chart as [`package`] does, with more arguments of `helm package`.
+pub fn package_with(into: &Path, name: &str, version: &str, files: &[(&str, &str)], more: &[&str]) -> Result<PathBuf> {
     let folder = tempfile::tempdir()?;
     let chart = folder.path().join(name);
     let head = format!("apiVersion: v2\nname: {name}\nversion: {version}\n");
@@ -42,7 +47,8 @@ pub fn package(into: &Path, name: &str, version: &str, files: &[(&str, &str)]) -
         fs::create_dir_all(path.parent().context("it has a folder")?)?;
         fs::write(path, content)?;
     }
-    let arguments = ["package".into(), chart.into_os_string(), "--destination".into(), into.into()];
+    let mut arguments = vec!["package".into(), chart.into_os_string(), "--destination".into(), into.into()];
+    arguments.extend(more.iter().map(Into::into));
     Helm::new()?.run(&arguments)?;
     Ok(into.join(format!("{name}-{version}.tgz")))
 }
