@@ -66,14 +66,19 @@ pub(crate) enum Content {
 /// A text that was read from the cluster, and its share of the memory for such texts.
 pub(crate) struct Text {
     bytes: Arc<[u8]>,
-    _room: Lease,
+    /// `None` if the text is in the share that each namespace always has.
+    room: Option<Lease>,
 }
+
+/// How many bytes of texts each namespace may always have, so that other namespaces cannot take all room.
+const ALWAYS: u64 = 32 << 10;
 
 /// The texts that were read from the cluster. They are kept until they change, because a watch says when they do. Syncs of one
 /// namespace that read the same text share it.
 pub struct Texts {
     gate: Gate,
     of_namespace: u64,
+    always: u64,
     /// By namespace and digest.
     known: Mutex<HashMap<(String, String), Weak<Text>>>,
 }
@@ -81,7 +86,7 @@ pub struct Texts {
 impl Texts {
     /// Room for texts of `total` bytes. A namespace gets at most half of it.
     pub(crate) fn new(total: u64) -> Self {
-        Self { gate: Gate::new(total), of_namespace: total / 2, known: Mutex::default() }
+        Self { gate: Gate::new(total), of_namespace: total / 2, always: ALWAYS, known: Mutex::default() }
     }
 
     /// How many bytes the texts of one namespace may have together.
@@ -90,6 +95,7 @@ impl Texts {
     }
 
     /// Keeps a text that a Sync of this namespace has read, as long as the result is used. `digest` is a keyed digest of the text.
+    /// The first [`ALWAYS`] bytes of a namespace need no room.
     /// `None` if there is no room for the text.
     pub(crate) fn keep(&self, namespace: &str, digest: String, text: &str) -> Option<Content> {
         let key = (namespace.to_owned(), digest.clone());
@@ -98,11 +104,23 @@ impl Texts {
             return Some(Content::Text { text, digest });
         }
         known.retain(|_, text| text.strong_count() > 0);
-        let half = Group { name: format!("namespace {namespace}"), most: self.of_namespace };
-        let claim = Claim { namespace: namespace.to_owned(), amount: text.len() as u64, groups: vec![half] };
-        let text = Arc::new(Text { _room: self.gate.try_admit(claim)?, bytes: text.as_bytes().into() });
+        let always = |(of, text): (&(String, String), &Weak<Text>)| {
+            (of.0 == namespace).then(|| text.upgrade()).flatten().filter(|text| text.room.is_none())
+        };
+        let in_use: usize = known.iter().filter_map(always).map(|text| text.bytes.len()).sum();
+        let bytes: Arc<[u8]> = text.as_bytes().into();
+        let room =
+            if (in_use + bytes.len()) as u64 <= self.always { None } else { Some(self.room(namespace, &bytes)?) };
+        let text = Arc::new(Text { bytes, room });
         known.insert(key, Arc::downgrade(&text));
         Some(Content::Text { text, digest })
+    }
+
+    /// Room for a text of this namespace; `None` if there is none.
+    fn room(&self, namespace: &str, text: &[u8]) -> Option<Lease> {
+        let half = Group { name: format!("namespace {namespace}"), most: self.of_namespace };
+        let claim = Claim { namespace: namespace.to_owned(), amount: text.len() as u64, groups: vec![half] };
+        self.gate.try_admit(claim)
     }
 }
 
@@ -195,7 +213,8 @@ mod tests {
 
     #[test]
     fn syncs_share_what_they_read_and_a_namespace_has_a_share() {
-        let texts = Texts::new(100);
+        let mut texts = Texts::new(100);
+        texts.always = 0;
         let keep = |namespace: &str, text: &str| texts.keep(namespace, format!("digest of {text}"), text);
         let first = keep("greedy", &"a".repeat(40)).expect("room");
         let same: Vec<_> = (0..100).map(|_| keep("greedy", &"a".repeat(40)).expect("it is shared")).collect();
@@ -210,5 +229,19 @@ mod tests {
         assert_eq!(texts.gate.taken(), 0);
         drop(keep("greedy", "c"));
         assert_eq!(texts.known.lock().unwrap().len(), 1, "what is not used is forgotten");
+    }
+    #[test]
+    fn others_cannot_take_what_a_namespace_always_has() {
+        let mut texts = Texts::new(100);
+        texts.always = 10;
+        let keep = |namespace: &str, text: &str| texts.keep(namespace, format!("digest of {text}"), text);
+        let greedy: Vec<_> = ["a", "b"].map(|name| keep(name, &name.repeat(50)).expect("room")).into();
+        assert!(keep("modest", &"c".repeat(11)).is_none(), "all room is taken");
+        let modest = keep("modest", &"c".repeat(6)).expect("it needs no room");
+        assert!(keep("modest", &"d".repeat(5)).is_none(), "more than a namespace always has");
+        let more = keep("modest", &"d".repeat(4)).expect("it needs no room");
+        drop(modest);
+        assert!(keep("modest", &"e".repeat(6)).is_some(), "another text took this share, and is not used any more");
+        drop((greedy, more));
     }
 }

@@ -36,6 +36,7 @@ pub struct Api {
     replaces_secrets: bool,
     takes_over_from: TakesOverFrom,
     metrics: Metrics,
+    most_bytes: usize,
 }
 
 impl fmt::Debug for Api {
@@ -51,6 +52,7 @@ impl Api {
         Self {
             client,
             acting_as: None,
+            most_bytes: MOST_BYTES,
             leadership,
             replaces_secrets: false,
             takes_over_from: TakesOverFrom::default(),
@@ -154,6 +156,12 @@ impl Api {
     pub async fn review(&self, body: Zeroizing<Vec<u8>>) -> Result<Value, ApiError> {
         const PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
         Ok(self.send(Method::POST, PATH, JSON, JSON, body).await?.1)
+    }
+
+    /// The same, but an answer with more bytes is an error.
+    pub fn reading_at_most(mut self, bytes: usize) -> Self {
+        self.most_bytes = bytes;
+        self
     }
 
     /// Name of the user that requests are made as; `None` for the controller itself.
@@ -425,10 +433,10 @@ impl Api {
         let answer = async {
             let response = self.client.send(request).await.map_err(transport)?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+            let body = Limited::new(response.into_body(), self.most_bytes).collect().await;
             let body = body.map_err(|error| {
                 if error.is::<LengthLimitError>() {
-                    return ApiError::Answer(format!("it is longer than {MOST_BYTES} bytes"));
+                    return ApiError::Answer(format!("it is longer than {} bytes", self.most_bytes));
                 }
                 transport(kube::Error::Service(error))
             })?;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{FIRST_RETRY, Pass, Record, account::FORBIDDEN};
 use crate::{
     backoff,
-    cluster::{AllOf, ApiError, DiscoveryError, Named, Sight},
+    cluster::{AllOf, Api, ApiError, DiscoveryError, Named, Sight},
     fair::Asker,
     inputs::{OneInput, Texts},
 };
@@ -37,6 +37,11 @@ const LOOKUPS_APART: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 1 << 20;
 /// How many objects of a kind are read at once. This limits how much memory they take before their size is known.
 const AT_ONCE: usize = 10;
+/// How many requests all objects of a kind may take. Otherwise, a server that always says that there are more could keep the
+/// place of this read for ever.
+const MOST_PAGES: usize = 20;
+/// The longest answer. While an answer is read, it takes many times as much memory.
+const ANSWER_BYTES: usize = 3 << 20;
 /// How many keys of a ConfigMap an error lists.
 const KEYS_SHOWN: usize = 10;
 
@@ -318,7 +323,7 @@ impl Pass<'_> {
         let InputMap { entry, namespace, name, key, is_optional } = map;
         let resource = Arc::new(Resource::config_maps());
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
-        let read = self.identity().get(&resource, Some(namespace), name).await;
+        let read = self.input_api().get(&resource, Some(namespace), name).await;
         let named = Named { resource, namespace: Some(namespace.to_owned()), name: name.to_owned() };
         let (field, of) = (entry.to_string(), map.map());
         let object = match read {
@@ -394,12 +399,12 @@ impl Pass<'_> {
         let namespace = resource.namespaced.then(|| looked.namespace.to_owned());
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
         let (read, verb) = match looked.name {
-            Some(name) => match self.identity().get(&resource, namespace.as_deref(), name).await {
+            Some(name) => match self.input_api().get(&resource, namespace.as_deref(), name).await {
                 Ok(object) => (Ok(Some(vec![object])), "get"),
                 Err(error) if error.is_gone() => (Ok(Some(Vec::new())), "get"),
                 Err(error) => (Err(error), "get"),
             },
-            None => (self.all_of(&resource, namespace.as_deref()).await, "list"),
+            None => (all_of(&self.input_api(), &resource, namespace.as_deref()).await, "list"),
         };
         let stop = || live.stop_looking_out_for_inputs(self.key, |other| other != entry);
         let objects = match read {
@@ -435,36 +440,42 @@ impl Pass<'_> {
         self.kept(entry, what, &text)
     }
 
-    /// All objects of a kind; `None` if they are too many or too large.
-    async fn all_of(&self, resource: &Resource, namespace: Option<&str>) -> Result<Option<Vec<Value>>, ApiError> {
-        #[derive(Deserialize)]
-        struct Page {
-            #[serde(default)]
-            metadata: PageMeta,
-            items: Vec<Value>,
-        }
-        #[derive(Default, Deserialize)]
-        struct PageMeta {
-            #[serde(default, rename = "continue")]
-            next: String,
-        }
-        let path = format!("{}?limit={AT_ONCE}", resource.path(namespace, None));
-        let (mut all, mut next, mut bytes) = (Vec::new(), String::new(), 0);
-        loop {
-            let after = if next.is_empty() { String::new() } else { format!("&continue={}", escape_segment(&next)) };
-            let page: Page = self.identity().read(&format!("{path}{after}")).await?;
-            bytes += page.items.iter().map(|object| object.to_string().len()).sum::<usize>();
-            all.extend(page.items);
-            // A part of an object is left out before its size counts.
-            if all.len() > MOST_LOOKED_UP || bytes > 4 * MOST_BYTES {
-                return Ok(None);
-            }
-            if page.metadata.next.is_empty() {
-                return Ok(Some(all));
-            }
-            next = page.metadata.next;
-        }
+    /// The API for what the Sync reads from the cluster.
+    fn input_api(&self) -> Api {
+        self.identity().reading_at_most(ANSWER_BYTES)
     }
+}
+
+/// All objects of a kind; `None` if they are too many or too large.
+async fn all_of(api: &Api, resource: &Resource, namespace: Option<&str>) -> Result<Option<Vec<Value>>, ApiError> {
+    #[derive(Deserialize)]
+    struct Page {
+        #[serde(default)]
+        metadata: PageMeta,
+        items: Vec<Value>,
+    }
+    #[derive(Default, Deserialize)]
+    struct PageMeta {
+        #[serde(default, rename = "continue")]
+        next: String,
+    }
+    let path = format!("{}?limit={AT_ONCE}", resource.path(namespace, None));
+    let (mut all, mut next, mut bytes) = (Vec::new(), String::new(), 0);
+    for _ in 0..MOST_PAGES {
+        let after = if next.is_empty() { String::new() } else { format!("&continue={}", escape_segment(&next)) };
+        let page: Page = api.read(&format!("{path}{after}")).await?;
+        bytes += page.items.iter().map(|object| object.to_string().len()).sum::<usize>();
+        all.extend(page.items);
+        // A part of an object is left out before its size counts.
+        if all.len() > MOST_LOOKED_UP || bytes > 4 * MOST_BYTES {
+            return Ok(None);
+        }
+        if page.metadata.next.is_empty() {
+            return Ok(Some(all));
+        }
+        next = page.metadata.next;
+    }
+    Ok(None)
 }
 
 fn not_read(source: ApiError, what: String, field: String, verb: &'static str) -> InputError {
@@ -479,6 +490,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::sync::fake_server::FakeServer;
 
     const INTERVAL: Duration = Duration::from_secs(600);
 
@@ -540,5 +552,23 @@ mod tests {
         }
         inputs.remember(&sync, Err(Arc::new(InputError::TooLarge("a".into()))));
         assert_eq!(waits(&inputs, &sync, true), None, "only a change helps");
+    }
+
+    #[tokio::test]
+    async fn a_list_that_never_ends_is_given_up() {
+        let (server, client) = FakeServer::start().await;
+        let page = json!({"items": [], "metadata": {"continue": "more"}});
+        server.answer("GET /api/v1/namespaces/team/configmaps", 200, page);
+        let all = all_of(&client.api, &Resource::config_maps(), Some("team")).await.unwrap();
+        assert!(all.is_none() && server.requests().len() == MOST_PAGES, "{all:?}");
+
+        let long = json!({"items": [{"data": "a".repeat(100)}]});
+        server.answer("GET /api/v1/namespaces/team/configmaps", 200, long);
+        let all_within = async |bytes| {
+            let api = client.api.clone().reading_at_most(bytes);
+            all_of(&api, &Resource::config_maps(), Some("team")).await
+        };
+        assert!(all_within(50).await.unwrap_err().to_string().contains("longer than 50 bytes"));
+        assert!(all_within(500).await.unwrap().is_some());
     }
 }
