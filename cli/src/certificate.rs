@@ -84,7 +84,7 @@ impl fmt::Display for Fingerprint {
 
 impl Fingerprint {
     /// # Errors
-    /// The certificate has another fingerprint.
+    /// The certificate has another fingerprint than this one.
     pub fn check(&self, certificate: &Certificate) -> anyhow::Result<()> {
         if certificate.fingerprint() == self.0 {
             return Ok(());

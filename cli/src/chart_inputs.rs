@@ -1,4 +1,4 @@
-//! What charts get from outside of their own repositories, for commands that render without a controller.
+//! The values that charts get from outside of their own repositories, for commands that render without a controller.
 
 use std::{
     collections::BTreeMap,
@@ -31,9 +31,9 @@ use crate::{
 /// Everything that charts are rendered with, except the files of their own repository.
 #[derive(Clone, Default)]
 pub struct Surroundings {
-    /// What templates see of the cluster.
+    /// What the templates of charts learn about the cluster: its version, and the kinds that it serves.
     pub capabilities: Capabilities,
-    /// Where the files of other Repositories are.
+    /// Where the files of other Repositories and the ConfigMaps with values are.
     pub clones: Clones,
 }
 
@@ -57,7 +57,7 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// The clones, and the files with ConfigMaps, that the user named.
+    /// The clones of repositories and the files with ConfigMaps that the user named.
     pub fn clones(&self) -> Clones {
         let Self { values_repository, values_config_map, lookup } = self;
         Clones {
@@ -89,7 +89,7 @@ impl FromStr for LocalClone {
     }
 }
 
-/// Local clones of Repositories, and where ConfigMaps are.
+/// Local clones of Repositories, and the places where ConfigMaps with values are searched for.
 #[derive(Clone, Default)]
 pub struct Clones {
     /// The clones that the user named. A name without a namespace names a Repository in the namespace of the Sync.
@@ -145,7 +145,7 @@ impl Clones {
     /// repository of the chart.
     ///
     /// # Errors
-    /// There is no clone of a Repository, or the clone does not have the file.
+    /// No clone of the Repository that should have a file is known, or the clone does not have the file.
     pub fn inputs_of(&self, sync: &Sync, own: &impl Repository<Error = Unread>) -> anyhow::Result<Inputs> {
         let mut inputs = Inputs::new();
         for file in other_files(sync) {
@@ -330,7 +330,7 @@ fn maps_in(files: &[PathBuf], map: InputMap<'_>, must_be_read: bool) -> anyhow::
                     && id.namespace.as_deref().is_none_or(|namespace| namespace == map.namespace)
             })),
             Err(error) if must_be_read => bail!(error),
-            // Such a file is not a mistake: many files are templates, values or patches.
+            // A file that is not a manifest is not a mistake: many files are templates, values or patches.
             Err(_) => {}
         }
     }

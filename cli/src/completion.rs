@@ -7,8 +7,9 @@
 //! # Guarantees
 //! - Nothing is printed except what is offered. If names cannot be found for any reason, none are offered.
 //! - The user is never asked anything, and never waits longer than [`LONGEST`].
-//! - Everything that is offered is one word for every shell. Names with other characters are left out. bash puts an offered
-//!   word into the command line unchanged, so a file `$(command).yaml` in somebody's repository would run a command.
+//! - Every shell reads what is offered as one word, even without quotes. Names that contain anything except letters,
+//!   digits and `-._/:@+=,` are left out. bash puts an offered word into the command line unchanged, so a file
+//!   `$(command).yaml` in somebody's repository would run a command.
 
 use std::{
     collections::BTreeSet,
@@ -70,7 +71,7 @@ fn what_fits() -> clap::Command {
     if line().is_some_and(|(_, word)| word.as_encoded_bytes().starts_with(b"-")) {
         return command;
     }
-    // `build` gives every subcommand `--help` and the global flags.
+    // clap's `build` adds `--help` and the global flags to every subcommand, so that they are hidden, too.
     command.build();
     without_flags(command)
 }
@@ -205,7 +206,7 @@ fn ask(
     })
 }
 
-/// The line without the word that is completed, and that word.
+/// The typed command line without the word that is completed, and that word.
 fn line() -> Option<(Vec<OsString>, OsString)> {
     let mut line: Vec<_> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
     let place = std::env::var(PLACE).ok().and_then(|place| place.parse().ok());
@@ -214,7 +215,7 @@ fn line() -> Option<(Vec<OsString>, OsString)> {
     Some((line, word))
 }
 
-/// The global flags in the line.
+/// The global flags in the typed command line.
 fn typed() -> Option<Global> {
     let (line, _) = line()?;
     let matches = Cli::command().ignore_errors(true).try_get_matches_from(line).ok()?;

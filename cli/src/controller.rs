@@ -50,7 +50,8 @@ impl Controller {
     /// its Service.
     ///
     /// # Errors
-    /// There is no such Service, or it cannot be read. Whether the controller runs shows only at the first request.
+    /// There is no such Service, or it cannot be read. That the controller does not run is noticed only at the first
+    /// request.
     pub async fn find(address: &ControllerAddress, global: &Global) -> anyhow::Result<Self> {
         if let Some(url) = &address.controller_url {
             let proxy = ServiceProxy::at(url).with_context(|| {
@@ -69,7 +70,7 @@ impl Controller {
         Ok(Self { proxy, name })
     }
 
-    /// The sealing keys, each with the number of values that need it.
+    /// The sealing keys, each with the number of values in the cluster's SealedSecrets that only this key unseals.
     pub async fn keys(&self) -> anyhow::Result<KeyReport> {
         self.json("/v1/keys", None).await.map_err(|refused| self.error("/v1/keys", refused))
     }

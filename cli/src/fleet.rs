@@ -41,7 +41,8 @@ pub struct Fleet {
     pub definitions: Vec<Manifest>,
     /// Files, Syncs and Repositories that are not valid.
     pub wrong: Vec<Wrong>,
-    /// The other objects in the files that contain Syncs.
+    /// Objects of other API groups, except CustomResourceDefinitions, in files that also contain objects of gitseal's
+    /// own group.
     pub beside: Vec<Manifest>,
     /// The Repositories in all files, as they were read.
     pub repositories: Vec<Manifest>,
@@ -60,7 +61,7 @@ pub struct Found {
     pub origin: Location,
     /// The Sync. Its namespace is always set.
     pub sync: Sync,
-    /// The object as it was read.
+    /// The Sync's manifest, as it was read.
     pub manifest: Manifest,
 }
 
@@ -101,8 +102,8 @@ impl Found {
 pub struct Rendered {
     /// The index of the Sync in [`Fleet::syncs`].
     pub sync: usize,
-    /// The objects that the Sync applies, with paths from the root of the repository; or why they could not be
-    /// rendered.
+    /// The objects that the Sync applies; the paths of their files begin at the root of the repository. An error if the
+    /// objects could not be rendered.
     pub objects: anyhow::Result<Arc<Vec<Manifest>>>,
 }
 
@@ -243,7 +244,7 @@ impl Fleet {
         })
     }
 
-    /// Whether a Repository of the files has the URL of this working copy.
+    /// Whether `repository` is in the files, and has the URL of a remote of this working copy.
     fn is_here(&self, repository: &ObjectKey) -> bool {
         let mut named = self.known_repositories.iter().filter(|(key, _)| key == repository);
         named.any(|(_, one)| one.spec.chart.is_none() && self.remotes.contains(&same_place(&one.spec.url)))
@@ -310,8 +311,8 @@ impl Fleet {
         })
     }
 
-    /// The place in Git that an error of a Sync's folder names, if it names one, and the error in one line with paths from
-    /// the root of the repository.
+    /// `error` is about the folder of `sync`. Returns the place in Git that `error` names, if it names one, and `error`
+    /// as one line, with paths that begin at the root of the repository.
     pub fn place_of(&self, sync: &Sync, error: &anyhow::Error) -> (Option<Location>, String) {
         let text = one_line(error).replace(&format!("{}/", self.root.display()), "");
         let words = text
@@ -381,7 +382,7 @@ fn unknown_kind(kind: &str) -> String {
 /// Fails if what `sync` applies is not in Git, but in a registry or a chart repository.
 ///
 /// # Errors
-/// The hint says how to fetch it, and ends with `then`.
+/// The hint says how to fetch the chart, and ends with `then`.
 pub fn refuse_registry(sync: &Sync, repository: &Repository, then: &str) -> anyhow::Result<()> {
     let (key, spec) = (ObjectKey::of(sync), &repository.spec);
     let version = spec.reference.as_ref().and_then(|reference| reference.tag.as_ref().or(reference.semver.as_ref()));

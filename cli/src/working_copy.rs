@@ -17,7 +17,7 @@ pub struct WorkingCopy {
     pub root: PathBuf,
 }
 
-/// A file that cannot be read, or must not be.
+/// Why a file cannot be read, or must not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
 pub struct Unread(pub anyhow::Error);
@@ -56,7 +56,7 @@ impl WorkingCopy {
         }
         let mut names = Vec::new();
         for entry in fs::read_dir(&real).with_context(cannot_read)? {
-            // A name that is not UTF-8 is left out, because it cannot be requested.
+            // A name that is not UTF-8 is left out, because the renderer asks for paths only in UTF-8.
             names.extend(entry.with_context(cannot_read)?.file_name().to_str().map(str::to_owned));
         }
         Ok(At::Directory(names))

@@ -17,13 +17,13 @@ pub struct Failing {
 
 struct Failure {
     in_a_row: u32,
-    /// What was tried, for example a revision. An attempt with something else counts as the first attempt.
+    /// What the attempt was for, for example a revision. An attempt for something else counts as the first attempt.
     tried: String,
     message: String,
 }
 
 impl Failing {
-    /// Notes that an attempt of the object `key` failed. `tried` says what the attempt was at, for example a revision.
+    /// Notes that an attempt of the object `key` failed. `tried` says what the attempt was for, for example a revision.
     /// Returns the number of failures in a row.
     pub fn note(&self, key: &ObjectKey, tried: &str, message: String) -> u32 {
         let mut failures = self.lock();
@@ -44,7 +44,7 @@ impl Failing {
         self.lock().remove(key);
     }
 
-    /// The message of the last failure of `key`; `None` if something else than `tries` was tried then.
+    /// The message of the last failure of `key`; `None` if the attempt that failed was not for `tries`.
     pub fn message(&self, key: &ObjectKey, tries: &str) -> Option<String> {
         self.lock().get(key).filter(|failure| failure.tried == tries).map(|failure| failure.message.clone())
     }

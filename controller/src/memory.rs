@@ -63,7 +63,7 @@ impl Memory {
         Self { gate: Gate::new(total - share(total, INPUTS)), total, spare: Arc::default() }
     }
 
-    /// Registers `spare`, whose memory is given up before anybody waits.
+    /// Registers `spare`, whose memory is given up before a claim has to wait.
     pub(crate) fn gives_up(&self, spare: Arc<dyn Spare>) {
         let _ = self.spare.set(spare);
     }
@@ -98,12 +98,12 @@ impl Memory {
         self.gate.waiting() > 0
     }
 
-    /// Waits for enough memory to begin with.
+    /// Waits for the memory that a reader takes at first.
     pub(crate) async fn some(&self, namespace: &str) -> Taken {
         self.taken(namespace, FIRST).await
     }
 
-    /// Enough memory to begin with, if this much is free and nobody waits for memory.
+    /// The memory that a reader takes at first, if this much is free and nobody waits for memory.
     pub(crate) fn try_some(&self, namespace: &str) -> Option<Taken> {
         let claim = self.claim(namespace, FIRST);
         let admitted = || self.gate.try_admit(claim.clone());
@@ -294,7 +294,7 @@ mod tests {
         assert!(plaintexts.room("greedy", 10 << 20).now_or_never().is_none());
         let modest = plaintexts.room("modest", 10 << 20).now_or_never().expect("room for others");
         drop(first);
-        // A claim for more than there is gets the most that one namespace may have.
+        // A claim for more memory than there is gets as much as one namespace may have at most.
         let all = plaintexts.room("greedy", 1 << 40).now_or_never().expect("its turn");
         assert_eq!((all.amount(), modest.amount()), (16 << 20, 10 << 20));
     }

@@ -1,6 +1,6 @@
-//! Rate limits of requests, with the generic cell rate algorithm, as in Sealed Secrets. Unlike in Sealed Secrets, a
-//! client whose request comes a little too early can reserve its turn and wait for it. Turns are given in the order in
-//! which requests come.
+//! Rate limits of requests, with the generic cell rate algorithm, as in Sealed Secrets. Sealed Secrets refuses a
+//! request that comes too early; here, a request that comes only a little too early can wait for its turn. Turns are
+//! given in the order in which requests come.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -23,7 +23,7 @@ pub(crate) struct Rate {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due(Instant);
 
-/// The answer to a request.
+/// What the rate limit says about a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Turn {
     /// How long the request has to wait. `Err` if this time is longer than the client's patience; such a request is not
@@ -31,7 +31,7 @@ pub(crate) struct Turn {
     pub(crate) wait: Result<Duration, Duration>,
     /// How many further requests may follow at once.
     pub(crate) remaining: u32,
-    /// Time until the client's state is the same as before its first request.
+    /// Time until the client may again send as many requests at once as before its first request.
     pub(crate) reset: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Rate {
         Self { interval, tolerance: interval.saturating_mul(burst.saturating_add(1)).min(DAY * 365) }
     }
 
-    /// Counts one more request of the client with the state `due`, and returns its turn.
+    /// Counts one more request of the client with the state `due`, and returns how long this request has to wait.
     pub(crate) fn request(&self, due: &mut Due, now: Instant, patience: Duration) -> Turn {
         let rest = due.0.saturating_duration_since(now);
         let after = rest + self.interval;

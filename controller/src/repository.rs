@@ -32,7 +32,7 @@ use crate::{
 
 /// The pause after the first failure. The pause doubles with each further failure, up to the Repository's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
-/// A first fetch that takes longer than this is reported.
+/// If a first fetch takes longer than this, the Repository and its Syncs report it.
 const SLOW: Duration = Duration::from_secs(5);
 /// The shortest time between two fetches of a Repository.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -240,13 +240,13 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     Ok(Credentials::from_secret(&repository.spec.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
-/// Who must have signed what is fetched; `None` if no signature is needed.
+/// How the fetched artifact must be signed with cosign; `None` if it needs no such signature.
 fn signed_by(repository: &Repository) -> Option<&Verification> {
     let is_checked = |mode| matches!(mode, VerificationMode::Cosign | VerificationMode::Provenance);
     repository.spec.verify.as_ref().filter(|verify| is_checked(verify.mode))
 }
 
-/// The public keys. What is fetched must be signed with one of them.
+/// The public keys, one of which must have signed the fetched artifact.
 async fn trusted(
     ctx: &Context,
     key: &ObjectKey,
@@ -387,7 +387,7 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Res
     })
     .await
     .map_err(|error| RepositoryError::Interrupted(error.to_string()))?;
-    // Only Syncs whose folder or values changed have work to do.
+    // Only Syncs whose folder, or whose files with Helm values, changed have work to do.
     for (content, sync) in before {
         if content.is_none() || content != content_of(ctx, &sync) {
             ctx.queues.syncs.add(ObjectKey::of(&*sync));

@@ -10,7 +10,7 @@ use crate::set_of;
 ///
 /// In the metadata, a complete Job can be recognised by the field for its time of completion; a failed Job looks like a
 /// running one. But when the time to live of a failed Job is over, Kubernetes deletes the Job with the finalizer
-/// `foregroundDeletion`. A deletion by hand sets this finalizer only on request.
+/// `foregroundDeletion`. A deletion by hand sets this finalizer only if foreground deletion is requested.
 pub fn is_expiring_job(meta: &ObjectMeta) -> bool {
     let entries = meta.managed_fields.iter().flatten();
     let of_job =

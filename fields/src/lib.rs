@@ -2,7 +2,7 @@
 //! lists of entries and return lists of entries.
 //!
 //! The API server has one entry for each field manager, operation and subresource. The entry has the set of fields that
-//! the manager last set in this way. [`set`] describes the form of such a set.
+//! the manager last set with this operation in the object or the subresource. [`set`] describes the form of such a set.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

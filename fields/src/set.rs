@@ -116,8 +116,8 @@ pub fn path_of(pointer: &str, set: &Value, object: &Map<String, Value>) -> Vec<S
 }
 
 /// Whether a key of a field set means this item of a list. The key is `k:{…}` with some fields of the item, or `v:…`
-/// with its value. A field that the key names and the item lacks has its default value, so its absence does not count
-/// as a difference.
+/// with its value. If the item lacks a field that the key names, the field has its default value, so this does not
+/// count as a difference.
 fn is_key_of(key: &str, item: &Value) -> bool {
     if let Some(value) = key.strip_prefix("v:") {
         return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
@@ -169,7 +169,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Removes the fields of `set` from `object`, as the API server does with fields that the next apply leaves out. A
+/// Removes the fields of `set` from `object`, as the API server does when the next apply leaves out these fields. A
 /// parent stays as long as it has other fields.
 pub fn take_out(object: &mut Value, set: &Value) {
     for (key, child) in set.as_object().into_iter().flatten() {

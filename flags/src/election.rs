@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Replicas")]
 pub struct ElectionFlags {
-    /// Work only while holding the lease; the other replicas stand by. If false, never run more than one replica.
+    /// Work only while holding the lease; the other replicas stand by. If you set it to false, run only one replica.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
     pub leader_elect: bool,

@@ -105,7 +105,8 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// Skips a comment, from `/*` to the end of the action. Returns whether the action trims the white space after it.
+    /// Skips a comment, from `/*` to the end of the action. Returns whether the white space after the action is
+    /// removed.
     fn comment(&mut self) -> Result<bool, Error> {
         let rest = self.rest();
         let end = rest.find("*/").ok_or_else(|| self.error("the comment has no end"))? + 2;
@@ -117,7 +118,7 @@ impl<'t> Lexer<'t> {
         Ok(trims)
     }
 
-    /// Reads an action, from after `{{` to after `}}`. Returns whether it trims the white space after it.
+    /// Reads an action, from after `{{` to after `}}`. Returns whether the white space after the action is removed.
     fn action(&mut self) -> Result<bool, Error> {
         let opened = self.tokens.last().map_or(self.line, |token| token.line);
         let mut depth = 0_usize;
@@ -227,7 +228,8 @@ impl<'t> Lexer<'t> {
     }
 }
 
-/// For a text that begins with `{{`: whether it trims the white space before it, and whether it is a comment.
+/// For an action that begins with `{{`: whether the white space before the action is removed, and whether the action is
+/// a comment.
 fn opening(text: &str) -> (bool, bool) {
     let after = text.get(2..).unwrap_or_default();
     match after.strip_prefix('-').filter(|after| after.starts_with(SPACE)) {
@@ -236,8 +238,8 @@ fn opening(text: &str) -> (bool, bool) {
     }
 }
 
-/// The length of the end of an action at this position (0 if there is none), and whether it trims the white space after
-/// it.
+/// The length of the end of an action at this position (0 if there is none), and whether the white space after the
+/// action is removed.
 fn closing(text: &str) -> (usize, bool) {
     if text.starts_with("}}") {
         (2, false)

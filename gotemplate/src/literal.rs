@@ -5,7 +5,7 @@
 pub(crate) struct Number {
     pub(crate) int: Option<i64>,
     pub(crate) float: Option<f64>,
-    /// Its value where an argument of any type is allowed.
+    /// The value of the literal if it is passed for an argument that may have any type.
     pub(crate) ideal: Ideal,
 }
 
@@ -69,7 +69,7 @@ enum Unit {
     Char(char),
 }
 
-/// The first character or escape of `text`, and its length.
+/// The first character or escape sequence of `text`, and how many bytes of `text` it takes.
 fn unit(text: &str, quote: char) -> Option<(Unit, usize)> {
     let first = text.chars().next()?;
     if first != '\\' {

@@ -1,4 +1,4 @@
-//! Untrusted templates: for each there is a result within a short time, and no error contains a value.
+//! Untrusted templates: each of them is rendered or refused within a short time, and no error contains a value.
 #![allow(clippy::unwrap_used)]
 
 mod cases;
@@ -107,7 +107,7 @@ fn cut_cases_are_answered() {
     }
 }
 
-/// Runs with the default stack size of a thread, in a build without optimisation.
+/// Deep nesting must not overflow the default stack of a thread, even in a build without optimisation.
 #[test]
 fn nothing_nests_without_end() {
     let nested = |open: &str, close: &str, times: usize| format!("{}1{}", open.repeat(times), close.repeat(times));

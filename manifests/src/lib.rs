@@ -1,4 +1,5 @@
-//! From bytes to Kubernetes objects: multi-document YAML and JSON, bounded, with file and line.
+//! Parses bytes as Kubernetes objects: YAML and JSON with several documents, within limits, and with the file and line
+//! of each object.
 //!
 //! The controller reads what tenants wrote, so every text is taken for hostile: [`parse`] is bounded in size, depth,
 //! nodes, documents and alias expansion ([`Limits`]), and never panics. It reads a document as `kubectl` does, so that

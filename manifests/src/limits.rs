@@ -12,7 +12,7 @@ pub struct Limits {
     /// Nodes that anchors and aliases may copy, in the whole file.
     pub alias_nodes: usize,
     /// Bytes of memory for all objects. Each value, key and collection counts with its real size in memory. For small
-    /// ones, this is many times the size of their text.
+    /// ones, this size is many times that of their text.
     pub memory: usize,
     /// Bytes of keys and strings that anchors and aliases may copy, in the whole file.
     pub alias_bytes: usize,

@@ -365,8 +365,8 @@ pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
 /// The limit of the API server for all annotations of an object together.
 const MOST_BYTES: usize = 256 << 10;
 
-/// The object in an annotation of [`COPIES`], with only the fields that are needed. The other fields are never in
-/// memory.
+/// The object in an annotation of [`COPIES`], with only the fields that show whether it is a Secret with values. The
+/// other fields are never in memory.
 #[expect(clippy::zero_sized_map_values, reason = "serde cannot read the keys of a map into a set")]
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

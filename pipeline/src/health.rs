@@ -44,7 +44,7 @@ pub enum HealthError {
         id: ObjectId,
         /// The reason.
         why: String,
-        /// How many other objects are in the same state.
+        /// How many other objects failed, too.
         more: usize,
     },
     /// At least one object was still not healthy after the Sync's timeout.
@@ -58,7 +58,7 @@ pub enum HealthError {
         why: String,
         /// `spec.timeout`.
         after: String,
-        /// How many other objects are in the same state.
+        /// How many other objects were not healthy in time either.
         more: usize,
     },
 }
@@ -129,7 +129,7 @@ pub fn as_made(id: &ObjectId) -> Option<Health> {
     is_waiting.then(|| waiting(UNSEEN))
 }
 
-/// The health of `object`, if it is known before the rule for its kind is applied.
+/// The health of `object`, if the rule for its kind does not matter, for example because the object is being deleted.
 pub fn before_its_rule(id: &ObjectId, object: &Value) -> Option<Health> {
     if text(object, "/metadata/deletionTimestamp").is_some() {
         return Some(waiting("it is being deleted"));
@@ -181,7 +181,8 @@ fn refusal(object: &Value) -> Option<String> {
     Some(format!("{reason}: {}", pods::shortened(message)))
 }
 
-/// `health`, with the reason why the API server refuses to create the Pods of the workload `object`, if it does.
+/// `health`. If the API server refuses to create the Pods of the workload `object`, the text of `health` also gives the
+/// reason.
 fn with_refusal(object: &Value, health: Health) -> Health {
     let Some(refusal) = refusal(object) else { return health };
     match health {
@@ -414,7 +415,8 @@ fn by_standard_conditions(object: &Value) -> Option<Health> {
     }
 }
 
-/// The health of an object whose kind has no rule of its own: current, unless a condition says otherwise.
+/// The health of an object whose kind has no rule of its own: current, unless its condition of the type `kind` is False
+/// or Unknown.
 fn by_condition(object: &Value, kind: &str) -> Health {
     match condition(object, kind) {
         Some(("False" | "Unknown", reason, message)) => waiting(said(reason, message)),
@@ -422,7 +424,8 @@ fn by_condition(object: &Value, kind: &str) -> Health {
     }
 }
 
-/// What the status of an object says about its state, if it says something in one of the usual ways.
+/// What the status of an object says about the object's state in the conditions and fields that many kinds use for
+/// this.
 fn description(object: &Value) -> Option<String> {
     /// Conditions that are True if something is wrong, and those that are True if all is well.
     const BAD: [&str; 2] = ["NotReady", "InvalidSpec"];

@@ -38,7 +38,7 @@ const MERGED: &str = "merged-";
 pub struct OldMark<'a> {
     /// How the Secret was written.
     pub made: Made,
-    /// [`unsealing::old_digest`] of the sealed input.
+    /// [`unsealing::old_digest`] of the SealedSecret that the Secret was made from.
     pub digest: &'a str,
     /// A keyed digest by which the controller recognises the sealing key that unsealed the values; `None` if several
     /// keys were needed.

@@ -48,7 +48,7 @@ pub fn asks_to_be_kept(meta: &ObjectMeta) -> bool {
         .is_some_and(|value| value == crds::names::PRUNE_DISABLED)
 }
 
-/// Whether the object may be deleted, as far as this does not depend on the Sync.
+/// Whether the object may be deleted, except that it is not checked here which Sync the object belongs to.
 fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
     if asks_to_be_kept(meta) {
@@ -188,7 +188,7 @@ pub fn is_confirmed(sync: &Sync, confirmation: &str) -> bool {
 }
 
 /// Identifies a prune: the revision, the Sync's `spec`, the objects that stay, and how many prunes were `confirmed`
-/// before. The objects that go are not a part of this, because a prune that fails halfway deletes some of them.
+/// before. The objects that would be deleted do not count, because a prune that fails halfway deletes some of them.
 fn confirmation<'a>(
     sync: &Sync,
     (confirmed, revision): (i64, &str),

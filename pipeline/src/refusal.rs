@@ -5,7 +5,7 @@ use manifests::printable;
 
 /// How many mistakes in an object a message names.
 const TOLD: usize = 5;
-/// Values and lines with more characters than this are cut off or left out.
+/// A line with more characters than this is cut off, and a value with more characters than this is left out.
 const LONG: usize = 120;
 
 /// The API server's message for each wrong field, without the values that it quotes, because these can be whole Pod
@@ -51,7 +51,7 @@ pub fn not_of_its_kind(message: &str) -> Option<String> {
     Some(format!("{told}{hint}"))
 }
 
-/// `line` with the value itself instead of Go's notation of it.
+/// `line` with the wrong value itself instead of Go's notation of this value. A long line is cut off.
 fn without_go(line: &str) -> String {
     let line = match line.split_once(GO_VALUE).and_then(|(before, rest)| Some((before, rest.strip_suffix('}')?))) {
         Some((before, value)) => format!("{before}{value}"),
@@ -60,7 +60,7 @@ fn without_go(line: &str) -> String {
     if line.chars().count() > LONG { format!("{}…", line.chars().take(LONG).collect::<String>()) } else { line }
 }
 
-/// One mistake, as in `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
+/// What is wrong with one field, for example `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
 fn cause(cause: &StatusCause) -> Option<String> {
     let field = cause.field.as_deref().filter(|field| !field.is_empty())?;
     let message = cause.message.as_deref().unwrap_or_default();

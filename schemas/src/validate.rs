@@ -15,16 +15,16 @@ use crate::{
     problem::{Check, Problem},
 };
 
-/// What a version of Kubernetes accepts, together with CustomResourceDefinitions.
+/// The kinds and fields that a version of Kubernetes accepts, and those of CustomResourceDefinitions.
 pub struct Schemas {
     version: KubernetesVersion,
     definitions: Definitions,
     known: HashMap<KindId, Checks>,
 }
 
-/// How a kind is checked.
+/// What is known about a kind, to check its objects.
 enum Checks {
-    /// There is no schema of it.
+    /// There is no schema of the kind.
     Unknown,
     /// The API server does not serve the kind.
     Refused(Problem),
@@ -64,8 +64,8 @@ impl Schemas {
         self.definitions.add(manifest)
     }
 
-    /// If there is no schema of an object's kind: a kind with a similar name that was perhaps meant, for example
-    /// `apps/v1 Deployment`.
+    /// If there is no schema of an object's kind: a known kind with a similar name, which the author of the object
+    /// perhaps meant, for example `apps/v1 Deployment`.
     pub fn meant(&self, manifest: &Manifest) -> Option<String> {
         let (group, kind) = (manifest.id.group.as_str(), manifest.id.kind.as_str());
         let mut known: Vec<&KindId> = kubernetes::served(self.version).collect();
@@ -167,8 +167,8 @@ fn without_nulls(value: &mut Value) {
     }
 }
 
-/// A type of Kubernetes as JSON Schema. Fields that the type does not have are refused. The names of the types that it needs are
-/// added to `needed`.
+/// A type of Kubernetes as JSON Schema. Fields that the type does not have are refused. The names of the types to which
+/// it refers are added to `needed`.
 pub(crate) fn closed(schema: Value, needed: &mut Vec<String>) -> Value {
     let Value::Object(mut fields) = schema else { return schema };
     // `oneOf` means a number or a text: a quantity, or a port by number or name.
@@ -210,7 +210,7 @@ pub(crate) fn closed(schema: Value, needed: &mut Vec<String>) -> Value {
     Value::Object(fields)
 }
 
-/// What a person reads about an error at `pointer`, where the object has `value`.
+/// The problems to report for a schema error at `pointer`, where the object has `value`.
 ///
 /// `known` are the fields that the schema allows there.
 fn said(

@@ -103,9 +103,9 @@ impl Certificate {
         hex(&Sha256::digest(&self.der))
     }
 
-    /// Eight letters and digits that are computed from the certificate. The name of its key's Secret ends with them.
-    /// Another certificate gives other letters and digits. So a key never gets the name of another key, even of a key
-    /// that is only in a backup.
+    /// Eight letters and digits that are computed from the certificate. The name of the Secret with the key of the
+    /// certificate ends with these eight. Another certificate gives other letters and digits. So a key never gets the
+    /// name of another key, even of a key that is only in a backup.
     pub fn name_letters(&self) -> String {
         // The letters and digits that the API server uses in names that it generates. They spell no words.
         const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";

@@ -48,13 +48,13 @@ pub enum PrivateKeyError {
     /// The key is protected by a passphrase.
     #[error("the private key is encrypted: decrypt it first (openssl pkey)")]
     Encrypted,
-    /// The numbers do not make an RSA key, or the key has more than two primes.
+    /// The numbers in the PEM block do not make an RSA key, or the key has more than two primes.
     #[error("not a valid RSA private key")]
     Malformed,
-    /// Another algorithm, or an unusable size.
+    /// The key is for another algorithm than RSA, or its size cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(#[from] PublicKeyError),
-    /// No key of this size is generated.
+    /// A key of this size, in bits, cannot be generated.
     #[error("no RSA key of {0} bits can be generated: choose 2048, 3072, 4096 or 8192")]
     GeneratedSize(usize),
     /// Generating, encoding or signing failed.
@@ -111,8 +111,8 @@ impl PrivateKey {
         &self.public_key
     }
 
-    /// Decrypts the session key of a sealed value. The caller must make sure that nobody can distinguish `None` here from a
-    /// failure of the next step.
+    /// Decrypts the session key of a sealed value. The caller must make sure that nobody can distinguish `None` here
+    /// from a failure of the next step, which decrypts the value with the session key.
     pub(crate) fn decrypt_session_key(&self, ciphertext: &[u8], label: &str) -> Option<SessionKey> {
         let mut buffer = Zeroizing::new([0; MAX_KEY_BITS / 8]);
         let decrypted = self

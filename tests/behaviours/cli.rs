@@ -76,7 +76,8 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
         .is(0, &["-----BEGIN CERTIFICATE-----"])?;
     assert_eq!(certificate.out.trim(), Plane::shared().await?.certificate.trim());
     gitseal(&scene, &["cert", "--cert", &url, "--allow-http-cert", "--check"]).await?.is(0, &[])?;
-    // Without the Service, the controller cannot be reached through the API server. The message names the other ways.
+    // Without the Service, the controller cannot be reached through the API server. The message names other ways to get
+    // the certificate, such as `--cert`.
     gitseal(&scene, &["cert"]).await?.is(1, &["kube-system/sealed-secrets-controller", "--cert"])?;
 
     scene.tree.write("app/db.yaml", plain_secret("db", "folder-one"))?;

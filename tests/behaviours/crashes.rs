@@ -49,7 +49,7 @@ fn sealed(sealer: &Sealer, name: &str, version: &str) -> Result<String> {
     Ok(format!("---\n{}", sealed_secret(name, &sealer.seal(name, &sealed_value(version))?)))
 }
 
-/// The objects of the Sync `prefix` before the interrupted commit. [`after`] has its objects after that commit.
+/// The objects of the Sync `prefix` before the interrupted commit; [`after`] gives those after the commit.
 fn before(sealer: &Sealer, prefix: &str) -> Result<String> {
     Ok(map(&format!("{prefix}-goes"), "1")
         + &map(&format!("{prefix}-changes"), "1")
@@ -74,7 +74,7 @@ fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
     Controller::start(&options)
 }
 
-/// The ids in a Sync's inventory. In its first pass, the inventory is in an annotation, and later in the status.
+/// The ids in a Sync's inventory. In the Sync's first pass, the inventory is in an annotation, and later in the status.
 fn inventory(sync: Sync) -> Result<BTreeSet<String>> {
     let mut entries = sync.status.clone().unwrap_or_default().inventory;
     if let Some(text) = sync.annotations().get(FIRST_INVENTORY) {

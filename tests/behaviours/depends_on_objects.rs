@@ -79,7 +79,8 @@ async fn a_sync_waits_for_an_object_and_reads_it_only_when_it_changes() -> Resul
     deployments.patch("db", &PatchParams::default(), &Patch::Merge(&none)).await?;
     scene.is_applied("app", &revision).await?;
 
-    // A revision that is applied does not wait again; the next revision does.
+    // A Sync does not wait again for an object of `spec.dependsOn` with a revision that is applied, but with the next
+    // revision.
     deployments.delete("db", &DeleteParams::default()).await?;
     let before = reads(&scene, "db").await?;
     scene.tree.write("app/a.yaml", config_map("app", "2"))?;

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::objects::config_map;
 
-/// More fetches than one namespace may run at the same time.
+/// How many fetches the tests start: more than one namespace may run at the same time.
 const HOLES: usize = 8;
 
 /// Starts a server that accepts every connection and sends nothing. Returns its URL.
@@ -33,7 +33,7 @@ fn repository(number: usize, url: &str) -> Value {
     })
 }
 
-/// Creates the Repositories of this namespace, all with the URL `url`.
+/// Creates [`HOLES`] Repositories in the scene's namespace, all with the URL `url`.
 async fn repositories(scene: &Scene, url: &str) -> Result<()> {
     for number in 0..HOLES {
         kubernetes::apply(&scene.client, &scene.namespace, repository(number, url)).await?;

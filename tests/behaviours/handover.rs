@@ -235,7 +235,7 @@ async fn two_leaders_are_killed_while_500_sealed_secrets_arrive() -> Result<()> 
     })
     .await?;
 
-    // Each Secret had only the requested contents, in the order in which they were requested.
+    // Over time, each Secret had only contents that the test requested, in the order in which it requested them.
     for number in 0..500 {
         let seen = seen.0.lock().unwrap().get(&name(number)).cloned().unwrap_or_default();
         let expected = versions(number);
@@ -262,7 +262,7 @@ fn is_synced(sealed: &SealedSecret) -> bool {
         && synced.is_some_and(|synced| synced.status == crds::ConditionStatus::True)
 }
 
-/// A Sync with a ConfigMap and a SealedSecret, and a SealedSecret without a Sync.
+/// Creates a Sync with a ConfigMap and a SealedSecret, and a SealedSecret without a Sync.
 async fn workload(scene: &Scene, sealer: &Sealer) -> Result<()> {
     scene.repository(json!({})).await?;
     scene.tree.write("app/map.yaml", config_map("map", "first"))?;
@@ -430,8 +430,8 @@ async fn waves_that_wait_go_on_with_the_next_leader_and_run_no_job_again() -> Re
     let second = job_uid(&scene, "second").await?;
     is_missing(&scene, "web").await?;
 
-    // The second leader is frozen while it waits. The third one begins the last wave, and the second one writes nothing
-    // when it goes on.
+    // The second leader is frozen while it waits. The third leader begins the last wave. When the second leader runs
+    // again, it writes nothing.
     let third = Replica::start(&plane, "replica-3").await?;
     frozen.controller.process().signal(Signal::Stop)?;
     assert_eq!(leader(&scene.client, Some("replica-2")).await?, "replica-3");

@@ -34,8 +34,8 @@ impl Estate {
         Ok(Self { scene, good, kept })
     }
 
-    /// Commits the tenant's files together with a change of the neighbour. Checks that the tenant's folder is refused with
-    /// these texts in the message, and that the neighbour's change is applied.
+    /// Commits the files that the test wrote for the tenant, together with a change of the neighbour's file. Checks
+    /// that the tenant's folder is refused with these texts in the message, and that the neighbour's change is applied.
     async fn refuses(&self, what: &str, reason: &str, texts: &[&str]) -> Result<()> {
         let scene = &self.scene;
         scene.tree.write("neighbour/map.yaml", config_map("neighbour", what))?;

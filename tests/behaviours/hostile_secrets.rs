@@ -104,11 +104,12 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
     others_go_on(&scene, "neighbour").await
 }
 
-/// The message for a template that fails because of the values. It is always the same, because the real error depends on the
-/// values.
+/// The message for a template that fails because of the values. This message is always the same, because the real error
+/// depends on the values and could reveal them.
 const AT_RUN_TIME: &str = "spec.template.data: a template fails with the unsealed values";
 
-/// The message for a template that is wrong with any values: it contains the error `text`.
+/// The message for a template whose error is `text`. The message contains `text` only if the template is wrong whatever
+/// the values are.
 fn told(text: &str) -> String {
     match text {
         "blocks are nested too deeply"
@@ -179,7 +180,8 @@ async fn ten_thousand_keys_are_looked_at_and_told_of_briefly() -> Result<()> {
     others_go_on(&scene, "neighbour").await
 }
 
-/// Names that a Secret cannot have. The API server accepts them in a SealedSecret, and Git can contain anything.
+/// Keys that a Secret cannot have. The API server accepts such keys in a SealedSecret, and a file in Git can contain
+/// anything.
 #[tokio::test]
 async fn odd_names_are_refused_wherever_they_come_from() -> Result<()> {
     let scene = Scene::new("hostile-names").await?;
@@ -194,7 +196,7 @@ async fn odd_names_are_refused_wherever_they_come_from() -> Result<()> {
             .delete(name, &kube::api::DeleteParams::default())
             .await?;
     }
-    // From Git: bytes that are not text, and null in the place of a value.
+    // A file in Git can also have a key that is not text, or null or a number in the place of a value.
     let value = scene.seal("x", b"s3cret-value").await?;
     let head = b"apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: x}\nspec:\n  encryptedData:\n";
     let bytes = [&head[..], b"    \xff\xfe: ", value.as_bytes(), b"\n"].concat();

@@ -108,7 +108,7 @@ fn seal(scene: &Scene, plane: &Plane, certificate: &Path, secret: &str, to: &str
     fs::create_dir_all(target.parent().context("a folder")?)?;
     let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
     command.args(["seal", "--namespace", &scene.namespace, "--cert"]).arg(certificate);
-    // `--force` replaces the file, although the Secret has another type.
+    // `--force` replaces the file even if the SealedSecret in it has another type.
     let output = command.arg("--force").arg("--output-file").arg(&target).arg(&from).output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr));

@@ -23,7 +23,7 @@ fn requests(plane: &Plane) -> Result<Vec<AuditEvent>> {
     Ok(requests)
 }
 
-/// Waits until the controller has polled Git `times` more times.
+/// Waits until the controller has sent `times` more requests to the Git server.
 async fn polls(scene: &Scene, times: usize) -> Result<()> {
     let until = scene.server.request_count() + times;
     eventually("Git to be asked again", || async {

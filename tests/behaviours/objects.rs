@@ -1,4 +1,4 @@
-//! Manifests that several modules use.
+//! Manifests and helpers that several test modules use.
 
 use anyhow::{Context, Result};
 use harness::{Scene, kubernetes};

@@ -22,7 +22,7 @@ fn comparable(mut secret: Value) -> Value {
     secret
 }
 
-/// The cluster's private keys, saved as an administrator does, in a folder that is deleted after the test.
+/// The cluster's private keys, saved as with `kubectl get -o json`, in a folder that is deleted after the test.
 async fn keys(scene: &Scene) -> Result<TempDir> {
     let secrets = Api::<Secret>::namespaced(scene.client.clone(), "kube-system");
     let label = "sealedsecrets.bitnami.com/sealed-secrets-key";

@@ -155,7 +155,8 @@ async fn what_was_done_to_the_secret_is_undone() -> Result<()> {
     delete(&scene, "v1", "Secret", "db").await?;
     let second = scene.has("v1", "Secret", "db", values.clone()).await?;
     assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"]);
-    // Each edit, with the text in the message about it: keys and fields and who wrote them, but never a value.
+    // Each edit, with the texts that the message about it must contain: the edited keys and fields, and who wrote them.
+    // The message never contains a value.
     let edits = [
         (json!({"stringData": {"a": "edited-value"}}), &["data.a by kubectl-edit"][..]),
         (json!({"data": {"b": null, "c": "ZWRpdGVkLXZhbHVl"}}), &["data.b removed", "data.c by kubectl-edit"]),
@@ -277,7 +278,7 @@ async fn a_secret_of_somebody_else_is_only_touched_when_it_says_so() -> Result<(
     assert!(metric(&failures).await? > 0, "{failures}");
     assert_eq!(secret(&scene, "db").await?, before);
 
-    // With the annotation that the message names, the whole Secret belongs to the SealedSecret.
+    // With the annotation `managed`, which the message names, the whole Secret belongs to the SealedSecret.
     scene.annotate::<Secret>("db", crds::names::MANAGED, "true").await?;
     synced(&scene, "db", "True").await?;
     let after = secret(&scene, "db").await?;

@@ -155,8 +155,8 @@ async fn items_of_lists_go_and_defaults_stay() -> Result<()> {
 #[tokio::test]
 async fn what_is_a_controllers_stays() -> Result<()> {
     let scene = Scene::new("controllers").await?;
-    // `replicas` is left out in Git. In one case an autoscaler has set this field, and in the other case nobody has
-    // changed it since the object was created.
+    // In Git, the Deployments do not have the field `replicas`. In one case an autoscaler has set this field, and in
+    // the other case nobody has changed it since the object was created.
     let without_replicas = |name: &str| deployment(name, 0).replace("  replicas: 0\n", "");
     for name in ["autoscaled", "left-out"] {
         let mut object = web(name, &[], false);

@@ -27,14 +27,14 @@ fn go(input: &Value) -> Result<Value> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start the Go program")?;
-    // The program reads its whole input before it writes.
+    // The program reads its whole input before it writes, so this cannot block for ever.
     program.stdin.take().context("a pipe")?.write_all(input.to_string().as_bytes())?;
     let output = program.wait_with_output()?;
     ensure!(output.status.success(), "the Go program ended with {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The results of the templates with the data of the cases. `None` means an error.
+/// What Go renders from the templates with the data of the cases. `None` means an error.
 fn go_results(templates: &[String]) -> Result<Vec<Option<Vec<u8>>>> {
     let data: serde_json::Map<_, _> =
         cases::data().into_iter().map(|(name, value)| (name, STANDARD.encode(value).into())).collect();
@@ -54,7 +54,7 @@ fn ours(template: &str) -> Result<Vec<u8>, gotemplate::Error> {
     Renderer::new(data, Salts::new("", "", []), Limits::default()).render("key", template).map(|bytes| bytes.to_vec())
 }
 
-/// One case per line, so that changes are easy to read.
+/// The text of `golden.json`, with one case per line, so that changes are easy to read.
 fn golden_text(templates: &[String], results: &[Option<Vec<u8>>]) -> String {
     let mut text = String::new();
     for (template, result) in templates.iter().zip(results) {

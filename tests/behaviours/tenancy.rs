@@ -189,7 +189,7 @@ async fn a_repository_of_another_namespace_is_out_of_reach() -> Result<()> {
     Ok(())
 }
 
-/// Tries to give a Sync an invalid name, and returns the error.
+/// Tries to give a Sync an invalid name of a service account, and returns the error.
 async fn hostile<P: serde::Serialize + Debug>(scene: &Scene, sync: &str, name: P) -> Result<String> {
     let patch = json!({"spec": {"serviceAccountName": name}});
     let api = scene.api::<crds::Sync>();

@@ -1,4 +1,4 @@
-//! Objects and namespaces that are being deleted or do not exist: what waits for them, and when it continues.
+//! Objects and namespaces that are being deleted or do not exist: how a Sync waits for them, and when it continues.
 
 use anyhow::{Context, Result};
 use crds::Sync;
@@ -103,7 +103,7 @@ async fn a_finalizer_of_git_is_not_put_back_while_the_object_goes() -> Result<()
     finalizers(&api, "held", both).await?;
     api.delete("held", &DeleteParams::default()).await?;
     is_not_ready(&scene, "ObjectTerminating", &[HOLDS, "example.com/another"]).await?;
-    // One of the two controllers has removed its finalizer; the other has not.
+    // One of the two finalizers is removed, and the other stays.
     finalizers(&api, "held", json!(["example.com/another"])).await?;
     scene.tree.write("app/held.yaml", held("2"))?;
     let second = scene.publish("second").await?;

@@ -60,7 +60,7 @@ async fn who_suspends_says_why_and_everybody_sees_it() -> Result<()> {
     assert_eq!(sync.annotations().get("note").map(String::as_str), Some("kept"));
     gitseal(&scene, &["resume", "web"]).await?.is(0, &["was not suspended"])?;
 
-    // Selects Syncs by their labels. With --all, selects the Repository and every Sync.
+    // `suspend` selects Syncs by their labels or, with --all, the Repository and every Sync.
     kubernetes::apply(
         &scene.client,
         &scene.namespace,

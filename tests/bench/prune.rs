@@ -75,7 +75,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The time from the first to the last object that comes or goes.
+/// The time from the first to the last ConfigMap that is created or deleted.
 fn timed(maps: Api<ConfigMap>, what: What, count: usize) -> JoinHandle<Result<Duration>> {
     tokio::spawn(async move {
         let mut events = std::pin::pin!(watcher::watcher(maps, watcher::Config::default()));

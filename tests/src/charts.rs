@@ -20,7 +20,7 @@ impl Helm {
         Ok(Self { program: localcluster::parts::helm()?, home: tempfile::tempdir()? })
     }
 
-    /// Runs it, and returns everything that it prints.
+    /// Runs `helm`, and returns everything that `helm` prints.
     pub fn run<A: AsRef<std::ffi::OsStr>>(&self, arguments: &[A]) -> Result<String> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env_clear().env("HOME", self.home.path());

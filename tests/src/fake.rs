@@ -1,4 +1,4 @@
-//! Servers of a test that answer as they like, and the controller's store as their client.
+//! Servers whose answers a test chooses, and the controller's Git store as their client.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -89,7 +89,7 @@ impl Fake {
     }
 }
 
-/// A store that trusts some servers.
+/// A Git store, and what its fetches need, for example the certificate authorities of the servers.
 pub(crate) struct Client {
     _folder: tempfile::TempDir,
     pub(crate) store: GitStore,

@@ -1,6 +1,7 @@
 //! The plaintext hunt: what a test seals may stand in the data of its Secret and nowhere else.
 //!
-//! A test seals [`known`] values. They are searched for, as they are and in the usual encodings ([`traces`]),
+//! A test calls [`known`] with each value that it seals. These values are searched for, as they are and in the usual
+//! encodings ([`traces`]),
 //! - in the log of a controller, which logs as much as it can, and in its Git store, when the controller has ended;
 //! - in the objects and events of a scene's namespace, when the scene ends. The plane that all tests share is never
 //!   ended, so its log and the scene's part of its Git store are searched when the scene ends, too.
@@ -173,7 +174,7 @@ impl Hunt {
     }
 }
 
-/// The part of a log that nobody has searched yet.
+/// A log, and how many of its bytes were already searched.
 #[derive(Clone)]
 struct Log {
     path: PathBuf,

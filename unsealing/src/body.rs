@@ -1,4 +1,4 @@
-//! A Secret as JSON, written so that no copy of a value stays in memory.
+//! A Secret as JSON, written so that no copy of a value stays in memory that is not wiped.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;

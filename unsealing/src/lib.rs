@@ -320,9 +320,9 @@ impl UnsealedSecret {
         self.immutable
     }
 
-    /// The Secret as JSON for a server-side apply. With `owner`, it is the whole Secret of this SealedSecret, which
-    /// becomes its owner unless the template says otherwise. Without `owner`, it is what is merged into somebody else's
-    /// Secret. In that case it does not get the annotation `skip-set-owner-references`, which shows that a Secret
+    /// The Secret as JSON for a server-side apply. With `owner`, the JSON is the whole Secret, and the SealedSecret
+    /// becomes the Secret's owner unless the template says otherwise. Without `owner`, the JSON has only what is merged
+    /// into somebody else's Secret. It then lacks the annotation `skip-set-owner-references`, which shows that a Secret
     /// without an owner belongs to a SealedSecret.
     ///
     /// With `version`, the API server refuses the apply if the Secret has another resource version by then.

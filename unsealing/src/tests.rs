@@ -20,7 +20,7 @@ fn unseal(sealed: &SealedInput<'_>) -> Result<UnsealedSecret, UnsealError> {
     assemble(sealed, unsealed)?.finish()
 }
 
-/// A SealedSecret as in Git.
+/// A SealedSecret as it is in Git, and whether its deprecated `spec.data` is accepted.
 struct Sealed {
     annotations: BTreeMap<String, String>,
     spec: SealedSecretSpec,

@@ -25,7 +25,7 @@ pub struct Limits {
     pub memory: u64,
     /// How many bytes a file that the worker writes may have.
     pub file: u64,
-    /// How long the work may take. The worker may use at most twice this as processor time.
+    /// How long the work may take. The worker may use at most twice this time as processor time.
     pub time: Duration,
     /// How many bytes the answer may have.
     pub answer: u64,
@@ -119,7 +119,7 @@ fn judge(status: ExitStatus, answer: Vec<u8>, words: &str, limits: &Limits) -> R
     if status.success() {
         return Ok(answer);
     }
-    // This is Rust's message when it gets no more memory.
+    // A Rust program writes this message when it gets no more memory.
     if words.contains("memory allocation of") {
         return Err(WorkerError::Memory(limits.memory));
     }

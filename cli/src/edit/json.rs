@@ -1,4 +1,5 @@
-//! Writes JSON documents. JSON has no comments; the indentation and the last line end are kept.
+//! Writes JSON documents, with the indentation and the last line end of the text that was read. JSON has no comments
+//! that would have to be kept.
 
 use anyhow::Context;
 use serde::Serialize;

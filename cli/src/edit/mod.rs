@@ -68,7 +68,7 @@ pub struct Sealed {
     pub namespace_of_kubeconfig: bool,
     /// Names of the values.
     pub keys: Vec<String>,
-    /// Lines of comments among the values, which were left out.
+    /// How many lines of comments among the values were left out.
     pub comments_left_out: usize,
 }
 
@@ -188,7 +188,7 @@ fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
     yaml::write(source, body)
 }
 
-/// Writes the whole document again, so a Kubernetes List loses its comments.
+/// Writes the whole document of a list again, so a Kubernetes List loses its comments.
 fn write_anew(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     if json::is_json(source) {
         return json::write(source, body);

@@ -25,7 +25,7 @@ fn seal(text: &str) -> anyhow::Result<String> {
     Text::read("a.yaml", text).seal(&sealer).map(|(text, _)| text)
 }
 
-/// Parses a text as a Secret, with its values as they are written.
+/// Parses a text as a plaintext Secret.
 fn secret(text: &str) -> Option<PlainSecret> {
     let document = manifests::split(text).find(|document| !document.is_empty())?;
     match manifests::parse_document("a.yaml", &document, &Limits::default()) {
@@ -182,7 +182,7 @@ proptest! {
         prop_assert_eq!(again, sealed);
     }
 
-    /// For any damage to the text: if the text still contains a value, the output does not show it.
+    /// Damages the text in any way. If the damaged text still contains a value, the output does not show this value.
     #[test]
     fn a_damaged_layout_shows_nothing_either(
         text in secret_text(),

@@ -64,7 +64,7 @@ pub(super) fn sealed_secret(name: &str, bytes: &[u8]) -> anyhow::Result<(Map<Str
     Ok((body, count))
 }
 
-/// The objects that can be read, and the error of the first document that cannot.
+/// The objects that can be read, and the error of the first document that cannot be read.
 fn parse(name: &str, text: &str) -> (Vec<Body>, Option<ParseError>) {
     if let Some(objects) = json_objects(text) {
         return (objects, None);

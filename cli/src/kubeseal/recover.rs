@@ -88,8 +88,8 @@ fn with_templates(
 ) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
     let text = |field: &str| sealed["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
     let mut spec = SealedSecretSpec::deserialize(&sealed["spec"])?;
-    // Here, only the template's `data` are needed. The other fields of the template are handled in `secret`, as
-    // kubeseal does.
+    // Here, only the template's `data` are needed. The other fields of the template are handled in the function
+    // `secret`, as kubeseal does.
     if let Some(template) = &mut spec.template {
         *template = SecretTemplate { data: template.data.take(), ..SecretTemplate::default() };
     }

@@ -20,7 +20,7 @@ enum Shape {
     Anything,
 }
 
-/// When a field is written.
+/// When the output has a field.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Keep {
     Always,
@@ -194,7 +194,7 @@ fn read(value: Option<Value>, shape: &Shape, path: &str) -> Result<Value, ShapeE
     }
 }
 
-/// Sorted by key, as kubeseal writes every map.
+/// A map from text to text. It is sorted by key, as kubeseal writes every map.
 fn texts(map: Map<String, Value>, path: &str) -> Result<Value, ShapeError> {
     let mut entries: Vec<_> = map.into_iter().collect();
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));

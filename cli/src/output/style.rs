@@ -1,8 +1,8 @@
 //! Styles for text. A name or a message that is printed cannot forge these styles.
 //!
 //! A styled text is combined with texts of others before it is printed. If a style were a terminal command from the
-//! start, it could not be distinguished from a command in such a text. So a style is a mark with a random number that
-//! each process chooses. The mark is replaced by the command only after everything else was escaped.
+//! start, it could not be distinguished from a command in a text of others. So a style is a mark with a random number
+//! that each process chooses. The mark is replaced by the command only after everything else was escaped.
 
 use std::{
     fmt,
@@ -51,7 +51,7 @@ pub fn styled(style: Style, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A line of a unified diff in its style.
+/// A line of a unified diff, in the style that belongs to its first character.
 pub fn diff_line(line: &str) -> String {
     let style = match line.as_bytes().first() {
         Some(b'+') => GOOD,

@@ -162,7 +162,7 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
     server.join().expect("a request");
     assert_ne!(fs::read_to_string(folder.join("sealed/a.yaml")).expect("a file"), sealed);
 
-    // The fingerprint alone is enough, in any form, and it is checked.
+    // The fingerprint is enough, in any form and without `--allow-http-cert`. The fingerprint is checked.
     let bare = pin.trim_start_matches("sha256:").to_uppercase();
     for pin in [pin, &bare] {
         let (url, server) = serve(answer());
@@ -193,7 +193,7 @@ fn redirects_are_followed() {
     assert!(there.join().expect("a request").starts_with("GET /cert.pem HTTP/1.1\r\n"));
 }
 
-/// Serves `answer` for one request. Returns the URL, and a handle for the head of the request.
+/// Serves `answer` for one request. Returns the URL, and a thread whose result is the head of the request.
 fn serve(answer: String) -> (String, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -23,7 +23,7 @@ fn keys(here: &Workplace, arguments: &[&str]) -> std::process::Output {
     here.run(&[&["keys", "--kubeconfig", "kubeconfig"], arguments].concat())
 }
 
-/// Runs a command that must fail with a hint before it sends a request.
+/// Runs a command of `gitseal keys`, which must fail with `message` and a hint before it sends a request.
 fn refused(here: &Workplace, arguments: &[&str], message: &str) -> String {
     refused_with(1, here, arguments, message)
 }
@@ -86,7 +86,7 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     refused_with(2, &here, &["rotate", "-r", &recipient], "no file is named for the backup");
     let said = refused(&here, &["rotate", "--backup", "old.age", "-r", &recipient], "old.age exists");
     assert!(said.contains("--force"), "{said}");
-    // With the flag that the message named, the next error is a different one.
+    // With the flag `--force`, which the message named, the command gets further and fails with another error.
     let output = keys(&here, &["rotate", "--backup", "old.age", "-r", &recipient, "--force", "--key-size", "2048"]);
     assert!(stderr(&output).contains("cannot find the controller"), "{}", stderr(&output));
     assert_eq!((here.read("old.age"), here.path("new.age").exists()), ("an older backup".to_owned(), false));
@@ -151,7 +151,7 @@ fn only_a_list_of_whole_sealing_keys_is_restored() {
     }
     encrypt(&here, "keys.age", &recipient, &list(std::slice::from_ref(&good)));
     // A file with one good key is accepted: the command fails only because there is no cluster. The same holds for a
-    // plain list, and for a list of objects without a kind, as some programs write it.
+    // list that is not encrypted, and for a list of objects without a kind, as some programs write it.
     here.write("list.json", &list(std::slice::from_ref(&good)));
     let mut bare = good;
     bare.as_object_mut().unwrap().retain(|field, _| !["kind", "apiVersion"].contains(&field.as_str()));

@@ -234,7 +234,8 @@ fn without_the_newest_private_key_a_second_run_says_what_is_missing() {
     assert_eq!(here.read("a.yaml"), after);
 }
 
-/// Anybody who can write to a repository can put their own certificate there, and a SealedSecret of somebody else.
+/// Somebody who can write to a repository could put their own certificate there, and a SealedSecret of somebody else,
+/// and then read the resealed values.
 #[test]
 fn values_are_not_resealed_for_whoever_wrote_the_project_file() {
     let here = workplace();

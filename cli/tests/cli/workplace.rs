@@ -49,7 +49,7 @@ impl Workplace {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Files of a folder, hidden ones included.
+    /// The sorted names of the files of a folder, hidden files included.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(name)).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -79,7 +79,7 @@ impl Workplace {
     }
 }
 
-/// Runs the program under this path, with a text on standard input.
+/// Runs `program` in `folder`, with a text on standard input.
 pub(crate) fn run_as(program: &Path, folder: &Path, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(program)
         .args(arguments)

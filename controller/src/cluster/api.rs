@@ -46,8 +46,8 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// Makes requests as the controller itself. All writes, also those as a service account, are sent only while this
-    /// replica is the leader.
+    /// Makes requests as the controller itself. Writes are sent only while this replica is the leader; this holds also
+    /// for an API that was made from this one by [`Api::acting_as`].
     pub fn new(client: kube::Client, leadership: Leadership, metrics: Metrics) -> Self {
         Self {
             client,
@@ -66,7 +66,7 @@ impl Api {
     }
 
     /// The same API, but every request is made as a service account. Characters that cannot be in the name of a service
-    /// account are escaped. A name with such characters becomes the name of no account, so requests under it have no
+    /// account are escaped. So a name with such characters becomes the name of no account, and the requests have no
     /// rights.
     #[must_use]
     pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
@@ -366,8 +366,8 @@ impl Api {
         self.succeeds("/livez").await
     }
 
-    /// Asks the API server whether it is ready. For a moment after its start, it answers requests and is not ready: then
-    /// its lists of kinds may lack those of CustomResourceDefinitions.
+    /// Asks the API server whether it is ready. For a moment after its start, the API server answers requests although
+    /// it is not ready: its lists of kinds may then lack the kinds of CustomResourceDefinitions.
     ///
     /// # Errors
     /// The API server did not answer.

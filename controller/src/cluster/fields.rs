@@ -22,8 +22,8 @@ pub(super) fn without_string_data(managed_fields: &[ManagedFieldsEntry]) -> Opti
 }
 
 /// `managed_fields` in which we own everything that others wrote with an update, but not what they wrote with an apply
-/// or to a subresource. `None` if others own nothing of this kind. Our next apply removes those fields that its body
-/// does not contain.
+/// or to a subresource. `None` if others wrote nothing with an update. Our next apply removes those fields that its
+/// body does not contain.
 pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let is_foreign = |entry: &&ManagedFieldsEntry| {
         entry.operation.as_deref() == Some("Update") && entry.subresource.as_deref().unwrap_or_default().is_empty()

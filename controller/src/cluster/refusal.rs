@@ -228,7 +228,8 @@ struct Sent {
     data: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-/// Which policy or webhook refused. The API server writes this before the text of the policy or webhook.
+/// Which policy or webhook refused. The API server names the policy or webhook first, before it repeats the text of the
+/// policy or webhook.
 fn admission(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("admission webhook \"") {
         let name = resource_name(rest.split_once("\" denied the request")?.0)?;
@@ -243,8 +244,8 @@ fn admission(message: &str) -> Option<String> {
     Some(format!("ValidatingAdmissionPolicy {name} denied the request"))
 }
 
-/// Which right an account does not have. The API server checks rights before it reads the body, so its sentence cannot
-/// quote a value of the Secret. The authorizer's own text comes after it, and is left out.
+/// Which right an account does not have. The API server checks rights before it reads the body, so the sentence of the
+/// API server cannot quote a value of the Secret. The authorizer's own text comes after this sentence, and is left out.
 fn missing_right(message: &str) -> Option<String> {
     let (user, rest) = without_object(message)?.strip_prefix("User \"")?.split_once("\" cannot ")?;
     let (verb, rest) = rest.split_once(" resource \"")?;

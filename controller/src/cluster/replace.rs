@@ -51,7 +51,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 impl Api {
-    /// Like [`Api::apply`], but without the verb patch.
+    /// Like [`Api::apply`], but needs only the rights to get, create and update Secrets, not the right to patch them.
     pub(super) async fn replace_secret(
         &self,
         resource: &Resource,

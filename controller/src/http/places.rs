@@ -3,7 +3,8 @@
 //! It costs a client nothing to keep many idle connections open, and so to take the places of others. Therefore a new
 //! connection never waits: if there is no place for it, the connection that has been idle for the longest time is
 //! closed. A peer that has reached its own limit loses one of its own connections. If all places are taken, the peer
-//! with the most connections loses one. A connection is never closed while the controller works on its answer.
+//! with the most connections loses one. A connection is never closed while the controller works on the answer to a
+//! request.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,16 +41,16 @@ struct Taken {
 struct Connection {
     peer: Peer,
     state: State,
-    /// The value of the clock when the connection came into this state.
+    /// The value of [`Taken::clock`] when the connection came into this state.
     since: u64,
     end: CancellationToken,
 }
 
-/// What happens on a connection. If one must be closed, a connection in an earlier state is chosen before one in a
-/// later state.
+/// What happens on a connection. If a connection must be closed, one whose state is earlier in this list is chosen
+/// before one whose state is later.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum State {
-    /// The client has not sent the headers of a request.
+    /// The client has not sent the whole headers of its next request.
     Idle,
     /// The client has not sent the whole body.
     Receiving,
@@ -65,8 +66,8 @@ enum Room {
     None,
 }
 
-/// The addresses that count as one peer, because one client can choose among them: a single IPv4 address, or an IPv6
-/// network of 64 bits.
+/// The addresses that count as one peer: a single IPv4 address, or an IPv6 network of 64 bits, because one client can
+/// choose among all addresses of such a network.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Peer(IpAddr);
 
@@ -130,7 +131,8 @@ impl Taken {
     }
 }
 
-/// The place of one connection. The place is free again when all clones are dropped.
+/// One of the limited number of places, which one connection takes. The place is free again when all clones of this
+/// value are dropped.
 #[derive(Clone)]
 pub(super) struct Place(Arc<Held>);
 
@@ -156,7 +158,7 @@ impl Place {
         self.is(State::Answering);
     }
 
-    /// Notes that the answer is ready.
+    /// Notes that the answer is ready, and the connection is idle again.
     pub(super) fn idles(&self) {
         self.is(State::Idle);
     }

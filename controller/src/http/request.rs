@@ -22,7 +22,7 @@ pub(super) struct SentSecret {
     pub(super) body: Map<String, Value>,
     pub(super) namespace: String,
     pub(super) name: String,
-    /// The scope in the SealedSecret's own metadata.
+    /// The scope in the metadata of the SealedSecret itself, not in its template.
     pub(super) scope: Scope,
     pub(super) form: Form,
     /// The sealed values by their keys in `encryptedData`, or the single value of `spec.data`.

@@ -2,11 +2,10 @@
 //!
 //! # Guarantees
 //! - No answer contains a plaintext or depends on one. If a value is sealed again, it is unsealed and sealed for the
-//!   same name, namespace and scope, in one step on one thread. Nothing is parsed or rendered between the two, so no
-//!   scope can become wider.
+//!   same name, namespace and scope, in one step on one thread. Between the unsealing and the sealing, nothing is
+//!   parsed or rendered, so no value can get a wider scope.
 //! - All inquiries together get as many turns as one namespace, and use at most half of the limited places for
-//!   concurrent decryptions. If one value that fails is enough to know the answer, the work ends at the first such
-//!   value.
+//!   concurrent decryptions. An inquiry that fails as a whole if one value fails ends at the first such value.
 
 use std::sync::Arc;
 
@@ -20,11 +19,11 @@ use super::{
 };
 use crate::fair::Asker;
 
-/// A value for which there is no answer.
+/// A value because of which an inquiry fails.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub struct InquiryError {
-    /// The field of the value.
+    /// The field that has the value, for example `spec.encryptedData.password`.
     pub field: String,
     /// What is wrong with the value.
     pub reason: InquiryFailure,
@@ -61,7 +60,7 @@ pub struct SealedWith {
 }
 
 impl Keyring {
-    /// Checks whether every value can be unsealed. The error is about the first value that cannot.
+    /// Checks whether every value can be unsealed. If not, the error is about the first value that cannot be unsealed.
     pub async fn verify(&self, sealed: SealedTexts) -> Result<(), InquiryError> {
         self.of_each(sealed, |keys, favourite, binding, value| {
             unseal(keys, favourite, binding, value)?;

@@ -79,7 +79,7 @@ impl<'a> Builds<'a> {
         self.needs_turn.get()
     }
 
-    /// Whether something was rendered by Kustomize or Helm.
+    /// Whether Kustomize or Helm was needed to render something.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun.get()
     }
@@ -105,7 +105,7 @@ impl<'a> Builds<'a> {
         built.into_applied().map_err(|why| RenderError::NotRendered { folder: folder.clone(), why })
     }
 
-    /// The objects and the notes of a chart, with the changes of a Sync.
+    /// The notes of a chart, and its objects after the Sync has changed them, for example with patches.
     pub(super) fn changed_chart(
         &self,
         changes: &Changes,
@@ -116,7 +116,7 @@ impl<'a> Builds<'a> {
         self.processes.renderer.changed_release(changes, release, &self.files, room, self.cancel)
     }
 
-    /// The objects of a folder, with the changes of a Sync.
+    /// The objects of a folder, after the Sync has changed them, for example with patches.
     pub(super) fn changed_folder(
         &self,
         changes: &Changes,
@@ -171,7 +171,7 @@ fn is_in_time(folder: &str, until: Instant) -> Result<(), RenderError<SnapshotEr
     Err(RenderError::NotRendered { folder: folder.to_owned(), why })
 }
 
-/// The files of the whole repository, and the paths that were asked for.
+/// The files of the whole repository, and the paths that the renderer asked for.
 pub(super) struct Files {
     paths: Paths,
     asked: RefCell<BTreeSet<String>>,
@@ -181,7 +181,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// The files of `snapshot`, none of which was asked for.
+    /// The files of `snapshot`, before the renderer asks for any path.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let (paths, remotes) = (snapshot.paths(gitstore::Limits::default()), snapshot.remotes().clone());
         Self { paths, asked: RefCell::default(), remotes, missing: RefCell::default() }

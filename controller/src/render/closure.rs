@@ -6,9 +6,9 @@ use gitstore::{ContentId, Snapshot};
 use manifests::IGNORE_FILE;
 use serde::{Deserialize, Serialize};
 
-/// What a folder with kustomizations, or with a chart, depends on: the paths that were asked for while the folder was
-/// rendered. As long as the answers are the same, rendering gives the same result, because each request depends only on
-/// the answers to the earlier ones.
+/// What a folder with kustomizations, or with a chart, depends on: the paths that the renderer asked for while it
+/// rendered the folder. As long as the answers are the same, rendering gives the same result, because each request
+/// depends only on the answers to the earlier ones.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Closure {
     /// Whether the folder is a chart.
@@ -19,8 +19,8 @@ pub(crate) struct Closure {
     /// Whether the folder has manifests of its own beside its kustomizations, so that the result depends on everything
     /// in the folder.
     is_mixed: bool,
-    /// The paths that were asked for, sorted. `None` if there were too many to remember, so that any commit may change
-    /// the result.
+    /// The paths that the renderer asked for and, for kustomizations, those of the ignore files; sorted. `None` if
+    /// there were too many paths to remember; then any commit may change the result.
     asked: Option<Box<[Box<str>]>>,
 }
 

@@ -32,7 +32,7 @@ use crate::{
     keys::Keyring,
 };
 
-/// A valid mark: the controller made it for exactly this Secret.
+/// A valid mark: the controller made it for exactly the Secret for which it was read.
 pub(crate) struct Mark {
     /// How the Secret was written.
     pub(crate) made: Made,

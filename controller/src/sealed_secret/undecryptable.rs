@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | this replica begins to lead | every value, a few per second, except those for which the status of the SealedSecret shows the key. A value that no key unseals is reported as soon as it is found |
 //! | the sealing keys change | every value whose key is not known, at once |
-//! | a value was refused, or unsealed after all | nothing is decrypted: only the known results are reported again |
+//! | a reconcile could not unseal a value, or unsealed a value that could not be unsealed before | nothing is decrypted: only the known results are reported again |
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
@@ -23,8 +23,8 @@ use crate::{
 /// How long the controller waits after a value could not be unsealed before it counts such values. Often many values
 /// fail at the same time, so they are counted together.
 const GATHER: Duration = Duration::from_secs(1);
-/// The time after which values are counted again if nothing new is found. Values of deleted SealedSecrets are still
-/// counted for this time.
+/// The time after which values are counted again if nothing new is found. Until then, values of SealedSecrets that were
+/// deleted in the meantime are still counted.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// Counts and reports the values that no sealing key unseals, whenever the sealing keys change or something new becomes

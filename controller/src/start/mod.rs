@@ -79,7 +79,7 @@ pub enum StartError {
     /// A CustomResourceDefinition is missing.
     #[error("the cluster lacks the CustomResourceDefinition {0}; install gitseal's CRDs: gitseal install --apply")]
     MissingCrd(String),
-    /// A CustomResourceDefinition is too old, or is not gitseal's.
+    /// A CustomResourceDefinition with the needed name is too old, or comes from another project.
     #[error("the CustomResourceDefinition {crd} does not serve {version}; update it: gitseal install --apply")]
     CrdVersion {
         /// Name of the CustomResourceDefinition.
@@ -184,7 +184,7 @@ struct Replica {
     keyring_slot: Arc<OnceLock<Keyring>>,
     /// Cancelled when somebody asks the controller to end.
     stop: CancellationToken,
-    /// Cancelled when the controller ends.
+    /// Cancelled when all parts of the controller have to end.
     shutdown: CancellationToken,
     observer: Arc<dyn StageObserver>,
 }
@@ -347,8 +347,8 @@ impl Replica {
         fetches
     }
 
-    /// The namespace in which the controller's rights are checked, as an example of all namespaces. If possible, it is
-    /// not the controller's own namespace. `None` if the controller works in all namespaces.
+    /// The controller's rights are checked in this one of its namespaces, as an example of all of them. If possible, it
+    /// is not the controller's own namespace. `None` if the controller works in all namespaces.
     fn asked_in(&self, namespaces: &Namespaces) -> Option<String> {
         let mut names = namespaces.each().into_iter().flatten().collect::<Vec<_>>();
         names.sort_by_key(|name| *name == self.namespace);
@@ -367,7 +367,7 @@ impl Replica {
         self.inquiries.count(ctx.sealed_secrets.clone());
         if !self.leadership.leads() {
             self.readiness.open("watches");
-            // Changes are ignored until this replica leads, because the leader sees them, too.
+            // Until this replica leads, changes are ignored, because the replica that leads now sees them, too.
             let ignored = async { while changes.recv().await.is_some() {} };
             tokio::select! {
                 () = self.leadership.begun() => {}

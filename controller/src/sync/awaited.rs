@@ -19,9 +19,9 @@ pub(super) struct Awaited {
 }
 
 impl Awaited {
-    /// Finds the objects whose health is awaited: those that change now, or all if their health is not known. If the
-    /// Sync does not `wait`, these are only objects that later waves wait for, and those that are deleted when they are
-    /// healthy. Also removes from `plan` the waves that have to wait.
+    /// Finds the objects whose health is awaited. If the health of the Sync's other objects is known, these are only
+    /// objects that this pass writes. If the Sync does not `wait`, these are only objects that later waves wait for,
+    /// and objects that are deleted when they are healthy. Also removes from `plan` the waves that have to wait.
     pub(super) fn of(record: &mut Record, plan: &mut Plan, sync: &Sync) -> Self {
         let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
         let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);

@@ -34,7 +34,8 @@ pub(super) struct Outcome {
     pub(super) held: Vec<Held>,
     /// The prune that waits for a confirmation, if there is one.
     pub(super) prune_waits: Option<LargePrune>,
-    /// The text about objects that left the folder and stay in the cluster for a Sync that does not take them now.
+    /// The text about objects that left the folder and stay in the cluster, because another Sync has them in its folder and
+    /// does not take them over now.
     pub(super) left_for: Option<String>,
     /// The text about objects that left the folder and stay in the cluster because their file was not deleted, but is
     /// now hidden.

@@ -31,7 +31,8 @@ type Answer = (u16, Value);
 #[derive(Default)]
 struct Inner {
     answers: Mutex<HashMap<String, Answer>>,
-    /// For a request that has not arrived yet: the request whose answer changes when it arrives, and the new answer.
+    /// For each first request that has not arrived yet: another request, and the new answer to it as soon as the first
+    /// request arrives.
     changes: Mutex<HashMap<String, (String, Answer)>>,
     requests: Mutex<Vec<(String, String)>>,
     /// Requests that begin with this text are answered only when as many as the barrier waits for have arrived.

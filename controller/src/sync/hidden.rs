@@ -13,8 +13,8 @@ impl Pass<'_> {
     /// Removes objects that are in hidden files of the folder from the prune. Returns why they stay.
     ///
     /// # Errors
-    /// The hidden files cannot be read, for now or for ever. Nothing may be pruned in this case, because an object may
-    /// have moved into one of these files.
+    /// The hidden files cannot be read now, or cannot be read at all. Nothing may be pruned in either case, because an
+    /// object may have moved into one of these files.
     pub(super) async fn keep_hidden(&self, plan: &mut Plan, snapshot: &Snapshot) -> Result<Option<String>, Failure> {
         if plan.prune.is_empty() {
             return Ok(None);
@@ -44,7 +44,7 @@ impl Pass<'_> {
             }
         };
         plan.prune.retain(|id| !hidden.contains_key(id));
-        // The Secret of a SealedSecret is not named, because its SealedSecret is.
+        // The message does not name the Secret of a SealedSecret, because it names the SealedSecret.
         let mut told = hidden.iter().filter(|(id, _)| !(id.is_secret() && hidden.contains_key(&id.sealed_secret())));
         let Some((id, at)) = told.next() else { return Ok(None) };
         let more = match told.count() {

@@ -113,7 +113,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return finalize::forget(&ctx, &key).await;
     };
     if ctx.api.leadership().reach().away_for().is_some_and(|away| away > AWAY) {
-        // `start/outage.rs` asks the API server until it answers. Until then, nothing is rendered.
+        // `start/outage.rs` asks the API server until it answers. As long as it does not answer, nothing is rendered.
         return ctx.queues.syncs.add_after(key, FIRST_RETRY);
     }
     let record = match ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, &sync)) {
@@ -196,8 +196,8 @@ impl Pass<'_> {
             },
         };
         self.admit_request(record);
-        // Drift that was noted is taken out of the notes only if there is a source. Objects that drift while there is
-        // no source stay noted and are put back later.
+        // Drift is noted in `ctx.drift`, and is taken from there only if there is a source. Objects that drift while
+        // there is no source stay noted and are put back later.
         let (drifted, next_heal) = if self.ends_pauses(record) {
             (ctx.drift.take_all(key), None)
         } else {
@@ -231,8 +231,8 @@ impl Pass<'_> {
         created.is_some_and(|created| jiff::Timestamp::now().duration_since(created.0).abs() < IS_NEW_FOR)
     }
 
-    /// Puts the Sync into the queue for the time `next`. This is needed even if `next` did not change, because the
-    /// queue forgets a Sync as soon as its time has come, even if the Sync is then not worked on.
+    /// Puts the Sync into the queue for the time `next`. This is needed even if `next` did not change: as soon as the
+    /// time of a Sync has come, the queue forgets the Sync, whether or not the Sync is then worked on.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());
@@ -246,7 +246,7 @@ impl Pass<'_> {
         let failure = self.for_want_of_account(Failure::from(error)).await;
         let is_news = is_news(record, &failure) || self.has_request(record);
         // The content is forgotten, so that a pass runs and reports success when the folder can be read again, even if
-        // it did not change.
+        // the folder did not change.
         record.content = None;
         record.failed_content = None;
         if has_last_good {
@@ -285,9 +285,9 @@ impl Pass<'_> {
         interval(&self.sync.spec)
     }
 
-    /// Whether there is a request that was not handled yet. A request counts as handled even if the answer could not be
-    /// stored. Otherwise, a Sync whose status is too large to be stored would have an open request for ever, and no
-    /// pause would have an effect.
+    /// Whether there is a request that was not handled yet. A request counts as handled even if the status that shows
+    /// this could not be stored. Otherwise, a Sync whose status is too large to be stored would have an open request
+    /// for ever, and this request would end every pause.
     fn has_request(&self, record: &Record) -> bool {
         let requested = requested_at(self.sync);
         requested.is_some() && requested != record.next.last_handled_reconcile_at.as_deref()
@@ -394,7 +394,8 @@ impl Pass<'_> {
                 let longest = self.interval();
                 let pause = match failure.terminal {
                     true => longest,
-                    // The cause is the API server and not Git, and the API server may answer again at any moment.
+                    // A request got no answer. So the cause of the failure is the API server and not Git, and the API
+                    // server may answer again at any moment.
                     false if passes::unanswered_so_far() > 0 => backoff::outage(record.failures),
                     false if failure.may_pass => backoff::pause(record.failures, FIRST_RETRY, longest.min(MAY_PASS)),
                     false => backoff::pause(record.failures, FIRST_RETRY, longest),
@@ -413,8 +414,8 @@ impl Pass<'_> {
                 ctx.queues.syncs.add_after(self.key.clone(), pause + Duration::from_millis(1));
             }
         }
-        // During the pass, before it was known what the folder depends on, a commit may have changed something that it
-        // depends on.
+        // What the folder depends on may have become known only during the pass. A commit may have changed some of it
+        // before that moment.
         if content_of(ctx, self.sync).is_some_and(|now| now != sourced.content) {
             ctx.queues.syncs.add(self.key.clone());
         }
@@ -439,8 +440,8 @@ impl Pass<'_> {
             if scope == Scope::Folder {
                 report::remember_part(record, sourced, outcome);
             }
-            // The pass put back only objects that did not change in this revision. Other objects are put back from the
-            // last good revision.
+            // Of the objects that drifted, the pass put back only those that this revision does not change. The others
+            // are put back from the last good revision.
             self.heal_from_last_good(record).await;
         } else {
             self.ctx.wants.forget(self.key);
@@ -457,7 +458,7 @@ impl Pass<'_> {
         self.poll_health(record, &revision).await;
     }
 
-    /// Runs the pipeline from the dependencies to the prune.
+    /// Runs the stages of the pipeline, from the check of `spec.dependsOn` to the prune.
     async fn run(
         &self,
         record: &mut Record,
@@ -492,8 +493,8 @@ impl Pass<'_> {
 /// and the status of the Sync says what happened.
 pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after: Duration) {
     ctx.metrics.reconciled("Sync", "PassOverran");
-    // The stopped pass no longer holds the record. The objects are still claimed, and the stored status has them, but
-    // the watch may not have shown this status yet.
+    // The stopped pass no longer holds the lock of the record. The Sync still claims its objects, and its stored status
+    // lists them, but the watch may not have shown this status yet.
     ctx.records.remove(key);
     ctx.records.doubt(key.clone());
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
@@ -535,7 +536,7 @@ pub(crate) fn retry_held(ctx: &Context) {
             continue;
         };
         // A pass that is running may have begun before the new key was read, and it is not known yet whether it will
-        // hold something back. So its Sync tries again, too.
+        // hold something back. So the Sync of such a pass tries again, too.
         if record.try_lock().map_or(true, |record| record.holds) {
             ctx.retries.wake(&key);
             ctx.queues.syncs.add(key);

@@ -1,4 +1,4 @@
-//! Lets others observe the stages of passes.
+//! Lets measurements and tests observe the stages of passes.
 
 use crds::ObjectKey;
 use pipeline::Stage;

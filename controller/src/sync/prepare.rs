@@ -57,14 +57,16 @@ impl StageError for KindError {
     }
 }
 
-/// A digest of the values that a workload uses. Only this cluster's controller can make this digest.
+/// A digest of the values of the ConfigMaps and Secrets that a workload uses. Only this cluster's controller can make
+/// this digest.
 pub(super) fn values_digest(keyring: &Keyring, parts: &[&[u8]]) -> String {
     keyring.digest("used values", parts.iter().copied())
 }
 
 impl Pass<'_> {
     /// Makes the plan for the Sync's folder in the snapshot of `sourced`. Also corrects [`Sourced::content`] in
-    /// `sourced`, which may be known exactly only after the render, and sets the notes. `current` is the Sync's inventory.
+    /// `sourced`, which may be known exactly only after the render, and stores the chart's notes there. `current` is
+    /// the Sync's inventory.
     pub(super) async fn prepare(
         &self,
         sourced: &mut Sourced,
@@ -193,9 +195,9 @@ impl Pass<'_> {
     }
 
     /// Waits until all objects that the Sync may write are watched. A watch is made with the controller's own rights,
-    /// and costs memory and load. So a watch on a kind begins only if the API server says that the identity may write
-    /// some object of this kind. Objects that are not watched are planned as if they did not exist, and refused in the
-    /// stage `allow`.
+    /// and costs memory and load. So a watch on a kind begins only if the API server says that the Sync's identity may
+    /// write some object of this kind. Objects that are not watched are planned as if they did not exist, and refused
+    /// in the stage `allow`.
     async fn watch(&self, manifests: &[Manifest], kinds: &Kinds) -> Result<(), Failure> {
         let Cluster { live, reviews, .. } = &self.ctx.cluster;
         let (api, secrets) = (self.identity(), Arc::new(Resource::secrets()));
@@ -218,7 +220,7 @@ impl Pass<'_> {
                 let api = &api;
                 async move {
                     let namespace = id.namespace.as_deref();
-                    // One object of the kind that the identity may write is enough to begin the watch.
+                    // One object of the kind that the Sync's identity may write is enough to begin the watch.
                     if !live.has_watch(&resource, namespace)
                         && reviews.may_write(api, &resource, &id, true).await.map_err(AllowError::from)?
                     {

@@ -91,7 +91,8 @@ fn remedy(id: &ObjectId, error: &ApiError) -> String {
         return String::new();
     }
     let keep = format!("keep it with the annotation {}: disabled", crds::names::PRUNE);
-    // The message about a Secret already names the missing right, and a policy has its own text.
+    // The message about a Secret already names the missing right. If a policy refused the deletion, no right is
+    // missing.
     if id.is_secret() || error.to_string().contains("denied the request") {
         return format!("; or {keep}");
     }
@@ -131,7 +132,8 @@ impl StageError for PruneError {
 impl Pruner<'_> {
     /// Deletes webhooks and admission policies that left Git, before anything is applied. This order is needed because
     /// a webhook whose server is gone would refuse the objects of the commit that removes the webhook. Objects that
-    /// were deleted are removed from `plan`. Objects that could not be deleted are tried again with the other objects.
+    /// were deleted are removed from `plan`. If objects could not be deleted, this is tried again when the other
+    /// objects are pruned.
     pub(super) async fn open_gates(&self, plan: &mut Plan, deleted: &mut Vec<ObjectId>) {
         let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Tier::of(id) == Tier::Admission).cloned().collect();
         if gates.is_empty() {
@@ -144,8 +146,8 @@ impl Pruner<'_> {
         }
     }
 
-    /// Deletes `ids`, the last wave first, and removes the objects that are gone from `inventory`. The deleted objects
-    /// are added to `deleted`, even if there is an error.
+    /// Deletes `ids`, the last wave first, and removes from `inventory` the objects that no longer exist. The deleted
+    /// objects are added to `deleted`, even if there is an error.
     pub(super) async fn prune(
         &self,
         ids: &BTreeSet<ObjectId>,
@@ -299,9 +301,9 @@ impl Pruner<'_> {
     }
 }
 
-/// Whether the object is a Sync that prunes its own objects before it is deleted. For this, the Sync needs its service
-/// account, the rights of this account, and its namespace, so these are pruned later. The wait is limited, because the
-/// Sync may itself wait for something that is pruned next.
+/// Whether the object is a Sync that prunes its own objects before it is deleted. To prune them, the Sync needs its
+/// service account, the rights of this account, and its namespace, so these are pruned only after the Sync. The wait
+/// for the Sync is limited, because the Sync may itself wait for something that is pruned only after it.
 fn is_pruning(id: &ObjectId, meta: &ObjectMeta) -> bool {
     let is_sync = id.group == "gitseal.dev" && id.kind == "Sync";
     let holds = meta.finalizers.iter().flatten().any(|finalizer| finalizer == crds::names::FINALIZER);

@@ -42,7 +42,7 @@ pub(super) fn doubt_everything(ctx: &Context) {
     }
 }
 
-/// Why the record could not be made again.
+/// Why the record of a Sync could not be made again.
 pub(super) enum RebuildError {
     /// The Sync could not be read, or the merged inventory could not be stored.
     Api(ApiError),

@@ -89,7 +89,7 @@ pub(super) fn deep_equal(memory: &mut Memory, one: &Value, other: &Value, depth:
     })
 }
 
-/// A copy of the entries of a dictionary, so that it can be changed during the loop.
+/// A copy of the entries of a dictionary, so that the dictionary can be changed during a loop over the entries.
 pub(super) fn entries(memory: &Memory, map: super::Map) -> Vec<(crate::text::Text, Value)> {
     memory.entries(map).iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }

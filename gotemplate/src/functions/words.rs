@@ -98,8 +98,8 @@ fn connects(char: char) -> bool {
     matches!(char, '-' | '_') || unicode::is_space(char)
 }
 
-/// Makes `SomeWords` of `some_words`. Connectors at the start stay. Of several connectors in a row, only the last one
-/// is removed.
+/// Makes `SomeWords` of `some_words`. Connectors at the start stay. If several connectors are between two words, the
+/// last one is removed and the others stay.
 fn camel_case(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let mut out = memory.buffer();
     let mut rest = crate::text::chars(text(arguments, 0)).peekable();
@@ -155,7 +155,7 @@ fn alphabetic(char: char) -> bool {
     unicode::letter(char) && !chinese
 }
 
-/// The word at the start of `text`, and its length.
+/// The kind and the length of the word at the start of `text`.
 fn word(text: &str) -> (Kind, usize) {
     let mut chars = text.chars();
     let Some(first) = chars.next() else { return (Kind::Other, 0) };
@@ -241,7 +241,7 @@ impl Words<'_> {
         }
     }
 
-    /// Lower-case letters and numbers after a number belong to it: `2xx`.
+    /// Lower-case letters and numbers after a number belong to the same word as the number: `2xx`.
     fn write_mixed(&mut self) {
         while matches!(self.kind(), Some(Kind::Letters | Kind::Number)) {
             self.write();
@@ -287,7 +287,7 @@ fn abbreviated(memory: &mut Memory, given: &[u8], offset: i64, width: i64) -> Ou
         out.push(&given[..shown]);
         out.push(b"...");
     } else if width < 7 {
-        // There is no space for anything between the dots.
+        // With dots at both ends, there is no space for any part of the text between them.
     } else if offset + shown < length {
         out.push(b"...");
         out.push(&given[offset..offset + shown - 3]);

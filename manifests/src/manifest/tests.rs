@@ -1,4 +1,4 @@
-#![allow(clippy::format_collect)] // It is short and clear, and speed does not matter in a test.
+#![allow(clippy::format_collect)] // `collect` of `format!` is short and clear, and a test may be slow.
 
 use proptest::prelude::*;
 use serde_json::json;

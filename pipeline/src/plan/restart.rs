@@ -31,7 +31,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of these ConfigMaps and Secrets.
+    /// The stamp of the ConfigMaps and Secrets `of`, with a digest of their texts.
     pub fn new(of: BTreeMap<ObjectId, String>, keyed: &KeyedDigest<'_>) -> Self {
         let texts: Vec<_> = of.iter().map(|(id, values)| (id.to_inventory(), values)).collect();
         let parts: Vec<_> = texts.iter().flat_map(|(id, values)| [id.as_bytes(), values.as_bytes()]).collect();
@@ -49,7 +49,8 @@ impl Stamp {
 /// The JSON pointer to a stamp in a workload.
 const POINTER: &str = "/spec/template/metadata/annotations/gitseal.dev~1values-digest";
 
-/// Whether a stamp is in one of these fields, which a Sync leaves to others. If so, the Sync must not write the stamp.
+/// Whether a stamp is in one of the fields at these `pointers`, which a Sync leaves to others. If so, the Sync must not
+/// write the stamp.
 pub(super) fn is_left_to_others(pointers: &[String]) -> bool {
     pointers.iter().any(|pointer| {
         POINTER.strip_prefix(pointer.as_str()).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))
@@ -62,7 +63,7 @@ pub fn stamp_of(id: &ObjectId, body: &Map<String, Value>) -> Option<&'static str
     is_asked(id, body).then_some(POINTER)
 }
 
-/// Whether the annotation of a workload asks for a restart.
+/// Whether the object is a workload whose annotation asks for restarts when values change.
 fn is_asked(id: &ObjectId, body: &Map<String, Value>) -> bool {
     let annotations = body.get("metadata").and_then(|metadata| metadata.get("annotations"));
     let is_workload = id.group == "apps"
@@ -240,7 +241,7 @@ mod tests {
         plan.waves.values().flatten().map(|step| step.id.kind.as_str()).collect()
     }
 
-    /// The annotation in the Pod template of the Deployment, if it is in the plan.
+    /// The annotation in the Pod template of the Deployment, if the plan has the Deployment.
     fn annotation(plan: &Plan) -> Option<String> {
         let step = plan.waves.values().flatten().find(|step| step.id.kind == "Deployment")?;
         let Content::Manifest(body) = &step.content else { return None };

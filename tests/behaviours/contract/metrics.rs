@@ -1,4 +1,4 @@
-//! Compares the metrics of both controllers after the same actions.
+//! Compares the metrics of gitseal's controller and of the Sealed Secrets controller after the same actions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -113,7 +113,7 @@ async fn names_labels_and_values_are_theirs() -> Result<()> {
         scenario(side).await?;
     }
     let their_controller = &Theirs::shared().await?.controller;
-    // Both controllers update the metric after the status.
+    // Both controllers update the metric of the conditions only after the status, so the test waits for it.
     eventually("the same series", || async {
         let (our, their) = (Scrape::parse(&our_text().await?)?, Scrape::parse(&their_controller.metrics().await?)?);
         let condition = "sealed_secrets_controller_condition_info";
@@ -157,7 +157,7 @@ async fn names_labels_and_values_are_theirs() -> Result<()> {
     ] {
         assert!(compared.contains(&expected), "{expected} in {compared:?}");
     }
-    // Both served the certificate, and both have the same series for these requests.
+    // Both controllers served the certificate, and both have the same time series for these requests.
     let certificate = |scrape: &Scrape, name: &str| -> BTreeSet<String> {
         let samples = scrape.samples.iter().filter(|sample| sample.name == name);
         samples
@@ -203,7 +203,7 @@ async fn what_is_gone_leaves_no_series() -> Result<()> {
     becomes(vec![]).await
 }
 
-/// The folder of the other project's source, where the Go tools keep it.
+/// The folder with the source of Sealed Secrets, in the module cache of Go.
 fn their_source() -> Result<PathBuf> {
     localcluster::parts::sealed_secrets_controller()?;
     let cache = programs::run(Command::new("go").args(["env", "GOMODCACHE"]))?;

@@ -91,7 +91,7 @@ async fn three_hundred_namespaces() -> Result<()> {
     let put = |name: String| kubernetes_apply(client.clone(), name, sealed.clone());
     stream::iter(names.clone()).map(put).buffer_unordered(16).try_collect::<Vec<_>>().await?;
     all_have_secrets(&own.side.scene, &names).await?;
-    // The same is checked again with a new controller.
+    // The namespaces are checked again after a restart of the controller.
     let started = std::time::Instant::now();
     own = own.restart().await?;
     println!("{COUNT} namespaces: ready after {:?}", started.elapsed());

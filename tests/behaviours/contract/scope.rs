@@ -1,4 +1,4 @@
-//! Cases in which the scope could be read from the wrong place.
+//! Cases in which the scope could be read from the wrong place, for example from the template.
 
 use anyhow::Result;
 use sealing::Scope;

@@ -130,7 +130,7 @@ async fn status(sides: &[Side; 2], name: &str, synced: [&str; 2]) -> Result<[(Va
     found.try_into().ok().context("two")
 }
 
-/// What the other controller logged about this SealedSecret.
+/// What the Sealed Secrets controller logged about this SealedSecret.
 async fn log_of(side: &Side, name: &str) -> Result<String> {
     let key = format!("{}/{name}", side.scene.namespace);
     let log = Theirs::shared().await?.controller.log();

@@ -33,7 +33,7 @@ use crate::{objects::config_map, traces::inventory};
 const SEALED: &str = "bitnami.com/v1alpha1";
 const GITSEAL: &str = "gitseal.dev/v1alpha1";
 const RBAC: &str = "rbac.authorization.k8s.io";
-/// The kinds that are compared and searched.
+/// The kinds whose objects are compared before and after an attack, and searched for the victim's value.
 const KINDS: [(&str, &str); 8] = [
     ("v1", "ConfigMap"),
     ("v1", "Secret"),
@@ -136,7 +136,7 @@ impl<'a> Case<'a> {
         Ok(Ended { reason: ready.reason.clone(), message: ready.message.clone() })
     }
 
-    /// Checks that the victim's objects are unchanged, and that only its Secret contains the value.
+    /// Checks that the victim's objects are unchanged, and that only the victim's Secret contains the value.
     async fn is_harmless(&self, escape: &str) -> Result<()> {
         let now = objects(&self.victim).await?;
         for (name, before) in &self.before {

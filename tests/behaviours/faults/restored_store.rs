@@ -49,7 +49,7 @@ async fn a_store_that_goes_back_is_brought_to_what_git_says() -> Result<()> {
     let scene = Scene::on(&plane, "restored", ServerOptions::default()).await?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    // The controller keeps running even if the API server is away for long.
+    // Without leader election, the controller keeps running even if the API server is away for long.
     options.arguments.push("--leader-elect=false".into());
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;

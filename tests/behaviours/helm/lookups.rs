@@ -92,7 +92,7 @@ async fn a_chart_finds_what_its_sync_lists_and_is_rendered_again_when_it_changes
     is_value(&scene, "app-map", "south").await?;
     assert_eq!(rendered(&controller, "helm").await?, 3);
 
-    // After a restart, nothing is rendered. A change meanwhile is noticed.
+    // After a restart, nothing is rendered, and a change by hand is noticed and put back all the same.
     controller.stop()?;
     controller = Controller::start(&options)?;
     controller.ready().await?;

@@ -320,7 +320,7 @@ fn merging(pair: &Pair) -> Result<Vec<Case>> {
         merge(&live, &[]).stdin(more),
         seal(&["--merge-into=sealed.yaml", "-f", "in.yaml"]).file("sealed.yaml", &bare).file("in.yaml", SECRET),
         merge(&bare, &[]).stdin(SECRET),
-        // The name and namespace are taken from the file.
+        // The name and namespace are taken from the SealedSecret in the file of `--merge-into`.
         seal(&["--merge-into=sealed", "--name=web"]).stdin(&SECRET.replace("shop", "elsewhere")).file("sealed", &bare),
         seal(&["--merge-into=sealed", "-n", "other"]).stdin(SECRET).file("sealed", &bare).like(Like::SameError),
         seal(&["--merge-into=missing"]).stdin(plain).like(Like::SameError),

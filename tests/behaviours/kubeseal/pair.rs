@@ -111,7 +111,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// The output of a success.
+    /// The standard output of a run that must succeed.
     pub(super) fn text(self) -> Result<String> {
         ensure!(self.code == 0, "{self:?}");
         Ok(String::from_utf8(self.stdout)?)

@@ -1,4 +1,4 @@
-//! Our controller behind the Service.
+//! kubeseal and `gitseal` with our controller behind the Service that they look for.
 
 use anyhow::{Context, Result};
 use harness::network;

@@ -1,4 +1,4 @@
-//! The real Sealed Secrets controller behind the Service.
+//! Tests in which the real Sealed Secrets controller is behind the Service that the proxy leads to.
 
 use anyhow::Result;
 use harness::network;

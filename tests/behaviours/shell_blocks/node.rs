@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-/// The ports of both controllers in their manifests.
+/// The ports of gitseal's controller and of the Sealed Secrets controller, as in their manifests.
 const PORTS: [u16; 3] = [8080, 8081, 8082];
 
 /// What runs in a Pod.
@@ -74,7 +74,7 @@ pub(super) async fn run(plane: &Plane) -> Result<Infallible> {
         for pod in wanted.into_iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())) {
             let address = Ipv4Addr::new(10, 99, 0, addresses.next().context("no address is left")?);
             let link = Command::new("ip").args(["address", "add", &format!("{address}/32"), "dev", "lo"]).output()?;
-            // The first address exists already.
+            // The first address exists already: `harness::network` has added it.
             ensure!(link.status.success() || address == harness::network::POD, "{link:?}");
             running.insert(uid(pod), start(plane, pod, address).await?);
             is_well(&of(&client, pod), pod, address).await?;

@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-/// Why a part could not be built, or a control plane could not be run.
+/// Why a program could not be built, or a control plane could not be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

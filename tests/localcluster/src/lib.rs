@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Any number of clusters can run at the same time. A cluster ends when its [`Cluster`] is dropped, and also when the
-//! process is killed. [`spawn_supervised`] starts other programs that end in the same way.
+//! process is killed. A program that [`spawn_supervised`] starts ends when its [`ChildGuard`] is dropped, and also when
+//! the process is killed.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -252,7 +252,7 @@ fn a_commit_is_fetched_by_its_hash_alone() {
     assert_eq!(server.request_count(), before, "it cannot change");
     let error = fetch(&"1".repeat(40)).unwrap_err();
     assert_eq!(error.reason(), "CommitNotFound", "{error}");
-    // The message is in plain words, not in those of the protocol.
+    // The message is in plain words, not in the words of the Git protocol.
     let (host, text) = ("127.0.0.1", error.to_string());
     assert!(text.starts_with(host) && text.contains(&format!(" did not send commit {}", "1".repeat(40))), "{text}");
     assert!(text.contains("Check the hash") && !text.contains("ref ") && !text.contains("upload"), "{text}");

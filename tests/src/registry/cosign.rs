@@ -62,7 +62,7 @@ impl Registry {
     }
 
     /// Signs an in-toto statement about the artifact with this digest, and pushes it in a bundle that refers to the
-    /// artifact, as cosign 3 does with a registry that does not list referrers. The predicate of a signature is
+    /// artifact, as cosign 3 does with a registry that does not list referrers. For a signature, `predicate` is
     /// `https://sigstore.dev/cosign/sign/v1`.
     pub async fn state(&self, name: &str, digest: &str, predicate: &str, signer: &Signer) -> Result<()> {
         let hex = digest.trim_start_matches("sha256:");

@@ -68,7 +68,7 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The Sync that renders a chart with the name of the release.
+/// The Sync that renders a chart, and whose release has the name `name`.
 async fn sync_of(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Sync> {
     let api: Api<Sync> = Api::namespaced(client.clone(), namespace);
     let list = api.list(&ListParams::default()).await;

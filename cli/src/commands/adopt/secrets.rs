@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::edit::decode_base64;
 
-/// The values of a release.
+/// The values of a release, split into plain and secret ones.
 #[derive(Default)]
 pub(super) struct Split {
     /// Values that may be in Git in plaintext.
@@ -21,7 +21,7 @@ pub(super) struct Split {
     pub(super) in_both: Vec<(String, ObjectId)>,
     /// Values that are in no Secret, but whose name sounds secret. They count as plain.
     pub(super) suspicious: Vec<String>,
-    /// Secret values in lists, which cannot be sealed one by one.
+    /// Secret values in lists. This command cannot seal them.
     pub(super) in_lists: Vec<String>,
 }
 
@@ -34,14 +34,14 @@ pub(super) struct SecretValue {
     pub(super) value: SecretBytes,
 }
 
-/// A value whose name contains one of these words is mostly secret.
+/// A value whose name contains one of these words is probably secret.
 const SOUNDS_SECRET: [&str; 8] =
     ["password", "passwd", "secret", "token", "apikey", "credential", "privatekey", "passphrase"];
 
-/// Names of values that tell where a secret is, and are not secret themselves.
+/// Values with such names say where a secret is, and are not secret themselves.
 const NAMES_ONLY: [&str; 6] = ["name", "ref", "existingsecret", "secretkey", "enabled", "create"];
 
-/// Splits the values of a release with these objects.
+/// Splits the values of a release into secret ones and others. The `objects` of the release show which are secret.
 pub(super) fn split(values: &Value, objects: &[Manifest]) -> Split {
     let mut split = Split::default();
     let texts = Texts::of(objects);
@@ -142,7 +142,8 @@ fn escaped(name: &str) -> String {
     name.replace('\\', "\\\\").replace('.', "\\.")
 }
 
-/// The shortest text that counts if it is only a part of a value of a Secret: a shorter text may be there by chance.
+/// A text that is only a part of a value of a Secret counts as secret if it has at least this length: a shorter text
+/// may be there by chance.
 const SHORTEST_PART: usize = 6;
 
 /// The texts of a release's objects.

@@ -108,7 +108,8 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Whether the Repository is a chart, and so has no other folders. A Repository that does not exist yet is taken for one of Git.
+/// Whether the whole Repository is a chart, so that it has no other folders. A Repository that does not exist yet
+/// counts as a Git repository.
 async fn is_chart(client: &Client, namespace: &str, name: &str) -> anyhow::Result<bool> {
     let api: Api<Repository> = Api::namespaced(client.clone(), namespace);
     let found = api.get_opt(name).await.with_context(|| format!("cannot read the Repository {namespace}/{name}"))?;

@@ -63,13 +63,14 @@ pub struct Explanation {
     steps: Vec<Step>,
 }
 
-/// A step, and the Sync with this change and those before it.
+/// A field that changes objects, and the Sync with this field and the fields before it.
 type UpTo = (String, Sync);
 
-/// Renders the folder of the Sync once for each of its changes.
+/// Renders the folder without the fields of the Sync that change objects, and then again with one more of these fields
+/// each time.
 ///
 /// # Errors
-/// The folder cannot be rendered without changes, or with some of them. The error names the field.
+/// One of these renders fails. If a field was added for this render, the error names the field.
 pub fn explain(file: &SyncFile, surroundings: Surroundings) -> anyhow::Result<Explanation> {
     let path = folder::from_here(file.folder()?);
     let base = Sync { spec: without_changes(&file.sync), ..file.sync.clone() };
@@ -80,7 +81,8 @@ pub fn explain(file: &SyncFile, surroundings: Surroundings) -> anyhow::Result<Ex
         let failed = || format!("with {field}");
         let manifests = folder.read_another(&path, &sync).with_context(failed)?.manifests;
         let earlier = before.as_deref().unwrap_or(&folder.manifests);
-        // The namespace is the last thing to be set, but no variable depends on it, so it is shown in the order of the fields.
+        // A pass sets the namespace last of all. But no variable depends on the namespace, so `targetNamespace` is
+        // shown where it stands among the fields of a Sync.
         if field == "substitute" {
             steps.extend(in_namespace(&file.sync, earlier));
         }
@@ -100,7 +102,8 @@ fn without_changes(sync: &Sync) -> crds::SyncSpec {
     crds::SyncSpec { overlay, substitution, ..sync.spec.clone() }
 }
 
-/// The changes of a Sync, each with a Sync that makes this one and those before it.
+/// The fields of a Sync that change objects, each with a copy of the Sync that has this field and the fields before it,
+/// but no later ones.
 fn steps_of(sync: &Sync) -> Vec<UpTo> {
     let all = sync.spec.overlay.clone();
     let mut steps = Vec::new();
@@ -129,7 +132,7 @@ fn steps_of(sync: &Sync) -> Vec<UpTo> {
     steps
 }
 
-/// The step of the field `targetNamespace`.
+/// What the field `targetNamespace` changes; `None` if the Sync does not have this field.
 fn in_namespace(sync: &Sync, manifests: &[Manifest]) -> Option<Step> {
     sync.spec.target_namespace.as_ref()?;
     let elsewhere = Sync { spec: crds::SyncSpec { target_namespace: None, ..sync.spec.clone() }, ..sync.clone() };
@@ -229,12 +232,12 @@ fn compare(field: String, before: &[Manifest], after: &[Manifest]) -> Step {
     Step { field, changes, unchanged }
 }
 
-/// Each object with its earlier form. Objects may have other names than before. They belong together if they have the same id,
-/// or else if they come from the same place and have the same kind.
+/// Each object with its earlier form. Objects may have other names than before. Two forms belong to the same object if
+/// they have the same id, or else if they come from the same place and have the same kind.
 fn paired<'m>(before: &'m [Manifest], after: &'m [Manifest]) -> Vec<(Option<&'m Manifest>, Option<&'m Manifest>)> {
     type Place<'m> = (&'m str, u32, &'m str);
     fn place(manifest: &Manifest) -> Place<'_> {
-        // A Secret with sealed values becomes a SealedSecret.
+        // The renderer can make a SealedSecret of a Secret with sealed values, so both count as the same kind.
         let kind = if manifest.id.is_sealed_secret() { "Secret" } else { &manifest.id.kind };
         (&manifest.origin.file, manifest.origin.line, kind)
     }
@@ -286,7 +289,8 @@ fn hide(old: &mut Map<String, Value>, new: &mut Map<String, Value>) {
 const HIDDEN: &str = "(not shown)";
 const HIDDEN_OTHER: &str = "(not shown, another value)";
 
-/// The values in a field of a Secret or SealedSecret. A field that has no keys is removed.
+/// The values in a field of a Secret or SealedSecret. A value of this field that is not a mapping is replaced by an
+/// empty mapping.
 fn values_at<'b>(body: &'b mut Map<String, Value>, pointer: &[&str]) -> Option<&'b mut Map<String, Value>> {
     let kind = body.get("kind").and_then(Value::as_str).unwrap_or_default();
     let is_wanted = if pointer.len() == 1 { kind == "Secret" } else { kind == "SealedSecret" };

@@ -1,4 +1,4 @@
-//! One object: as it is in the cluster, and as a dry run would leave it.
+//! Compares one object in the cluster with the object that would result from an apply, according to a dry run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +95,7 @@ impl Outcome {
         !matches!(self, Self::Unchanged | Self::Kept(_))
     }
 
-    /// The reason, or the Sync that gets the object.
+    /// Why the object is replaced, held back or kept, or the Sync that gets it.
     pub fn because(&self) -> Option<&str> {
         match self {
             Self::Replaced(text) | Self::Moved(text) | Self::Held(text) | Self::Kept(text) => Some(text),
@@ -110,7 +110,7 @@ pub struct InGit<'a> {
     pub id: &'a ObjectId,
     pub resource: &'a Resource,
     pub body: &'a Map<String, Value>,
-    /// JSON pointers to the fields that are left to others.
+    /// JSON pointers to the fields that the Sync leaves to others (`ignoreDifferences`).
     pub left_to_others: &'a [String],
     /// The object as it is created if it does not exist: with the values that Git has for the fields in
     /// `left_to_others`. `None` if Git has no such fields.
@@ -205,7 +205,7 @@ impl Requests<'_> {
         body
     }
 
-    /// What would be done about an object that was refused because a field cannot be changed.
+    /// What the controller would do with an object that the API server refused because a field cannot be changed.
     async fn instead(
         &self,
         error: kube::Error,
@@ -252,7 +252,7 @@ impl Requests<'_> {
         self.client.request(request).await
     }
 
-    /// The object as the API server completes it.
+    /// Replaces the live object with `object` in a dry run. Returns the object that the API server would store.
     async fn dry_replace<T: DeserializeOwned>(&self, object: &Value) -> Result<T, kube::Error> {
         let parameters = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.into()) };
         let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
@@ -262,8 +262,8 @@ impl Requests<'_> {
         self.client.request(request).await
     }
 
-    /// Whether the namespace of the object is in the folder. Then the namespace may not exist yet, so a dry run in it
-    /// fails.
+    /// Whether the folder has the manifest of the namespace that the object is in. Then the namespace may not exist
+    /// yet, so a dry run in it fails.
     fn comes_with_namespace(&self, in_folder: &BTreeSet<ObjectId>) -> bool {
         self.object.id.namespace.as_ref().is_some_and(|namespace| {
             in_folder.contains(&ObjectId {

@@ -94,7 +94,7 @@ impl Found {
         }
     }
 
-    /// Whether the cluster serves the kind already.
+    /// Whether the cluster serves the kind already, before the CustomResourceDefinitions of the folder are applied.
     pub fn is_served(&self, resource: &Resource) -> bool {
         let kind = GroupVersionKind::gvk(&resource.group, &resource.version, &resource.kind);
         !matches!(self.answers.get(&kind), Some(Ok(None)))

@@ -16,7 +16,7 @@ use super::compare::{KeyChange, Outcome};
 /// In this annotation, `kubectl apply` stores a copy of the object that it applied, including the values of a Secret.
 const KUBECTL_COPY: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// An object for the comparison: the part that is shown, and separately the values that are not.
+/// An object for the comparison: the part that is shown, and separately the values that are not shown.
 pub struct Shown {
     object: Value,
     values: BTreeMap<String, Hidden>,
@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Hidden {
 
 /// An object that can be compared with another version of itself.
 pub trait Comparable: DeserializeOwned {
-    /// The object without the fields that do not matter, and separately its values.
+    /// The object without the fields that do not matter for the comparison, and separately its values.
     fn shown(self) -> Shown;
     /// The object itself; `None` if it has values that must not be shown.
     fn object(&self) -> Option<&Map<String, Value>> {

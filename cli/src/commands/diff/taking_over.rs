@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{compare::InGit, shown::Comparable};
 
-/// The field managers whose objects are taken over, and the objects that were taken over before.
+/// The field managers from which fields are taken over, and the objects from which they were taken over before.
 pub struct TakingOver<'a> {
     managers: &'a Managers,
     /// The inventory of the Sync. Without a Sync, an object counts as applied if gitseal owns fields of it.

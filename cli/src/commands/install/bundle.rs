@@ -1,7 +1,7 @@
 //! The manifests of `deploy/`, changed by the choices of an installation.
 //!
 //! The manifests are changed as text, line by line, so that the printed text keeps the comments. Tests check that the
-//! manifests have the lines that are looked for.
+//! manifests have the lines that this module looks for.
 
 use anyhow::Context;
 use manifests::{Limits, parse};
@@ -41,14 +41,14 @@ pub const EDIT_ROLE: &str = "gitseal-edit";
 pub const AGGREGATE_TO_EDIT: &str = "rbac.authorization.k8s.io/aggregate-to-edit";
 /// Label on the Deployment: the version whose manifests are installed.
 pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
-/// The usual size of the volume.
+/// The default size of the controller's volume.
 pub const VOLUME_SIZE: &str = "2Gi";
-/// The namespace that the manifests name.
+/// The namespace in the manifests.
 const NAMESPACE: &str = "kube-system";
-/// The Service that the manifests name.
+/// The name of the Service in the manifests.
 const SERVICE_NAME: &str = "sealed-secrets-controller";
 
-/// The image that the manifests name. The name has no registry, because the image is in no public registry.
+/// The image in the manifests. The name has no registry, because the image is in no public registry.
 pub fn image() -> String {
     format!("{DEPLOYMENT_NAME}:{}", env!("CARGO_PKG_VERSION"))
 }

@@ -22,8 +22,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// Reads from the cluster which of the objects exist, if a first Sync was requested. If the kinds are not served
-    /// yet, there are no objects.
+    /// Reads from the cluster which of the objects exist, if a first Sync was requested. An object whose kind is not
+    /// served yet counts as missing.
     ///
     /// # Errors
     /// The cluster does not answer, or does not allow the user to read the objects.
@@ -172,8 +172,8 @@ pub fn documents(args: &InstallArgs, global: &Global, choices: &Choices, known: 
         objects.extend(account_with_rights(&namespace, account));
     }
     let mut sync = of("Sync", spec);
-    // With this annotation, the objects stay when the Sync is deleted, for example by `kubectl delete -f` of the
-    // printed text.
+    // With this annotation, the objects that the Sync applied stay when the Sync is deleted, for example by
+    // `kubectl delete -f` of the printed text.
     let is_kept = |sync: &Value| sync["metadata"]["annotations"].get(crds::names::PRUNE).cloned();
     if let Some(value) = known.sync.as_ref().map_or_else(|| Some("disabled".into()), is_kept) {
         sync["metadata"]["annotations"] = json!({crds::names::PRUNE: value});

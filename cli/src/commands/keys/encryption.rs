@@ -58,7 +58,7 @@ pub(in crate::commands) struct Decryption {
     passphrase_file: Option<PathBuf>,
 }
 
-/// Who can decrypt a backup. This is known before anything is read from the cluster.
+/// Who can decrypt a backup. The command finds this out before it reads anything from the cluster.
 pub(super) enum Lock {
     Recipients(Vec<x25519::Recipient>),
     Passphrase(SecretString),
@@ -74,8 +74,8 @@ impl Encryption {
     }
 
     /// # Errors
-    /// There is neither a recipient nor a passphrase, so nobody could decrypt the backup; or a text is not a recipient.
-    /// The error does not contain the text, because it may be a secret identity.
+    /// There is neither a recipient nor a passphrase, so nobody could decrypt the backup; or a text that was given as a
+    /// recipient is not one. The error does not contain the text, because it may be a secret identity.
     pub(super) fn lock(&self) -> anyhow::Result<Lock> {
         if let Some(file) = &self.passphrase_file {
             return passphrase_of(file).map(Lock::Passphrase);

@@ -91,7 +91,7 @@ fn folder(found: &Found) -> &Path {
     Path::new(&*found.origin.file).parent().unwrap_or(Path::new(""))
 }
 
-/// The shortest way from a Sync back to itself.
+/// The shortest chain of Syncs, each of which waits for the next one, from the Sync `start` back to itself.
 fn way_back(start: usize, waits_for: &impl Fn(usize) -> Vec<usize>) -> Option<Vec<usize>> {
     let mut before = BTreeMap::new();
     let mut next = std::collections::VecDeque::from([start]);

@@ -16,7 +16,7 @@ use crate::edit;
 use crate::global::Global;
 use crate::output::Hint;
 
-/// Name of the file at a repository's root.
+/// Name of the file with a repository's rules for sealing.
 pub(super) const FILE: &str = ".gitseal.yaml";
 
 /// How a file is sealed.
@@ -45,7 +45,7 @@ struct WhichCert {
     place: Option<String>,
     /// If set, no other certificate is accepted.
     fingerprint: Option<Fingerprint>,
-    /// Whether `.gitseal.yaml` names the place.
+    /// Whether `place` comes from `.gitseal.yaml`.
     is_of_project: bool,
 }
 
@@ -267,7 +267,8 @@ impl Project {
         }
     }
 
-    /// The file's path from the root, with `/` between the parts; `None` if the file is not below the root.
+    /// The file's path from the folder of `.gitseal.yaml`, with `/` between the parts; `None` if the file is not below
+    /// this folder.
     fn path_in_tree(&self, file: &Path) -> Option<String> {
         let absolute = std::path::absolute(file).ok()?;
         // The file may not exist yet. If it is a link, the place of the link counts, not that of its target.

@@ -1,4 +1,4 @@
-//! `gitseal status`: everything at a glance, once or as it changes.
+//! `gitseal status`: the state of Repositories and Syncs, once or as it changes.
 
 mod details;
 mod drift;

@@ -70,13 +70,13 @@ impl Row {
         }
     }
 
-    /// Also shows what else is known of the object.
+    /// Also shows more about the object, because the user named it on the command line.
     pub fn with_details(mut self, details: &Details) -> Self {
         details.write(&mut self.about);
         self
     }
 
-    /// Also shows what was put back.
+    /// Also shows the objects that drifted and were put back.
     pub fn with_drift(mut self, drift: &[Drift]) -> Self {
         self.drift = drift.to_vec();
         self
@@ -162,7 +162,7 @@ impl Rows {
         text
     }
 
-    /// One more row with the same columns, which may become wider.
+    /// One more row of the same table. A column becomes wider if the row needs this.
     pub fn line(&mut self, row: &Row, now: Timestamp) -> String {
         let cells = row.cells(self.with_namespace, now);
         self.table.fit([cells.as_slice()]);

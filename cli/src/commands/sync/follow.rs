@@ -15,8 +15,8 @@ use kube::{
 use super::progress::Line;
 use crate::managed::{Managed, State};
 
-/// Waits until the controller has handled the request `token` for each of `waiting` (by name) and they have settled,
-/// and shows their state on their lines. Returns whether all are Ready.
+/// Waits until the controller has handled the request `token` for each object in `waiting` and each of them has
+/// settled. Shows the state of each object on its line. Returns whether all objects are Ready.
 ///
 /// # Errors
 /// The watch is not allowed.
@@ -99,7 +99,7 @@ fn deleted<K: Managed>(waiting: &mut BTreeMap<String, Line>, name: &str) -> bool
     }
 }
 
-/// A watch that is not allowed is not tried again.
+/// Fails if the watch is not allowed, because another try would not help.
 fn give_up_if_forbidden(error: &watcher::Error) -> anyhow::Result<()> {
     let (watcher::Error::InitialListFailed(kube::Error::Api(status))
     | watcher::Error::WatchStartFailed(kube::Error::Api(status))

@@ -11,7 +11,7 @@ use crate::{
 };
 use crds::ObjectKey;
 
-/// The lines that show the progress of all objects.
+/// The lines that show the progress of all objects that `gitseal sync` waits for.
 pub struct Progress {
     spinners: MultiProgress,
 }

@@ -135,7 +135,7 @@ impl Repository for Commit {
 
 /// A folder of a commit.
 pub struct Folder {
-    /// The parts by their paths in the repository.
+    /// The manifest files and the kustomizations of the folder, by their paths in the repository.
     parts: BTreeMap<String, Part>,
 }
 

@@ -61,7 +61,7 @@ pub struct UninstallArgs {
     timeout: SignedDuration,
 }
 
-/// The objects in the cluster.
+/// What `gitseal uninstall` finds in the cluster before it changes anything.
 struct Found {
     syncs: Vec<Sync>,
     sealed_secrets: usize,

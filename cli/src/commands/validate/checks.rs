@@ -30,10 +30,10 @@ pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// The checks, with what they remember of other files.
+/// The checks, with the objects that they have seen in the files so far.
 pub(super) struct Checks<'c> {
     certificate: Option<&'c Certificate>,
-    /// The namespace that counts for SealedSecrets whose manifest names none.
+    /// The namespace of SealedSecrets whose manifest names no namespace.
     namespace: Option<String>,
     seen: BTreeMap<ObjectId, Location>,
 }

@@ -1,4 +1,4 @@
-//! Whether the controller can unseal the values.
+//! Checks whether the controller can unseal the values of the SealedSecrets in the files.
 
 use super::File;
 use super::problem::{Problem, Report};

@@ -33,8 +33,8 @@ use renderer::MOST_LOOKED_UP;
 use super::{Change, Live};
 use crate::cluster::{self, answer::resource_version, api::SharedResource};
 
-/// How many Syncs of one namespace may wait with such watches. Further Syncs of the namespace read their objects again
-/// after the usual pauses.
+/// How many Syncs of one namespace may wait with a watch for what `spec.dependsOn` names. Further Syncs of the
+/// namespace read their objects again after the usual pauses.
 const MOST: usize = 50;
 /// How many watches on inputs there may be for the Syncs of one namespace. Further inputs are read again at the interval of
 /// their Sync.
@@ -76,7 +76,7 @@ pub enum Sight {
 }
 
 impl Sight {
-    /// What is known from a read that returned this object.
+    /// What a read showed that returned this object: its resource version.
     pub fn of(object: &serde_json::Value) -> Self {
         let version = object.pointer("/metadata/resourceVersion").and_then(serde_json::Value::as_str);
         Self::At(version.and_then(|version| version.parse().ok()).unwrap_or_default())
@@ -215,7 +215,7 @@ impl Lookouts {
         }
     }
 
-    /// Whether there may be another watch for `waiter`.
+    /// Whether the limits of the namespace of `waiter` allow one more watch, on `target`.
     fn has_room(&self, waiter: &Waiter, target: &Target) -> bool {
         let of_namespace = self.waits.iter().filter(|(other, _)| other.sync.namespace == waiter.sync.namespace);
         let is_input = |purpose| matches!(purpose, Purpose::Input(_));
@@ -447,8 +447,8 @@ async fn follow(live: &Live, target: &Target) {
                 live.inner.metrics.watch_interrupted(&api_resource.kind);
                 let mut lookouts = live.lookouts();
                 if cluster::is_refused(&error) {
-                    // This watch ends. Each Sync reads the object again after the usual pause, and may then begin a new
-                    // watch.
+                    // This watch ends. Each Sync that needs it reads the object again after the usual pause, and may
+                    // then begin a new watch.
                     lookouts.running.remove(target);
                     return;
                 }

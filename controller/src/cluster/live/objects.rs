@@ -40,13 +40,14 @@ pub(super) struct Object {
     pub(super) applied_version: u64,
     /// Resource version at which the object was last seen as deleted.
     pub(super) gone_version: u64,
-    /// How many writes of any object had finished when our last write of this object finished; see [`Live::sweep`].
+    /// How many of our writes had finished, of all objects together, when the last one of this object finished; see
+    /// [`Live::sweep`].
     pub(super) written: u64,
     /// Whether our last write created the object.
     pub(super) is_made: bool,
     /// Number of our writes of this object that are in progress.
     pub(super) in_flight: u32,
-    /// How many observations of any object had been made when this object was last observed.
+    /// How many observations there had been, of all objects together, when this object was last observed.
     pub(super) observed: u64,
     pub(super) awaited: bool,
     pub(super) live: Option<LiveObject>,

@@ -67,7 +67,7 @@ fn keys_from_the_future_are_as_old_as_their_secrets() {
     let now = 100 * DAY;
     let future = || key(9000 * DAY, 80 * DAY, set::Purpose::Seal);
     assert_eq!(due(schedule(None), vec![future()], now), Some(110 * DAY));
-    // The certificate of the key that replaces this key begins even later.
+    // The certificate of the next key begins even later than the certificate of this key.
     let keys = KeySet::new(vec![future()], Vec::new(), KeyOrder::CertNotBefore);
     let start = Schedule::not_before(&keys, Timestamp::from_second(now).unwrap()).as_second();
     assert_eq!(start, 9000 * DAY + 1);
@@ -167,7 +167,7 @@ async fn the_name_of_a_deleted_key_is_not_given_again() {
     let meanwhile = seal(&keyring, "meanwhile");
     assert!(!names(&api).contains(&deleted), "{:?}", names(&api));
 
-    // The backup is applied, and overwrites nothing.
+    // The deleted key is restored from the backup. It does not replace the key that was made meanwhile.
     api.put(&path, backup);
     keyring.reload().await.unwrap();
     assert_eq!(unseal(&keyring, &of_deleted).await, Ok(b"before".to_vec()));

@@ -11,7 +11,8 @@ use pipeline::plan::{Content, LiveView as _, Stamp, Step};
 use super::Applier;
 use crate::{cluster::LiveObject, sealed_secret::is_made_from, sync::prepare::values_digest};
 
-/// The Secrets that have the same values as before, each with the digest of the SealedSecret that first had them.
+/// The Secrets that this pass wrote without changing their values, each with the digest of the SealedSecret that first
+/// had these values.
 pub(super) type SameValues = HashMap<ObjectId, String>;
 
 impl Applier<'_> {

@@ -44,7 +44,7 @@ pub(super) fn api_server(cluster: &Cluster) -> Vec<String> {
         "--service-cluster-ip-range=10.0.0.0/16",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--allow-privileged=true",
-        // The API server should not throttle the program under test. Only the program's own limits should.
+        // The API server should not throttle the program under test. Only the program's own limits should slow it down.
         "--max-requests-inflight=4000",
         "--max-mutating-requests-inflight=2000",
     ]);
