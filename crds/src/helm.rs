@@ -33,6 +33,10 @@ pub struct Helm {
     /// With `Apply`, they are also applied again when the chart changes them.
     #[serde(default)]
     pub crds: ChartCrds,
+    /// Whether the chart's tests (`helm.sh/hook: test`) run for each revision, when all other objects are healthy. The Sync is
+    /// Ready only when they have succeeded, also with `wait: false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub test: bool,
 }
 
 const ONE: &str = "set exactly one of file, configMap and sealedSecret";

@@ -96,6 +96,15 @@ pub mod names {
     pub const ON_DELETE_AFTER: &str = "after";
     /// Part of the value of [`ON_DELETE`]: the object is applied with the other objects, too.
     pub const ON_DELETE_ALSO: &str = "also";
+    /// Annotation in Git: the object is a test. It is applied when all other objects of its Sync are healthy, and made again for each
+    /// change of them.
+    pub const RUN_WHEN: &str = "gitseal.dev/run-when";
+    /// The only allowed value of [`RUN_WHEN`].
+    pub const RUN_WHEN_HEALTHY: &str = "healthy";
+    /// Annotation on a test in the cluster: a digest of the manifests that it tests.
+    pub const TESTED: &str = "gitseal.dev/tested";
+    /// Annotation on a Sync: with the value of [`RECONCILE_REQUESTED_AT`], the request also runs the tests of the Sync.
+    pub const RUN_TESTS: &str = "gitseal.dev/run-tests";
     /// Annotation on a Sync: with the value `skip`, what its folder has for its deletion is not applied.
     pub const DELETE_HOOKS: &str = "gitseal.dev/delete-hooks";
     /// The only value of [`DELETE_HOOKS`] that has an effect.

@@ -118,6 +118,11 @@ impl SyncSpec {
     /// The shortest [`SyncSpec::interval`]. A Sync that was created when older versions allowed a shorter interval is
     /// handled as if it had this one.
     pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
+
+    /// Whether the Sync is Ready only when all its objects are healthy. Tests of its chart run only then.
+    pub fn waits_for_health(&self) -> bool {
+        self.wait || self.helm.as_ref().is_some_and(|helm| helm.test)
+    }
 }
 
 fn default_path() -> String {

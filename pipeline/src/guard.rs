@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Stage, StageError, namespace_for,
-    plan::{asks_for_deletion, asks_to_wait, number_of, times},
+    plan::{asks_for_deletion, asks_to_wait, is_test, number_of, times},
     render::NAMED_AT_ONCE,
 };
 
@@ -123,6 +123,18 @@ pub enum GuardError {
         /// The value of the annotation, as JSON.
         value: String,
     },
+    /// A value of the annotation [`crds::names::RUN_WHEN`] that is not allowed.
+    #[error(
+        "{origin}: {id}: {WHEN} is {value}; its only value is {HEALTHY}", WHEN = crds::names::RUN_WHEN, HEALTHY = crds::names::RUN_WHEN_HEALTHY
+    )]
+    RunWhen {
+        /// Where the object is.
+        origin: Location,
+        /// The object.
+        id: Box<ObjectId>,
+        /// The value of the annotation, as JSON.
+        value: String,
+    },
     /// A value of the annotation [`crds::names::ON_DELETE`] that is not allowed.
     #[error(
         "{origin}: {id}: {ON_DELETE} is {value}; its value is before, after or both, such as \"before,after\"; with also, such as \"also,before\", the object is applied with the other objects, too", ON_DELETE = crds::names::ON_DELETE
@@ -161,6 +173,7 @@ impl GuardError {
             | Self::Name { origin, .. }
             | Self::Wait { origin, .. }
             | Self::DeleteWhen { origin, .. }
+            | Self::RunWhen { origin, .. }
             | Self::OnDelete { origin, .. }
             | Self::Wave { origin, .. } => origin,
         }
@@ -174,7 +187,11 @@ impl GuardError {
             | Self::PlaintextCopy { .. } => "PlaintextSecret",
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
-            Self::Wave { .. } | Self::Wait { .. } | Self::DeleteWhen { .. } | Self::OnDelete { .. } => "InvalidWave",
+            Self::Wave { .. }
+            | Self::Wait { .. }
+            | Self::DeleteWhen { .. }
+            | Self::RunWhen { .. }
+            | Self::OnDelete { .. } => "InvalidWave",
         }
     }
 }
@@ -411,6 +428,10 @@ fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
     if let Err(value) = asks_for_deletion(manifest) {
         let (origin, id) = place();
         return Err(GuardError::DeleteWhen { origin, id, value: shown(value) });
+    }
+    if let Err(value) = is_test(manifest) {
+        let (origin, id) = place();
+        return Err(GuardError::RunWhen { origin, id, value: shown(value) });
     }
     if let Err(value) = times(manifest) {
         let (origin, id) = place();

@@ -46,6 +46,8 @@ pub enum HealthError {
         why: String,
         /// How many other objects failed, too.
         more: usize,
+        /// Whether the object is a test.
+        is_test: bool,
     },
     /// At least one object was still not healthy after the Sync's timeout.
     #[error("{}{id} is not healthy after {after}: {why}{}", place(.origin.as_ref()), and_more(*.more))]
@@ -60,6 +62,8 @@ pub enum HealthError {
         after: String,
         /// How many other objects were not healthy in time either.
         more: usize,
+        /// Whether the object is a test.
+        is_test: bool,
     },
 }
 
@@ -76,6 +80,7 @@ impl StageError for HealthError {
 
     fn reason(&self) -> &'static str {
         match self {
+            Self::Failed { is_test: true, .. } | Self::TimedOut { is_test: true, .. } => "TestFailed",
             Self::Failed { .. } => "HealthCheckFailed",
             Self::TimedOut { .. } => "HealthCheckTimedOut",
         }
@@ -366,7 +371,7 @@ fn pod(object: &Value) -> Health {
         Some("Failed") => Health::Failed(trouble().unwrap_or_else(|| "its containers failed".into())),
         Some("Running") => {
             if let Some(("True", ..)) = condition(object, "Ready") {
-                return Health::Current;
+                return if has_to_end(object) { waiting("it has not ended yet") } else { Health::Current };
             }
             match trouble() {
                 Some(why) if is_crashing(object) => Health::Failed(why),
@@ -378,6 +383,12 @@ fn pod(object: &Value) -> Health {
             _ => waiting(trouble().unwrap_or_else(|| "it is pending".into())),
         },
     }
+}
+
+/// Whether the Pod is a hook of Helm or a test, which succeeds only when it ends.
+fn has_to_end(object: &Value) -> bool {
+    let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    annotations.is_some_and(|all| all.contains_key(crds::names::HELM_HOOK) || all.contains_key(crds::names::RUN_WHEN))
 }
 
 fn is_crashing(object: &Value) -> bool {

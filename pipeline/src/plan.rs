@@ -29,7 +29,9 @@ pub use barrier::Barrier;
 pub use crd::kinds_defined;
 use restart::Values;
 pub use restart::{KeyedDigest, Stamp, stamp_of};
-pub use wave::{HOOKS_AFTER, HOOKS_BEFORE, OnDelete, Tier, Times, TooLate, Wave, applied_on_delete, runs_once, times};
+pub use wave::{
+    HOOKS_AFTER, HOOKS_BEFORE, OnDelete, Tier, Times, TooLate, Wave, applied_on_delete, is_test, runs_once, times,
+};
 pub(crate) use wave::{asks_for_deletion, asks_to_wait, number_of};
 
 /// Everything that must be done for one revision.
@@ -64,8 +66,10 @@ pub struct Plan {
     deleted_when_healthy: BTreeSet<ObjectId>,
     /// The objects that are deleted when they have failed.
     deleted_when_failed: BTreeSet<ObjectId>,
-    /// The hooks of Helm.
+    /// The hooks of Helm, and the tests.
     hooks: BTreeSet<ObjectId>,
+    /// The objects that are applied when all others are healthy.
+    tests: BTreeSet<ObjectId>,
     /// The steps of objects that were deleted because they were healthy or had failed, and whether later waves would wait for them.
     done: Vec<(Step, bool)>,
 }
@@ -278,6 +282,8 @@ pub fn plan(
     let mut steps = Vec::new();
     let mut sealed = 0;
     let values = Values::new(sync, manifests, kinds);
+    let is_test = |manifest: &Manifest| wave::is_test(manifest).unwrap_or_default();
+    let tested = manifests.iter().any(is_test).then(|| wave::tested(sync, manifests));
     for manifest in manifests {
         if let Ok(times) = times(manifest) {
             plan.has_hooks_on_delete |= times.is_on_delete();
@@ -308,8 +314,11 @@ pub fn plan(
         if deleted.failed && !id.is_sealed_secret() {
             plan.deleted_when_failed.insert(id.clone());
         }
-        if wave::is_hook(manifest) {
+        if wave::is_hook(manifest) || is_test(manifest) {
             plan.hooks.insert(id.clone());
+        }
+        if is_test(manifest) {
+            plan.tests.insert(id.clone());
         }
         sealed += sealed_values(manifest);
         if sealed > MOST_VALUES && id.is_sealed_secret() {
@@ -318,6 +327,9 @@ pub fn plan(
         }
         let uses = secrets_used(manifest);
         let mut manifest = manifest.clone();
+        if let Some(tested) = tested.as_ref().filter(|_| is_test(&manifest)) {
+            wave::set_tested(&mut manifest, tested);
+        }
         manifest.id = id;
         if let Some(held) = owned_by_another(live, &key, &manifest, &ids) {
             let kind = if held.id.is_secret() { Arc::new(Resource::secrets()) } else { resource.clone() };
@@ -536,7 +548,7 @@ impl Plan {
     /// objects, or after them). The changed hook may need them, as a Job needs its service account.
     fn make_again(&mut self, steps: &mut Vec<Step>) {
         let numbers = &self.numbers;
-        let time = |id: &ObjectId| numbers.get(id).map_or(0, |number| number.signum());
+        let time = |id: &ObjectId| numbers.get(id).map_or(0, |number| Wave::time(*number));
         let changed = steps.iter().filter(|step| step.why == Why::Change && self.hooks.contains(&step.id));
         let changed: BTreeSet<i32> = changed.map(|step| time(&step.id)).collect();
         for (step, is_awaited) in std::mem::take(&mut self.done) {
@@ -559,6 +571,11 @@ impl Plan {
         self.deleted_when_healthy.contains(id)
     }
 
+    /// Whether some objects are tests, which are applied when all others are healthy.
+    pub fn has_tests(&self) -> bool {
+        !self.tests.is_empty()
+    }
+
     /// Whether the object is deleted when it has failed.
     pub fn is_deleted_when_failed(&self, id: &ObjectId) -> bool {
         self.deleted_when_failed.contains(id)
@@ -570,7 +587,8 @@ impl Plan {
         if !self.track(step) {
             return Some(Why::Change);
         }
-        let is_over = job::expires(step) && live.is_expired_job(&step.id);
+        // A test that is gone has done its work.
+        let is_over = job::expires(step) && live.is_expired_job(&step.id) || self.tests.contains(&step.id);
         if is_over || self.inventory.is_over(&step.id) || live.is_untouched(&step.id) {
             return None;
         }

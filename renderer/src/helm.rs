@@ -20,6 +20,8 @@ pub struct Release {
     pub values: Vec<ReleaseValues>,
     /// The namespace that every namespaced object is applied in, whatever its manifest says.
     pub target_namespace: Option<String>,
+    /// Whether a Sync also applies the tests of the chart.
+    pub tests: bool,
 }
 
 /// Values for a chart, plain or sealed.

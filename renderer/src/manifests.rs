@@ -34,6 +34,8 @@ pub struct BuiltRelease {
     pub rendered: RenderedChart,
     /// The objects of each document in the result, each with the file and line of its template in Git.
     pub manifests: Vec<Vec<Manifest>>,
+    /// Whether a Sync also applies the tests of the chart.
+    pub tests: bool,
 }
 
 impl Renderer {
@@ -80,7 +82,7 @@ impl Renderer {
             placeholders.resolve(object, &namespace, take)
         })?;
         placeholders.all_used().map_err(|why| misplaced("Helm", &chart.path, why))?;
-        Ok(BuiltRelease { rendered, manifests })
+        Ok(BuiltRelease { rendered, manifests, tests: release.tests })
     }
 }
 

@@ -257,7 +257,7 @@ impl Renderer {
         rendered.notes = placeholders.in_notes(&rendered.notes);
         let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
         let Located { manifests, .. } = files.located(Reading::new("Helm", folder), objects, |_, _, _| Ok(None))?;
-        let applied = crate::BuiltRelease { rendered, manifests }.into_applied();
+        let applied = crate::BuiltRelease { rendered, manifests, tests: release.tests }.into_applied();
         let not_applied = |why| RenderError::NotRendered { folder: folder.to_owned(), why };
         let Applied { objects: mut manifests, notes } = applied.map_err(not_applied)?;
         let variables = changes.variables(folder, repository, room, &mut placeholders)?;

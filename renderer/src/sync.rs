@@ -140,7 +140,7 @@ pub fn release_of(sync: &Sync, capabilities: &Capabilities, inputs: &Inputs) -> 
         is_upgrade: false,
         lookup: Some(answers.collect::<Result<_, _>>()?),
     };
-    Ok(Some(Release { chart, values, target_namespace: sync.spec.target_namespace.clone() }))
+    Ok(Some(Release { chart, values, target_namespace: sync.spec.target_namespace.clone(), tests: helm.test }))
 }
 
 fn wrong(message: String) -> NotRendered {
@@ -216,7 +216,7 @@ const MOST_WEIGHT: i64 = 499;
 impl BuiltRelease {
     /// The objects that a Sync applies, and the notes. Hooks become objects in waves of their own, which wait until the
     /// objects of the wave before are healthy; those with the delete policy `hook-succeeded` are deleted when all hooks that
-    /// run at the same time are healthy, and those with `hook-failed` when they have failed. Hooks for deletions are marked as such. Hooks for tests and rollbacks are left out.
+    /// run at the same time are healthy, and those with `hook-failed` when they have failed. Hooks for deletions are marked as such, and tests if they are wanted. Hooks for rollbacks are left out.
     /// What Helm would not delete is not pruned.
     ///
     /// # Errors
@@ -231,12 +231,16 @@ impl BuiltRelease {
                 annotate(manifest, &[(crds::names::PRUNE, crds::names::PRUNE_DISABLED)]);
             }
             if let Some(hook) = hook {
-                let Some((wave, times)) = runs(hook) else { continue };
+                let is_test = self.tests && is_test(hook);
+                let Some((wave, times)) = runs(hook, is_test) else { continue };
                 let deleted = deleted_when(hook);
                 for manifest in &mut manifests {
                     in_wave(manifest, wave);
                     if times.is_on_delete() {
                         annotate(manifest, &[(crds::names::ON_DELETE, &on_delete(times))]);
+                    }
+                    if is_test {
+                        annotate(manifest, &[(crds::names::RUN_WHEN, crds::names::RUN_WHEN_HEALTHY)]);
                     }
                     if times.usual && !deleted.is_empty() && !manifest.id.is_sealed_secret() {
                         annotate(manifest, &[(crds::names::DELETE_WHEN, &deleted)]);
@@ -261,16 +265,31 @@ impl BuiltRelease {
     }
 }
 
+/// The events before the other objects are applied, and those after them.
+const PRE: [&str; 2] = ["pre-install", "pre-upgrade"];
+const POST: [&str; 2] = ["post-install", "post-upgrade"];
+
+fn is_any(hook: &Hook, names: &[&str]) -> bool {
+    hook.events.iter().any(|event| names.contains(&event.as_str()))
+}
+
+/// Whether the hook is a test that runs at no other time beside a deletion. A hook for more times runs only at the others.
+fn is_test(hook: &Hook) -> bool {
+    is_any(hook, &["test", "test-success"]) && !is_any(hook, &PRE) && !is_any(hook, &POST)
+}
+
 /// The number of the wave that a hook runs in, and when it runs. `None` if it is not applied. A hook that is for several of the
 /// events before and after the other objects are applied runs before them. The number is that of the first time.
-fn runs(hook: &Hook) -> Option<(i64, Times)> {
-    let is_any = |names: &[&str]| hook.events.iter().any(|event| names.contains(&event.as_str()));
-    let (pre, post) = (is_any(&["pre-install", "pre-upgrade"]), is_any(&["post-install", "post-upgrade"]));
-    let times = Times { usual: pre || post, before: is_any(&["pre-delete"]), after: is_any(&["post-delete"]) };
-    let number = if pre || times.before && !post {
+fn runs(hook: &Hook, is_test: bool) -> Option<(i64, Times)> {
+    let (pre, post) = (is_any(hook, &PRE), is_any(hook, &POST));
+    let (before, after) = (is_any(hook, &["pre-delete"]), is_any(hook, &["post-delete"]));
+    let times = Times { usual: pre || post || is_test, before, after };
+    let number = if pre || before && !post {
         HOOKS_BEFORE
-    } else if post || times.after {
+    } else if post || after {
         HOOKS_AFTER
+    } else if is_test {
+        0
     } else {
         return None;
     };
@@ -349,7 +368,7 @@ mod tests {
         let object = crate::Object::default();
         let object = ChartObject { object, source: String::new(), crd, hook: None };
         let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
-        let applied = BuiltRelease { rendered, manifests: vec![manifests] }.into_applied().unwrap();
+        let applied = BuiltRelease { rendered, manifests: vec![manifests], tests: false }.into_applied().unwrap();
         applied.objects.into_iter().map(|manifest| manifest.body["metadata"]["annotations"].clone()).collect()
     }
 
@@ -371,12 +390,17 @@ mod tests {
 
     #[test]
     fn hooks_run_at_their_events() {
-        let hook = |events: &[&str]| {
+        let hook_with = |events: &[&str], tests: bool| {
             let events = events.iter().map(|&event| event.to_owned()).collect();
-            let (number, times) = runs(&Hook { events, weight: 7, delete_policies: Vec::new() })?;
+            let hook = Hook { events, weight: 7, delete_policies: Vec::new() };
+            let (number, times) = runs(&hook, is_test(&hook) && tests)?;
             Some((number, if times.is_on_delete() { on_delete(times) } else { String::new() }))
         };
+        let hook = |events: &[&str]| hook_with(events, false);
         let at = |number: i64, times: &str| Some((number, times.to_owned()));
+        assert_eq!(hook_with(&["test"], true), at(7, ""));
+        assert_eq!(hook_with(&["test-success", "pre-delete"], true), at(-493, "also,before"));
+        assert_eq!(hook_with(&["test", "post-install"], true), at(507, ""));
         assert_eq!(hook(&["pre-install", "post-install"]), at(-493, ""));
         assert_eq!(hook(&["post-upgrade"]), at(507, ""));
         assert_eq!(hook(&["pre-delete"]), at(-493, "before"));
@@ -399,7 +423,7 @@ mod tests {
             let object =
                 ChartObject { object: crate::Object::default(), source: String::new(), crd: false, hook: Some(hook) };
             let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
-            let applied = BuiltRelease { rendered, manifests: vec![manifests] }.into_applied().unwrap();
+            let applied = BuiltRelease { rendered, manifests: vec![manifests], tests: false }.into_applied().unwrap();
             let annotations = &applied.objects[0].body["metadata"]["annotations"];
             assert_eq!(annotations["gitseal.dev/wave"], "-505");
             annotations["gitseal.dev/delete-when"].as_str().map(str::to_owned)

@@ -25,7 +25,8 @@ impl Awaited {
     pub(super) fn of(record: &mut Record, plan: &mut Plan, sync: &Sync) -> Self {
         let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
         let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);
-        let is_asked = |id: &ObjectId| sync.spec.wait || plan.has_to_be_healthy(id) || plan.is_deleted_when_healthy(id);
+        let waits = sync.spec.waits_for_health() || plan.has_tests();
+        let is_asked = |id: &ObjectId| waits || plan.has_to_be_healthy(id) || plan.is_deleted_when_healthy(id);
         let objects = plan.kinds.iter().filter(|(id, _)| !health::is_healthy_at_once(sync, id) && is_unknown(id));
         let objects = objects.filter(|(id, _)| is_asked(id)).map(|(id, resource)| {
             let origin = plan.origins.get(id).cloned();

@@ -200,9 +200,16 @@ fn what_is_tried_again_is_never_stalled() {
         PruneError::Waits(_) => PruneError::Waits(id()), false;
     });
     all.extend(table! { GoesWithError(_) => GoesWithError(refused_with(403)), false; });
-    let timed_out = || HealthError::TimedOut { origin: None, id: id(), why: "a".into(), after: "5m".into(), more: 0 };
+    let timed_out = || HealthError::TimedOut {
+        origin: None,
+        id: id(),
+        why: "a".into(),
+        after: "5m".into(),
+        more: 0,
+        is_test: false,
+    };
     all.extend(table! {
-        HealthError::Failed { .. } => HealthError::Failed { origin: None, id: id(), why: "a".into(), more: 0 }, true;
+        HealthError::Failed { .. } => HealthError::Failed { origin: None, id: id(), why: "a".into(), more: 0, is_test: false }, true;
         HealthError::TimedOut { .. } => timed_out(), true;
     });
     for (said, failure, terminal) in all {

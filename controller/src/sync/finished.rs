@@ -7,22 +7,30 @@ use std::{
 
 use crds::Deletion;
 use manifests::ObjectId;
-use pipeline::{Failure, Stage};
+use pipeline::{Failure, Stage, plan::Wave};
 
 use super::{Pass, Record, prune::Pruner};
 use crate::{cluster::Live, events::EventType, status::reference};
 
+/// The number of the last wave before the tests.
+const LAST: i32 = *Wave::NUMBERS.end();
 /// How many of the deleted objects an event names.
 const NAMED: usize = 5;
 
 /// The objects that are deleted now. As in Helm, no hook is deleted before all hooks are healthy that run at the same time: before
 /// the other objects of the folder (in waves below 0), or after them. One of them may need another.
 pub(super) fn finished(record: &Record) -> BTreeSet<ObjectId> {
-    let time = |id: &ObjectId| record.inventory.get(id).map_or(0, |known| known.wave.signum());
+    let time = |id: &ObjectId| record.inventory.get(id).map_or(0, |known| Wave::time(known.wave));
     let waits: BTreeSet<i32> = record.pending.keys().map(time).collect();
-    let is_applied = |time: i32| record.barrier.as_ref().is_none_or(|barrier| time <= 0 && barrier.number >= 0);
+    let is_applied = |time: i32| {
+        record.barrier.as_ref().is_none_or(|barrier| match barrier.number {
+            ..0 => false,
+            0..LAST => time <= 0,
+            LAST.. => time <= 1,
+        })
+    };
     let due = record.inventory.iter().filter(|(_, known)| {
-        known.deletion == Some(Deletion::Due) && known.manifest.is_some() && is_applied(known.wave.signum())
+        known.deletion == Some(Deletion::Due) && known.manifest.is_some() && is_applied(Wave::time(known.wave))
     });
     due.map(|(id, _)| id).filter(|id| !waits.contains(&time(id))).cloned().collect()
 }

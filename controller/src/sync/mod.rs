@@ -210,8 +210,12 @@ impl Pass<'_> {
             Decision::Heal => self.pass(record, sourced, Scope::Drifted(&drifted)).await,
             Decision::PollHealth { next } => {
                 self.come_back(next);
-                self.come_back(self.request_waits(record));
-                self.poll_health(record, &sourced.revision.to_string()).await;
+                let waits = self.request_waits(record);
+                self.come_back(waits);
+                // A status that is written now would say that the request was handled.
+                if waits.is_none() || !self.asks_to_run(record) {
+                    self.poll_health(record, &sourced.revision.to_string()).await;
+                }
             }
             Decision::Rest { next } => {
                 self.come_back(next);
@@ -269,7 +273,7 @@ impl Pass<'_> {
             is_edited: self.sync.metadata.generation != record.seen_generation,
             has_drift: !drifted.is_empty(),
             is_asked: self.ends_pauses(record),
-            is_woken: self.ctx.retries.take(self.key) || self.ends_pauses(record) && record.has_failed(),
+            is_woken: self.ctx.retries.take(self.key) || self.ends_pauses(record) && self.asks_to_run(record),
             is_confirmed: record.next.prune_confirmation.as_ref().is_some_and(|prune| is_confirmed(self.sync, prune)),
             wanted: &sourced.content,
             applied: record.content.as_deref(),
@@ -305,11 +309,21 @@ impl Pass<'_> {
         self.has_request(record) && requested_at(self.sync).is_some_and(|request| record.requests.is_admitted(request))
     }
 
+    /// Whether a request makes objects again that do their work once: those that failed and were deleted, or tests.
+    fn asks_to_run(&self, record: &Record) -> bool {
+        let tests = self.sync.metadata.annotations.as_ref().and_then(|all| all.get(crds::names::RUN_TESTS));
+        record.has_failed() || tests.is_some() && tests.map(String::as_str) == requested_at(self.sync)
+    }
+
     /// When a request will be handled that came too soon after another one. `None` if there is no such request, or no
     /// pause that it would end.
     fn request_waits(&self, record: &Record) -> Option<Instant> {
         let is_too_soon = self.has_request(record) && !self.ends_pauses(record);
-        let has_pause = || record.content.is_none() || !self.ctx.drift.put_off(self.key, [], Instant::now()).is_empty();
+        let has_pause = || {
+            record.content.is_none()
+                || self.asks_to_run(record)
+                || !self.ctx.drift.put_off(self.key, [], Instant::now()).is_empty()
+        };
         record.requests.due().filter(|_| is_too_soon && has_pause())
     }
 
@@ -340,7 +354,7 @@ impl Pass<'_> {
         let is_asked = self.ends_pauses(record);
         if is_asked {
             ctx.cluster.reviews.forget_refusals(&self.identity());
-            if record.has_failed() {
+            if self.asks_to_run(record) {
                 record.run_failed_again();
                 record.pending_since = None;
             }
@@ -445,7 +459,7 @@ impl Pass<'_> {
             self.heal_from_last_good(record).await;
         } else {
             self.ctx.wants.forget(self.key);
-            if !self.sync.spec.wait {
+            if !self.sync.spec.waits_for_health() {
                 record.pending.clear();
                 record.others_are_healthy = false;
             }

@@ -16,6 +16,7 @@ use pipeline::{
         apart::own_check,
         pods::{self, Said},
     },
+    plan::Wave,
 };
 
 use super::{Pass, Record, carry_out::Outcome, finished::finished, record::SeenPods, report::WAITING_FOR_HEALTH};
@@ -223,6 +224,9 @@ impl Pass<'_> {
             let place = origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
             let applied = match &record.barrier {
                 None => format!("applied {revision}; waiting"),
+                Some(barrier) if barrier.number == *Wave::NUMBERS.end() => {
+                    format!("applied {revision}; the tests wait")
+                }
                 Some(barrier) => format!("applied {revision} up to wave {}; the later waves wait", barrier.number),
             };
             let message = format!("{applied} for {place}{id}: {why}{more}");
@@ -234,10 +238,11 @@ impl Pass<'_> {
             self.state(record, Progress::Working, WAITING_FOR_HEALTH, &message).await;
             return;
         }
+        let is_test = record.inventory.wave_of(&id).is_of_tests();
         let problem = if has_failed {
-            HealthError::Failed { origin, id, why, more }
+            HealthError::Failed { origin, id, why, more, is_test }
         } else {
-            HealthError::TimedOut { origin, id, why, after: sync.spec.timeout.clone(), more }
+            HealthError::TimedOut { origin, id, why, after: sync.spec.timeout.clone(), more, is_test }
         };
         // If the failure was already reported, no status is written, so no watch would bring the Sync back. It is put
         // into the queue here.

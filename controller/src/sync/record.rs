@@ -130,7 +130,7 @@ impl Record {
             status,
             inventory,
             content,
-            others_are_healthy: is_ready && sync.spec.wait,
+            others_are_healthy: is_ready && sync.spec.waits_for_health(),
             seen_generation,
             // If the Sync was edited after the last pass, the health of all objects is determined again.
             health_checks: if seen_generation == sync.metadata.generation {

@@ -589,12 +589,32 @@ fn only_what_has_a_health_is_asked_for() {
 }
 
 #[test]
+fn a_pod_that_is_a_hook_or_a_test_has_to_end() {
+    let pod = |annotation: &str, phase: &str| {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let metadata = json!({"name": "x", "namespace": "ns", "annotations": {annotation: "x"}});
+        assess(&id("", "Pod"), &json!({"metadata": metadata, "status": {"phase": phase, "conditions": ready}}))
+    };
+    assert_eq!(pod("a", "Running"), Health::Current);
+    for annotation in ["helm.sh/hook", "gitseal.dev/run-when"] {
+        assert_eq!(pod(annotation, "Running"), Health::InProgress("it has not ended yet".into()));
+        assert_eq!(pod(annotation, "Succeeded"), Health::Current);
+    }
+}
+
+#[test]
 fn the_error_names_the_first_and_counts_the_others() {
-    let failed =
-        |more| HealthError::Failed { origin: None, id: id("apps", "Deployment"), why: "it crashed".into(), more };
+    let failed = |more| HealthError::Failed {
+        origin: None,
+        id: id("apps", "Deployment"),
+        why: "it crashed".into(),
+        more,
+        is_test: false,
+    };
     assert_eq!(failed(0).to_string(), "Deployment ns/x failed: it crashed");
     assert_eq!(failed(2).to_string(), "Deployment ns/x failed: it crashed; and 2 more");
     let timed_out = HealthError::TimedOut {
+        is_test: false,
         origin: Some(manifests::Location { file: "app/web.yaml".into(), line: 3 }),
         id: id("apps", "Deployment"),
         why: "0 of 1 replicas are updated".into(),

@@ -11,6 +11,9 @@ use manifests::{Manifest, ObjectId};
 use super::{Plan, Step, Tier, Wave, Why, asks_to_wait};
 use crate::{Inventory, health::is_healthy_at_once};
 
+/// The number of the last wave before the tests.
+const LAST: i32 = *Wave::NUMBERS.end();
+
 /// The point after the waves with the number `number`. The waves with later numbers begin only when the awaited objects
 /// are healthy.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,7 +36,11 @@ impl Barrier {
 impl fmt::Display for Barrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(first) = self.awaited.first() else { return Ok(()) };
-        write!(f, "the waves after {} wait until {first}", self.number)?;
+        if self.number == LAST {
+            write!(f, "the tests wait until {first}")?;
+        } else {
+            write!(f, "the waves after {} wait until {first}", self.number)?;
+        }
         match self.awaited.len() - 1 {
             0 => write!(f, " is healthy"),
             more => write!(f, " and {more} more are healthy"),
@@ -56,7 +63,7 @@ impl Plan {
 
     /// Leaves out the waves that have to wait for earlier ones, and returns what they wait for; `None` if nothing is
     /// left out. A wave has to wait if an earlier wave has an awaited object that is held back, or for which
-    /// `may_be_unhealthy` is true. `may_be_unhealthy` must be true for every object that is about to be applied.
+    /// `may_be_unhealthy` is true. Tests wait for all other objects in this way. `may_be_unhealthy` must be true for every object that is about to be applied.
     ///
     /// Objects that are left out keep the entry that they have in `current`, the inventory of the Sync when the plan
     /// was made. Steps that undo drift stay in the plan even if their wave waits. Nothing is pruned until the last wave
@@ -67,10 +74,21 @@ impl Plan {
         may_be_unhealthy: impl Fn(&ObjectId) -> bool,
     ) -> Option<Barrier> {
         let held: BTreeSet<_> = self.held.iter().map(|held| &held.id).collect();
-        let awaited = self.awaited.iter().filter(|id| held.contains(id) || may_be_unhealthy(id));
+        let is_unhealthy = |id: &ObjectId| held.contains(id) || may_be_unhealthy(id);
+        let awaited = self.awaited.iter().filter(|id| is_unhealthy(id));
         let awaited: Vec<_> = awaited.map(|id| (self.wave_of(id).number, id)).collect();
-        let number = awaited.iter().map(|(number, _)| *number).min()?;
-        let awaited = awaited.into_iter().filter(|(of, _)| *of == number).map(|(_, id)| id.clone()).collect();
+        let first = awaited.iter().map(|(number, _)| *number).min();
+        let mut tested = BTreeSet::new();
+        if self.has_tests() {
+            let objects = self.kinds.keys().chain(held.iter().copied());
+            tested.extend(objects.filter(|id| !self.tests.contains(id) && is_unhealthy(id)).cloned());
+        }
+        let (number, awaited) = if first.is_none_or(|number| number > LAST) && !tested.is_empty() {
+            (LAST, tested)
+        } else {
+            let number = first?;
+            (number, awaited.into_iter().filter(|(of, _)| *of == number).map(|(_, id)| id.clone()).collect())
+        };
 
         let mut later = self.waves.split_off(&Wave { number: number + 1, tier: Tier::Foundations });
         let changed = changed_in_git(&later);
@@ -87,7 +105,10 @@ impl Plan {
             self.inventory.reset(&id, current);
             self.kinds.remove(&id);
         }
-        self.prune.retain(|id| Tier::of(id) == Tier::Admission);
+        // What left Git is not tested, so tests do not wait for it.
+        if number < LAST {
+            self.prune.retain(|id| Tier::of(id) == Tier::Admission);
+        }
         Some(Barrier { number, awaited })
     }
 }

@@ -855,6 +855,42 @@ fn times_of(manifest: &Manifest) -> &'static str {
 }
 
 #[test]
+fn tests_wait_for_everything_else_and_run_again_when_it_changes() {
+    let yaml = |map: &str| {
+        let test = |name: &str, number: &str| {
+            let annotations =
+                format!("gitseal.dev/run-when: healthy, gitseal.dev/wait: healthy, gitseal.dev/wave: '{number}'");
+            job(name).replacen("metadata: {", &format!("metadata: {{annotations: {{{annotations}}}, "), 1)
+        };
+        folder(&[job("work"), config(map), test("late", "5"), test("smoke", "-5")])
+    };
+    let (work, smoke, late) = (id("batch", "Job", "work"), id("batch", "Job", "smoke"), id("batch", "Job", "late"));
+    let empty = Cluster::default();
+    let (plan, barrier) = until_healthy(json!({}), &yaml("a"), &Inventory::default(), &empty, &[]);
+    assert_eq!(order(&plan), ["0: ConfigMap team/a", "0: Job team/work"]);
+    let barrier = barrier.unwrap();
+    assert!(barrier.awaited.contains(&work) && barrier.to_string().starts_with("the tests wait until "), "{barrier}");
+
+    // When everything else is healthy, the tests run one after the other. What left Git is pruned meanwhile.
+    let mut current = applied(&plan);
+    current.widen(id("", "ConfigMap", "left"), "v1");
+    let live = Cluster { untouched: [work.clone(), id("", "ConfigMap", "a")].into(), ..Cluster::default() };
+    let (plan, barrier) = until_healthy(json!({}), &yaml("a"), &current, &live, &[]);
+    assert_eq!(order(&plan), ["1996: Job team/smoke"]);
+    assert_eq!((barrier.unwrap().awaited, plan.prune.len()), ([smoke.clone()].into(), 1));
+    let (plan, _) = until_healthy(json!({}), &yaml("a"), &current, &live, &[&work]);
+    assert!(plan.waves.is_empty() && plan.prune.len() == 1, "{:?}", order(&plan));
+
+    // They do not run again because they are gone, but when something else changed.
+    let all = planned(json!({}), &yaml("a"), &current, &live).unwrap();
+    let current = applied(&all);
+    assert!(planned(json!({}), &yaml("a"), &current, &live).unwrap().waves.is_empty());
+    let plan = planned(json!({}), &yaml("b"), &current, &live).unwrap();
+    let again = plan.waves.values().flatten().filter(|step| step.runs_again).map(|step| step.id.clone());
+    assert_eq!(again.collect::<Vec<_>>(), [smoke, late]);
+}
+
+#[test]
 fn while_waves_wait_nothing_new_is_applied_and_nothing_is_pruned() {
     let yaml = |value: &str| {
         let map = |name: &str| config(name).replacen("}}", &format!("}}, data: {{a: {value}}}}}"), 1);

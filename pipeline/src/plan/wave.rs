@@ -5,8 +5,9 @@ use std::{collections::HashMap, ops::RangeInclusive};
 use crds::Sync;
 use manifests::{Location, Manifest, ObjectId};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
-use super::id_in_cluster;
+use super::{as_applied::object_at, id_in_cluster};
 use crate::{Kinds, references::secrets_used};
 
 /// A wave: its objects are applied concurrently, and the next wave begins when all of them are applied.
@@ -42,6 +43,17 @@ pub enum Tier {
 impl Wave {
     /// The numbers that are allowed in Git.
     pub const NUMBERS: RangeInclusive<i32> = -1000..=1000;
+
+    /// When the objects of the wave with this number are applied: before the others (-1), with them (0), after them (1), or as tests
+    /// of all of them (2). Hooks of one time are deleted together.
+    pub fn time(number: i32) -> i32 {
+        if number > *Self::NUMBERS.end() { 2 } else { number.signum() }
+    }
+
+    /// Whether its objects are tests.
+    pub fn is_of_tests(self) -> bool {
+        Self::time(self.number) == 2
+    }
 
     /// The wave of an object with this wave number.
     pub fn new(number: i32, id: &ObjectId) -> Self {
@@ -79,12 +91,45 @@ fn annotation<'a>(manifest: &'a Manifest, name: &str) -> Option<&'a Value> {
     annotations.get(name).filter(|value| !value.is_null())
 }
 
-/// The wave number in the manifest's annotation, if the manifest has this annotation. The error is a value that is not
-/// an allowed number.
+/// The wave number in the manifest's annotation, if the manifest has this annotation. Tests have numbers after all others. The error
+/// is a value that is not an allowed number.
 pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
-    let Some(value) = annotation(manifest, crds::names::WAVE) else { return Ok(None) };
+    let is_test = is_test(manifest).unwrap_or_default();
+    let Some(value) = annotation(manifest, crds::names::WAVE) else { return Ok(is_test.then_some(TESTS)) };
     let number = value.as_str().and_then(|text| text.parse().ok()).filter(|number| Wave::NUMBERS.contains(number));
-    number.map(Some).ok_or(value)
+    number.map(|number| Some(if is_test { TESTS + number } else { number })).ok_or(value)
+}
+
+/// The number of the wave of a test without a number in Git.
+const TESTS: i32 = 2 * *Wave::NUMBERS.end() + 1;
+
+/// Whether the manifest's annotation says that the object is a test. The error is a value that is not allowed.
+pub fn is_test(manifest: &Manifest) -> Result<bool, &Value> {
+    match annotation(manifest, crds::names::RUN_WHEN) {
+        None => Ok(false),
+        Some(value) if value == crds::names::RUN_WHEN_HEALTHY => Ok(true),
+        Some(value) => Err(value),
+    }
+}
+
+/// Identifies what tests test: all other manifests of the folder, and the request of the Sync to run them again.
+pub(super) fn tested(sync: &Sync, manifests: &[Manifest]) -> String {
+    let others = manifests.iter().filter(|manifest| !is_test(manifest).unwrap_or_default());
+    let mut digests: Vec<_> = others.map(|manifest| (&manifest.id, manifest.digest())).collect();
+    digests.sort();
+    let request = sync.metadata.annotations.as_ref().and_then(|all| all.get(crds::names::RUN_TESTS));
+    let mut hash = Sha256::new();
+    for (id, digest) in digests {
+        hash.update(format!("{} {digest}\n", id.to_inventory()));
+    }
+    hash.update(request.map_or("", String::as_str));
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes into a test what it tests.
+pub(super) fn set_tested(manifest: &mut Manifest, tested: &str) {
+    let annotations = object_at(object_at(&mut manifest.body, "metadata"), "annotations");
+    annotations.insert(crds::names::TESTED.to_owned(), tested.into());
 }
 
 /// Whether the manifest's annotation says that later waves wait until the object is healthy. The error is a value that
@@ -204,6 +249,7 @@ fn number_at(number: i32, when: OnDelete) -> i32 {
 pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest> {
     let all = manifests.iter().filter(|manifest| times(manifest).is_ok_and(|times| times.has(when))).cloned();
     let planned = all.map(|mut manifest| {
+        object_at(object_at(&mut manifest.body, "metadata"), "annotations").remove(crds::names::RUN_WHEN);
         let number = number_of(&manifest).ok().flatten().filter(|_| is_hook(&manifest));
         let metadata = manifest.body.get_mut("metadata");
         if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {

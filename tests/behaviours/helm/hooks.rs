@@ -8,15 +8,17 @@ use harness::{
     faults::{Fault, FaultProxy, Which},
 };
 use http::Method;
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::synced::{MAP, write_chart};
 use crate::{
+    cli::gitseal,
     faults::Faulty,
     handover::Sealer,
     jobs::{BATCH, completes, job_uid},
-    objects::sealed_secret,
+    objects::{is_value, sealed_secret},
     traces::{event, handled, uid},
     waves_wait::fails,
 };
@@ -353,4 +355,159 @@ async fn a_hook_for_the_installation_and_the_deletion_runs_at_both() -> Result<(
 
 fn with_policy(hook: &str, policy: &str) -> String {
     hook.replace("helm.sh/hook-weight", &format!("helm.sh/hook-delete-policy: '{policy}', helm.sh/hook-weight"))
+}
+
+/// A Pod that is a test of the chart. No kubelet runs, so the test sets its status.
+fn test_pod(name: &str, weight: i32, policy: &str) -> String {
+    let pod = hook(
+        "v1\nkind: Pod",
+        name,
+        "test",
+        weight,
+        "spec: {restartPolicy: Never, containers: [{name: c, image: example.invalid/c}]}\n",
+    );
+    with_policy(&pod, policy)
+}
+
+/// Sets what a kubelet would say about the Pod.
+async fn pod_says(scene: &Scene, name: &str, phase: &str) -> Result<()> {
+    let ready = json!([{"type": "Ready", "status": "True"}]);
+    let ended = json!([{"name": "c", "ready": false, "restartCount": 0, "image": "example.invalid/c", "imageID": "",
+        "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}]);
+    let status = match phase {
+        "Running" => json!({"phase": phase, "conditions": ready}),
+        "Failed" => json!({"phase": phase, "containerStatuses": ended}),
+        _ => json!({"phase": phase}),
+    };
+    scene.api::<Pod>().patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
+    Ok(())
+}
+
+async fn pod_uid(scene: &Scene, name: &str) -> Result<String> {
+    uid(scene, "Pod", name).await
+}
+
+async fn is_made_again(scene: &Scene, pod: &str, before: &str) -> Result<String> {
+    eventually(&format!("Pod {pod} to be made again"), || async {
+        let now = pod_uid(scene, pod).await?;
+        ensure!(now != before, "the same Pod");
+        Ok(now)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn tests_of_a_chart_run_for_each_revision_when_everything_else_is_healthy() -> Result<()> {
+    let scene = Scene::new("chart-tests").await?;
+    // An object of the chart that is no hook, and that no wave waits for.
+    let work = job("work", "x", 0, "")
+        .replace("{helm.sh/hook: 'x', helm.sh/hook-weight: '0'}", "{gitseal.dev/replace: allowed}");
+    let (quick, last) = (test_pod("quick", -5, "before-hook-creation"), test_pod("last", 5, "hook-succeeded"));
+    write_chart(&scene, &[("map", MAP), ("work", &work), ("quick", &quick), ("last", &last)])?;
+    let first = scene.publish("a chart").await?;
+    // Without the field, no test runs.
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "helm": {}})).await?;
+    scene.has(BATCH, "Job", "work", json!({})).await?;
+    completes(&scene, "work").await?;
+    scene.is_applied("app", &first).await?;
+    ensure!(!is_there(&scene, "v1", "Pod", "quick").await?);
+
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "wait": false, "helm": {"test": true}})).await?;
+    let uid_of_first = pod_uid(&scene, "quick").await?;
+    pod_says(&scene, "quick", "Running").await?;
+    scene
+        .sync_when("app", "the first test", |_, ready| {
+            let message = &ready.message;
+            ready.reason == "WaitingForHealth" && message.contains("quick: it has not ended yet")
+        })
+        .await?;
+    ensure!(!is_there(&scene, "v1", "Pod", "last").await?, "its weight is larger");
+    pod_says(&scene, "quick", "Succeeded").await?;
+    scene.has("v1", "Pod", "last", json!({})).await?;
+    pod_says(&scene, "last", "Succeeded").await?;
+    scene.is_ready("app").await?;
+    scene.is_gone("v1", "Pod", "last").await?;
+    assert_eq!(pod_uid(&scene, "quick").await?, uid_of_first, "it stays for its log");
+
+    // Somebody removes the Pod: it has done its work.
+    scene.api::<Pod>().delete("quick", &DeleteParams::default().grace_period(0)).await?;
+    handled(&scene, "app").await?;
+    scene.is_ready("app").await?;
+    ensure!(!is_there(&scene, "v1", "Pod", "quick").await?, "it runs again");
+
+    // A new revision is tested when its other objects are healthy.
+    scene.tree.write("charts/web/values.yaml", "level: warn\n")?;
+    scene.tree.write("charts/web/templates/work.yaml", work.replace("example.invalid/c", "example.invalid/d"))?;
+    let second = scene.publish("another level").await?;
+    is_value(&scene, "app-map", "warn").await?;
+    scene
+        .sync_when("app", "the Job", |_, ready| {
+            let message = &ready.message;
+            ready.reason == "WaitingForHealth" && message.contains("the tests wait for") && message.contains("work")
+        })
+        .await?;
+    ensure!(!is_there(&scene, "v1", "Pod", "quick").await?);
+    completes(&scene, "work").await?;
+    let uid_of_second = pod_uid(&scene, "quick").await?;
+    pod_says(&scene, "quick", "Succeeded").await?;
+    scene.has("v1", "Pod", "last", json!({})).await?;
+    pod_says(&scene, "last", "Succeeded").await?;
+    scene.is_applied("app", &second).await?;
+
+    // A commit beside the chart runs no test. A request for tests does.
+    scene.tree.write("README.md", "beside")?;
+    scene.publish("beside the chart").await?;
+    handled(&scene, "app").await?;
+    assert_eq!(pod_uid(&scene, "quick").await?, uid_of_second);
+    gitseal(&scene, &["sync", "app", "--test", "--no-wait"]).await?.is(0, &[])?;
+    is_made_again(&scene, "quick", &uid_of_second).await?;
+    pod_says(&scene, "quick", "Succeeded").await?;
+    scene.has("v1", "Pod", "last", json!({})).await?;
+    pod_says(&scene, "last", "Succeeded").await?;
+    scene.is_ready("app").await?;
+
+    // Without the field, tests leave the cluster like other objects that leave the chart.
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "wait": true, "helm": {"test": false}})).await?;
+    scene.is_gone("v1", "Pod", "quick").await?;
+    gitseal(&scene, &["sync", "app", "--test"]).await?.is(2, &["spec.helm.test"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_test_of_a_chart_that_fails_is_named_with_its_template_and_runs_again() -> Result<()> {
+    let mut faulty = Faulty::without_work("chart-test-fails").await?;
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    write_chart(scene, &[("map", MAP), ("smoke", &test_pod("smoke", 0, "before-hook-creation"))])?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "helm": {"test": true}})).await?;
+    let before = pod_uid(scene, "smoke").await?;
+    is_value(scene, "app-map", "info").await?;
+    pod_says(scene, "smoke", "Failed").await?;
+    let message = scene.is_not_ready("app", "TestFailed").await?;
+    for text in ["charts/web/templates/smoke.yaml:1", "Pod", "smoke failed", "exit code 3"] {
+        ensure!(message.contains(text), "no {text:?} in: {message}");
+    }
+    let sync = scene.api::<Sync>().get("app").await?.status.context("no status")?;
+    assert_eq!(sync.last_applied_revision.as_deref(), Some(first.as_str()));
+
+    // A restart runs no test. A request for tests does.
+    faulty.restart().await?;
+    let scene = &faulty.scene;
+    handled(scene, "app").await?;
+    scene.is_not_ready("app", "TestFailed").await?;
+    assert_eq!(pod_uid(scene, "smoke").await?, before);
+    for annotation in [crds::names::RUN_TESTS, crds::names::RECONCILE_REQUESTED_AT] {
+        scene.annotate::<Sync>("app", annotation, "again").await?;
+    }
+    let again = is_made_again(scene, "smoke", &before).await?;
+    pod_says(scene, "smoke", "Failed").await?;
+    scene.is_not_ready("app", "TestFailed").await?;
+
+    // The commit that mends the chart is tested, too.
+    scene.tree.write("charts/web/values.yaml", "level: warn\n")?;
+    let second = scene.publish("mended").await?;
+    is_made_again(scene, "smoke", &again).await?;
+    pod_says(scene, "smoke", "Succeeded").await?;
+    scene.is_applied("app", &second).await.map(drop)
 }

@@ -195,11 +195,12 @@ pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::
         is_upgrade: args.is_upgrade,
         lookup: None,
     };
-    let release = Release { chart, values: args.all_values(&root)?, target_namespace: None };
+    let release = Release { chart, values: args.all_values(&root)?, target_namespace: None, tests: false };
     let copy = WorkingCopy { root };
     let built = folder::renderer().release(&release, &copy, &mut Unlimited, &Cancel::new());
     let built = built.map_err(|error| folder::explained(error, &copy));
-    let BuiltRelease { rendered, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
+    let BuiltRelease { rendered, manifests, .. } =
+        built.with_context(|| format!("cannot render {}", path.display()))?;
     warn(&rendered);
     Ok((manifests.into_iter().flatten().collect(), rendered.text()))
 }

@@ -9,13 +9,15 @@ use super::report::Finding;
 
 /// The annotations of gitseal that are written in Git, each with the only values that have an effect; without values if
 /// others have an effect, too.
-const ANNOTATIONS: [(&str, &[&str]); 13] = [
+const ANNOTATIONS: [(&str, &[&str]); 15] = [
     (names::PRUNE, &[names::PRUNE_DISABLED]),
     (names::REPLACE, &[names::REPLACE_ALLOWED]),
     (names::RESTART_ON_SECRET_CHANGE, &["true", "false"]),
     (names::SUBSTITUTE, &[names::SUBSTITUTE_DISABLED]),
     (names::DELETE_HOOKS, &[names::DELETE_HOOKS_SKIP]),
-    // The guard checks the values of these four.
+    (names::RUN_TESTS, &[]),
+    // The guard checks the values of these five.
+    (names::RUN_WHEN, &[]),
     (names::WAVE, &[]),
     (names::WAIT, &[]),
     (names::DELETE_WHEN, &[]),

@@ -4,6 +4,7 @@ mod confirm;
 mod follow;
 mod plan;
 mod progress;
+mod tests_of_charts;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,12 @@ pub struct SyncArgs {
     #[arg(long, value_name = "VALUE", conflicts_with = "all")]
     confirm_prune: Option<String>,
 
+    /// Run the tests of the charts again (objects with `helm.sh/hook: test`)
+    ///
+    /// Only for Syncs with `spec.helm.test: true`, which run them for each revision.
+    #[arg(long)]
+    test: bool,
+
     /// Do not wait until the work is done
     #[arg(long)]
     no_wait: bool,
@@ -74,6 +81,9 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let session = Session { client, token: Timestamp::now().to_string(), progress: Progress::new() };
     if let Some(revision) = &args.confirm_prune {
         session.confirm_prune(&plan, revision).await?;
+    }
+    if args.test {
+        session.run_tests(&plan).await?;
     }
     if args.no_wait {
         session.only_request(&plan).await?;
