@@ -90,6 +90,11 @@ func (k kustomization) build(files *repository) ([]object, error) {
 		if err := files.nameRemotes(folder, resource); err != nil {
 			return nil, explained(err, files)
 		}
+		if k.Overlay != nil {
+			if err := withoutNamespace(resource); err != nil {
+				return nil, explained(err, files)
+			}
+		}
 		text, err := resource.AsYAML()
 		if err != nil {
 			return nil, explained(err, files)

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"path"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
 )
@@ -18,7 +20,11 @@ type overlay struct {
 	// Objects are further objects that are changed, each as JSON.
 	Objects []string `json:"objects"`
 	// Components are folders, relative to the folder of the request.
-	Components        []string          `json:"components"`
+	Components []string `json:"components"`
+	// Namespace is where objects are applied whose manifests name no namespace.
+	Namespace string `json:"namespace"`
+	// MovesAll is set if the objects whose manifests name another namespace are applied there, too.
+	MovesAll          bool              `json:"movesAll"`
 	NamePrefix        string            `json:"namePrefix"`
 	NameSuffix        string            `json:"nameSuffix"`
 	CommonLabels      map[string]string `json:"commonLabels"`
@@ -85,6 +91,13 @@ func (o *overlay) build(folder string, files *repository) (string, error) {
 	if len(o.Patches) > 0 {
 		layers = append(layers, types.Kustomization{Patches: o.Patches})
 	}
+	if names && o.Namespace != "" {
+		transformers, err := o.namespaces()
+		if err != nil {
+			return "", err
+		}
+		layers = append(layers, types.Kustomization{Transformers: transformers})
+	}
 	for index := range layers {
 		if index > 0 {
 			layers[index].Resources = []string{path.Join("..", strconv.Itoa(index))}
@@ -100,6 +113,66 @@ func (o *overlay) build(folder string, files *repository) (string, error) {
 		files.add(path.Join(layer(index+1), secretReferences), []byte(namesOfSealedSecrets))
 	}
 	return layer(len(layers)), nil
+}
+
+// The namespace and the annotation that objects without a namespace have for a moment.
+const (
+	noNamespace    = "gitseal-none"
+	hasNoNamespace = "internal.gitseal.dev/no-namespace"
+)
+
+// namespaces returns transformers that give all objects the namespace that they are applied in. Kustomize follows a name only
+// within one namespace, and does so after all layers. For Kustomize, an object without a namespace is in the namespace
+// `default`. The objects are marked, so that withoutNamespace can take the namespace away again: whether a custom resource is
+// namespaced is not known here.
+func (o *overlay) namespaces() ([]string, error) {
+	change := func(name, namespace string, operation map[string]string) (map[string]any, error) {
+		text, err := json.Marshal([]map[string]string{operation})
+		return map[string]any{
+			"apiVersion": "builtin", "kind": "PatchTransformer", "metadata": map[string]string{"name": name},
+			"target": map[string]string{"namespace": namespace}, "patch": string(text),
+		}, err
+	}
+	named := map[string]any{
+		"apiVersion": "builtin", "kind": "NamespaceTransformer", "metadata": map[string]string{"name": "none", "namespace": noNamespace},
+		"unsetOnly": true, "setRoleBindingSubjects": "none",
+	}
+	mark := map[string]string{"op": "add", "path": "/metadata/annotations/" + strings.ReplaceAll(hasNoNamespace, "/", "~1"), "value": ""}
+	marked, err := change("mark", noNamespace, mark)
+	if err != nil {
+		return nil, err
+	}
+	from := noNamespace
+	if o.MovesAll {
+		// Every namespace. Kustomize matches this with `_non_namespaceable_` for objects that cannot have one.
+		from = "[-a-z0-9]+"
+	}
+	moved, err := change("move", from, map[string]string{"op": "replace", "path": "/metadata/namespace", "value": o.Namespace})
+	if err != nil {
+		return nil, err
+	}
+	var transformers []string
+	for _, one := range []any{named, marked, moved} {
+		text, err := yaml.Marshal(one)
+		if err != nil {
+			return nil, err
+		}
+		transformers = append(transformers, string(text))
+	}
+	return transformers, nil
+}
+
+// withoutNamespace takes the namespace away from an object that had none before the transformers of namespaces.
+func withoutNamespace(object *resource.Resource) error {
+	annotations := object.GetAnnotations()
+	if _, is := annotations[hasNoNamespace]; !is {
+		return nil
+	}
+	delete(annotations, hasNoNamespace)
+	if err := object.SetAnnotations(annotations); err != nil {
+		return err
+	}
+	return object.SetNamespace("")
 }
 
 // explained explains an error of Kustomize as the function explained does, and also says which patch caused the error,

@@ -104,6 +104,59 @@ func TestWhatUsesASealedSecretGetsItsNewName(t *testing.T) {
 	}
 }
 
+// TestANameIsFollowedIntoTheNamespaceThatAnObjectIsAppliedIn checks that it makes no difference whether a manifest names the
+// namespace of its Sync, and that an object without a namespace still has none afterwards.
+func TestANameIsFollowedIntoTheNamespaceThatAnObjectIsAppliedIn(t *testing.T) {
+	in := func(namespace, object string) string {
+		return strings.Replace(object, `"metadata":{`, `"metadata":{"namespace":"`+namespace+`",`, 1)
+	}
+	own := `{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"name":"db"}}`
+	account := `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"web"}}`
+	binding := `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding","metadata":{"name":"web"},` +
+		`"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"},` +
+		`"subjects":[{"kind":"ServiceAccount","name":"web","namespace":"shop"}]}`
+	kustomization := map[string]string{
+		"app/kustomization.yaml": "resources: [db.yaml, web.yaml]\nnamePrefix: own-\n",
+		"app/db.yaml":            in("shop", oneSealed), "app/web.yaml": usesSecret,
+	}
+	for name, one := range map[string]struct {
+		changes  overlay
+		renamed  int
+		others   string
+		contains []string
+	}{
+		"the secret has one":       {overlay{Objects: []string{in("shop", oneSealed), usesSecret}}, 6, ": db\n", nil},
+		"its user has one":         {overlay{Objects: []string{oneSealed, in("shop", usesSecret)}}, 6, ": db\n", nil},
+		"neither has one":          {overlay{Objects: []string{oneSealed, usesSecret, own}}, 7, "namespace", nil},
+		"both have one":            {overlay{Objects: []string{in("a", oneSealed), in("a", usesSecret)}}, 6, "namespace: shop", nil},
+		"the secret is elsewhere":  {overlay{Objects: []string{in("a", oneSealed), usesSecret}}, 1, "namespace: shop", []string{": db\n"}},
+		"the secret is in default": {overlay{Objects: []string{in("default", oneSealed), usesSecret}}, 1, "namespace: shop", []string{": db\n"}},
+		"all are moved":            {overlay{Objects: []string{in("a", oneSealed), usesSecret}, MovesAll: true}, 6, ": db\n", nil},
+		"a kustomization":          {overlay{Folders: []string{"app"}}, 0, ": own-db\n", []string{"p-own-db"}},
+		"a patch of the old id": {overlay{
+			Objects: []string{in("shop", oneSealed), usesSecret},
+			Patches: []types.Patch{{Patch: "kind: Deployment\napiVersion: apps/v1\nmetadata: {name: web}\nspec: {replicas: 3}\n"}},
+		}, 6, ": db\n", []string{"replicas: 3"}},
+		"a subject": {overlay{Objects: []string{account, binding}}, 0, "name: web\n", []string{"- kind: ServiceAccount\n  name: p-web\n  namespace: shop\n"}},
+	} {
+		one.changes.NamePrefix, one.changes.Namespace = "p-", "shop"
+		made, failed := overlaid(t, kustomization, "app", one.changes)
+		text := ""
+		for _, object := range made.Objects {
+			text += object.YAML
+		}
+		has := func(part string) bool { return strings.Contains(text, part) }
+		if failed != "" || strings.Count(text, ": p-db\n") != one.renamed || has(one.others) || has("gitseal") {
+			t.Errorf("%s: %s %s", name, failed, text)
+		}
+		for _, part := range one.contains {
+			if !has(part) {
+				t.Errorf("%s: %q is missing in %s", name, part, text)
+			}
+		}
+	}
+}
+
 // TestAnOverlayThatCannotBeAppliedSaysWhy checks the errors. None of them quotes a patch, because it may hold a value.
 func TestAnOverlayThatCannotBeAppliedSaysWhy(t *testing.T) {
 	all := &types.Selector{}

@@ -1,15 +1,12 @@
 //! The fields of a Sync that change what was rendered.
 
+mod applied;
 mod equal;
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::Sync;
-use harness::{
-    Plane, Scene,
-    git::ServerOptions,
-    programs::{Controller, ControllerOptions},
-};
+use harness::{Plane, Scene, git::ServerOptions, programs::Controller};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use localcluster::ClusterOptions;
@@ -91,11 +88,7 @@ async fn the_fields_of_a_sync_change_what_is_applied() -> Result<()> {
 
 #[tokio::test]
 async fn a_component_is_a_reason_to_render_only_for_those_who_use_it() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
-    let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
+    let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "components", ServerOptions::default()).await?;
     scene.tree.write("plain/map.yaml", config_map("map", "1"))?;
     scene.tree.write("over/kustomization.yaml", "resources: [map.yaml]\n")?;
@@ -136,7 +129,7 @@ async fn a_component_is_a_reason_to_render_only_for_those_who_use_it() -> Result
     let (kustomize, _) = renders(&controller).await?;
     assert_eq!(kustomize, 5);
     controller.stop()?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     for sync in ["plain", "chart"] {
         change_by_hand(&scene, &format!("{sync}-map")).await?;
@@ -171,15 +164,37 @@ async fn a_sealed_secret_gets_a_new_name_together_with_those_who_use_it() -> Res
         scene.tree.write(&format!("{folder}/web.yaml"), uses_db())?;
     }
     scene.tree.write("over/kustomization.yaml", "resources: [db.yaml, web.yaml]\n")?;
+    // `gitseal seal` writes the namespace into the SealedSecret. The Deployment names none.
+    let in_namespace = format!("metadata: {{namespace: {}, ", scene.namespace);
+    let with_namespace = wide(&sealed_secret("db", &value)).replace("metadata: {", &in_namespace);
+    for folder in ["named", "moved", "chart/templates"] {
+        scene.tree.write(&format!("{folder}/db.yaml"), &with_namespace)?;
+        scene.tree.write(&format!("{folder}/web.yaml"), uses_db())?;
+    }
+    scene.tree.write("chart/Chart.yaml", "apiVersion: v2\nname: chart\nversion: 1.0.0\n")?;
     let first = scene.publish("a secret and its user").await?;
-    for folder in ["plain", "over"] {
-        scene.sync(folder, &format!("./{folder}"), json!({"namePrefix": format!("{folder}-")})).await?;
+    for (folder, more) in [
+        ("plain", json!({})),
+        ("over", json!({})),
+        ("named", json!({})),
+        ("moved", json!({"targetNamespace": scene.namespace})),
+        ("chart", json!({"helm": {}})),
+    ] {
+        let mut spec = json!({"namePrefix": format!("{folder}-")});
+        spec.as_object_mut().context("a spec")?.extend(more.as_object().context("fields")?.clone());
+        scene.tree.write("sync.yaml", sync_file(&scene, folder, &format!("./{folder}"), &spec)?)?;
+        scene.sync(folder, &format!("./{folder}"), spec).await?;
         scene.is_applied(folder, &first).await?;
         let data = json!({"data": {"password": STANDARD.encode("Under-Any-Name")}});
         scene.has("v1", "Secret", &format!("{folder}-db"), data).await?;
         let web = scene.has("apps/v1", "Deployment", &format!("{folder}-web"), json!({})).await?;
         let used = &web["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"];
         assert_eq!(*used, json!(format!("{folder}-db")));
+        // The command line makes the same objects.
+        let built = gitseal(&scene, &["build", "--sync", "sync.yaml"]).await?.is(0, &[])?;
+        let uses = format!("secretRef:\n            name: {folder}-db\n");
+        ensure!(built.out.contains(&uses), "{folder}: {}", built.out);
+        gitseal(&scene, &["diff", folder, "--sync", folder]).await?.is(0, &[])?;
     }
     Ok(())
 }

@@ -48,11 +48,24 @@ impl Plane {
     /// A new plane with its own controller.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let mut plane = Self::without_controller(options).await?;
-        let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &plane.folder))?;
+        let mut controller = Controller::start(&plane.options())?;
         controller.ready().await?;
         plane.certificate = controller.fetch("/v1/cert.pem").await?;
         *plane.controller.lock().await = Some(controller);
         Ok(plane)
+    }
+
+    /// A plane for one test alone, without a controller manager, and a controller, which the test may stop and start again.
+    pub async fn alone(options: ClusterOptions) -> Result<(Self, Controller)> {
+        let plane = Self::without_controller(ClusterOptions { controller_manager: false, ..options }).await?;
+        let mut controller = Controller::start(&plane.options())?;
+        controller.ready().await?;
+        Ok((plane, controller))
+    }
+
+    /// How a controller of this plane is started.
+    pub fn options(&self) -> ControllerOptions<'_> {
+        ControllerOptions::new(self.cluster.kubeconfig(), &self.folder)
     }
 
     /// A plane with the CRDs only.
