@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::{gitseal_in, stderr, stdout, workplace::write};
@@ -163,6 +164,140 @@ fn definitions_in_the_repository_check_their_kinds() {
     let wrong = "apps/plain/widget.yaml:1 wrong-value spec.size: the field must be a whole number, and is a text; write it without \
         quotes";
     assert_eq!(problems(root, &[]), (Some(1), vec![wrong.to_owned()]));
+}
+
+#[test]
+fn each_cluster_may_have_its_own_definition_of_a_kind() {
+    let folder = fleet();
+    let root = folder.path();
+    let definition = |size: &str| {
+        format!(
+            "# of one cluster\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: \
+             widgets.example.org}}\nspec: {{group: example.org, scope: Namespaced, names: {{kind: Widget, plural: widgets}}, \
+             versions: [{{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, properties: {{spec: \
+             {{type: object, properties: {{size: {{type: {size}}}}}}}}}}}}}}}]}}\n"
+        )
+    };
+    let widget = |size: &str| {
+        format!("apiVersion: example.org/v1\nkind: Widget\nmetadata: {{name: a}}\nspec: {{size: {size}}}\n")
+    };
+    // One Sync applies the definition together with the object, the other one only a Sync beside it.
+    write(root, "apps/widgets-staging/definition.yaml", &definition("integer"));
+    write(root, "apps/widgets-staging/widget.yaml", &widget("3"));
+    write(root, "clusters/staging/widgets.yaml", &sync("widgets", "apps/widgets-staging", ""));
+    write(root, "crds/production/widgets.yaml", &definition("string"));
+    write(root, "clusters/production/crds.yaml", &sync("crds", "crds/production", ""));
+    write(root, "apps/widgets-production/widget.yaml", &widget("big"));
+    write(root, "clusters/production/widgets.yaml", &sync("widgets", "apps/widgets-production", ""));
+    assert_eq!(problems(root, &[]), (Some(0), vec![]));
+    write(root, "apps/widgets-production/widget.yaml", &widget("3"));
+    let wrong = "apps/widgets-production/widget.yaml:1 wrong-value spec.size: the field must be a text, and is a number; quote it";
+    assert_eq!(problems(root, &[]), (Some(1), vec![wrong.to_owned()]));
+
+    // If no Sync beside it applies a definition, what only some of them allow is a warning that names them.
+    write(root, "edge/widgets.yaml", &sync("edge", "apps/edge", ""));
+    write(root, "apps/widgets-production/widget.yaml", &widget("big"));
+    write(root, "apps/edge/widget.yaml", &widget("big"));
+    let (code, found) = problems(root, &[]);
+    assert_eq!((code, found.len()), (Some(0), 1), "{found:?}");
+    let start =
+        "apps/edge/widget.yaml:1 several-definitions spec.size: the field must be a whole number, and is a text";
+    assert!(found[0].starts_with(start), "{found:?}");
+    for place in ["in apps/widgets-staging/definition.yaml:2", "but not by the one in crds/production/widgets.yaml:2"] {
+        assert!(found[0].contains(place), "{found:?}");
+    }
+    write(root, "apps/edge/widget.yaml", &widget("[]"));
+    let (code, found) = problems(root, &[]);
+    assert_eq!(code, Some(1));
+    assert!(found[0].starts_with("apps/edge/widget.yaml:1 wrong-value spec.size: "), "{found:?}");
+}
+
+#[test]
+fn what_is_in_sealed_secrets_is_checked() {
+    let folder = fleet();
+    let root = folder.path();
+    // As from a key of 2048 bits; nothing can be unsealed here.
+    let sealed = STANDARD.encode([&[1, 0][..], &[7; 300]].concat());
+    let secret = |annotation: &str, data: &str, rest: &str| {
+        format!(
+            "# the database\napiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata:\n  name: db\n  annotations:\n    \
+             {annotation}: 'true'\nspec:\n  encryptedData:\n    password: {sealed}\n{data}{rest}"
+        )
+    };
+    let wide = "sealedsecrets.bitnami.com/namespace-wide";
+    write(root, "clusters/staging/db.yaml", &sync("db", "apps/db", "  targetNamespace: data\n"));
+    let with = |text: &str| {
+        write(root, "apps/db/db.yaml", text);
+        problems(root, &[])
+    };
+    assert_eq!(with(&secret(wide, "", "")), (Some(0), vec![]));
+    let cut = &sealed[..200];
+    let cases = [
+        (
+            secret(wide, "    token: hunter2-plain\n", ""),
+            11,
+            "encryptedData.token: not base64: this is not a sealed value",
+        ),
+        (
+            secret(wide, "    token: aHVudGVyMg==\n", ""),
+            11,
+            "encryptedData.token: base64, but neither an RSA nor an age",
+        ),
+        (secret(wide, &format!("    token: {cut}\n"), ""), 11, "encryptedData.token: cut off"),
+        (secret(wide, &format!("    'a b': {sealed}\n"), ""), 11, "encryptedData has a key that"),
+        (secret(wide, "", "").replace("'true'", "'yes'"), 7, "sealedsecrets.bitnami.com/namespace-wide is neither"),
+        (
+            secret(wide, "", "  template:\n    data:\n      url: '{{ .password | nothing }}'\n"),
+            13,
+            "template.data.url is a template",
+        ),
+        (
+            secret(wide, "", "  template:\n    type: kubernetes.io/tls\n"),
+            12,
+            "a Secret of the type kubernetes.io/tls needs",
+        ),
+    ];
+    for (text, line, said) in cases {
+        let (code, found) = with(&text);
+        let start = format!("apps/db/db.yaml:{line} sealed-secret : {said}");
+        assert!(code == Some(1) && found[0].starts_with(&start), "{start}: {found:?}");
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+
+    // A kustomization that only renames it changes neither the problem nor its line. If a patch changes the values, the
+    // problem has the place of the object.
+    let plain = secret(wide, "    token: hunter2\n", "");
+    write(root, "apps/db/db.yaml", &plain);
+    write(root, "apps/db/kustomization.yaml", "resources: [db.yaml]\nnamePrefix: p-\n");
+    let (_, found) = problems(root, &[]);
+    assert!(
+        found.len() == 1 && found[0].starts_with("apps/db/db.yaml:11 sealed-secret : encryptedData.token"),
+        "{found:?}"
+    );
+    let patch = "patches: [{target: {kind: SealedSecret}, patch: '[{\"op\": \"add\", \"path\": \"/spec/encryptedData/other\", \
+        \"value\": \"hunter2\"}]'}]\n";
+    write(root, "apps/db/kustomization.yaml", &format!("resources: [db.yaml]\n{patch}"));
+    let (_, found) = problems(root, &[]);
+    let messages: Vec<_> = found.iter().map(|line| line.split(": not").next().unwrap()).collect();
+    let at = |key: &str| format!("apps/db/db.yaml:2 sealed-secret : encryptedData.{key}");
+    assert_eq!(messages, [at("other"), at("token")]);
+}
+
+#[test]
+fn annotations_of_gitseal_are_known() {
+    let folder = fleet();
+    let root = folder.path();
+    let object = |annotation: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a, annotations: {{{annotation}}}}}\n")
+    };
+    write(root, "clusters/staging/map.yaml", &sync("map", "apps/map", ""));
+    for known in ["substitute: disabled", "delete-when: healthy", "on-delete: before", "wave: '1'"] {
+        write(root, "apps/map/map.yaml", &object(&format!("gitseal.dev/{known}")));
+        assert_eq!(problems(root, &[]), (Some(0), vec![]), "{known}");
+    }
+    write(root, "apps/map/map.yaml", &object("gitseal.dev/substitute: nothing"));
+    let (_, found) = problems(root, &[]);
+    assert!(found[0].contains("the value has no effect; use \"disabled\""), "{found:?}");
 }
 
 #[test]

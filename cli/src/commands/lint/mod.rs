@@ -1,18 +1,24 @@
 //! `gitseal lint`: checks what the Syncs of a repository apply, without a cluster.
 
+mod definitions;
 mod objects;
 mod report;
+mod sealed;
 mod syncs;
 
 use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
-use crds::{Sync, custom_resource_definitions};
-use manifests::{Limits, Manifest, parse};
+use crds::Sync;
+use manifests::{Location, Manifest};
 use pipeline::{guard, plan::check_waves};
 use renderer::Capabilities;
-use schemas::{Checked, KubernetesVersion, Problem, Schemas};
+use schemas::KubernetesVersion;
 
-use self::report::{Finding, Report};
+use self::{
+    definitions::Definitions,
+    report::{Finding, Report},
+    sealed::SealedFiles,
+};
 use super::diff::nobodys;
 use crate::{
     chart_inputs::{InputArgs, Surroundings},
@@ -68,6 +74,7 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
     let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones(), None)?;
     let mut report = Report::new(versions.clone(), args.strict);
+    let mut sealed = SealedFiles::new(&fleet.root);
     for key in &fleet.elsewhere {
         output::note(format_args!(
             "Sync {key} is not checked: its Repository is not this repository, but a registry, a chart repository or another URL"
@@ -80,11 +87,13 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
         if is_plain {
             let (sync, objects) = without_syncs(args, &namespace, capabilities)?;
             report.objects = objects.len();
-            let mut schemas = schemas(version, &fleet, objects.iter(), &mut report);
+            let given: Vec<_> = fleet.definitions.iter().chain(&objects).map(|one| (one, None)).collect();
+            let definitions = Definitions::new(version, &given, &mut report);
+            let mut checks = Checks { definitions, sealed: &mut sealed };
             let scopes = Scopes::of(fleet.definitions.iter().chain(&objects));
             refused(&sync, &objects, &scopes, &mut report);
             for object in &objects {
-                check(&mut schemas, object, &mut report);
+                checks.check(object, None, &mut report);
             }
             continue;
         }
@@ -92,7 +101,13 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
         report.syncs = rendered.len();
         report.objects = rendered.iter().flat_map(|one| &one.objects).map(|objects| objects.len()).sum();
         let all = || rendered.iter().flat_map(|one| &one.objects).flat_map(|objects| objects.iter());
-        let mut schemas = schemas(version, &fleet, all(), &mut report);
+        let of_syncs = rendered.iter().flat_map(|one| {
+            let by = &fleet.syncs[one.sync].origin;
+            one.objects.iter().flat_map(|objects| objects.iter()).map(move |object| (object, Some(by)))
+        });
+        let given: Vec<_> = fleet.definitions.iter().map(|one| (one, None)).chain(of_syncs).collect();
+        let definitions = Definitions::new(version, &given, &mut report);
+        let mut checks = Checks { definitions, sealed: &mut sealed };
         let scopes = Scopes::of(fleet.definitions.iter().chain(all()));
         let found: Vec<_> = rendered.iter().map(|one| &fleet.syncs[one.sync]).collect();
         // Of an object that a Sync applies, only the rendered form is checked, because the Sync may have changed the
@@ -100,7 +115,7 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let applied: HashSet<_> = all().map(|object| &object.origin).collect();
         let beside = fleet.repositories.iter().chain(&fleet.beside).filter(|object| !applied.contains(&object.origin));
         for manifest in found.iter().map(|found| &found.manifest).chain(beside) {
-            check(&mut schemas, manifest, &mut report);
+            checks.check(manifest, None, &mut report);
         }
         report.add_all(syncs::of_all(&found));
         for Rendered { sync, objects } in &rendered {
@@ -118,7 +133,7 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
                     report.sync = Some(found.place());
                     refused(&found.sync, objects, &scopes, &mut report);
                     for object in objects.iter() {
-                        check(&mut schemas, object, &mut report);
+                        checks.check(object, Some(&found.origin), &mut report);
                     }
                 }
             }
@@ -155,28 +170,6 @@ fn without_syncs(
     Ok((sync, objects))
 }
 
-/// The schemas of the kinds that this version of Kubernetes serves, and of those that CustomResourceDefinitions define:
-/// gitseal's own, those in the files, and those among the rendered objects.
-fn schemas<'m>(
-    version: KubernetesVersion,
-    fleet: &'m Fleet,
-    rendered: impl Iterator<Item = &'m Manifest>,
-    report: &mut Report,
-) -> Schemas {
-    let mut schemas = Schemas::new(version);
-    let mut add = |manifest: &Manifest| {
-        if let Err(error) = schemas.add(manifest) {
-            report.add(Finding::error("invalid-definition", &manifest.origin, Some(&manifest.id), error.to_string()));
-        }
-    };
-    for definition in custom_resource_definitions() {
-        let text = crds::to_yaml(&definition);
-        parse("gitseal", text.as_bytes(), &Limits::default()).iter().flatten().for_each(&mut add);
-    }
-    fleet.definitions.iter().chain(rendered).for_each(add);
-    schemas
-}
-
 /// Reports what the controller would refuse.
 fn refused(sync: &Sync, objects: &[Manifest], scopes: &Scopes, report: &mut Report) {
     if let Err(error) = guard(sync, objects) {
@@ -191,24 +184,18 @@ fn refused(sync: &Sync, objects: &[Manifest], scopes: &Scopes, report: &mut Repo
     }
 }
 
-fn check(schemas: &mut Schemas, object: &Manifest, report: &mut Report) {
-    let own = objects::annotations(object).into_iter().chain(objects::name(object)).chain(syncs::broken_rules(object));
-    report.add_all(own);
-    match schemas.check(object) {
-        Checked::NoSchema => report.unchecked(object, schemas.meant(object)),
-        Checked::Problems(problems) => {
-            for Problem { severity, check, field, message } in problems {
-                let at = schemas.version();
-                report.add(Finding {
-                    severity,
-                    check: check.name(),
-                    origin: object.origin.clone(),
-                    object: Some(object.id.clone()),
-                    field,
-                    message,
-                    kubernetes: Some(at),
-                });
-            }
-        }
+/// What objects are checked with.
+struct Checks<'m> {
+    definitions: Definitions,
+    sealed: &'m mut SealedFiles,
+}
+
+impl Checks<'_> {
+    /// Reports what is wrong with an object, which the Sync at `sync` applies.
+    fn check(&mut self, object: &Manifest, sync: Option<&Location>, report: &mut Report) {
+        let own =
+            objects::annotations(object).into_iter().chain(objects::name(object)).chain(syncs::broken_rules(object));
+        report.add_all(own.chain(self.sealed.check(object)));
+        self.definitions.check(object, sync, report);
     }
 }

@@ -13,11 +13,12 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use self::checks::Checks;
-use self::problem::{Problem, Report};
+use self::problem::Report;
+pub(super) use self::problem::{Problem, Severity};
 use super::seal::inputs;
 use crate::certificate::{self, CertificateTrust};
 use crate::controller::ControllerAddress;
-use crate::edit::SealedText;
+use crate::edit::{SealedObject, SealedText};
 use crate::global::Global;
 use crate::output::{self, Hint};
 
@@ -95,6 +96,13 @@ pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode
 struct File<'t> {
     name: &'t str,
     text: SealedText<'t>,
+}
+
+/// The problems of one SealedSecret of a file. `namespace` is for a SealedSecret that names none.
+pub(super) fn problems_of(file: &str, text: &SealedText<'_>, object: &SealedObject, namespace: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    Checks::new(None, Some(namespace.to_owned())).sealed_secret(file, text, object, &mut problems);
+    problems
 }
 
 fn check<'t>(

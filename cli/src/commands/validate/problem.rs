@@ -9,22 +9,22 @@ use crate::output::{self, BAD, WARN, counted, styled};
 
 #[derive(Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
+pub(in crate::commands) enum Severity {
     Error,
     Warning,
 }
 
-#[derive(Serialize)]
-pub(super) struct Problem {
-    severity: Severity,
+#[derive(Clone, Serialize)]
+pub(in crate::commands) struct Problem {
+    pub(in crate::commands) severity: Severity,
     /// Name of the check, as docs/keys.md lists the checks.
-    check: &'static str,
+    pub(in crate::commands) check: &'static str,
     pub(super) file: String,
-    pub(super) line: u32,
+    pub(in crate::commands) line: u32,
     /// `SealedSecret shop/db`
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<String>,
-    message: String,
+    pub(in crate::commands) message: String,
 }
 
 #[derive(Default)]
