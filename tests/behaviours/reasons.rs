@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::{
     cli::gitseal,
+    jobs::job,
     objects::{config_map, deployment},
     traces::{event, events},
 };
@@ -108,6 +109,33 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
     scene.is_applied("app", &revision).await?;
     let told = gitseal(&scene, &["history", "app"]).await?.is(0, &["Applied", "1 created"])?;
     ensure!(!told.out.contains("HealthCheckTimedOut"), "{}", told.out);
+    Ok(())
+}
+
+/// A Job that failed does not change any more, so nothing brings the Sync back to read its Pods later.
+#[tokio::test]
+async fn a_job_that_fails_tells_at_once_what_its_pod_says() -> Result<()> {
+    let scene = Scene::new("job-fails").await?;
+    let migrate = job("migrate", "migrate", "", "  backoffLimit: 0\n");
+    scene.tree.write("app/migrate.yaml", format!("# the migration\n{migrate}"))?;
+    scene.publish("a migration").await?;
+    scene.sync("app", "./app", json!({"timeout": "5m"})).await?;
+    let pods = scene.api::<Pod>();
+    let pod = eventually("a Pod", || async {
+        let found = pods.list(&ListParams::default().labels("batch.kubernetes.io/job-name=migrate")).await?;
+        found.items.first().map(ResourceExt::name_any).context("there is none")
+    })
+    .await?;
+    // The Pods were read a moment ago, and nothing was wrong with them.
+    scene.sync_when("app", "it to wait for the Job", |_, ready| ready.reason == "WaitingForHealth").await?;
+    let ended = json!({"exitCode": 3, "reason": "Error", "startedAt": null, "finishedAt": null});
+    let container = json!({"name": "m", "image": "example.invalid/migrate", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": ended}});
+    let status = json!({"status": {"phase": "Failed", "containerStatuses": [container]}});
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    let message = scene.is_not_ready("app", "HealthCheckFailed").await?;
+    let log = format!("container m: Error, exit code 3 (its log: kubectl logs -n {} {pod} -c m)", scene.namespace);
+    ensure!(message.contains("app/migrate.yaml:2: Job") && message.contains(&log), "{message}");
     Ok(())
 }
 

@@ -49,6 +49,8 @@ const PODS: usize = 10;
 const EVENTS: usize = 50;
 /// The shortest time between two reads of the Pods of an object.
 const PODS_AGAIN: Duration = Duration::from_secs(5);
+/// The longest time between two reads of the Pods of an object that is waited for.
+const PODS_WITHIN: Duration = Duration::from_secs(15);
 
 /// An object that is not healthy.
 #[derive(Eq, Ord, PartialEq, PartialOrd)]
@@ -204,7 +206,7 @@ impl Pass<'_> {
         }
         let origin = record.pending.get(&first.id).and_then(|pending| pending.origin.clone());
         let is_elsewhere = first.facts.is_elsewhere(&first.id);
-        let why = match self.trouble_elsewhere(record, &api, &first).await {
+        let why = match self.trouble_elsewhere(record, &api, &first, has_failed).await {
             Some(trouble) => format!("{} ({trouble})", first.why),
             None => first.why,
         };
@@ -219,7 +221,8 @@ impl Pass<'_> {
         if !is_over {
             // No watch shows changes of the Pods or events, so they are read from time to time, with growing pauses.
             let left = timeout.saturating_sub(waited);
-            ctx.queues.syncs.add_after(key.clone(), if is_elsewhere { left.min(waited) } else { left });
+            let pause = if is_elsewhere { left.min(waited).min(PODS_WITHIN) } else { left };
+            ctx.queues.syncs.add_after(key.clone(), pause);
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
             let place = origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
             let applied = match &record.barrier {
@@ -262,12 +265,22 @@ impl Pass<'_> {
 
     /// What the status of an unhealthy object does not say: what is wrong with its Pods, or why there are none. The Sync
     /// must have the right to list Pods or events. They are read only from time to time, even if the object changes
-    /// often.
-    async fn trouble_elsewhere(&self, record: &mut Record, api: &Api, object: &Unhealthy) -> Option<String> {
+    /// often; but they are read at once when the object has failed, because a Job that failed does not change any more.
+    async fn trouble_elsewhere(
+        &self,
+        record: &mut Record,
+        api: &Api,
+        object: &Unhealthy,
+        failed: bool,
+    ) -> Option<String> {
         let Unhealthy { id, facts, .. } = object;
         let namespace = id.namespace.as_ref().filter(|_| facts.is_elsewhere(id))?;
-        if let Some(seen) = record.pods.as_ref().filter(|seen| seen.of == *id && seen.at.elapsed() < PODS_AGAIN) {
-            return seen.trouble.clone();
+        let seen = record.pods.take_if(|seen| seen.of == *id);
+        let is_recent = |seen: &SeenPods| seen.at.elapsed() < PODS_AGAIN && (seen.failed || !failed);
+        if let Some(recent) = seen.as_ref().filter(|seen| is_recent(seen)) {
+            let trouble = recent.trouble.clone();
+            record.pods = seen;
+            return trouble;
         }
         let namespace = escape_segment(namespace);
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
@@ -284,6 +297,7 @@ impl Pass<'_> {
                 api.read(&path).await.map_or(Said::Ready, pods::said)
             }
         };
+        let has_no_pods = facts.pods.is_some() && said == Said::NoPods;
         let trouble = match said {
             Said::Trouble(why) => Some(why),
             Said::Nothing { name, uid } => {
@@ -296,7 +310,10 @@ impl Pass<'_> {
         drop(place);
         // The status of a workload may say the same already.
         let trouble = trouble.filter(|trouble| !object.why.contains(trouble.as_str()));
-        record.pods = Some(SeenPods { of: id.clone(), at: Instant::now(), trouble: trouble.clone() });
+        // When a Job fails, its Pods may be deleted. Then what they said before is told.
+        let before = seen.filter(|_| failed && has_no_pods).and_then(|seen| seen.trouble);
+        let trouble = before.or(trouble);
+        record.pods = Some(SeenPods { of: id.clone(), at: Instant::now(), failed, trouble: trouble.clone() });
         trouble
     }
 }

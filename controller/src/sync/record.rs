@@ -107,6 +107,8 @@ pub struct SeenPods {
     pub of: ObjectId,
     /// When the Pods were read.
     pub at: Instant,
+    /// Whether the object had failed then.
+    pub failed: bool,
     /// The text about a problem of the Pods, if there is one.
     pub trouble: Option<String>,
 }
