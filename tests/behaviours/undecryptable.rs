@@ -1,10 +1,11 @@
 //! A value that cannot be unsealed: its Secret, and the objects that use it, keep their last good version. Everything else
 //! is applied.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crds::names::SEALING_KEY;
 use harness::{Plane, Scene, kubernetes};
+use sealing::Scope;
 use serde_json::{Value, json};
 
 use crate::objects::{config_map, deployment, sealed_secret};
@@ -202,5 +203,35 @@ async fn a_folder_with_more_values_than_a_sync_unseals_holds_those_beyond() -> R
     scene.is_applied("app", &fewer).await?;
     has_password(&scene, "held-second").await?;
     assert_eq!(image(&scene, "web").await?, "example.invalid/c:v2");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_value_of_a_chart_or_a_variable_names_the_file_in_which_it_is_sealed() -> Result<()> {
+    let scene = Scene::new("held-values").await?;
+    let mut bytes = STANDARD.decode(scene.seal_for(Scope::NamespaceWide, "any", b"held-in-a-file").await?)?;
+    *bytes.last_mut().context("empty")? ^= 1;
+    let wide = "metadata: {annotations: {sealedsecrets.bitnami.com/namespace-wide: 'true'}, ";
+    let values = sealed_secret("any", &STANDARD.encode(bytes)).replace("metadata: {", wide);
+    scene.tree.write("secrets/values.yaml", format!("# of the database\n{values}"))?;
+    let secret = |text: &str| {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: db}}\nstringData: {{url: 'db://me:{text}@db'}}\n")
+    };
+    scene.tree.write("chart/Chart.yaml", "apiVersion: v2\nname: chart\nversion: 1.0.0\n")?;
+    scene.tree.write("chart/templates/db.yaml", secret("{{ .Values.auth.password }}"))?;
+    scene.tree.write("app/db.yaml", secret("${password}").replace("name: db", "name: db-of-app"))?;
+    scene.publish("a value that no key unseals").await?;
+    let of_chart = json!({"helm": {"valuesFrom": [{"sealedSecret": "secrets/values.yaml", "path": "auth"}]}});
+    let of_variable = json!({"substituteFrom": [{"sealedSecret": "./secrets/values.yaml"}]});
+    for (name, path, spec, made_of) in [
+        ("chart", "./chart", of_chart, "chart/templates/db.yaml:1: SealedSecret"),
+        ("app", "./app", of_variable, "app/db.yaml:1: SealedSecret"),
+    ] {
+        scene.sync(name, path, spec).await?;
+        let message = scene.is_not_ready(name, "UnsealFailed").await?;
+        let place =
+            "the value of spec.encryptedData.password is in secrets/values.yaml:7 (password): seal it again there";
+        ensure!(message.contains(made_of) && message.contains(place), "{name}: {message}");
+    }
     Ok(())
 }

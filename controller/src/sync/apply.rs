@@ -11,14 +11,16 @@ mod drifted;
 mod established;
 mod object;
 mod restart;
+mod sealed_files;
 mod unseal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use futures::{StreamExt, stream};
+use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{
     Held, Inventory, Plan, Stage,
@@ -46,6 +48,8 @@ pub(super) const WRITES_OF_ONE: usize = 16;
 pub(super) struct Applier<'a> {
     pass: &'a Pass<'a>,
     api: &'a Api,
+    /// The snapshot that the plan was made from.
+    snapshot: &'a Arc<Snapshot>,
     /// The inventory of the Sync before the plan.
     before: &'a Inventory,
     /// The SealedSecrets that the API server accepted in this pass.
@@ -92,10 +96,10 @@ enum Turn {
 }
 
 impl<'a> Applier<'a> {
-    /// Makes an applier for `pass`, which writes as the identity of `api`. `before` is the inventory of the Sync before
-    /// the plan.
-    pub(super) fn new(pass: &'a Pass<'a>, api: &'a Api, before: &'a Inventory) -> Self {
-        Self { pass, api, before, accepted: Mutex::default() }
+    /// Makes an applier for `pass`, which writes as the identity of `api`, for a plan that was made from `snapshot`. `before`
+    /// is the inventory of the Sync before the plan.
+    pub(super) fn new(pass: &'a Pass<'a>, api: &'a Api, snapshot: &'a Arc<Snapshot>, before: &'a Inventory) -> Self {
+        Self { pass, api, snapshot, before, accepted: Mutex::default() }
     }
 
     /// Applies `plan`. The inventory in `applied` is always right, also after an error: it records what was written. If

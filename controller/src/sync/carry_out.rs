@@ -172,7 +172,7 @@ impl Pass<'_> {
             pruner.open_gates(&mut plan, &mut outcome.pruned).await;
             record.inventory.clone_from(&plan.inventory);
         }
-        let applied = Applier::new(self, api, &before).apply(plan, refused, &mut outcome.applied).await;
+        let applied = Applier::new(self, api, snapshot, &before).apply(plan, refused, &mut outcome.applied).await;
         self.give_up(&before, &mut outcome.applied);
         record.inventory.clone_from(&outcome.applied.inventory);
         outcome.held.append(&mut outcome.applied.held);

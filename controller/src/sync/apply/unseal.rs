@@ -95,7 +95,10 @@ impl Applier<'_> {
         let keyring = ctx.keyring.acting_for(&self.pass.key.namespace);
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
-        let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
+        let unsealed = match keyring.unseal_secret(&input, &step.digest).await {
+            Ok(unsealed) => unsealed,
+            Err(error) => return Err(self.with_places(error, input.spec).await),
+        };
         // Only a few writes run at the same time. The place for this write is taken only now, so that others could use
         // it during the wait for the turn to unseal.
         let _place = self.place().await;
