@@ -89,8 +89,10 @@ async fn a_release_becomes_a_sync_and_no_object_is_made_again() -> Result<()> {
             "revision 2 of the release (chart shop-1.2.0) has 3 objects; the Sync applies 3 of them as they are",
             "the hook ConfigMap",
             "kubectl annotate secret",
+            "next: commit the Sync and secrets/shop.yaml, and apply the Sync; when it is Ready: gitseal adopt helm shop -n ",
         ],
     )?;
+    ensure!(!made.err.contains("warning: the chart in"), "{}", made.err);
     ensure!(!made.out.contains("correct-horse") && !made.err.contains("correct-horse"), "{}\n{}", made.out, made.err);
     let again = gitseal(&scene, &adopt).await?;
     again.is(1, &["secrets/shop.yaml exists already"])?;
@@ -113,12 +115,50 @@ async fn a_release_becomes_a_sync_and_no_object_is_made_again() -> Result<()> {
     assert_eq!(data["url"].0, b"db://shopkeeper:correct-horse-battery@db");
     ensure!(scene.has("v1", "ConfigMap", "shop-map", json!({"data": {"level": "debug"}})).await.is_ok());
 
+    // Who asks for a Sync again is told the next step.
+    gitseal(&scene, &adopt).await?.is(1, &["Sync ", "/shop renders this release already", "--finish"])?;
+
     // Helm forgets the release, and the objects stay.
     gitseal(&scene, &finish).await?.is(0, &["removed 2 stored revisions of the release"])?;
     ensure!(!helm(&scene, &["list"]).await?.contains("shop-1.2.0"));
     let stored = scene.api::<Secret>().list(&ListParams::default().labels("owner=helm")).await?;
     ensure!(stored.items.is_empty(), "{} are left", stored.items.len());
     assert_eq!(uids().await?, before);
-    gitseal(&scene, &finish).await?.is(1, &["there is no Helm release shop"])?;
+    gitseal(&scene, &finish).await?.is(0, &["nothing to remove: Helm does not know the release"])?;
+    gitseal(&scene, &["adopt", "helm", "none", "--finish"]).await?.is(1, &["there is no Helm release none"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_chart_made_itself_is_named_with_what_to_do() -> Result<()> {
+    let scene = Scene::new("adopt-made").await?;
+    let chart = |version: &str, password: &str| -> Result<()> {
+        scene.tree.write("charts/own/Chart.yaml", format!("apiVersion: v2\nname: own\nversion: {version}\n"))?;
+        scene.tree.write("charts/own/values.yaml", "token: ''\npassword: ''\n")?;
+        let secret = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: own-db}}\ndata:\n  token: {{{{ .Values.token | b64enc }}}}\n  password: \
+             {{{{ {password} | b64enc }}}}\n"
+        );
+        scene.tree.write("charts/own/templates/secret.yaml", secret)
+    };
+    chart("1.2.0", "randAlphaNum 20")?;
+    scene.publish("a chart that makes a password").await?;
+    helm(&scene, &["install", "own", "charts/own", "--set", "token=Given-Token-1"]).await?;
+    let cert = certificate_url().await?;
+    let adopt =
+        ["adopt", "helm", "own", "--path", "charts/own", "--seal", "own.yaml", "--cert", &cert, "--allow-http-cert"];
+    let parts = ["cannot render the chart", "randAlphaNum", "password of Secret own-db", "helm upgrade own"];
+    let refused = gitseal(&scene, &adopt).await?.is(1, &parts)?;
+    ensure!(refused.out.is_empty() && !refused.err.contains("Given-Token"), "{}{}", refused.out, refused.err);
+    ensure!(!scene.tree.path().join("own.yaml").exists(), "the sealed values are left");
+    // As the hint says: a value for the password. Then the command seals both.
+    let value = ["--reuse-values", "--set", "password=Given-Password-1"];
+    chart("1.2.0", ".Values.password")?;
+    helm(&scene, &[&["upgrade", "own", "charts/own"], &value[..]].concat()).await?;
+    chart("1.3.0", ".Values.password")?;
+    let parts =
+        ["the chart in charts/own is own-1.3.0, but the release has own-1.2.0", "sealed 2 values into own.yaml"];
+    let made = gitseal(&scene, &adopt).await?.is(0, &parts)?;
+    ensure!(!made.out.contains("Given-") && !made.err.contains("Given-"), "{}{}", made.out, made.err);
     Ok(())
 }

@@ -1,16 +1,17 @@
 //! Removes what Helm stores about a release that a Sync has taken over.
 
 use anyhow::{Context as _, anyhow};
-use crds::{Sync, conditions, find_condition};
+use crds::{conditions, find_condition};
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client, ResourceExt as _,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, ResourceExt as _, api::DeleteParams};
 use manifests::ObjectId;
-use pipeline::{Inventory, namespace_for, release_name};
+use pipeline::{Inventory, namespace_for};
 
-use super::{HelmArgs, release};
+use super::{
+    HelmArgs,
+    release::{self, Unknown},
+    sync_of,
+};
 use crate::{
     global::Global,
     output::{self, Hint, counted},
@@ -19,8 +20,25 @@ use crate::{
 pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> {
     let (name, namespace) = (&args.release, global.default_namespace());
     let client = global.client().await?;
-    let revisions = release::revisions(&client, &namespace, name).await?;
     let sync = sync_of(&client, &namespace, name).await?;
+    let revisions = match release::revisions(&client, &namespace, name).await {
+        Ok(revisions) => revisions,
+        Err(Unknown::NotThere(error)) => {
+            let Some(sync) = sync else { return Err(error) };
+            output::note(format_args!(
+                "nothing to remove: Helm does not know the release {namespace}/{name}; Sync {namespace}/{} renders its chart",
+                sync.name_any()
+            ));
+            return Ok(());
+        }
+        Err(Unknown::NotRead(error)) => return Err(error),
+    };
+    let sync = sync.ok_or_else(|| {
+        Hint::error(
+            format!("no Sync in the namespace {namespace} renders a chart with the release name {name}"),
+            "run the command without --finish first, and apply the Sync that it prints",
+        )
+    })?;
     let ready = sync.status.as_ref().and_then(|status| find_condition(&status.conditions, conditions::READY));
     if ready.is_none_or(|ready| ready.status != crds::ConditionStatus::True) {
         let why = ready.map(|ready| format!(": {}", ready.message)).unwrap_or_default();
@@ -66,18 +84,4 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     }
     output::note(format_args!("removed {what}; Sync {namespace}/{} has the objects", sync.name_any()));
     Ok(())
-}
-
-/// The Sync that renders a chart, and whose release has the name `name`.
-async fn sync_of(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Sync> {
-    let api: Api<Sync> = Api::namespaced(client.clone(), namespace);
-    let list = api.list(&ListParams::default()).await;
-    let found = list.with_context(|| format!("cannot list the Syncs in the namespace {namespace}"))?.items;
-    let found = found.into_iter().find(|sync| sync.spec.helm.is_some() && release_name(sync) == name);
-    found.ok_or_else(|| {
-        Hint::error(
-            format!("no Sync in the namespace {namespace} renders a chart with the release name {name}"),
-            "run the command without --finish first, and apply the Sync that it prints",
-        )
-    })
 }

@@ -7,6 +7,11 @@ mod sync;
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+use crds::Sync;
+use kube::{Api, Client, api::ListParams};
+use pipeline::release_name;
+
 use crate::{certificate::CertificateTrust, global::Global};
 
 /// Hand over to a Sync what another tool installed
@@ -23,11 +28,13 @@ enum What {
 
 /// Hand a Helm release over to a Sync
 ///
-/// Prints a Sync that renders the chart in --path with the values of the release, and says which objects would differ
-/// from those of the release. Values that are in Secrets of the release are sealed into the file of --seal, and are
-/// not printed. Nothing is changed in the cluster. Commit the files and apply the Sync: the Sync takes the objects
-/// over, and recreates none of them. When the Sync is Ready, run the command with --finish. It removes what Helm stores
-/// about the release, so that `helm uninstall` can no longer delete the objects.
+/// The command is run twice. The first time, it prints a Sync that renders the chart in --path with the values of the
+/// release, and says what would differ from the release, and what to do next. Values that are in Secrets of the release are
+/// sealed into the file of --seal, and are not printed. Nothing is changed in the cluster.
+///
+/// Then commit both files and apply the Sync: it takes the objects over, and recreates none of them. When it is Ready, run
+/// the command with --finish. It removes what Helm stores about the release, so that `helm uninstall` can no longer delete
+/// the objects.
 ///
 ///     gitseal adopt helm shop -n shop --path charts/shop \
 ///       --seal secrets/shop.yaml > clusters/shop.yaml
@@ -72,4 +79,12 @@ pub(super) struct HelmArgs {
 pub async fn run(args: AdoptArgs, global: &Global) -> anyhow::Result<()> {
     let What::Helm(args) = args.what;
     if args.finish { finish::run(&args, global).await } else { sync::run(&args, global).await }
+}
+
+/// The Sync that renders a chart with the name of the release, if there is one.
+async fn sync_of(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Option<Sync>> {
+    let api: Api<Sync> = Api::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default()).await;
+    let found = list.with_context(|| format!("cannot list the Syncs in the namespace {namespace}"))?.items;
+    Ok(found.into_iter().find(|sync| sync.spec.helm.is_some() && release_name(sync) == name))
 }

@@ -66,22 +66,39 @@ struct ChartMetadata {
 /// to this size.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// Why the revisions of a release are not known.
+pub(super) enum Unknown {
+    /// There are none.
+    NotThere(anyhow::Error),
+    /// The Secrets cannot be read.
+    NotRead(anyhow::Error),
+}
+
+impl From<Unknown> for anyhow::Error {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::NotThere(error) | Unknown::NotRead(error) => error,
+        }
+    }
+}
+
 /// The Secrets of all revisions of a release, newest first.
 ///
 /// # Errors
 /// The Secrets cannot be read, or there are none.
-pub(super) async fn revisions(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Vec<Secret>> {
+pub(super) async fn revisions(client: &Client, namespace: &str, name: &str) -> Result<Vec<Secret>, Unknown> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let wanted = ListParams::default().labels(&format!("owner=helm,name={name}"));
     let list = api.list(&wanted).await;
-    let mut found = list.with_context(|| format!("cannot read the Secrets of the release {namespace}/{name}"))?.items;
+    let list = list.with_context(|| format!("cannot read the Secrets of the release {namespace}/{name}"));
+    let mut found = list.map_err(Unknown::NotRead)?.items;
     found.retain(|secret| secret.type_.as_deref() == Some("helm.sh/release.v1"));
     found.sort_by_key(|secret| std::cmp::Reverse(number(secret)));
     if found.is_empty() {
-        return Err(Hint::error(
+        return Err(Unknown::NotThere(Hint::error(
             format!("there is no Helm release {name} in the namespace {namespace}"),
             "`helm list -A` shows all releases; -n chooses the namespace",
-        ));
+        )));
     }
     Ok(found)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use manifests::{Manifest, ObjectId};
+use manifests::{Manifest, ObjectId, printable};
 use sealing::SecretBytes;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -57,6 +57,42 @@ pub(super) fn split(values: &Value, objects: &[Manifest]) -> Split {
         value.key = key;
     }
     split
+}
+
+/// The values in Secrets of a release that none of its own values sets, for example because the chart generated them: the kind,
+/// name and key of each.
+pub(super) fn not_given(values: &Value, objects: &[Manifest]) -> Vec<String> {
+    let mut given = Vec::new();
+    texts_of(values, &mut given);
+    let mut found = Vec::new();
+    for object in objects.iter().filter(|object| object.id.is_secret()) {
+        for field in ["data", "stringData"] {
+            let data = object.body.get(field).and_then(Value::as_object);
+            for (key, value) in data.into_iter().flatten() {
+                let Some(text) = value.as_str().map(str::as_bytes) else { continue };
+                let text = match field {
+                    "data" => decode_base64(text),
+                    _ => Some(SecretBytes::new(text.to_vec())),
+                };
+                let is_given = |text: &SecretBytes| given.iter().any(|one| contains(text.expose(), one));
+                if text.is_some_and(|text| !text.expose().is_empty() && !is_given(&text)) {
+                    found.push(format!("{} of Secret {}", printable(key), printable(&object.id.name)));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The texts and numbers in values.
+fn texts_of(value: &Value, into: &mut Vec<Zeroizing<String>>) {
+    match value {
+        Value::String(text) if !text.is_empty() => into.push(Zeroizing::new(text.clone())),
+        Value::Number(number) => into.push(Zeroizing::new(number.to_string())),
+        Value::Array(items) => items.iter().for_each(|item| texts_of(item, into)),
+        Value::Object(fields) => fields.values().for_each(|field| texts_of(field, into)),
+        _ => {}
+    }
 }
 
 impl Split {
@@ -254,6 +290,21 @@ mod tests {
         );
         assert_eq!(split.suspicious, ["adminToken"]);
         assert_eq!(split.in_lists, ["keys[0].value"]);
+    }
+
+    #[test]
+    fn values_that_the_chart_made_are_named() {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\ndata: {{password: {}, url: {}, made: {}, none: ''}}\nstringData: \
+             {{key: also-made}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: b}}\ndata: {{user: somebody}}\n",
+            STANDARD.encode("correct-horse"),
+            STANDARD.encode("db://me:correct-horse@db:5432"),
+            STANDARD.encode("xKcD0123"),
+        );
+        let objects = parse("m", manifest.as_bytes(), &Limits::default()).unwrap();
+        let found = not_given(&json!({"auth": [{"password": "correct-horse"}], "empty": ""}), &objects);
+        assert_eq!(found, ["made of Secret a", "key of Secret a"]);
+        assert_eq!(not_given(&Value::Null, &objects).len(), 4);
     }
 
     #[test]

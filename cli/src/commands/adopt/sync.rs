@@ -18,6 +18,7 @@ use super::{
     HelmArgs,
     release::{self, Release},
     secrets::{self, SecretValue},
+    sync_of,
 };
 use crate::{
     certificate,
@@ -33,11 +34,27 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     let (name, namespace) = (&args.release, global.default_namespace());
     let path = args.path.as_deref().context("--path is required")?;
     let (root, inside) = folder::place(path)?;
-    ensure!(path.join("Chart.yaml").is_file(), "{} is not a chart: it has no Chart.yaml", path.display());
+    if !path.join("Chart.yaml").is_file() {
+        return Err(Hint::error(
+            format!("{} is not a chart: it has no Chart.yaml", path.display()),
+            "put the chart of the release there, with the same version, for example with `helm pull … --untar`; `helm list` shows \
+             the version",
+        ));
+    }
     let client = global.client().await?;
     let revisions = release::revisions(&client, &namespace, name).await?;
     let release = release::deployed(&revisions, name)?;
     drop(revisions);
+    let finish = format!("gitseal adopt helm {name} -n {namespace} --finish");
+    if let Some(sync) = sync_of(&client, &namespace, name).await? {
+        return Err(Hint::error(
+            format!("Sync {namespace}/{} renders this release already, so no other Sync is made", sync.name_any()),
+            format!(
+                "when it is Ready, let Helm forget the release: {finish}; to begin again, delete this Sync with `prune: false` in it"
+            ),
+        ));
+    }
+    other_version(path, &release);
     let repository = match &args.repository {
         Some(repository) => repository.clone(),
         None => only_repository(&client, &namespace).await?,
@@ -64,10 +81,12 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
              from a Secret that you seal yourself; in this case, first upgrade the release so that it uses this Secret",
         ));
     }
+    let (mut sealed_file, values_sealed) = (None, split.secret.len());
     if !split.secret.is_empty() {
         let file = seal(args, global, &root, &namespace, split.secret).await?;
         values_from =
             file.1.iter().map(|(key, path)| json!({"sealedSecret": file.0, "key": key, "path": path})).collect();
+        sealed_file = args.seal.as_deref();
     }
     let mut helm = Map::new();
     helm.insert("releaseName".to_owned(), name.clone().into());
@@ -87,7 +106,30 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
             "helm": helm,
         },
     });
-    output::print_raw(OutputFormat::Yaml.text(&body)?.as_bytes())?;
+    let text = OutputFormat::Yaml.text(&body)?;
+    let sync: Sync = serde_json::from_value(body)?;
+    let rendered = match render(&client, path, &sync).await {
+        Ok(rendered) => rendered,
+        Err(error) => {
+            // Without the Sync, the sealed values are of no use, and the next try would refuse to write over them.
+            sealed_file.map(fs::remove_file).transpose().context("cannot remove the sealed values again")?;
+            let chart_made = secrets::not_given(&release.values, &release.objects);
+            let hint = if chart_made.is_empty() {
+                "correct the chart in --path, and run the command again".to_owned()
+            } else {
+                format!(
+                    "no value of the release sets {}: give the chart these values with `helm upgrade {name} … --reuse-values \
+                     -f FILE`, and run the command again; it seals them",
+                    chart_made.join(", ")
+                )
+            };
+            return Err(error.context(Hint::new("the Sync cannot render the chart, so nothing is printed", hint)));
+        }
+    };
+    if let Some(file) = sealed_file {
+        output::note(format_args!("sealed {} into {}", counted(values_sealed, "value"), file.display()));
+    }
+    output::print_raw(text.as_bytes())?;
     for (value, object) in split.in_both {
         output::warn(format_args!("the value {value} is in a Secret and in {object}, so it is not sealed"));
     }
@@ -97,15 +139,51 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
              at it before you commit the Sync"
         ));
     }
-    let sync: Sync = serde_json::from_value(body)?;
-    let capabilities = capabilities(&client).await.context("cannot ask the API server which kinds it serves")?;
-    let rendered = folder::read_for(path, &sync, Surroundings { capabilities, ..Surroundings::default() });
-    let rendered = rendered.context("the Sync cannot render the chart")?.manifests;
-    if let Err(error) = guard(&sync, &rendered) {
-        output::warn(format_args!("the controller refuses this Sync: {}", in_one_line(&error.to_string())));
+    let refused = guard(&sync, &rendered).err();
+    if let Some(error) = &refused {
+        output::warn(format_args!("the controller would refuse this Sync: {}", in_one_line(&error.to_string())));
     }
     compare(&sync, &release, &rendered);
+    if refused.is_some() {
+        let chart_made = secrets::not_given(&release.values, &release.objects);
+        if !chart_made.is_empty() {
+            output::note(format_args!(
+                "next: no value of the release sets {}; give the chart these values with `helm upgrade {name} … --reuse-values \
+                 -f FILE`, and run this command again: it seals them",
+                chart_made.join(", ")
+            ));
+        }
+        return Ok(());
+    }
+    let files = sealed_file.map(|file| format!(" and {}", file.display())).unwrap_or_default();
+    output::note(format_args!("next: commit the Sync{files}, and apply the Sync; when it is Ready: {finish}"));
     Ok(())
+}
+
+/// The objects that the Sync would apply.
+async fn render(client: &Client, path: &Path, sync: &Sync) -> anyhow::Result<Vec<Manifest>> {
+    let capabilities = capabilities(client).await.context("cannot ask the API server which kinds it serves")?;
+    Ok(folder::read_for(path, sync, Surroundings { capabilities, ..Surroundings::default() })?.manifests)
+}
+
+/// Warns if the chart in the folder has another name or version than that of the release.
+fn other_version(path: &Path, release: &Release) {
+    #[derive(serde::Deserialize)]
+    struct Chart {
+        name: String,
+        version: String,
+    }
+    let text = fs::read_to_string(path.join("Chart.yaml")).unwrap_or_default();
+    // Helm says what is wrong with a file that cannot be read.
+    let Ok(Chart { name, version }) = serde_saphyr::from_str(&text) else { return };
+    let found = format!("{name}-{version}");
+    if found != release.chart {
+        output::warn(format_args!(
+            "the chart in {} is {found}, but the release has {}: the Sync would change the release to {found}",
+            path.display(),
+            release.chart
+        ));
+    }
 }
 
 /// Whether the whole Repository is a chart, so that it has no other folders. A Repository that does not exist yet
@@ -122,10 +200,17 @@ async fn only_repository(client: &Client, namespace: &str) -> anyhow::Result<Str
     let found = list.with_context(|| format!("cannot list the Repositories in the namespace {namespace}"))?.items;
     match found.as_slice() {
         [only] => Ok(only.name_any()),
-        all => Err(Hint::wrong_usage(
-            format!("the namespace {namespace} has {} Repositories", all.len()),
-            "name the Repository of the Sync with --repository",
+        [] => Err(Hint::wrong_usage(
+            format!("the namespace {namespace} has no Repository for the Sync"),
+            "make a Repository for the repository with the chart, or name with --repository the one that you will make",
         )),
+        several => {
+            let names: Vec<_> = several.iter().map(kube::ResourceExt::name_any).collect();
+            Err(Hint::wrong_usage(
+                format!("the namespace {namespace} has several Repositories: {}", names.join(", ")),
+                "name the Repository of the Sync with --repository",
+            ))
+        }
     }
 }
 
@@ -174,7 +259,6 @@ async fn seal(
     };
     let (body, _) = sealer.seal(&secret)?;
     edit::create(file, edit::new_document(&body)?.as_bytes())?;
-    output::note(format_args!("sealed {} into {}", counted(paths.len(), "value"), file.display()));
     Ok((inside, keys))
 }
 
@@ -203,8 +287,8 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
                 replaced.push(id);
             }
             (Some(old), Some(new)) if old == new => equal += 1,
-            (Some(_), Some(_)) => lines.push(format!("{id} is different")),
-            (None, _) => lines.push(format!("{id} is new")),
+            (Some(_), Some(_)) => lines.push(format!("{id} differs from the release; the Sync changes it")),
+            (None, _) => lines.push(format!("{id} is not in the release; the Sync creates it")),
             (Some(_), None) => lines.push(format!("{id} is not in the chart; the Sync leaves it in the cluster")),
         }
     }
@@ -217,6 +301,9 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
         counted(release.objects.len(), "object")
     ));
     lines.iter().for_each(output::note);
+    if !lines.is_empty() {
+        output::note("`gitseal diff --sync FILE`, with the file of the Sync, shows each difference");
+    }
     let runs_now = |hook: &&Manifest| pipeline::plan::times(hook).is_ok_and(|times| times.usual);
     for hook in hooks.into_iter().filter(runs_now) {
         output::note(format_args!("{}: the hook {} runs again when the Sync is applied", hook.origin, hook.id));
