@@ -305,7 +305,8 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
     messages
 }
 
-fn hint(error: &anyhow::Error) -> Option<String> {
+/// What to do about an error, if that is known.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = error.downcast_ref::<Hint>() {
         return Some(hint.next.clone());
     }

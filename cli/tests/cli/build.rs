@@ -222,11 +222,12 @@ fn each_change_of_a_sync_is_explained() {
         "{text}"
     );
     for part in [
-        "changed Deployment p-web  app/web.yaml:1\n",
+        "changed Deployment shop/p-web  app/web.yaml:1\n",
         "-  name: web\n+  name: p-web\n",
         "image: example.invalid/c:2\n",
         "-  cluster: ${cluster}\n+  cluster: ${cluster}-1\n",
         "-  cluster: ${cluster}-1\n+  cluster: north-1\n",
+        "changed Deployment other/p-web  app/web.yaml:1\n",
         "-  replicas: ${replicas:=1}\n+  replicas: 1\n",
         "-  namespace: shop\n+  namespace: other\n",
     ] {
@@ -242,11 +243,13 @@ fn each_change_of_a_sync_is_explained() {
     assert_eq!((&images["field"], &images["unchanged"]), (&"images".into(), &3.into()));
     let change = images["changes"][0].as_object().unwrap();
     let keys: Vec<_> = change.keys().map(String::as_str).collect();
-    assert_eq!(keys, ["change", "apiVersion", "kind", "name", "origin", "diff"]);
+    assert_eq!(keys, ["change", "apiVersion", "kind", "namespace", "name", "origin", "diff"]);
     assert_eq!(
-        (&change["change"], &change["name"], &change["origin"]),
-        (&"changed".into(), &"p-web".into(), &"app/web.yaml:1".into())
+        (&change["change"], &change["namespace"], &change["name"], &change["origin"]),
+        (&"changed".into(), &"shop".into(), &"p-web".into(), &"app/web.yaml:1".into())
     );
+    // An object that cannot have a namespace is named without one.
+    assert!(text.contains("changed ClusterRole p-"), "{text}");
 }
 
 #[test]

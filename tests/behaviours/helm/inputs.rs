@@ -1,12 +1,13 @@
 //! Charts that get values from outside of their own repository.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::{Repository, Sync};
 use harness::{
     Plane, Scene, eventually,
     git::{ServerOptions, WorkTree},
     kubernetes,
-    programs::{Controller, ControllerOptions},
+    programs::Controller,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{ResourceExt as _, api::DeleteParams};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::synced::{CHART, MAP, SECRET, decoded, sealed_file};
 use crate::{
+    cli::gitseal,
     objects::{change_by_hand, config_map, is_value},
     renders::rendered,
 };
@@ -86,11 +88,7 @@ fn of_config(file: &str) -> Value {
 
 #[tokio::test]
 async fn a_commit_of_the_repository_with_the_values_renders_those_who_use_them_and_nothing_else() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
-    let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
+    let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "other-values", ServerOptions::default()).await?;
     chart(&scene, "charts/web", &[("map", MAP)])?;
     scene.repository(json!({})).await?;
@@ -120,7 +118,7 @@ async fn a_commit_of_the_repository_with_the_values_renders_those_who_use_them_a
     is_value(&scene, "one-map", "trace").await?;
     assert_eq!(rendered(&controller, "helm").await?, 4);
     controller.stop()?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     change_by_hand(&scene, "one-map").await?;
     is_value(&scene, "one-map", "trace").await?;
@@ -142,6 +140,17 @@ async fn sealed_values_come_from_another_repository_too() -> Result<()> {
     let secret = scene.api::<Secret>().get("app-db").await?;
     assert_eq!(decoded(&secret, "password")?, "Of-Other-Repo-1");
 
+    // A value that cannot be unsealed is told with its place, too.
+    let mut bytes = STANDARD.decode(scene.seal_for(Scope::NamespaceWide, "any", b"Of-Other-Repo-3").await?)?;
+    *bytes.last_mut().context("empty")? ^= 1;
+    let password = sealed.lines().find(|line| line.contains("password: ")).context("no password")?;
+    let flipped = sealed.replace(password, &format!("    password: {}", STANDARD.encode(bytes)));
+    config.tree.write("secrets/values.yaml", flipped)?;
+    config.publish("a value that no key unseals").await?;
+    let message = scene.is_not_ready("app", "UnsealFailed").await?;
+    let place = format!("is in Repository {}/config: secrets/values.yaml:6 (password)", scene.namespace);
+    ensure!(message.contains(&place), "{message}");
+
     // A mistake in that file is told with its place.
     let strict = scene.seal_for(Scope::Strict, "other", b"Of-Other-Repo-2").await?;
     config.tree.write("secrets/values.yaml", crate::objects::sealed_secret("other", &strict))?;
@@ -150,6 +159,36 @@ async fn sealed_values_come_from_another_repository_too() -> Result<()> {
     let place = format!("Repository {}/config: secrets/values.yaml", scene.namespace);
     ensure!(message.contains(&place), "{message}");
     assert_eq!(decoded(&scene.api::<Secret>().get("app-db").await?, "password")?, "Of-Other-Repo-1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_command_line_fetches_the_values_too_and_says_where_they_are_from() -> Result<()> {
+    let scene = Scene::new("other-cli").await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    let revision = scene.publish("a chart").await?;
+    let config = Other::with(&scene, "config", &[("one.yaml", "level: debug\n")])?;
+    config.add().await?;
+    scene.sync("app", "./charts/web", of_config("one.yaml")).await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "debug").await?;
+
+    // Nobody has told the controller of this commit, and it looks for commits once an hour.
+    config.tree.write("one.yaml", "level: trace\n")?;
+    config.tree.publish("other values")?;
+    gitseal(&scene, &["sync", "app"]).await?.is(0, &["repository/config", "sync/app"])?;
+    is_value(&scene, "app-map", "trace").await?;
+
+    let clone = format!("config={}", config.tree.path().display());
+    let values = format!("Repository {}/config: one.yaml, main@", scene.namespace);
+    let told = gitseal(&scene, &["trace", "configmap/app-map"]).await?.is(0, &[&values, "--values-repository"])?;
+    ensure!(!told.out.contains("charts/web/templates/map.yaml"), "{}", told.out);
+    let place = ["charts/web/templates/map.yaml:1", values.as_str()];
+    gitseal(&scene, &["trace", "configmap/app-map", "--values-repository", &clone]).await?.is(0, &place)?;
+    let json = gitseal(&scene, &["trace", "configmap/app-map", "-o", "json"]).await?.is(0, &[])?;
+    let json: Value = serde_json::from_str(&json.out)?;
+    let field = &json["values"][0]["field"];
+    assert_eq!(*field, "spec.helm.valuesFrom[0]");
     Ok(())
 }
 
@@ -280,12 +319,8 @@ fn reads(plane: &Plane, scene: &Scene) -> Result<Vec<AuditEvent>> {
 
 #[tokio::test]
 async fn an_edited_config_map_renders_those_who_use_it_and_nothing_else() -> Result<()> {
-    let options = ClusterOptions { controller_manager: false, audit: true, ..Default::default() };
-    let plane = Plane::without_controller(options).await?;
-    let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
+    let own = ClusterOptions { audit: true, ..Default::default() };
+    let (plane, mut controller) = Plane::alone(own).await?;
     let scene = Scene::on(&plane, "map-values", ServerOptions::default()).await?;
     chart(&scene, "charts/web", &[("map", MAP)])?;
     scene.repository(json!({})).await?;
@@ -318,14 +353,14 @@ async fn an_edited_config_map_renders_those_who_use_it_and_nothing_else() -> Res
 
     // After a restart, drift is put back without a render. A change meanwhile is noticed.
     controller.stop()?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     change_by_hand(&scene, "one-map").await?;
     is_value(&scene, "one-map", "trace").await?;
     assert_eq!(rendered(&controller, "helm").await?, 0);
     controller.stop()?;
     settings(&scene, "level: warn\n").await?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     is_value(&scene, "one-map", "warn").await
 }

@@ -77,6 +77,7 @@ pub fn explain(file: &SyncFile, surroundings: Surroundings) -> anyhow::Result<Ex
     let folder = folder::read_for(&path, &base, surroundings)?;
     let (rendered, mut steps) = (folder.manifests.len(), Vec::new());
     let mut before: Option<Vec<Manifest>> = None;
+    let before_target = not_moved(&file.sync);
     for (field, sync) in steps_of(&file.sync) {
         let failed = || format!("with {field}");
         let manifests = folder.read_another(&path, &sync).with_context(failed)?.manifests;
@@ -86,7 +87,8 @@ pub fn explain(file: &SyncFile, surroundings: Surroundings) -> anyhow::Result<Ex
         if field == "substitute" {
             steps.extend(in_namespace(&file.sync, earlier));
         }
-        steps.push(compare(field, earlier, &manifests));
+        let place = if field == "substitute" { &file.sync } else { &before_target };
+        steps.push(compare(field, place, earlier, &manifests));
         before = Some(manifests);
     }
     if !steps.iter().any(|step| step.field == TARGET_NAMESPACE) {
@@ -132,10 +134,15 @@ fn steps_of(sync: &Sync) -> Vec<UpTo> {
     steps
 }
 
+/// The Sync without `targetNamespace`.
+fn not_moved(sync: &Sync) -> Sync {
+    Sync { spec: crds::SyncSpec { target_namespace: None, ..sync.spec.clone() }, ..sync.clone() }
+}
+
 /// What the field `targetNamespace` changes; `None` if the Sync does not have this field.
 fn in_namespace(sync: &Sync, manifests: &[Manifest]) -> Option<Step> {
     sync.spec.target_namespace.as_ref()?;
-    let elsewhere = Sync { spec: crds::SyncSpec { target_namespace: None, ..sync.spec.clone() }, ..sync.clone() };
+    let elsewhere = not_moved(sync);
     let placed = |sync: &Sync| -> Vec<Manifest> {
         let place = |manifest: &Manifest| {
             let mut manifest = manifest.clone();
@@ -150,7 +157,7 @@ fn in_namespace(sync: &Sync, manifests: &[Manifest]) -> Option<Step> {
         };
         manifests.iter().map(place).collect()
     };
-    Some(compare(TARGET_NAMESPACE.to_owned(), &placed(&elsewhere), &placed(sync)))
+    Some(compare(TARGET_NAMESPACE.to_owned(), sync, &placed(&elsewhere), &placed(sync)))
 }
 
 /// Kinds of Kubernetes that have no namespace.
@@ -201,8 +208,14 @@ fn is_namespaced(Manifest { id, .. }: &Manifest) -> bool {
     if is_of_kubernetes { !CLUSTER_WIDE.contains(&id.kind.as_str()) } else { id.namespace.is_some() }
 }
 
+/// The id of an object with the namespace in which `sync` applies it: two objects of one name may be in two namespaces.
+fn with_namespace(sync: &Sync, manifest: &Manifest) -> ObjectId {
+    let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
+    ObjectId { namespace: is_namespaced(manifest).then_some(namespace), ..manifest.id.clone() }
+}
+
 /// The objects that differ.
-fn compare(field: String, before: &[Manifest], after: &[Manifest]) -> Step {
+fn compare(field: String, sync: &Sync, before: &[Manifest], after: &[Manifest]) -> Step {
     let pairs = paired(before, after);
     let (mut changes, mut unchanged) = (Vec::new(), 0);
     for (before, after) in pairs {
@@ -218,15 +231,16 @@ fn compare(field: String, before: &[Manifest], after: &[Manifest]) -> Step {
         let Some(shown) = after.or(before) else { continue };
         let diff =
             if let (Some(before), Some(after)) = (before, after) { difference(before, after) } else { String::new() };
+        let id = with_namespace(sync, shown);
         changes.push(ChangedObject {
             change,
             api_version: shown.api_version(),
-            kind: shown.id.kind.clone(),
-            namespace: shown.id.namespace.clone(),
-            name: shown.id.name.clone(),
+            kind: id.kind.clone(),
+            namespace: id.namespace.clone(),
+            name: id.name.clone(),
             origin: shown.origin.to_string(),
             diff,
-            id: shown.id.clone(),
+            id,
         });
     }
     Step { field, changes, unchanged }

@@ -6,7 +6,7 @@ mod plan;
 mod progress;
 mod tests_of_charts;
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context;
 use crds::{ObjectKey, Repository, Sync, names};
@@ -17,6 +17,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::{
     completion,
@@ -36,8 +37,8 @@ const CONCURRENCY: usize = 16;
 
 /// Fetch and apply now, and wait until this is done
 ///
-/// For a Sync, its Repository is fetched first. For a Repository, all its Syncs are applied. If a folder has not changed,
-/// there is nothing to apply, and the command ends quickly. If a Sync or Repository does not become Ready, the command
+/// For a Sync, its Repository is fetched first, and so are the other Repositories that its chart gets values from. For a
+/// Repository, all its Syncs are applied. If a folder has not changed, there is nothing to apply, and the command ends quickly. If a Sync or Repository does not become Ready, the command
 /// prints the reason and exits with 1.
 #[derive(clap::Args)]
 pub struct SyncArgs {
@@ -78,7 +79,8 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(&client, global, &args.targets, args.all);
     let (plan, ()) = futures::join!(plan, lease::warn_if_silent(&client, global));
     let plan = plan?;
-    let session = Session { client, token: Timestamp::now().to_string(), progress: Progress::new() };
+    let fetches = plan.repositories().map(|key| (key.clone(), OnceCell::new())).collect();
+    let session = Session { client, token: Timestamp::now().to_string(), progress: Progress::new(), fetches };
     if let Some(revision) = &args.confirm_prune {
         session.confirm_prune(&plan, revision).await?;
     }
@@ -109,6 +111,8 @@ struct Session {
     /// handled the request.
     token: String,
     progress: Progress,
+    /// Whether each Repository was fetched. Each one is fetched once, also if several groups need it.
+    fetches: BTreeMap<ObjectKey, OnceCell<bool>>,
 }
 
 impl Session {
@@ -131,9 +135,11 @@ impl Session {
     }
 
     async fn only_request(&self, plan: &Plan) -> anyhow::Result<()> {
+        for repository in plan.repositories() {
+            self.request::<Repository>(repository).await?;
+            output::note(format_args!("{}/{}: requested", Repository::KIND, repository.name));
+        }
         for group in &plan.groups {
-            self.request::<Repository>(&group.repository).await?;
-            output::note(format_args!("{}/{}: requested", Repository::KIND, group.repository.name));
             for sync in &group.syncs {
                 self.request::<Sync>(sync).await?;
                 output::note(format_args!("{}/{}: requested", Sync::KIND, sync.name));
@@ -142,10 +148,21 @@ impl Session {
         Ok(())
     }
 
-    /// Syncs a Repository, then its Syncs. Returns whether all are Ready.
+    /// Fetches the Repositories of a group, then applies its Syncs. Returns whether all are Ready.
     async fn sync_group(&self, group: &Group) -> anyhow::Result<bool> {
-        let fetched = self.bring_up_to_date::<Repository>(std::slice::from_ref(&group.repository)).await?;
+        let repositories = group.values.iter().chain([&group.repository]);
+        let fetched = try_join_all(repositories.map(|repository| self.fetch(repository))).await?;
+        let fetched = fetched.into_iter().all(|fetched| fetched);
         Ok(fetched && (group.syncs.is_empty() || self.bring_up_to_date::<Sync>(&group.syncs).await?))
+    }
+
+    /// Fetches a Repository, unless that was already done. Returns whether it is Ready.
+    async fn fetch(&self, repository: &ObjectKey) -> anyhow::Result<bool> {
+        let fetch = || self.bring_up_to_date::<Repository>(std::slice::from_ref(repository));
+        match self.fetches.get(repository) {
+            Some(once) => once.get_or_try_init(fetch).await.copied(),
+            None => fetch().await,
+        }
     }
 
     /// Requests a reconcile of `objects`, which are in one namespace, and waits for its end. Returns whether all are
@@ -184,8 +201,10 @@ impl Session {
 
     async fn read_again(&self, plan: &Plan) -> anyhow::Result<(Vec<Repository>, Vec<Sync>)> {
         let (mut repositories, mut syncs) = (Vec::new(), Vec::new());
-        for Group { repository, syncs: of_repository } in &plan.groups {
+        for repository in plan.repositories() {
             repositories.push(self.api::<Repository>(&repository.namespace).get(&repository.name).await?);
+        }
+        for Group { syncs: of_repository, .. } in &plan.groups {
             for name in of_repository {
                 syncs.push(self.api::<Sync>(&name.namespace).get(&name.name).await?);
             }

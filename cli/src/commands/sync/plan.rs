@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{ObjectKey, Repository, Sync};
 use kube::{Client, ResourceExt};
+use pipeline::other_files;
 
 use crate::{
     found::{Either, Found},
@@ -17,11 +18,13 @@ use crate::{
 #[derive(Debug, Eq, PartialEq)]
 pub struct Group {
     pub repository: ObjectKey,
+    /// Other Repositories that charts of these Syncs get values from. They are fetched before the Syncs are applied, too.
+    pub values: BTreeSet<ObjectKey>,
     /// The Syncs that are applied after the Repository was fetched.
     pub syncs: Vec<ObjectKey>,
 }
 
-/// Everything that is to be done. The groups do not depend on each other.
+/// Everything that is to be done. Groups may have the same Repositories for values; otherwise, they do not depend on each other.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Plan {
     pub groups: Vec<Group>,
@@ -32,6 +35,12 @@ impl Plan {
     pub async fn new(client: &Client, global: &Global, targets: &[Target], all: bool) -> anyhow::Result<Self> {
         let found = Found::read(client, global, false, None).await?;
         Planner { namespace: &global.default_namespace(), found: &found }.plan(targets, all)
+    }
+
+    /// All Repositories that are fetched.
+    pub fn repositories(&self) -> impl Iterator<Item = &ObjectKey> {
+        let all = self.groups.iter().flat_map(|group| group.values.iter().chain([&group.repository]));
+        all.collect::<BTreeSet<_>>().into_iter()
     }
 }
 
@@ -48,6 +57,9 @@ pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
     ))
 }
 
+/// The Syncs that are wanted, by their Repository.
+type Wanted = BTreeMap<ObjectKey, BTreeSet<ObjectKey>>;
+
 /// Makes a [`Plan`] from the objects that were found in a namespace.
 struct Planner<'a> {
     namespace: &'a str,
@@ -56,7 +68,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn plan(&self, targets: &[Target], all: bool) -> anyhow::Result<Plan> {
-        let mut wanted: BTreeMap<ObjectKey, BTreeSet<ObjectKey>> = BTreeMap::new();
+        let mut wanted = Wanted::new();
         if all {
             for repository in self.found.repositories.iter().filter(|repository| !repository.spec.suspend) {
                 self.add_repository(repository, &mut wanted);
@@ -82,8 +94,11 @@ impl Planner<'_> {
                 }
             }
         }
-        let groups =
-            wanted.into_iter().map(|(repository, syncs)| Group { repository, syncs: syncs.into_iter().collect() });
+        let groups = wanted.into_iter().map(|(repository, syncs)| {
+            let values = self.found.syncs.iter().filter(|sync| syncs.contains(&self.name(&sync.name_any())));
+            let values = values.flat_map(|sync| self.values_of(sync)).filter(|of_values| *of_values != repository);
+            Group { values: values.collect(), repository, syncs: syncs.into_iter().collect() }
+        });
         Ok(Plan { groups: groups.collect() })
     }
 
@@ -92,7 +107,7 @@ impl Planner<'_> {
     }
 
     /// Adds a Repository and its Syncs, except suspended ones.
-    fn add_repository(&self, repository: &Repository, wanted: &mut BTreeMap<ObjectKey, BTreeSet<ObjectKey>>) {
+    fn add_repository(&self, repository: &Repository, wanted: &mut Wanted) {
         let name = self.name(&repository.name_any());
         wanted.entry(name.clone()).or_default();
         for sync in self.found.syncs.iter().filter(|sync| !sync.spec.suspend && self.repository_of(sync) == name) {
@@ -106,8 +121,18 @@ impl Planner<'_> {
         ObjectKey { namespace: namespace.to_owned(), name: repository.name.clone() }
     }
 
+    /// The other Repositories that the chart of a Sync gets values from, except suspended ones: the controller uses what it
+    /// fetched last from those.
+    fn values_of(&self, sync: &Sync) -> impl Iterator<Item = ObjectKey> {
+        let is_fetched = |key: &ObjectKey| {
+            let found = (key.namespace == self.namespace).then(|| self.found.repository(&key.name)).flatten();
+            found.is_none_or(|repository| !repository.spec.suspend)
+        };
+        other_files(sync).map(|file| file.repository()).filter(is_fetched).collect::<Vec<_>>().into_iter()
+    }
+
     /// Adds a Sync that was named. If the Sync cannot be synced, this is reported before anything is done.
-    fn add_named(&self, sync: &Sync, wanted: &mut BTreeMap<ObjectKey, BTreeSet<ObjectKey>>) -> anyhow::Result<()> {
+    fn add_named(&self, sync: &Sync, wanted: &mut Wanted) -> anyhow::Result<()> {
         refuse_suspended(sync)?;
         let repository = self.repository_of(sync);
         if repository.namespace == self.namespace {
@@ -117,7 +142,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn add(&self, sync: &Sync, wanted: &mut BTreeMap<ObjectKey, BTreeSet<ObjectKey>>) {
+    fn add(&self, sync: &Sync, wanted: &mut Wanted) {
         wanted.entry(self.repository_of(sync)).or_default().insert(self.name(&sync.name_any()));
     }
 
@@ -152,15 +177,33 @@ mod tests {
         .unwrap()
     }
 
-    /// The plan as text, in the form `repository: sync sync`.
+    /// A Sync of a chart, with values of these Repositories.
+    fn chart(name: &str, values: &[Value]) -> Sync {
+        let from = values.iter().map(|repository| json!({"repository": repository, "file": "a.yaml"}));
+        let spec = json!({"repository": {"name": "fleet"}, "helm": {"valuesFrom": from.collect::<Vec<_>>()}});
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "team"}, "spec": spec})).unwrap()
+    }
+
+    /// The plan as text, in the form `repository: sync sync` or `repository + values: sync`.
     fn plan(targets: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
-        let repositories = vec![repository("fleet"), repository("other")];
+        plan_of(targets, all, false)
+    }
+
+    fn plan_of(targets: &[&str], all: bool, with_charts: bool) -> anyhow::Result<Vec<String>> {
+        let mut paused = repository("paused");
+        paused.spec.suspend = true;
+        let repositories = vec![repository("fleet"), repository("other"), paused];
         let syncs = vec![
             sync("web", json!({"name": "fleet"}), false),
             sync("db", json!({"name": "fleet"}), false),
             sync("idle", json!({"name": "fleet"}), true),
             sync("shared", json!({"name": "base", "namespace": "platform"}), false),
         ];
+        let charts = [
+            chart("cache", &[json!({"name": "other"}), json!({"name": "fleet"}), json!({"name": "paused"})]),
+            chart("queue", &[json!({"name": "other"}), json!({"name": "config", "namespace": "platform"})]),
+        ];
+        let syncs: Vec<_> = syncs.into_iter().chain(charts.into_iter().filter(|_| with_charts)).collect();
         let targets: Vec<Target> = targets.iter().map(|target| target.parse().unwrap()).collect();
         let found = Found {
             namespace: Some("team".into()),
@@ -170,9 +213,10 @@ mod tests {
             syncs,
         };
         let groups = Planner { namespace: "team", found: &found }.plan(&targets, all)?.groups.into_iter().map(
-            |Group { repository, syncs }| {
+            |Group { repository, values, syncs }| {
                 let syncs: Vec<_> = syncs.iter().map(|sync| format!(" {}/{}", sync.namespace, sync.name)).collect();
-                format!("{}/{}:{}", repository.namespace, repository.name, syncs.concat())
+                let values: Vec<_> = values.iter().map(|of_values| format!(" + {of_values}")).collect();
+                format!("{}/{}{}:{}", repository.namespace, repository.name, values.concat(), syncs.concat())
             },
         );
         Ok(groups.collect())
@@ -182,6 +226,16 @@ mod tests {
     fn a_sync_brings_its_repository_which_is_fetched_once() {
         assert_eq!(plan(&["web", "sync/db"], false).unwrap(), ["team/fleet: team/db team/web"]);
         assert_eq!(plan(&["shared"], false).unwrap(), ["platform/base: team/shared"]);
+    }
+
+    #[test]
+    fn the_repositories_with_values_are_fetched_too() {
+        let plan = |targets: &[&str]| plan_of(targets, false, true).unwrap();
+        assert_eq!(plan(&["web"]), ["team/fleet: team/web"]);
+        assert_eq!(plan(&["cache"]), ["team/fleet + team/other: team/cache"]);
+        let both = "team/fleet + platform/config + team/other: team/cache team/queue team/web";
+        assert_eq!(plan(&["cache", "queue", "web"]), [both]);
+        assert_eq!(plan(&["cache", "other"]), ["team/fleet + team/other: team/cache", "team/other:"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use renderer::Capabilities;
 use serde::Serialize;
 
 use crate::{
-    chart_inputs::Surroundings,
+    chart_inputs::{Clones, InputArgs, Surroundings},
     commands::capabilities,
     completion, folder,
     global::Global,
@@ -38,7 +38,8 @@ const OWNERS: usize = 10;
 /// Shows what made the object, its Sync, its Repository, the commit that was applied, and the line in Git; also its health,
 /// and who wrote it last. Works for objects that are in Git, and for objects that were made by them, such as the Pod of a
 /// Deployment or the Secret of a SealedSecret. The cluster does not store files and lines: to see them, run this inside a
-/// clone of the repository.
+/// clone of the repository. If the chart of the Sync gets values from another Repository, name a clone of it with
+/// --values-repository.
 #[derive(clap::Args)]
 pub struct TraceArgs {
     /// The object. KIND is as in kubectl. KIND NAME, as two words, works, too
@@ -48,6 +49,9 @@ pub struct TraceArgs {
     /// Name of the object, if the first word is only its kind
     #[arg(value_name = "NAME", hide = true)]
     name: Option<String>,
+
+    #[command(flatten)]
+    inputs: InputArgs,
 }
 
 pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
@@ -57,7 +61,7 @@ pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let first = Object::read(&client, &kinds, global, kind, name).await?;
     let (chain, owner) = Owner::of(first, &client, &kinds).await?;
     let origin = match &owner {
-        Some(owner) => owner.origin(&client, chain.last().expect("it is never empty")).await,
+        Some(owner) => owner.origin(&client, chain.last().expect("it is never empty"), args.inputs.clones()).await,
         None => Origin::default(),
     };
     let trace = Trace::new(&chain, owner.as_ref(), origin);
@@ -83,6 +87,8 @@ fn named<'w>(object: &'w str, name: Option<&'w str>) -> anyhow::Result<(&'w str,
 struct Owner {
     sync: Sync,
     repository: Option<Repository>,
+    /// What the chart of the Sync gets values from, besides its own repository.
+    values: Vec<OfValues>,
     /// The digest of the fields that the Sync applied.
     applied: pipeline::inventory::Tracked,
 }
@@ -118,11 +124,12 @@ impl Owner {
         let repositories: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
         // If the user may not read the Repository, only its URL is missing.
         let repository = repositories.get_opt(&key.name).await.ok().flatten();
-        Ok(Some(Self { sync, repository, applied }))
+        let values = OfValues::of(&sync, client).await;
+        Ok(Some(Self { sync, repository, values, applied }))
     }
 
     /// Where the object is from, as far as the clone around the working directory knows.
-    async fn origin(&self, client: &Client, object: &Object) -> Origin {
+    async fn origin(&self, client: &Client, object: &Object, mut clones: Clones) -> Origin {
         // If the API server does not say which kinds it serves, a chart is rendered without this list, which often
         // makes the same objects.
         let capabilities = match self.sync.spec.helm {
@@ -130,7 +137,9 @@ impl Owner {
             None => Capabilities::default(),
         };
         let (folder, renderer) = (Path::new("."), &folder::renderer());
-        let surroundings = Surroundings { capabilities, ..Surroundings::default() };
+        // If the user may not read an object that the chart needs, the message about the file says that it is missing.
+        let _ = clones.read_cluster(client, &self.sync).await;
+        let surroundings = Surroundings { capabilities, clones };
         let search = Search { folder, sync: &self.sync, id: &object.id, surroundings: &surroundings, renderer };
         Origin::find(&search, &self.applied)
     }
@@ -151,6 +160,7 @@ struct Trace {
     as_applied: Option<bool>,
     sync: Option<OfSync>,
     repository: Option<OfRepository>,
+    values: Vec<OfValues>,
     revision: Option<String>,
     commit: Option<String>,
     file: Option<File>,
@@ -201,6 +211,18 @@ struct OfRepository {
     url: Option<String>,
 }
 
+/// Values of a chart that are not in its own repository.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OfValues {
+    /// The field of the Sync that names them.
+    field: String,
+    /// The Repository and the file, or the ConfigMap and the key.
+    from: String,
+    /// The revision that was last fetched of the Repository, if it may be read.
+    revision: Option<String>,
+}
+
 #[derive(Serialize)]
 struct File {
     path: String,
@@ -226,6 +248,7 @@ impl Trace {
             as_applied: owner.and_then(|owner| owner.applied.fields).map(|applied| live == Some(applied)),
             sync: owner.map(|owner| OfSync::of(&owner.sync)),
             repository: owner.map(OfRepository::of),
+            values: owner.map(|owner| owner.values.clone()).unwrap_or_default(),
             commit: revision.as_deref().and_then(place::commit_of).map(str::to_owned),
             revision,
             revisions,
@@ -269,6 +292,11 @@ impl Trace {
         if let Some(repository) = &self.repository {
             let url = repository.url.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
             lines.push(("Repository", format!("{}/{}{url}", repository.namespace, repository.name)));
+        }
+        for (index, OfValues { from, revision, .. }) in self.values.iter().enumerate() {
+            let revision = revision.as_ref().map(|revision| format!(", {}", short_revision(revision)));
+            let name = if index == 0 { "Values" } else { "" };
+            lines.push((name, format!("{from}{}", revision.unwrap_or_default())));
         }
         let revisions: Vec<_> = self.revisions.iter().map(|revision| short_revision(revision)).collect();
         lines.push((
@@ -366,6 +394,24 @@ impl OfSync {
             "failed" => BAD,
             _ => WARN,
         }
+    }
+}
+
+impl OfValues {
+    async fn of(sync: &Sync, client: &Client) -> Vec<Self> {
+        let mut values = Vec::new();
+        for file in pipeline::other_files(sync) {
+            let key = file.repository();
+            let repositories: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
+            let repository = repositories.get_opt(&key.name).await.ok().flatten();
+            let revision = repository.and_then(|repository| repository.status?.revision);
+            values.push((file.entry, Self { field: file.entry.to_string(), from: file.name(), revision }));
+        }
+        for map in pipeline::values_maps(sync) {
+            values.push((map.entry, Self { field: map.entry.to_string(), from: map.place(), revision: None }));
+        }
+        values.sort_by_key(|(entry, _)| *entry);
+        values.into_iter().map(|(_, one)| one).collect()
     }
 }
 

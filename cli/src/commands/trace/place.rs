@@ -14,7 +14,7 @@ use super::commit::Commit;
 use crate::{
     chart_inputs::Surroundings,
     folder::{objects_in, unrendered},
-    output::one_line,
+    output,
 };
 
 /// Why it is not known where an object is.
@@ -79,7 +79,11 @@ impl Search<'_> {
         let commit = Commit::open(folder, commit_of(revision).ok_or(Unknown::NoClone)?).ok_or(Unknown::NoClone)?;
         let folder = path_of(sync);
         let objects = objects_in(|| commit.folder(folder), &commit, folder, sync, surroundings, renderer);
-        let objects = objects.map_err(|error| Unknown::NotRead(one_line(&unrendered(error))))?;
+        let objects = objects.map_err(|error| {
+            let error = unrendered(error);
+            let hint = output::hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
+            Unknown::NotRead(format!("{}{hint}", output::one_line(&error)))
+        })?;
         let place_of = |id: &ObjectId| objects.iter().find(|manifest| is_same(sync, &manifest.id, id));
         let manifest = place_of(id).or_else(|| place_of(&id.is_secret().then(|| id.sealed_secret())?));
         let manifest = manifest.ok_or(Unknown::NotThere)?;

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crds::SealedSecretSpec;
 use gitstore::{At, Limits, Snapshot};
 use manifests::printable;
-use pipeline::other_files;
+use pipeline::{Entry, other_files};
 use unsealing::UnsealError;
 
 use super::{Applier, Because};
@@ -61,7 +61,7 @@ impl Applier<'_> {
             if entry.repository.is_none() {
                 return Some(own(entry.path_of_file()));
             }
-            let file = others.iter().find(|file| file.index == index)?;
+            let file = others.iter().find(|file| file.entry == Entry::Values(index))?;
             match self.pass.ctx.sources.file(&file.repository(), file.path) {
                 Lookup::Found { snapshot, .. } => {
                     Some(SealedFile { name: file.name(), path: file.path.to_owned(), snapshot })
