@@ -2,11 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use harness::{
-    Plane, Scene, eventually,
-    git::ServerOptions,
-    programs::{Controller, ControllerOptions},
-};
+use harness::{Plane, Scene, eventually, git::ServerOptions, programs::Controller};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use localcluster::ClusterOptions;
@@ -37,11 +33,7 @@ async fn reported(scene: &Scene) -> Result<()> {
 
 #[tokio::test]
 async fn a_sealed_secret_of_a_sync_is_unsealed_once() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
-    let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
+    let (plane, controller) = Plane::alone(ClusterOptions::default()).await?;
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
     let scene = Scene::on(&plane, "once", ServerOptions::default()).await?;
     let write = |name: &str, value: &str| -> Result<()> {
@@ -78,7 +70,7 @@ async fn a_sealed_secret_of_a_sync_is_unsealed_once() -> Result<()> {
     assert_eq!(requests(&controller).await?, 5, "only what drifted is unsealed");
 
     drop(controller);
-    let mut controller = Controller::start(&options)?;
+    let mut controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     write("three", "third")?;
     let third = scene.publish("one changed while a new controller began").await?;

@@ -3,12 +3,7 @@
 
 use anyhow::Result;
 use crds::Sync;
-use harness::{
-    Plane, Scene,
-    git::ServerOptions,
-    kubernetes,
-    programs::{Controller, ControllerOptions},
-};
+use harness::{Plane, Scene, git::ServerOptions, kubernetes, programs::Controller};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
@@ -27,11 +22,7 @@ pub(crate) async fn rendered(controller: &Controller, from: &str) -> Result<u64>
 
 #[tokio::test]
 async fn what_drifts_again_is_put_back_without_reading_its_folder() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
-    let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
+    let (plane, controller) = Plane::alone(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "renders", ServerOptions::default()).await?;
     for name in ["one", "two", "three"] {
         scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "from-git"))?;
@@ -63,10 +54,7 @@ async fn what_drifts_again_is_put_back_without_reading_its_folder() -> Result<()
 
 #[tokio::test]
 async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
-    let folder = plane.folder();
-    let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
-    controller.ready().await?;
+    let (plane, controller) = Plane::alone(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "labels", ServerOptions::default()).await?;
     scene.tree.write("app/one.yaml", config_map("one", "1"))?;
     scene.tree.write("after/two.yaml", config_map("two", "1"))?;

@@ -5,11 +5,7 @@ mod inputs;
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::Sync;
-use harness::{
-    Plane, Scene,
-    git::ServerOptions,
-    programs::{Controller, ControllerOptions},
-};
+use harness::{Plane, Scene, git::ServerOptions, programs::Controller};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use localcluster::ClusterOptions;
@@ -101,11 +97,7 @@ async fn variables_are_replaced_wherever_objects_come_from() -> Result<()> {
 
 #[tokio::test]
 async fn a_file_with_variables_is_a_part_of_the_folder() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
-    let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
+    let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "variable-files", ServerOptions::default()).await?;
     scene.tree.write("plain/map.yaml", map("${name}", "${value}"))?;
     scene.tree.write("vars.yaml", "value: \"1\"\n")?;
@@ -133,7 +125,7 @@ async fn a_file_with_variables_is_a_part_of_the_folder() -> Result<()> {
     change_by_hand(&scene, "file").await?;
     is_value(&scene, "file", "2").await?;
     controller.stop()?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     for (sync, value) in [("file", "2"), ("inline", "0")] {
         change_by_hand(&scene, sync).await?;

@@ -3,11 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::Sync;
-use harness::{
-    Plane, Scene, eventually,
-    git::ServerOptions,
-    programs::{Controller, ControllerOptions},
-};
+use harness::{Plane, Scene, eventually, git::ServerOptions, programs::Controller};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -45,11 +41,7 @@ pub(super) fn write_chart(scene: &Scene, templates: &[(&str, &str)]) -> Result<(
 
 #[tokio::test]
 async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_change() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
-    let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
+    let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "charts", ServerOptions::default()).await?;
     write_chart(&scene, &[("map", MAP)])?;
     scene.tree.write("values/one.yaml", "level: debug\n")?;
@@ -91,7 +83,7 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     is_value(&scene, "one-config", "trace").await?;
     assert_eq!(rendered(&controller, "helm").await?, before);
     controller.stop()?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     change_by_hand(&scene, "blue-config").await?;
     is_value(&scene, "blue-config", "warn").await?;

@@ -31,11 +31,8 @@ fn write_overlays(scene: &Scene, overlays: &[&str]) -> Result<()> {
 
 #[tokio::test]
 async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;
     let folder = plane.folder();
-    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
     let scene = Scene::on(&plane, "overlays", ServerOptions::default()).await?;
     write_overlays(&scene, &["one", "two"])?;
     scene.repository(json!({})).await?;
@@ -87,7 +84,7 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     is_value(&scene, "two-map", "newer").await?;
     assert_eq!(rendered(&controller, "kustomize").await?, renders);
     controller.stop()?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     change_by_hand(&scene, "one-map-x").await?;
     is_value(&scene, "one-map-x", "newer").await?;
@@ -98,7 +95,7 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     let damaged = damage_renders(&folder)?;
     ensure!(damaged == 2, "{damaged} files");
     controller.stop()?;
-    controller = Controller::start(&options)?;
+    controller = Controller::start(&plane.options())?;
     controller.ready().await?;
     change_by_hand(&scene, "one-map-x").await?;
     is_value(&scene, "one-map-x", "newer").await?;
