@@ -1,6 +1,5 @@
 //! The fields of a Sync that change what was rendered.
 
-mod applied;
 mod equal;
 
 use anyhow::{Context, Result, ensure};

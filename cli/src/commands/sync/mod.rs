@@ -37,9 +37,9 @@ const CONCURRENCY: usize = 16;
 
 /// Fetch and apply now, and wait until this is done
 ///
-/// For a Sync, its Repository is fetched first, and so are the other Repositories that its chart gets values from. For a
-/// Repository, all its Syncs are applied. If a folder has not changed, there is nothing to apply, and the command ends quickly. If a Sync or Repository does not become Ready, the command
-/// prints the reason and exits with 1.
+/// For a Sync, its Repository is fetched first, and so are the other Repositories that it gets values or variables from.
+/// For a Repository, all its Syncs are applied. If a folder has not changed, there is nothing to apply, and the command ends
+/// quickly. If a Sync or Repository does not become Ready, the command prints the reason and exits with 1.
 #[derive(clap::Args)]
 pub struct SyncArgs {
     /// What to sync: NAME (the Sync of this name or, if there is none, the Repository), sync/NAME or repository/NAME;

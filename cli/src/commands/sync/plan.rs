@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Eq, PartialEq)]
 pub struct Group {
     pub repository: ObjectKey,
-    /// Other Repositories that charts of these Syncs get values from. They are fetched before the Syncs are applied, too.
+    /// Other Repositories that these Syncs get values or variables from. They are fetched before the Syncs are applied, too.
     pub values: BTreeSet<ObjectKey>,
     /// The Syncs that are applied after the Repository was fetched.
     pub syncs: Vec<ObjectKey>,
@@ -121,7 +121,7 @@ impl Planner<'_> {
         ObjectKey { namespace: namespace.to_owned(), name: repository.name.clone() }
     }
 
-    /// The other Repositories that the chart of a Sync gets values from, except suspended ones: the controller uses what it
+    /// The other Repositories that a Sync gets values or variables from, except suspended ones: the controller uses what it
     /// fetched last from those.
     fn values_of(&self, sync: &Sync) -> impl Iterator<Item = ObjectKey> {
         let is_fetched = |key: &ObjectKey| {

@@ -38,7 +38,7 @@ const OWNERS: usize = 10;
 /// Shows what made the object, its Sync, its Repository, the commit that was applied, and the line in Git; also its health,
 /// and who wrote it last. Works for objects that are in Git, and for objects that were made by them, such as the Pod of a
 /// Deployment or the Secret of a SealedSecret. The cluster does not store files and lines: to see them, run this inside a
-/// clone of the repository. If the chart of the Sync gets values from another Repository, name a clone of it with
+/// clone of the repository. If the Sync gets values or variables from another Repository, name a clone of it with
 /// --values-repository.
 #[derive(clap::Args)]
 pub struct TraceArgs {
@@ -87,7 +87,7 @@ fn named<'w>(object: &'w str, name: Option<&'w str>) -> anyhow::Result<(&'w str,
 struct Owner {
     sync: Sync,
     repository: Option<Repository>,
-    /// What the chart of the Sync gets values from, besides its own repository.
+    /// What the Sync gets values and variables from, besides its own repository.
     values: Vec<OfValues>,
     /// The digest of the fields that the Sync applied.
     applied: pipeline::inventory::Tracked,
@@ -211,7 +211,7 @@ struct OfRepository {
     url: Option<String>,
 }
 
-/// Values of a chart that are not in its own repository.
+/// Values or variables that are not in the repository of the Sync.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OfValues {
@@ -407,7 +407,7 @@ impl OfValues {
             let revision = repository.and_then(|repository| repository.status?.revision);
             values.push((file.entry, Self { field: file.entry.to_string(), from: file.name(), revision }));
         }
-        for map in pipeline::values_maps(sync) {
+        for map in pipeline::input_maps(sync) {
             values.push((map.entry, Self { field: map.entry.to_string(), from: map.place(), revision: None }));
         }
         values.sort_by_key(|(entry, _)| *entry);

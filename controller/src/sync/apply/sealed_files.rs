@@ -53,15 +53,22 @@ impl Applier<'_> {
     /// The files that the Sync gets sealed values from, for its chart and its variables.
     fn sealed_files(&self) -> Vec<SealedFile> {
         let sync = self.pass.sync;
-        let own =
-            |path: &str| SealedFile { name: path.to_owned(), path: path.to_owned(), snapshot: self.snapshot.clone() };
+        let values = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
+        let values = values.map(|(index, entry)| {
+            (Entry::Values(index), &entry.sealed_secret, &entry.repository, entry.path_of_file())
+        });
+        let variables = sync.spec.substitution.substitute_from.iter().enumerate();
+        let variables = variables.map(|(index, entry)| {
+            (Entry::Variables(index), &entry.sealed_secret, &entry.repository, entry.path_of_file())
+        });
         let others: Vec<_> = other_files(sync).collect();
-        let entries = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
-        let of_chart = entries.filter(|(_, entry)| entry.sealed_secret.is_some()).filter_map(|(index, entry)| {
-            if entry.repository.is_none() {
-                return Some(own(entry.path_of_file()));
+        let sealed = values.chain(variables).filter(|(_, sealed, ..)| sealed.is_some());
+        let found = sealed.filter_map(|(entry, _, repository, path)| {
+            let own = || SealedFile { name: path.to_owned(), path: path.to_owned(), snapshot: self.snapshot.clone() };
+            if repository.is_none() {
+                return Some(own());
             }
-            let file = others.iter().find(|file| file.entry == Entry::Values(index))?;
+            let file = others.iter().find(|file| file.entry == entry)?;
             match self.pass.ctx.sources.file(&file.repository(), file.path) {
                 Lookup::Found { snapshot, .. } => {
                     Some(SealedFile { name: file.name(), path: file.path.to_owned(), snapshot })
@@ -69,9 +76,7 @@ impl Applier<'_> {
                 Lookup::NoRepository | Lookup::NotFetched(_) => None,
             }
         });
-        let of_variables =
-            sync.spec.substitution.substitute_from.iter().filter_map(|entry| entry.sealed_secret.as_ref());
-        of_chart.chain(of_variables.map(|path| own(path.trim_start_matches("./")))).take(FILES).collect()
+        found.take(FILES).collect()
     }
 }
 
