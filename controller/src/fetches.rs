@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::{Claim, Gate, Group, Lease},
     http::Readiness,
+    repository::git_key,
 };
 
 /// How long one fetch may take at most, even if `spec.timeout` is longer. The CustomResourceDefinition has the same
@@ -86,13 +87,20 @@ impl Fetches {
         fetch
     }
 
-    /// Cancels the fetch of `key`, because the Repository was edited or deleted.
+    /// Cancels the fetch of `key` and the fetches of what it uses of other repositories, because the Repository was edited or
+    /// deleted.
     pub(crate) fn cancel(&self, key: &ObjectKey) {
-        let running = lock(&self.running).remove(key);
-        if let Some(running) = running {
+        let ended: Vec<_> = lock(&self.running).extract_if(|other, _| belongs_to(other, key)).collect();
+        for (_, running) in ended {
             running.cancel.cancel();
             running.cancelled.cancel();
         }
+    }
+
+    /// The same for something that is not fetched any more. What is known of its fetches is forgotten.
+    pub(crate) fn forget(&self, key: &ObjectKey) {
+        self.cancel(key);
+        lock(&self.slow).retain(|other| !belongs_to(other, key));
     }
 
     /// Waits for the turn to fetch from `host`; `None` if the fetch is cancelled first.
@@ -109,8 +117,9 @@ impl Fetches {
         }
         let claim = Claim { namespace: fetch.key.namespace.clone(), amount: 1, groups };
         tokio::select! {
-            turn = self.gate.admit(claim) => Some(turn),
+            biased;
             () = fetch.this.cancelled.cancelled() => None,
+            turn = self.gate.admit(claim) => Some(turn),
         }
     }
 
@@ -139,6 +148,11 @@ impl Drop for Fetch {
     }
 }
 
+/// Whether `other` is `key`, or something that the Repository `key` uses of another repository.
+fn belongs_to(other: &ObjectKey, key: &ObjectKey) -> bool {
+    other == key || other.namespace == key.namespace && git_key(other).of_repository() == key.name
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -148,6 +162,22 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_edit_of_a_repository_cancels_what_it_fetches_of_others() {
+        let (fetches, key) = (Fetches::default(), |name: &str| ObjectKey::new("team", name));
+        let [one, two, other] = ["app@1f", "app@2f", "app-b@1f"].map(|name| {
+            fetches.was_slow(&key(name), true);
+            fetches.begin_remote(&key(name))
+        });
+        let is_cancelled = || [&one, &two, &other].map(|fetch| fetch.cancel().is_cancelled());
+        fetches.cancel(&key("app@2f"));
+        assert_eq!(is_cancelled(), [false, true, false]);
+        fetches.forget(&key("app"));
+        assert_eq!(is_cancelled(), [true, true, false]);
+        assert!(fetches.turn(&one, "git.example").now_or_never().is_some_and(|turn| turn.is_none()));
+        assert_eq!(*lock(&fetches.slow), HashSet::from([key("app-b@1f")]));
+    }
 
     fn key(namespace: &str, name: u64) -> ObjectKey {
         ObjectKey::new(namespace, name.to_string())

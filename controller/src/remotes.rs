@@ -6,7 +6,7 @@
 //! content of the Syncs that need it.
 //!
 //! # Guarantees
-//! - What a tag led to when it was first fetched is used from then on. The status of the Repository records it.
+//! - What a tag led to when it was first fetched is used from then on. The status of the Repository records it before it is used.
 //! - A remote repository that does not answer delays neither its Repository nor Syncs that do not use it.
 
 use std::{
@@ -19,13 +19,13 @@ use crds::{AllowedRemote, ObjectKey, RemoteRevision, Repository};
 use flags::duration;
 use gitstore::{
     Credentials, FetchError, FetchRequest, GitStore, Reference, RemoteRepositories, RemoteRepository, RemoteState,
-    Revision, RevisionId, Snapshot,
+    RepositoryKey, Revision, RevisionId, Snapshot,
 };
 
 use crate::{
     backoff,
     context::{Context, InStore as _},
-    fetches,
+    fetches::{self, Fetch},
     queue::{Queue, Tenant},
     repository::{RepositoryError, git_key, secret_data},
     status::requested_at,
@@ -41,6 +41,18 @@ const MOST: usize = 16;
 pub struct RemoteKey {
     repository: ObjectKey,
     remote: RemoteRepository,
+}
+
+impl RemoteKey {
+    /// The name of its fetches.
+    fn fetch(&self) -> ObjectKey {
+        let RepositoryKey { namespace, name } = self.on_disk();
+        ObjectKey { namespace, name }
+    }
+
+    fn on_disk(&self) -> RepositoryKey {
+        git_key(&self.repository).remote(&self.remote)
+    }
 }
 
 impl Tenant for RemoteKey {
@@ -60,6 +72,9 @@ pub struct Remotes {
 struct Known {
     /// What it led to when it was first fetched.
     pinned: Option<RevisionId>,
+    /// Whether the status of the Repository records this. Before that, it is not used: otherwise it would be forgotten if the
+    /// controller ended now, and another commit could be used later.
+    is_recorded: bool,
     state: RemoteState,
     failures: u32,
     /// The generation and the last request of the Repository when the last fetch began.
@@ -78,7 +93,7 @@ impl Remotes {
             let remote = RemoteRepository::new(url, chart.as_deref(), reference);
             let stored = stored(git, key, &remote, &pinned);
             let state = stored.map_or(RemoteState::Awaited, |snapshot| RemoteState::Fetched(Box::new(snapshot)));
-            Some((remote, Known { pinned: Some(pinned), state, failures: 0, tried: String::new() }))
+            Some((remote, Known { pinned: Some(pinned), is_recorded: true, state, ..Known::new() }))
         });
         let known = known.collect();
         self.lock().entry(key.clone()).or_insert(known);
@@ -101,10 +116,7 @@ impl Remotes {
             Some(RemoteState::Awaited) => {}
             None if known.len() >= MOST => return true,
             None => {
-                known.insert(
-                    remote.clone(),
-                    Known { pinned: None, state: RemoteState::Awaited, failures: 0, tried: String::new() },
-                );
+                known.insert(remote.clone(), Known::new());
             }
         }
         drop(all);
@@ -150,27 +162,35 @@ impl Remotes {
         let allowed = allowed.iter().map(|allowed| allowed.url.clone()).collect();
         let all = self.lock();
         let known = all.get(repository).into_iter().flatten();
-        let known = known.map(|(remote, known)| (remote.clone(), known.state.clone()));
+        let known = known.map(|(remote, known)| (remote.clone(), known.usable()));
         Arc::new(RemoteRepositories::new(allowed, known, MOST))
     }
 
-    /// What the status of a Repository records.
+    /// What the status of a Repository is to record.
     pub(crate) fn record(&self, repository: &ObjectKey) -> Vec<RemoteRevision> {
         let all = self.lock();
         let known = all.get(repository).into_iter().flatten();
-        let recorded = known.filter_map(|(remote, known)| {
-            let ((url, chart), reference) = (remote.place(), remote.reference.clone());
-            let (url, chart) = (url.to_owned(), chart.map(str::to_owned));
-            Some(RemoteRevision { url, chart, reference, revision: known.pinned.as_ref()?.to_string() })
-        });
-        recorded.collect()
+        known.filter_map(|(remote, known)| known.record(remote)).collect()
     }
 
-    /// What to fetch for a remote repository; `None` if nothing is to be fetched any more. `tried` is noted.
-    fn reference(&self, key: &RemoteKey, tried: &str) -> Option<Reference> {
+    /// Notes what the status of a Repository records now. Returns whether more may be used than before.
+    pub(crate) fn was_recorded(&self, repository: &ObjectKey, recorded: &[RemoteRevision]) -> bool {
+        let mut more = false;
+        for (remote, known) in self.lock().get_mut(repository).into_iter().flatten() {
+            if !known.is_recorded && known.record(remote).is_some_and(|record| recorded.contains(&record)) {
+                (known.is_recorded, more) = (true, true);
+            }
+        }
+        more
+    }
+
+    /// What to fetch for a remote repository; `None` if nothing is to be fetched any more. `tried` is noted. What is on disk
+    /// counts as what it led to, if nothing else is known.
+    fn reference(&self, key: &RemoteKey, tried: &str, on_disk: Option<RevisionId>) -> Option<Reference> {
         let mut all = self.lock();
         let known = all.get_mut(&key.repository)?.get_mut(&key.remote)?;
         tried.clone_into(&mut known.tried);
+        known.pinned = known.pinned.take().or(on_disk);
         match (&known.state, &known.pinned) {
             (RemoteState::Fetched(_), _) => None,
             (_, Some(pinned)) => Some(key.remote.pinned(pinned)),
@@ -178,13 +198,12 @@ impl Remotes {
         }
     }
 
-    /// Notes how a fetch ended. Returns the number of failures in a row, and whether the state is another one than before.
-    fn note(&self, key: &RemoteKey, result: Result<Snapshot, String>) -> (u32, bool) {
+    /// Notes how a fetch ended. Returns the number of failures in a row, and whether the state is another one than before; `None` if
+    /// it was forgotten in the meantime.
+    fn note(&self, key: &RemoteKey, result: Result<Snapshot, String>) -> Option<(u32, bool)> {
         let mut all = self.lock();
-        let Some(known) = all.get_mut(&key.repository).and_then(|known| known.get_mut(&key.remote)) else {
-            return (0, false);
-        };
-        match result {
+        let known = all.get_mut(&key.repository)?.get_mut(&key.remote)?;
+        Some(match result {
             Ok(snapshot) => {
                 known.pinned.get_or_insert_with(|| snapshot.revision().id.clone());
                 (known.state, known.failures) = (RemoteState::Fetched(Box::new(snapshot)), 0);
@@ -196,11 +215,52 @@ impl Remotes {
                 known.state = RemoteState::Failed(why);
                 (known.failures, is_new)
             }
-        }
+        })
+    }
+
+    /// Whether it was not forgotten yet.
+    fn knows(&self, key: &RemoteKey) -> bool {
+        self.lock().get(&key.repository).is_some_and(|known| known.contains_key(&key.remote))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, BTreeMap<RemoteRepository, Known>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// What is known before the first fetch.
+    fn new() -> Self {
+        Self { pinned: None, is_recorded: false, state: RemoteState::Awaited, failures: 0, tried: String::new() }
+    }
+
+    /// The state as far as it may be used.
+    fn usable(&self) -> RemoteState {
+        match &self.state {
+            RemoteState::Fetched(_) if !self.is_recorded => RemoteState::Awaited,
+            state => state.clone(),
+        }
+    }
+
+    /// What the status of the Repository is to record; `None` before the first fetch.
+    fn record(&self, remote: &RemoteRepository) -> Option<RemoteRevision> {
+        let ((url, chart), reference) = (remote.place(), remote.reference.clone());
+        let (url, chart) = (url.to_owned(), chart.map(str::to_owned));
+        Some(RemoteRevision { url, chart, reference, revision: self.pinned.as_ref()?.to_string() })
+    }
+}
+
+/// Why nothing was fetched.
+enum NotFetched {
+    /// The Repository was edited or deleted, or nothing uses this any more.
+    Cancelled,
+    /// For this reason.
+    Failed(String),
+}
+
+impl From<String> for NotFetched {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
     }
 }
 
@@ -219,16 +279,32 @@ fn occasion(repository: &Repository) -> String {
 
 /// Fetches a remote repository.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: RemoteKey) {
+    // The fetch is noted before the spec is read, so that a later edit cancels this fetch.
+    let running = ctx.fetches.begin_remote(&key.fetch());
     let Some(repository) = ctx.repositories.get(&key.repository.to_ref()) else { return };
-    let Some(reference) = ctx.remotes.reference(&key, &occasion(&repository)) else { return };
-    let result = fetch(&ctx, &key, &repository, reference).await.map_err(|why| format!("{}: {why}", key.remote.root()));
+    let on_disk = {
+        let (git, on_disk, url) = (ctx.git.clone(), key.on_disk(), key.remote.url.clone());
+        tokio::task::spawn_blocking(move || git.last(&on_disk, &url)).await.ok().flatten().map(|revision| revision.id)
+    };
+    let Some(reference) = ctx.remotes.reference(&key, &occasion(&repository), on_disk) else { return };
+    let result = match fetch(&ctx, &key, &repository, reference, &running).await {
+        Ok(snapshot) => Ok(snapshot),
+        Err(NotFetched::Failed(why)) => Err(format!("{}: {why}", key.remote.root())),
+        Err(NotFetched::Cancelled) if ctx.remotes.knows(&key) => {
+            ctx.remotes.queue.add(key);
+            return;
+        }
+        Err(NotFetched::Cancelled) => return forget(&ctx, &key.repository, vec![key.remote]).await,
+    };
     match &result {
         Ok(snapshot) => {
             tracing::info!(repository = %key.repository, remote = key.remote.root(), revision = %snapshot.revision(), "fetched");
         }
         Err(error) => tracing::warn!(repository = %key.repository, error, "a remote base could not be fetched"),
     }
-    let (failures, is_new) = ctx.remotes.note(&key, result);
+    let Some((failures, is_new)) = ctx.remotes.note(&key, result) else {
+        return forget(&ctx, &key.repository, vec![key.remote]).await;
+    };
     if failures > 0 {
         let interval = duration(&repository.spec.interval).unwrap_or(Duration::from_secs(60)).max(FIRST_RETRY);
         ctx.remotes.queue.add_after(key.clone(), backoff::pause(failures, FIRST_RETRY, interval));
@@ -238,29 +314,42 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: RemoteKey) {
     }
 }
 
-/// The error says why nothing was fetched.
+/// Forgets what is known of the fetches of remote repositories that are not used any more, and removes their files.
+pub(crate) async fn forget(ctx: &Context, repository: &ObjectKey, remotes: Vec<RemoteRepository>) {
+    let keys: Vec<_> = remotes.into_iter().map(|remote| RemoteKey { repository: repository.clone(), remote }).collect();
+    for key in &keys {
+        ctx.remotes.queue.forget(key);
+        ctx.fetches.forget(&key.fetch());
+    }
+    let git = ctx.git.clone();
+    let remove = move || keys.iter().for_each(|key| git.remove(&key.on_disk()));
+    if let Err(error) = tokio::task::spawn_blocking(remove).await {
+        tracing::error!(%repository, %error, "the files of remote bases could not be removed");
+    }
+}
+
 async fn fetch(
     ctx: &Context,
     key: &RemoteKey,
     repository: &Repository,
     reference: Reference,
-) -> Result<Snapshot, String> {
+    running: &Fetch,
+) -> Result<Snapshot, NotFetched> {
     let RemoteKey { repository: of, remote } = key;
     let spec = &repository.spec;
     if spec.suspend {
-        return Err("it is not fetched, because the Repository is suspended".to_owned());
+        return Err("it is not fetched, because the Repository is suspended".to_owned().into());
     }
     let allowed = spec.remotes.iter().find(|allowed| remote.is_allowed_by(&allowed.url));
-    let Some(allowed) = allowed else { return Err("spec.remotes of the Repository does not allow it".to_owned()) };
-    let credentials = credentials(ctx, of, allowed, remote).await.map_err(|error| told(&error))?;
+    let allowed = allowed.ok_or_else(|| "spec.remotes of the Repository does not allow it".to_owned())?;
     let timeout = duration(&spec.timeout)?.min(fetches::LONGEST);
-    let git_key = git_key(of).remote(remote);
-    let fetch_key = ObjectKey::new(&git_key.namespace, &git_key.name);
-    let running = ctx.fetches.begin_remote(&fetch_key);
-    let turn = ctx.fetches.turn(&running, &gitstore::host_of(&remote.url)).await.ok_or("the fetch was stopped")?;
+    let host = gitstore::host_of(&remote.url);
+    let turn = ctx.fetches.turn(running, &host).await.ok_or(NotFetched::Cancelled)?;
+    // The Secret may have changed while the fetch waited.
+    let credentials = credentials(ctx, of, allowed, remote).await.map_err(|error| told(&error))?;
     let is_pinned = reference != remote.reference();
     let request = FetchRequest {
-        key: git_key,
+        key: key.on_disk(),
         url: remote.url.clone(),
         reference,
         credentials,
@@ -275,7 +364,7 @@ async fn fetch(
         git.fetch(&request).map(|revision| git.snapshot(&request.key, &request.url, &revision))
     };
     let fetched = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
-    ctx.fetches.was_slow(&fetch_key, matches!(fetched, Err(FetchError::Timeout { .. })));
+    ctx.fetches.was_slow(&key.fetch(), matches!(fetched, Err(FetchError::Timeout { .. })));
     let more = match &fetched {
         Err(FetchError::ReferenceNotFound { .. }) if !remote.is_chart() => {
             "; a branch is not used, because it could change at any time: name a tag or a commit"
@@ -285,7 +374,7 @@ async fn fetch(
                 "version {version} has another digest now than when it was first fetched (status.remotes of the Repository), so it \
                  is not used: ask who publishes it, and use another version"
             );
-            return Err(text);
+            return Err(text.into());
         }
         Err(FetchError::CommitNotFound { .. }) if is_pinned => {
             "; the tag led to this commit when it was first fetched: to use another commit, name it in ?ref="
@@ -293,8 +382,9 @@ async fn fetch(
         _ => "",
     };
     match fetched {
-        Ok(snapshot) => snapshot.map_err(|error| error.to_string()),
-        Err(error) => Err(told(&error.into()) + more),
+        Ok(snapshot) => Ok(snapshot.map_err(|error| error.to_string())?),
+        Err(FetchError::Cancelled) => Err(NotFetched::Cancelled),
+        Err(error) => Err((told(&error.into()) + more).into()),
     }
 }
 
@@ -342,19 +432,36 @@ mod tests {
             revision: format!("sha1:{}", "4f1c".repeat(10)),
         };
         remotes.load(&git, &repository, std::slice::from_ref(&recorded));
-        assert_eq!(remotes.reference(&key("v1"), ""), Some(Reference::Commit("4f1c".repeat(10))));
+        assert_eq!(remotes.reference(&key("v1"), "", None), Some(Reference::Commit("4f1c".repeat(10))));
         assert!(!remotes.want(&repository, &remote("v2")));
-        assert_eq!(remotes.reference(&key("v2"), ""), Some(Reference::Tag("v2".into())));
+        assert_eq!(remotes.reference(&key("v2"), "", None), Some(Reference::Tag("v2".into())));
         // A later status does not count.
         remotes.load(&git, &repository, &[]);
         assert_eq!(remotes.record(&repository), [recorded]);
 
-        let (failures, is_new) = remotes.note(&key("v2"), Err("no".into()));
-        assert!(failures == 1 && is_new);
-        assert_eq!(remotes.note(&key("v2"), Err("no".into())), (2, false));
+        assert_eq!(remotes.note(&key("v2"), Err("no".into())), Some((1, true)));
+        assert_eq!(remotes.note(&key("v2"), Err("no".into())), Some((2, false)));
         assert!(!remotes.want(&repository, &remote("v2")), "it is tried again later");
         remotes.forget(&repository);
-        assert_eq!((remotes.record(&repository), remotes.reference(&key("v1"), "")), (vec![], None));
+        assert!(!remotes.knows(&key("v2")) && remotes.note(&key("v2"), Err("no".into())).is_none());
+        assert_eq!((remotes.record(&repository), remotes.reference(&key("v1"), "", None)), (vec![], None));
+    }
+
+    #[test]
+    fn what_is_on_disk_counts_and_is_used_only_when_the_status_records_it() {
+        let (remotes, repository) = (Remotes::default(), ObjectKey::new("team", "app"));
+        let key = RemoteKey { repository: repository.clone(), remote: remote("v1") };
+        remotes.want(&repository, &key.remote);
+        let on_disk = RevisionId::Commit("4f1c".repeat(10));
+        assert_eq!(remotes.reference(&key, "", Some(on_disk)), Some(Reference::Commit("4f1c".repeat(10))));
+        let later = Some(RevisionId::Commit("2222".repeat(10)));
+        assert_eq!(remotes.reference(&key, "", later), Some(Reference::Commit("4f1c".repeat(10))));
+
+        let is_recorded = || remotes.lock()[&repository][&key.remote].is_recorded;
+        let record = remotes.record(&repository);
+        assert!(!is_recorded() && !remotes.was_recorded(&repository, &[]) && !is_recorded());
+        assert!(remotes.was_recorded(&repository, &record) && is_recorded());
+        assert!(!remotes.was_recorded(&repository, &record), "nothing is new");
     }
 
     #[test]
@@ -364,7 +471,10 @@ mod tests {
             assert!(!remotes.want(&repository, &remote(&format!("v{number}"))));
         }
         assert!(remotes.want(&repository, &remote("new")), "there is no room");
-        assert_eq!(remotes.reference(&RemoteKey { repository: repository.clone(), remote: remote("new") }, ""), None);
+        assert_eq!(
+            remotes.reference(&RemoteKey { repository: repository.clone(), remote: remote("new") }, "", None),
+            None
+        );
         let forgotten = remotes.make_room(&repository, |remote| remote.reference != "v3");
         assert_eq!(forgotten, [remote("v3")]);
         assert!(!remotes.want(&repository, &remote("new")));

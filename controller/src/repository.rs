@@ -12,8 +12,8 @@ use crds::{
 };
 use flags::duration;
 use gitstore::{
-    Credentials, FetchError, FetchRequest, GitStore, Reference, RemoteRepository, RepositoryKey, Revision, RevisionId,
-    Snapshot, SnapshotError, TrustedKeys,
+    Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, RevisionId, Snapshot,
+    SnapshotError, TrustedKeys,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use pipeline::{Resource, Target, other_files, repository_of};
@@ -25,6 +25,7 @@ use crate::{
     context::{Context, InStore as _},
     events::EventType,
     fetches::{self, Fetch},
+    remotes,
     sources::FirstFetch,
     status::{self, Progress, reference, requested_at, resource_of, set_progress},
     sync::content_of,
@@ -92,7 +93,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     // The fetch is noted before the spec is read, so that a later edit cancels this fetch.
     let running = ctx.fetches.begin(&key);
     let Some(repository) = ctx.repositories.get(&key.to_ref()) else {
-        ctx.fetches.was_slow(&key, false);
+        ctx.fetches.forget(&key);
         ctx.sources.remove(&key);
         ctx.remotes.forget(&key);
         ctx.metrics.forget_repository(&key);
@@ -111,8 +112,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if ctx.sources.snapshot(&key).is_none() {
         restore(&ctx, &key, &repository).await;
     }
-    attach_remotes(&ctx, &key, &repository).await;
     let (mut old, mut unsure) = (repository.status.clone().unwrap_or_default(), BTreeSet::new());
+    attach_remotes(&ctx, &key, &repository, &mut old, &mut unsure).await;
     if repository.spec.suspend {
         return;
     }
@@ -318,18 +319,28 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
 }
 
 /// Puts what was fetched of remote repositories, and what `spec.remotes` allows now, into the current snapshot.
-async fn attach_remotes(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
-    let uses = |remote: &RemoteRepository| ctx.sources.uses(key, &remote.root());
-    let forgotten = ctx.remotes.make_room(key, uses);
+async fn attach_remotes(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    repository: &Repository,
+    old: &mut RepositoryStatus,
+    unsure: &mut BTreeSet<String>,
+) {
+    let Some(snapshot) = ctx.sources.snapshot(key) else { return };
+    let forgotten = ctx.remotes.make_room(key, |remote| ctx.sources.uses(key, &remote.root()));
     if !forgotten.is_empty() {
-        let (git, git_key) = (ctx.git.clone(), git_key(key));
-        let remove = move || forgotten.iter().for_each(|remote| git.remove(&git_key.remote(remote)));
-        if let Err(error) = tokio::task::spawn_blocking(remove).await {
-            tracing::error!(repository = %key, %error, "the files of remote bases could not be removed");
+        remotes::forget(ctx, key, forgotten).await;
+    }
+    ctx.remotes.fetch_again(repository);
+    let new = RepositoryStatus { remotes: ctx.remotes.record(key), ..old.clone() };
+    match status::write(&ctx.api, &resource_of::<Repository>(), key, old, unsure, new).await {
+        Ok(()) => drop(ctx.remotes.was_recorded(key, &old.remotes)),
+        // What is not recorded is not used yet.
+        Err(error) => {
+            tracing::warn!(repository = %key, %error, "the status could not be written");
+            ctx.queues.repositories.add_after(key.clone(), FIRST_RETRY);
         }
     }
-    let Some(snapshot) = ctx.sources.snapshot(key) else { return };
-    ctx.remotes.fetch_again(repository);
     let remotes = ctx.remotes.of(key, &repository.spec.remotes);
     if snapshot.remotes().identity() == remotes.identity() && !snapshot.remotes().is_damaged() {
         return;
@@ -461,9 +472,16 @@ async fn report(
             ctx.metrics.repository_ready(key, ConditionStatus::False, error.reason());
         }
     }
-    if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, &mut unsure, new).await {
-        tracing::warn!(repository = %key, %error, "the status could not be written");
-        ctx.queues.repositories.add_after(key.clone(), FIRST_RETRY);
+    match status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, &mut unsure, new).await {
+        Ok(()) => {
+            if ctx.remotes.was_recorded(key, &old.remotes) {
+                ctx.queues.repositories.add(key.clone());
+            }
+        }
+        Err(error) => {
+            tracing::warn!(repository = %key, %error, "the status could not be written");
+            ctx.queues.repositories.add_after(key.clone(), FIRST_RETRY);
+        }
     }
 }
 

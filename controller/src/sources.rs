@@ -1,7 +1,7 @@
 //! Keeps the current snapshot of each Repository, with the identity of each folder that a Sync uses.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -31,20 +31,36 @@ struct Source {
     contents: Contents,
     /// What charts and folders with kustomizations depend on. This is known only for those that were rendered.
     closures: HashMap<Target, Arc<Closure>>,
+    /// For which folders and charts it is known what they depend on, even if it is nothing else than the folder.
+    learned: HashSet<Target>,
 }
 
 impl Source {
+    /// Whether something that is in use depends on the remote repository with this name, or may depend on it because it was not
+    /// rendered yet.
+    fn uses(&self, root: &str) -> bool {
+        let may_use = |(target, content): (&Target, &Result<_, _>)| match self.closures.get(target) {
+            Some(closure) => closure.uses(root),
+            // What cannot be read is not rendered.
+            None => content.is_ok() && !self.learned.contains(target),
+        };
+        self.contents.in_use.iter().any(may_use)
+    }
+
     /// Forgets the closures of folders that are not in use, if they and the new one would take too many bytes. Each
     /// edit of a Sync may name another folder, so there may be many closures. Forgotten folders are rendered again when
     /// they are needed.
     fn make_room(&mut self, target: &Target, bytes: usize) {
-        let Self { closures, contents, .. } = self;
+        let Self { closures, contents, learned, .. } = self;
         let is_in_use = |target: &Target| contents.in_use.contains_key(target);
         let others = closures.iter().filter(|(known, _)| !is_in_use(known));
         let bytes = others.fold(bytes, |bytes, (known, closure)| bytes + known.path.len() + closure.bytes());
         if !is_in_use(target) && bytes > CLOSURE_BYTES {
             closures.retain(|known, _| is_in_use(known));
             contents.asked.clear();
+            learned.retain(is_in_use);
+        } else if learned.len() >= ASKED {
+            learned.retain(|known| is_in_use(known) || closures.contains_key(known));
         }
     }
 }
@@ -168,7 +184,9 @@ impl Sources {
             if learned.is_empty() {
                 let contents = Contents { in_use, ..Contents::default() };
                 let (snapshot, first_fetch) = (Some(snapshot), FirstFetch::Begun);
-                repositories.insert(repository.clone(), Source { snapshot, first_fetch, contents, closures });
+                let mut learned = repositories.remove(repository).unwrap_or_default().learned;
+                learned.retain(|target| targets.contains(target));
+                repositories.insert(repository.clone(), Source { snapshot, first_fetch, contents, closures, learned });
                 return;
             }
             for (target, closure) in learned {
@@ -191,14 +209,16 @@ impl Sources {
         let Some(source) = repositories.get_mut(repository) else { return };
         // The dependencies of an older revision say nothing about the current one.
         let is_current = source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
-        if !is_current || source.closures.get(target) == closure.as_ref() {
+        if !is_current {
+            return;
+        }
+        source.make_room(target, closure.as_ref().map_or(0, |closure| closure.bytes()));
+        source.learned.insert(target.clone());
+        if source.closures.get(target) == closure.as_ref() {
             return;
         }
         match closure {
-            Some(closure) => {
-                source.make_room(target, closure.bytes());
-                source.closures.insert(target.clone(), closure)
-            }
+            Some(closure) => source.closures.insert(target.clone(), closure),
             None => source.closures.remove(target),
         };
         match source.contents.in_use.get_mut(target) {
@@ -212,12 +232,10 @@ impl Sources {
         self.lock().get(repository)?.closures.get(target).cloned()
     }
 
-    /// Whether something that is in use depends on the remote repository with this name.
+    /// Whether something that is in use depends on the remote repository with this name, or may depend on it because it was not
+    /// rendered yet.
     pub(crate) fn uses(&self, repository: &ObjectKey, root: &str) -> bool {
-        let repositories = self.lock();
-        let Some(Source { closures, contents, .. }) = repositories.get(repository) else { return false };
-        let mut in_use = closures.iter().filter(|(target, _)| contents.in_use.contains_key(*target));
-        in_use.any(|(_, closure)| closure.uses(root))
+        self.lock().get(repository).is_none_or(|source| source.snapshot.is_none() || source.uses(root))
     }
 
     /// The snapshot of `repository`, if there is one.
@@ -298,6 +316,8 @@ impl Sources {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -317,6 +337,25 @@ mod tests {
             source.closures.contains_key(&Target::folder("app"))
                 && source.closures.contains_key(&Target::folder("999"))
         );
+    }
+
+    #[test]
+    fn a_folder_that_was_not_rendered_may_use_everything() {
+        let (app, plain, gone) = (Target::folder("app"), Target::folder("plain"), Target::folder("gone"));
+        let mut source = Source::default();
+        source.contents.in_use.insert(app.clone(), Ok(ContentId::of_text("app")));
+        source.contents.in_use.insert(plain.clone(), Ok(ContentId::of_text("plain")));
+        source.contents.in_use.insert(gone, Err(SnapshotError::PathRefused("..".into())));
+        let (one, two) = ("https://git.example/one@v1", "https://git.example/two@v1");
+        source.learned.insert(plain);
+        assert!(source.uses(one) && source.uses(two));
+        let asked = BTreeSet::from([format!("{one}//base/kustomization.yaml")]);
+        source.closures.insert(app, Arc::new(Closure::new("app", &["app".to_owned()], &asked)));
+        assert!(source.uses(one) && !source.uses(two));
+
+        let (sources, key) = (Sources::default(), ObjectKey::new("team", "app"));
+        sources.add(&key);
+        assert!(sources.uses(&key, one), "nothing is rendered before there is a snapshot");
     }
 
     #[test]
