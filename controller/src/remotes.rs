@@ -388,7 +388,8 @@ async fn fetch(
     }
 }
 
-/// The credentials for a remote repository: those of the entry that allows it, and no others.
+/// The credentials for a remote repository: those of the entry that allows it, and no others. They are sent only to what this entry
+/// allows.
 async fn credentials(
     ctx: &Context,
     repository: &ObjectKey,
@@ -397,7 +398,8 @@ async fn credentials(
 ) -> Result<Credentials, RepositoryError> {
     let Some(secret) = &allowed.secret_ref else { return Ok(Credentials::none()) };
     let data = secret_data(ctx, repository, &secret.name, SECRET).await?;
-    Ok(Credentials::from_secret(&remote.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?)
+    let credentials = Credentials::from_secret(&remote.url, |name| data.get(name).map(|bytes| bytes.as_slice()))?;
+    Ok(credentials.only_for(&allowed.url))
 }
 
 /// The field with the name of the Secret.

@@ -214,7 +214,7 @@ impl Index {
     /// The names in it, for a message. Who chose the host must not learn in this way what another host serves.
     fn names(&self, kind: &str, names: &[String]) -> String {
         if self.is_of_elsewhere {
-            return format!("its {kind} are not listed here, because a redirect leads to the index of another host");
+            return format!("its {kind} are not listed here, because a redirect leads to another index");
         }
         there_are(kind, names)
     }

@@ -9,9 +9,11 @@ use ureq::http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::FetchError;
-use super::url::is_of_registry;
+use super::remote_bases::allowed_path;
+use super::url::{Serves, is_of_registry};
 
-/// Credentials for one Repository. They are sent only to the host of the Repository's URL, and only over TLS.
+/// Credentials for one Repository. They are sent only to the host of the Repository's URL, and only over TLS. For a remote
+/// repository, they are sent only to [some paths](Self::only_for) of this host.
 ///
 /// The type has no `Debug` and no `Serialize`; the credentials are wiped when they are dropped. The HTTP client's copy
 /// of a request's header lives as long as the request and is not wiped.
@@ -19,6 +21,8 @@ use super::url::is_of_registry;
 pub struct Credentials {
     authentication: Authentication,
     certificate_authorities: Vec<u8>,
+    /// The path of the only URL that they are for.
+    only_for: Option<String>,
 }
 
 #[derive(Default)]
@@ -53,6 +57,31 @@ impl Credentials {
     pub fn with_certificate_authorities(mut self, pem: Vec<u8>) -> Self {
         self.certificate_authorities = pem;
         self
+    }
+
+    /// Sends them only to what an entry of `spec.remotes` with this URL allows. Everything else on the same host is asked without
+    /// them: whoever chooses the references or writes the index of a chart repository must not choose what they open.
+    #[must_use]
+    pub fn only_for(mut self, allowed: &str) -> Self {
+        // Without a usable URL, nothing is allowed.
+        self.only_for = Some(allowed_path(allowed).unwrap_or_else(|| "none".to_owned()));
+        self
+    }
+
+    /// What the paths of requests begin with that they are sent with; `None` if they are for the whole host.
+    pub(super) fn prefixes(&self, serves: Serves) -> Option<Vec<String>> {
+        let path = self.only_for.as_ref()?;
+        let api = if serves == Serves::Artifacts { "/v2" } else { "" };
+        if path.ends_with('/') {
+            return Some(vec![format!("{api}{path}")]);
+        }
+        let exact = match serves {
+            // A server may redirect from one of the two names of a repository to the other one.
+            Serves::Git => path.strip_suffix(".git").unwrap_or(path),
+            Serves::Artifacts | Serves::Charts => path,
+        };
+        let with_git = (serves == Serves::Git).then(|| format!("{exact}.git/"));
+        Some(std::iter::once(format!("{api}{exact}/")).chain(with_git).collect())
     }
 
     /// Reads credentials from the keys of a Secret that `spec.secretRef` names: `username` and `password`, or

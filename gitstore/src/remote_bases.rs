@@ -348,6 +348,13 @@ fn reference(query: &str) -> Result<String, String> {
     Ok(found.strip_prefix("refs/tags/").unwrap_or(found).to_owned())
 }
 
+/// The path of the URL of an entry of `spec.remotes`.
+pub(super) fn allowed_path(allowed: &str) -> Option<String> {
+    let url = canonical(allowed).ok()?;
+    let (_, rest) = url.split_once("://")?;
+    Some(rest.find('/').map(|at| rest[at..].to_owned()).unwrap_or_default())
+}
+
 /// The one form of a URL: without a user, a default port and upper-case letters in the host. A slash at the end stays.
 ///
 /// # Errors

@@ -559,9 +559,12 @@ fn remote<'a>(
     let deadline = Instant::now() + request.timeout;
     let authorization = credentials.authorization()?;
     let server = Server { url, with_credentials: !credentials.is_anonymous(), timeout: request.timeout };
-    let session =
-        |authorization, url: &str| client.map(|client| Session::new(client.clone(), authorization, deadline, url));
-    if url.serves() == Serves::Artifacts {
+    let serves = url.serves();
+    let session = |authorization, url: &str| {
+        let session = client.map(|client| Session::new(client.clone(), authorization, deadline, url));
+        session.map(|session| session.only_below(credentials.prefixes(serves)))
+    };
+    if serves == Serves::Artifacts {
         // A registry says first how it wants to get a password, so only a token is sent with the first request.
         let authorization = authorization.filter(|_| credentials.is_token());
         let session = session(authorization, &url.registry_api()).expect("only file:// URLs have no client");

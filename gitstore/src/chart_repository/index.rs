@@ -32,7 +32,7 @@ pub(super) struct Index {
     pub(super) versions: Vec<Version>,
     /// The names of the first charts in the index, for an error message.
     pub(super) charts: Vec<String>,
-    /// It came from another host than that of the Repository.
+    /// It came from elsewhere than the Repository's URL.
     pub(super) is_of_elsewhere: bool,
 }
 

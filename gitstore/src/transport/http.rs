@@ -166,13 +166,21 @@ pub(crate) struct Session {
     pub(crate) authorization: Option<HeaderValue>,
     deadline: Instant,
     origin: Option<Origin>,
+    /// What the paths of requests with credentials begin with; `None` if they may have any path.
+    prefixes: Option<Vec<String>>,
 }
 
 impl Session {
     /// `url` is that of the Repository. Only its scheme, host and port count.
     pub(crate) fn new(agent: ureq::Agent, authorization: Option<HeaderValue>, deadline: Instant, url: &str) -> Self {
         let origin = url.parse().ok().and_then(|url| Origin::of(&url));
-        Self { agent, authorization, deadline, origin }
+        Self { agent, authorization, deadline, origin, prefixes: None }
+    }
+
+    /// Sends the credentials only with requests whose path begins with one of these texts.
+    pub(crate) fn only_below(mut self, prefixes: Option<Vec<String>>) -> Self {
+        self.prefixes = prefixes;
+        self
     }
 
     /// A session for another server: with the same deadline, and with the credentials for that server.
@@ -182,7 +190,14 @@ impl Session {
 
     /// Whether the credentials are for this URL.
     pub(crate) fn is_own(&self, url: &Uri) -> bool {
-        self.origin.is_some() && Origin::of(url) == self.origin
+        let is_below = |prefixes: &Vec<String>| is_below(url.path(), prefixes);
+        self.origin.is_some() && Origin::of(url) == self.origin && self.prefixes.as_ref().is_none_or(is_below)
+    }
+
+    /// What the credentials are for, for people.
+    pub(crate) fn own(&self, host: &str) -> String {
+        let path = self.prefixes.as_ref().and_then(|prefixes| prefixes.first());
+        path.map_or_else(|| host.to_owned(), |path| format!("{host}{path}"))
     }
 
     /// Sends one request. Whatever its status is, the response is returned.
@@ -256,6 +271,15 @@ impl Session {
         }
         Err(failed(Some(current), Fault::Redirect(format!("more than {REDIRECTS} in a row"))))
     }
+}
+
+/// Whether a path begins with one of these texts, whatever a server makes of dots and of encoded characters in it.
+fn is_below(path: &str, prefixes: &[String]) -> bool {
+    let lower = path.to_ascii_lowercase();
+    let has_several_meanings = path.split('/').any(|name| matches!(name, "." | ".."))
+        || path.contains(['\\', ';'])
+        || ["%2e", "%2f", "%5c", "%3b", "%25"].iter().any(|encoded| lower.contains(encoded));
+    !has_several_meanings && prefixes.iter().any(|prefix| path.starts_with(prefix.as_str()))
 }
 
 /// Where a redirect leads, if it may be followed at all.
@@ -336,6 +360,46 @@ mod tests {
             let parsed = address.parse().unwrap();
             assert_eq!((Others.includes(parsed), ThisMachine.includes(parsed)), (others, this_machine), "{address}");
         }
+    }
+
+    #[test]
+    fn credentials_of_a_remote_repository_are_for_what_its_entry_allows() {
+        use crate::Credentials;
+        use crate::url::Serves::{self, Artifacts, Charts, Git};
+
+        let agent = client(&[], Reach::Others).unwrap();
+        let is_own = |entry: &str, serves: Serves, url: &str| {
+            let prefixes = Credentials::none().only_for(entry).prefixes(serves);
+            let session = Session::new(agent.clone(), None, Instant::now(), "https://host.example/team/app");
+            session.only_below(prefixes).is_own(&url.parse().unwrap())
+        };
+        for (entry, serves, path, is) in [
+            ("https://host.example/team/app", Git, "/team/app/info/refs?service=git-upload-pack", true),
+            ("https://Host.example:443/team/app", Git, "/team/app/git-upload-pack", true),
+            ("https://host.example/team/app", Git, "/team/app.git/info/refs", true),
+            ("https://host.example/team/app.git", Git, "/team/app/info/refs", true),
+            ("https://host.example/team/app", Git, "/team/app-private/info/refs", false),
+            ("https://host.example/team/app", Git, "/team/private/info/refs", false),
+            ("https://host.example/team/", Git, "/team/private/info/refs", true),
+            ("https://host.example/team/", Git, "/other/app/info/refs", false),
+            ("https://host.example/team/charts", Charts, "/team/charts/index.yaml", true),
+            ("https://host.example/team/charts", Charts, "/team/charts/a/b-1.0.0%2Bx.tgz", true),
+            ("https://host.example/team/charts", Charts, "/private/b-1.0.0.tgz", false),
+            ("https://host.example/team/charts", Charts, "/team/charts.git/b-1.0.0.tgz", false),
+            ("https://host.example/team/charts", Charts, "/team/charts/../../private/b.tgz", false),
+            ("https://host.example/team/charts", Charts, "/team/charts/%2E%2e/%2e./private/b.tgz", false),
+            ("https://host.example/team/charts", Charts, "/team/charts/..%2f..%2Fprivate/b.tgz", false),
+            ("https://host.example/team/charts", Charts, "/team/charts/..;/..;/private/b.tgz", false),
+            ("https://host.example", Charts, "/b.tgz", true),
+            ("oci://host.example/team/", Artifacts, "/v2/team/cache/manifests/1.0.0", true),
+            ("oci://host.example/team/cache", Artifacts, "/v2/team/cache/blobs/x", true),
+            ("oci://host.example/team/cache", Artifacts, "/v2/team/cache-private/blobs/x", false),
+            ("oci://host.example/team/", Artifacts, "/team/cache", false),
+            ("not a url", Git, "/team/app/info/refs", false),
+        ] {
+            assert_eq!(is_own(entry, serves, &format!("https://host.example{path}")), is, "{entry} {path}");
+        }
+        assert!(!is_own("https://host.example/team/", Git, "https://other.example/team/app/info/refs"));
     }
 
     /// Names are looked up only when a request is sent, and an address may have several forms.

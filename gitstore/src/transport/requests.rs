@@ -91,7 +91,7 @@ impl Requests<'_> {
         let host = presentable(other.authority().map_or("", |authority| authority.as_str()));
         match fault {
             Fault::Status(Refusal { status: status @ (401 | 403), .. }) if self.server.with_credentials => {
-                let own = self.server.host();
+                let own = self.session.own(&self.server.host());
                 let detail = format!(
                     "the server answers with status {status}, and the credentials of spec.secretRef are sent only to {own}"
                 );
