@@ -105,8 +105,13 @@ impl Remotes {
     }
 
     /// Notes that a render needs a remote repository, which is fetched if it was not fetched yet. Returns whether its Repository
-    /// has to put it into the snapshot, or to make room for it.
-    pub(crate) fn want(&self, repository: &ObjectKey, remote: &RemoteRepository) -> bool {
+    /// has to put it into the snapshot, or can make room for it.
+    pub(crate) fn want(
+        &self,
+        repository: &ObjectKey,
+        remote: &RemoteRepository,
+        is_in_use: impl Fn(&RemoteRepository) -> bool,
+    ) -> bool {
         let mut all = self.lock();
         let known = all.entry(repository.clone()).or_default();
         match known.get(remote).map(|known| &known.state) {
@@ -114,7 +119,8 @@ impl Remotes {
             // It is tried again later.
             Some(RemoteState::Failed(_)) => return false,
             Some(RemoteState::Awaited) => {}
-            None if known.len() >= MOST => return true,
+            // Otherwise each try would fetch the Repository, although nothing can change.
+            None if known.len() >= MOST => return known.keys().any(|known| !is_in_use(known)),
             None => {
                 known.insert(remote.clone(), Known::new());
             }
@@ -435,7 +441,7 @@ mod tests {
         };
         remotes.load(&git, &repository, std::slice::from_ref(&recorded));
         assert_eq!(remotes.reference(&key("v1"), "", None), Some(Reference::Commit("4f1c".repeat(10))));
-        assert!(!remotes.want(&repository, &remote("v2")));
+        assert!(!remotes.want(&repository, &remote("v2"), |_| true));
         assert_eq!(remotes.reference(&key("v2"), "", None), Some(Reference::Tag("v2".into())));
         // A later status does not count.
         remotes.load(&git, &repository, &[]);
@@ -443,7 +449,7 @@ mod tests {
 
         assert_eq!(remotes.note(&key("v2"), Err("no".into())), Some((1, true)));
         assert_eq!(remotes.note(&key("v2"), Err("no".into())), Some((2, false)));
-        assert!(!remotes.want(&repository, &remote("v2")), "it is tried again later");
+        assert!(!remotes.want(&repository, &remote("v2"), |_| true), "it is tried again later");
         remotes.forget(&repository);
         assert!(!remotes.knows(&key("v2")) && remotes.note(&key("v2"), Err("no".into())).is_none());
         assert_eq!((remotes.record(&repository), remotes.reference(&key("v1"), "", None)), (vec![], None));
@@ -453,7 +459,7 @@ mod tests {
     fn what_is_on_disk_counts_and_is_used_only_when_the_status_records_it() {
         let (remotes, repository) = (Remotes::default(), ObjectKey::new("team", "app"));
         let key = RemoteKey { repository: repository.clone(), remote: remote("v1") };
-        remotes.want(&repository, &key.remote);
+        remotes.want(&repository, &key.remote, |_| true);
         let on_disk = RevisionId::Commit("4f1c".repeat(10));
         assert_eq!(remotes.reference(&key, "", Some(on_disk)), Some(Reference::Commit("4f1c".repeat(10))));
         let later = Some(RevisionId::Commit("2222".repeat(10)));
@@ -470,15 +476,17 @@ mod tests {
     fn remote_repositories_do_not_pile_up() {
         let (remotes, repository) = (Remotes::default(), ObjectKey::new("team", "app"));
         for number in 0..MOST {
-            assert!(!remotes.want(&repository, &remote(&format!("v{number}"))));
+            assert!(!remotes.want(&repository, &remote(&format!("v{number}")), |_| true));
         }
-        assert!(remotes.want(&repository, &remote("new")), "there is no room");
+        let not = |unused: &'static str| move |remote: &RemoteRepository| remote.reference != unused;
+        assert!(!remotes.want(&repository, &remote("new"), not("none")), "there is no room, and none can be made");
+        assert!(remotes.want(&repository, &remote("new"), not("v3")), "room can be made");
         assert_eq!(
             remotes.reference(&RemoteKey { repository: repository.clone(), remote: remote("new") }, "", None),
             None
         );
-        let forgotten = remotes.make_room(&repository, |remote| remote.reference != "v3");
+        let forgotten = remotes.make_room(&repository, not("v3"));
         assert_eq!(forgotten, [remote("v3")]);
-        assert!(!remotes.want(&repository, &remote("new")));
+        assert!(!remotes.want(&repository, &remote("new"), not("none")));
     }
 }

@@ -319,10 +319,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::render::Root;
 
     #[test]
     fn closures_of_folders_that_are_not_in_use_do_not_pile_up() {
-        let asked = (0..1000).map(|number| format!("base/{number:04}.yaml")).collect();
+        let asked = (0..1000).map(|number| (Root::default(), format!("base/{number:04}.yaml").into())).collect();
         let closure = Arc::new(Closure::new("app", &["app".to_owned()], &asked));
         let mut source = Source::default();
         source.contents.in_use.insert(Target::folder("app"), Err(SnapshotError::PathRefused("..".into())));
@@ -349,7 +350,7 @@ mod tests {
         let (one, two) = ("https://git.example/one@v1", "https://git.example/two@v1");
         source.learned.insert(plain);
         assert!(source.uses(one) && source.uses(two));
-        let asked = BTreeSet::from([format!("{one}//base/kustomization.yaml")]);
+        let asked = BTreeSet::from([(one.into(), "base/kustomization.yaml".into())]);
         source.closures.insert(app, Arc::new(Closure::new("app", &["app".to_owned()], &asked)));
         assert!(source.uses(one) && !source.uses(two));
 

@@ -10,7 +10,6 @@ use gix::objs::tree::EntryMode;
 use sha2::{Digest as _, Sha256};
 
 use super::files::{LFS_POINTER, LINK_BYTES};
-use super::remote_bases::in_remote;
 use super::snapshot::{ContentId, Recent, join, too_large};
 use super::{Limits, Snapshot, SnapshotError};
 
@@ -63,10 +62,15 @@ impl Snapshot {
     }
 
     /// Identifies the content of all paths together, and the text `besides`. If this identity is equal in two
-    /// revisions, [`Paths::at`] gives the same for each of these paths in both. No file is read.
+    /// revisions, [`Paths::at`] and [`Paths::at_remote`] give the same for each of these paths in both. No file is read. With each path
+    /// comes the [name](super::RemoteRepository::root) of the remote repository that it is in, if it is in one.
     ///
     /// If too many names would have to be read, the identity is that of the whole revision.
-    pub fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {
+    pub fn content_at<'p>(
+        &self,
+        besides: &str,
+        paths: impl IntoIterator<Item = (Option<&'p str>, &'p str)>,
+    ) -> ContentId {
         let known = Paths { names_bytes: IDENTITY_BYTES, ..self.paths(Limits::default()) };
         known.content_at(besides, paths).unwrap_or_else(|| {
             let whole = format!("{besides}\0{}", self.whole());
@@ -76,16 +80,21 @@ impl Snapshot {
 }
 
 impl Paths {
-    /// What there is at `path`, which is relative to the repository's root, or leads into a [remote
-    /// repository](super::RemoteRepository::root).
+    /// What there is at `path` in the remote repository with this [name](super::RemoteRepository::root). If it may not be used, or
+    /// was not fetched, there is nothing.
+    ///
+    /// # Errors
+    /// As of [`Paths::at`].
+    pub fn at_remote(&self, root: &str, path: &str) -> Result<At, SnapshotError> {
+        self.remote(root).map_or(Ok(At::Nothing), |remote| remote.at(path))
+    }
+
+    /// What there is at `path`, which is relative to the repository's root.
     ///
     /// # Errors
     /// The path leads out of the repository, into a submodule, to a Git LFS pointer, or to a file above the limit; or
     /// the stored objects are damaged.
     pub fn at(&self, path: &str) -> Result<At, SnapshotError> {
-        if let Some((root, path)) = in_remote(path) {
-            return self.remote(root).map_or(Ok(At::Nothing), |remote| remote.at(path));
-        }
         match self.target(path)? {
             Target::Nothing => Ok(At::Nothing),
             Target::Folder(tree) => {
@@ -124,15 +133,19 @@ impl Paths {
     }
 
     /// `None` if too many names would have to be read.
-    fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> Option<ContentId> {
+    fn content_at<'p>(
+        &self,
+        besides: &str,
+        paths: impl IntoIterator<Item = (Option<&'p str>, &'p str)>,
+    ) -> Option<ContentId> {
         let mut hash = Sha256::new();
         hash.update(besides.as_bytes());
         hash.update([0]);
-        for path in paths {
-            if let Some((root, path)) = in_remote(path) {
+        for (root, path) in paths {
+            if let Some(root) = root {
                 match self.remote(root) {
                     Some(remote) => {
-                        let inside = remote.content_at(root, [path])?;
+                        let inside = remote.content_at(root, [(None, path)])?;
                         hash.update(inside.0);
                     }
                     None => hash.update(format!("{root}\0{path}\0{}\0", self.snapshot.remotes().identity_of(root))),

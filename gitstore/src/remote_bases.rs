@@ -13,7 +13,7 @@ use super::{ContentId, Reference, RepositoryKey, RevisionId, Snapshot};
 
 /// The most bytes of the URL of a remote base.
 const URL_BYTES: usize = 1024;
-/// What is between the name of a remote repository and the path of a file in it.
+/// What is between the URL of a repository and the path of a folder in it.
 const OF_REMOTE: &str = "//";
 /// How the URL of a chart in a registry begins.
 const OCI: &str = "oci://";
@@ -147,9 +147,11 @@ impl RemoteRepositories {
             Some((_, state)) => state.clone(),
             None if self.known.len() < self.most => RemoteState::Awaited,
             None => RemoteState::Failed(format!(
-                "{}: the Repository uses {} other repositories and charts already, which is the limit",
+                "{}: there is no room for it: a Repository uses at most {} other repositories and charts, and Syncs use these, or may \
+                 use them and were not rendered yet: {}; use fewer of them, or add a Repository for some of the folders",
                 remote.root(),
-                self.most
+                self.most,
+                self.known.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
             )),
         })
     }
@@ -202,11 +204,6 @@ impl RemoteRepositories {
     fn is_allowed(&self, remote: &RemoteRepository) -> bool {
         self.allowed.iter().any(|allowed| remote.is_allowed_by(allowed))
     }
-}
-
-/// The name of the remote repository that a path leads to, and the path in it; `None` if the path does not lead to a remote one.
-pub(super) fn in_remote(path: &str) -> Option<(&str, &str)> {
-    path.rsplit_once(OF_REMOTE)
 }
 
 /// The remote repository that an entry of a kustomization names, and the folder in it.

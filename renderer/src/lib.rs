@@ -85,6 +85,15 @@ pub trait Repository {
     /// The file or directory exists, but it cannot be read, or the renderer may not read it.
     fn at(&self, path: &str) -> Result<At, Self::Error>;
 
+    /// The same in a remote repository that was [found](RemoteFolder::Found), with this `root`.
+    ///
+    /// # Errors
+    /// As of [`at`](Self::at).
+    fn at_remote(&self, root: &str, path: &str) -> Result<At, Self::Error> {
+        let _ = (root, path);
+        Ok(At::Nothing)
+    }
+
     /// The remote base that an entry of a kustomization names, for example `https://host/team/app//base?ref=v1`.
     ///
     /// # Errors
@@ -492,7 +501,11 @@ impl Renderer {
                         .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
                     // A longer path is not passed on, because the repository may remember every path that was
                     // requested.
-                    let found = if path.len() > PATH_BYTES { Ok(At::Nothing) } else { repository.at(&path) };
+                    let found = match path.rsplit_once(OF_REMOTE) {
+                        _ if path.len() > PATH_BYTES => Ok(At::Nothing),
+                        Some((root, path)) => repository.at_remote(root, path),
+                        None => repository.at(&path),
+                    };
                     match found.map_err(Broken::Repository)? {
                         At::File(file) => {
                             bytes += file.len() as u64;

@@ -14,7 +14,8 @@ use pipeline::{
 use worker::Cancel;
 
 use crate::{
-    At, Chart, Object, Release, RemoteChart, RemoteFolder, RenderedChart, Renderer, Repository, Unrendered, generated,
+    At, Chart, OF_REMOTE, Object, Release, RemoteChart, RemoteFolder, RenderedChart, Renderer, Repository, Unrendered,
+    generated,
     helm::{ReleaseValues, Values},
     places::Places,
     sealed::{Placeholders, SealedValues, Take, Unsealable},
@@ -317,6 +318,19 @@ impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
         Ok(())
     }
 
+    /// Remembers what there is at a path. `shown` names this path in messages.
+    fn remembered(&self, shown: &str, at: impl FnOnce() -> Result<At, R::Error>) -> Result<At, RenderError<R::Error>> {
+        // This function and the repository remember the path, so there may be several copies.
+        self.hold(shown, 3 * shown.len() as u64 + PER_PATH)?;
+        let found = at().map_err(RenderError::Files)?;
+        if let At::File(bytes) = &found {
+            // The file is in memory once here, and once on its way to the process.
+            self.hold(shown, 2 * bytes.len() as u64)?;
+            self.known.borrow_mut().insert(shown.to_owned(), bytes.clone());
+        }
+        Ok(found)
+    }
+
     /// The objects of a file with sealed values.
     fn parsed(&self, sealed: &SealedValues) -> Result<Vec<Manifest>, RenderError<R::Error>> {
         let path = sealed.file.as_str();
@@ -345,15 +359,11 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
     type Error = RenderError<R::Error>;
 
     fn at(&self, path: &str) -> Result<At, Self::Error> {
-        // This function and the repository remember the path, so there may be several copies.
-        self.hold(path, 3 * path.len() as u64 + PER_PATH)?;
-        let found = self.repository.at(path).map_err(RenderError::Files)?;
-        if let At::File(bytes) = &found {
-            // The file is in memory once here, and once on its way to the process.
-            self.hold(path, 2 * bytes.len() as u64)?;
-            self.known.borrow_mut().insert(path.to_owned(), bytes.clone());
-        }
-        Ok(found)
+        self.remembered(path, || self.repository.at(path))
+    }
+
+    fn at_remote(&self, root: &str, path: &str) -> Result<At, Self::Error> {
+        self.remembered(&format!("{root}{OF_REMOTE}{path}"), || self.repository.at_remote(root, path))
     }
 
     fn remote_base(&self, entry: &str) -> Result<RemoteFolder, Self::Error> {

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +16,7 @@ use pipeline::{
 use renderer::{Applied, Changes, Limits, Release, RemoteChart, RemoteFolder, Renderer, Repository};
 use worker::Cancel;
 
+use super::closure::{Asked, Root};
 use crate::admission::{Claim, Gate, Group, Lease};
 
 /// How long all kustomizations of a folder may take together. For all this time, the pass keeps its turn, and other
@@ -87,7 +87,7 @@ impl<'a> Builds<'a> {
     /// What was rendered (the chart, or the folders with kustomizations), and the paths of the files that were needed beside the
     /// folder; `None` if there was nothing to render, and no such file was needed. With inputs, it is never `None`: without the
     /// inputs, the folder could not be rendered again, so the result is stored.
-    pub(super) fn asked(self, has_inputs: bool) -> Option<(Vec<String>, BTreeSet<String>)> {
+    pub(super) fn asked(self, has_inputs: bool) -> Option<(Vec<String>, Asked)> {
         let asked = self.files.asked.into_inner();
         (self.has_begun.get() || !asked.is_empty() || has_inputs).then(|| (self.folders.into_inner(), asked))
     }
@@ -174,7 +174,7 @@ fn is_in_time(folder: &str, until: Instant) -> Result<(), RenderError<SnapshotEr
 /// The files of the whole repository, and the paths that the renderer asked for.
 pub(super) struct Files {
     paths: Paths,
-    asked: RefCell<BTreeSet<String>>,
+    asked: RefCell<Asked>,
     remotes: Arc<RemoteRepositories>,
     /// A remote repository that the render needs and that is not on disk.
     missing: RefCell<Option<RemoteRepository>>,
@@ -192,12 +192,13 @@ impl Repository for Files {
     type Error = SnapshotError;
 
     fn at(&self, path: &str) -> Result<renderer::At, SnapshotError> {
-        self.asked.borrow_mut().insert(path.to_owned());
-        Ok(match self.paths.at(path)? {
-            At::File(bytes) => renderer::At::File(bytes),
-            At::Folder(names) => renderer::At::Directory(names),
-            At::Nothing => renderer::At::Nothing,
-        })
+        self.asked.borrow_mut().insert((Root::default(), path.into()));
+        self.paths.at(path).map(found)
+    }
+
+    fn at_remote(&self, root: &str, path: &str) -> Result<renderer::At, SnapshotError> {
+        self.asked.borrow_mut().insert((root.into(), path.into()));
+        self.paths.at_remote(root, path).map(found)
     }
 
     fn remote_base(&self, entry: &str) -> Result<RemoteFolder, SnapshotError> {
@@ -212,12 +213,20 @@ impl Repository for Files {
     }
 }
 
+fn found(at: At) -> renderer::At {
+    match at {
+        At::File(bytes) => renderer::At::File(bytes),
+        At::Folder(names) => renderer::At::Directory(names),
+        At::Nothing => renderer::At::Nothing,
+    }
+}
+
 impl Files {
     /// A folder of a remote repository, if that may be used and is on disk.
     fn remote(&self, remote: RemoteRepository, folder: String) -> RemoteFolder {
         let root = remote.root();
         // The result depends on whether it is there.
-        self.asked.borrow_mut().insert(format!("{root}//"));
+        self.asked.borrow_mut().insert((root.as_str().into(), Box::default()));
         let RemoteRepository { url, reference } = remote.clone();
         let why = match self.remotes.state_of(&remote) {
             Ok(RemoteState::Fetched(_)) => return RemoteFolder::Found { root, folder, url, reference },

@@ -21,8 +21,18 @@ pub(crate) struct Closure {
     is_mixed: bool,
     /// The paths that the renderer asked for and, for kustomizations, those of the ignore files; sorted. `None` if
     /// there were too many paths to remember; then any commit may change the result.
-    asked: Option<Box<[Box<str>]>>,
+    asked: Option<Box<[Place]>>,
+    /// The remote repositories that are used, by their names. They are known even if there were too many paths to remember.
+    remotes: Box<[Box<str>]>,
 }
+
+/// The name of the remote repository that a path is in; empty for the Repository itself.
+pub(crate) type Root = Box<str>;
+
+/// The paths that were asked for, each with the repository that it is in.
+pub(crate) type Asked = BTreeSet<Place>;
+
+type Place = (Root, Box<str>);
 
 /// How many bytes of paths are remembered for one folder. This also limits the time that it takes to look up all these
 /// paths.
@@ -33,26 +43,35 @@ const PER_PATH: usize = 64;
 impl Closure {
     /// What a chart depends on, after a render that asked for the paths `asked`. `is_changed` says whether Kustomize
     /// changed the objects of the chart.
-    pub(crate) fn of_chart(asked: &BTreeSet<String>, is_changed: bool) -> Self {
-        let asked = is_short(asked).then(|| asked.iter().map(|path| path.as_str().into()).collect());
-        Self { is_chart: true, is_changed, is_mixed: false, asked }
+    pub(crate) fn of_chart(asked: &Asked, is_changed: bool) -> Self {
+        let remotes = remotes(asked);
+        let asked = is_short(asked).then(|| asked.iter().cloned().collect());
+        Self { is_chart: true, is_changed, is_mixed: false, asked, remotes }
     }
 
     /// What the folder `path` depends on, after a render of the kustomizations in `folders` that asked for the paths
     /// `asked`.
-    pub(crate) fn new(path: &str, folders: &[String], asked: &BTreeSet<String>) -> Self {
+    pub(crate) fn new(path: &str, folders: &[String], asked: &Asked) -> Self {
         let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         let path = names.join("/");
         let is_mixed = folders != [path.as_str()];
-        if !is_short(asked) {
-            return Self { is_chart: false, is_changed: false, is_mixed, asked: None };
-        }
-        let mut asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
-        // The result also depends on the ignore files, because they decide whether the kustomization in the folder is
-        // used.
-        let ignore_files = ignore_files(&path);
-        asked.extend(ignore_files.iter().map(String::as_str));
-        Self { is_chart: false, is_changed: false, is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
+        let remotes = remotes(asked);
+        let asked = is_short(asked).then(|| {
+            let mut asked = asked.clone();
+            // The result also depends on the ignore files, because they decide whether the kustomization in the folder is
+            // used.
+            asked.extend(ignore_files(&path).into_iter().map(|path| (Root::default(), path.into())));
+            asked.into_iter().collect()
+        });
+        Self { is_chart: false, is_changed: false, is_mixed, asked, remotes }
+    }
+
+    /// The same after a render that was not complete: what the folder used `before` may still be used.
+    #[must_use]
+    pub(crate) fn and_before(mut self, before: &Self) -> Self {
+        let all: BTreeSet<_> = self.remotes.iter().chain(&before.remotes).cloned().collect();
+        self.remotes = all.into_iter().collect();
+        self
     }
 
     /// The names and versions of the libraries that render. Another version may give another result.
@@ -68,13 +87,13 @@ impl Closure {
 
     /// About how much memory this closure takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.asked.iter().flatten().map(|path| path.len() + PER_PATH).sum()
+        let asked: usize = self.asked.iter().flatten().map(bytes_of).sum();
+        asked + self.remotes.iter().map(|root| root.len() + PER_PATH).sum::<usize>()
     }
 
     /// Whether the folder depends on the remote repository with this name.
     pub(crate) fn uses(&self, root: &str) -> bool {
-        let is_of = |path: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with("//"));
-        self.asked.as_ref().is_none_or(|asked| asked.iter().any(|path| is_of(path)))
+        self.remotes.iter().any(|used| **used == *root)
     }
 
     /// The identity of everything in `snapshot` that the folder depends on. `folder` is the identity of the folder
@@ -83,15 +102,29 @@ impl Closure {
         let folder = if self.is_mixed { folder.to_string() } else { String::new() };
         let besides = format!("{} {folder}", self.renderer());
         match &self.asked {
-            Some(asked) => snapshot.content_at(&besides, asked.iter().map(AsRef::as_ref)),
+            Some(asked) => snapshot.content_at(&besides, asked.iter().map(place)),
             None => snapshot.content_at(&format!("{besides} {}", snapshot.whole()), []),
         }
     }
 }
 
 /// Whether these paths are few enough to be remembered.
-fn is_short(asked: &BTreeSet<String>) -> bool {
-    asked.iter().map(|path| path.len() + PER_PATH).sum::<usize>() <= BYTES
+fn is_short(asked: &Asked) -> bool {
+    asked.iter().map(bytes_of).sum::<usize>() <= BYTES
+}
+
+fn bytes_of((root, path): &Place) -> usize {
+    root.len() + path.len() + PER_PATH
+}
+
+fn place((root, path): &Place) -> (Option<&str>, &str) {
+    (Some(&**root).filter(|root| !root.is_empty()), path)
+}
+
+/// The remote repositories of these paths.
+fn remotes(asked: &Asked) -> Box<[Root]> {
+    let roots: BTreeSet<_> = asked.iter().map(|(root, _)| root).filter(|root| !root.is_empty()).collect();
+    roots.into_iter().cloned().collect()
 }
 
 /// The paths of the ignore files that apply to the folder `path`.
@@ -113,12 +146,30 @@ mod tests {
 
     #[test]
     fn a_closure_is_sorted_and_has_a_bound() {
-        let asked = |count: usize| (0..count).map(|number| format!("base/file-{number:06}.yaml")).collect();
+        let asked = |count: usize| -> Asked {
+            (0..count).map(|number| (Root::default(), format!("base/file-{number:06}.yaml").into())).collect()
+        };
         let paths = |closure: Closure| closure.asked.map(|asked| asked.len());
         let is_mixed = |folders: &[String]| Closure::new("app", folders, &asked(1)).is_mixed;
         assert!(!is_mixed(&["app".to_owned()]) && is_mixed(&["app/a".to_owned()]));
         assert!(is_mixed(&["app/a".to_owned(), "app/b".to_owned()]));
         assert_eq!(paths(Closure::new("./app/", &["app".to_owned()], &asked(100))), Some(102));
         assert_eq!(paths(Closure::new("app", &["app".to_owned()], &asked(10_000))), None);
+    }
+
+    #[test]
+    fn a_long_closure_still_knows_its_remote_repositories() {
+        let (one, two, three) =
+            ("https://git.example/one@v1", "https://git.example/two@v1", "https://git.example/three@v1");
+        let mut asked: Asked = (0..10_000).map(|number| (one.into(), format!("{number}.yaml").into())).collect();
+        asked.insert((Root::default(), format!("{three}//a.yaml").into()));
+        let uses = |closure: &Closure| [one, two, three].map(|root| closure.uses(root));
+        for closure in [Closure::new("app", &["app".to_owned()], &asked), Closure::of_chart(&asked, false)] {
+            assert!(closure.asked.is_none() && uses(&closure) == [true, false, false]);
+        }
+        // A render ended at a remote repository that is not there yet.
+        let next = Asked::from([(two.into(), "".into())]);
+        let next = Closure::of_chart(&next, false).and_before(&Closure::of_chart(&asked, false));
+        assert_eq!(uses(&next), [true, true, false]);
     }
 }

@@ -29,6 +29,8 @@ use renderer::{Applied, Capabilities, Changes, Names, Release};
 use worker::Cancel;
 
 pub(crate) use self::closure::Closure;
+#[cfg(test)]
+pub(crate) use self::closure::Root;
 use self::{
     builds::{Builds, Processes},
     kept::Kept,
@@ -269,6 +271,7 @@ impl Renderer {
         let end = Arc::new(Mutex::new(None));
         let read = {
             let (snapshot, target, end, identity) = (snapshot.clone(), target.clone(), end.clone(), identity.clone());
+            let before = known.clone();
             move |tree: &Folder, room: &mut Taken, processes: &Processes, has_turn: bool, cancel: &Cancel| {
                 if let Some(stored) = stored::read(&snapshot, &target, folder, &identity, room) {
                     let closure = Some(Arc::new(stored.closure));
@@ -301,6 +304,10 @@ impl Renderer {
                     Some(_) => Closure::of_chart(&asked, changes.is_some()),
                     None => Closure::new(&target.path, &folders, &asked),
                 });
+                let closure = closure.map(|closure| match &before {
+                    Some(before) if rendered.is_err() => closure.and_before(before),
+                    _ => closure,
+                });
                 *lock(&end) = Some(End {
                     from: match (is_built, &release) {
                         (true, Some(_)) => FROM_HELM,
@@ -321,17 +328,19 @@ impl Renderer {
         let (mut content, mut closure) = (content, None);
         if let Some(end) = end {
             self.metrics.folder_rendered(end.from);
-            if let Some(missing) = &end.missing
-                && self.remotes.want(&repository, missing)
-            {
-                self.repositories.add(repository.clone());
-            }
             // After a failure that may pass by itself, the paths that were asked for so far are not everything that the
             // folder depends on. A missing remote repository is among these paths.
             if end.missing.is_some() || read.as_ref().err().is_none_or(StageError::is_terminal) {
                 content = end.content;
                 self.sources.learn(&repository, &target, (&snapshot, content), end.closure.clone());
                 closure = end.closure.filter(|_| end.from != FROM_DISK);
+            }
+            // Room is made only for what is known to be needed, so this comes after the closure was learned.
+            if let Some(missing) = &end.missing {
+                let is_in_use = |remote: &RemoteRepository| self.sources.uses(&repository, &remote.root());
+                if self.remotes.want(&repository, missing, is_in_use) {
+                    self.repositories.add(repository.clone());
+                }
             }
         }
         let result = read.and_then(|(Applied { objects, notes }, memory)| {

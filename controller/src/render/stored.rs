@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::closure::Closure;
 
 /// The version of the format of these files.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// The most bytes that the first line may have.
 const HEAD_BYTES: u64 = 1 << 20;
 /// The length of the last line, in bytes.

@@ -225,13 +225,41 @@ fn single_paths_are_read_wherever_they_are_and_links_are_followed_inside() {
     ));
 }
 
+/// A path in the Repository itself.
+fn own(path: &str) -> (Option<&str>, &str) {
+    (None, path)
+}
+
+/// A path that somebody writes never leads into a remote repository, whatever it looks like.
+#[test]
+fn only_a_path_of_a_remote_repository_leads_into_it() {
+    let (own_files, other) = (Fixture::new(), Fixture::new());
+    other.write("f.yaml", "remote").push();
+    own_files.write("values/a.yaml", "own").write("https:/h.example/x@v1/f.yaml", "decoy").push();
+    let remote = RemoteRepository { url: "https://h.example/x".into(), reference: "v1".into() };
+    let state = RemoteState::Fetched(Box::new(other.fetch_main()));
+    let remotes = RemoteRepositories::new(vec!["https://h.example/x".into()], [(remote.clone(), state)], 1);
+    let snapshot = own_files.fetch_main().with_remotes(remotes.into());
+    let paths = snapshot.paths(Limits::default());
+    let file = |text: &str| At::File(text.into());
+    for (path, text) in [("values//a.yaml", "own"), ("https://h.example/x@v1//f.yaml", "decoy")] {
+        assert_eq!(paths.at(path).unwrap(), file(text), "{path}");
+        assert_eq!(paths.file_id(path).unwrap(), paths.file_id(&path.replace("//", "/")).unwrap());
+    }
+    assert_eq!(paths.at_remote(&remote.root(), "f.yaml").unwrap(), file("remote"));
+    assert_eq!(paths.at_remote("https://h.example/x@v2", "f.yaml").unwrap(), At::Nothing);
+    let of = |root| snapshot.content_at("", [(root, "f.yaml")]);
+    assert_ne!(of(Some("https://h.example/x@v1")), of(None));
+}
+
 #[test]
 fn what_is_at_some_paths_has_an_identity() {
     let fixture = Fixture::new();
     fixture.write("base/a.yaml", "a").write("base/deep/b.yaml", "b").write("other.yaml", "x");
     std::os::unix::fs::symlink("base/a.yaml", fixture.work().join("link.yaml")).unwrap();
     fixture.push();
-    let identity = || fixture.fetch_main().content_at("", ["base", "base/a.yaml", "base/none.yaml", "link.yaml"]);
+    let identity =
+        || fixture.fetch_main().content_at("", ["base", "base/a.yaml", "base/none.yaml", "link.yaml"].map(own));
     let first = identity();
     fixture.write("other.yaml", "y").write("base/deep/b.yaml", "changed").push();
     assert_eq!(identity(), first, "nothing that was asked for");
@@ -248,7 +276,10 @@ fn what_is_at_some_paths_has_an_identity() {
     seen.push(identity());
     let different: std::collections::BTreeSet<_> = seen.iter().collect();
     assert_eq!(different.len(), seen.len());
-    assert_ne!(fixture.fetch_main().content_at("options", ["base"]), fixture.fetch_main().content_at("", ["base"]));
+    assert_ne!(
+        fixture.fetch_main().content_at("options", [own("base")]),
+        fixture.fetch_main().content_at("", [own("base")])
+    );
 }
 
 #[test]
@@ -272,7 +303,7 @@ fn identities_of_paths_cost_a_limited_time() {
         let snapshot = fixture.fetch_main();
         let of = |count: usize| {
             let paths: Vec<_> = (0..count).map(|n| format!("d{n:03}")).collect();
-            snapshot.content_at("", paths.iter().map(String::as_str))
+            snapshot.content_at("", paths.iter().map(|path| own(path)))
         };
         (of(2), of(30))
     };

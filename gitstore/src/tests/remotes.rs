@@ -24,8 +24,7 @@ fn only_allowed_remote_repositories_are_read_and_nothing_outside_of_them() {
     }
     other.push();
     let (own, fetched) = (own.fetch_main(), || RemoteState::Fetched(Box::new(other.fetch_main())));
-    let at =
-        |snapshot: &Snapshot, path: &str| snapshot.paths(Limits::default()).at(&format!("{}//{path}", remote().root()));
+    let at = |snapshot: &Snapshot, path: &str| snapshot.paths(Limits::default()).at_remote(&remote().root(), path);
     let allowed = with(&own, &remote().url, fetched());
     assert_eq!(at(&allowed, "base/a.yaml").unwrap(), At::File(b"one".into()));
     assert_eq!(at(&allowed, "base/in").unwrap(), At::File(b"b".into()));
@@ -55,7 +54,8 @@ fn what_is_read_of_remote_repositories_is_part_of_the_identity() {
         with(&own, &remote().url, RemoteState::Fetched(Box::new(other.fetch_main())))
     };
     let root = remote().root();
-    let identity = |snapshot: &Snapshot| snapshot.content_at("", [&*format!("{root}//base/a.yaml"), "a.yaml"]);
+    let identity =
+        |snapshot: &Snapshot| snapshot.content_at("", [(Some(root.as_str()), "base/a.yaml"), (None, "a.yaml")]);
     let first = fetched("one", "1");
     assert_eq!(identity(&first), identity(&fetched("one", "2")), "only what is read counts");
     assert_ne!(first.whole(), fetched("one", "3").whole());
@@ -69,7 +69,7 @@ fn what_is_read_of_remote_repositories_is_part_of_the_identity() {
     ];
     let all: std::collections::BTreeSet<_> = states.iter().map(identity).collect();
     assert_eq!(all.len(), states.len());
-    let of_own = |snapshot: &Snapshot| snapshot.content_at("", ["a.yaml"]);
+    let of_own = |snapshot: &Snapshot| snapshot.content_at("", [(None, "a.yaml")]);
     assert!(states.iter().all(|snapshot| of_own(snapshot) == of_own(&own)));
 }
 
