@@ -10,7 +10,7 @@
 //! - A remote repository that does not answer delays neither its Repository nor Syncs that do not use it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -320,6 +320,43 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: RemoteKey) {
     }
 }
 
+/// Removes what is on disk of remote repositories that no Repository records: the Repository was deleted while there was no leader,
+/// or a fetch had just ended then.
+pub(crate) async fn remove_unrecorded(ctx: &Context) {
+    let (git, repositories) = (ctx.git.clone(), ctx.repositories.state());
+    let remove = move || {
+        for key in unrecorded(git.remotes(), repositories.iter().map(AsRef::as_ref)) {
+            git.remove(&key);
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(remove).await {
+        tracing::error!(%error, "the files of remote bases that are not used any more could not be removed");
+    }
+}
+
+/// Those that no Repository records. If a status records nothing at all, it may have been lost. Then what is on disk tells what tags
+/// led to.
+fn unrecorded<'r>(
+    on_disk: Vec<RepositoryKey>,
+    repositories: impl IntoIterator<Item = &'r Repository>,
+) -> Vec<RepositoryKey> {
+    let (mut recorded, mut lost) = (HashSet::new(), HashSet::new());
+    for repository in repositories {
+        let key = git_key(&ObjectKey::of(repository));
+        match &repository.status {
+            Some(status) if status.revision.is_some() => recorded.extend(
+                status
+                    .remotes
+                    .iter()
+                    .map(|one| key.remote(&RemoteRepository::new(&one.url, one.chart.as_deref(), &one.reference))),
+            ),
+            _ => drop(lost.insert((key.namespace, key.name))),
+        }
+    }
+    let is_lost = |key: &RepositoryKey| lost.contains(&(key.namespace.clone(), key.of_repository().to_owned()));
+    on_disk.into_iter().filter(|key| !recorded.contains(key) && !is_lost(key)).collect()
+}
+
 /// Forgets what is known of the fetches of remote repositories that are not used any more, and removes their files.
 pub(crate) async fn forget(ctx: &Context, repository: &ObjectKey, remotes: Vec<RemoteRepository>) {
     let keys: Vec<_> = remotes.into_iter().map(|remote| RemoteKey { repository: repository.clone(), remote }).collect();
@@ -470,6 +507,38 @@ mod tests {
         assert!(!is_recorded() && !remotes.was_recorded(&repository, &[]) && !is_recorded());
         assert!(remotes.was_recorded(&repository, &record) && is_recorded());
         assert!(!remotes.was_recorded(&repository, &record), "nothing is new");
+    }
+
+    #[test]
+    fn what_no_repository_records_is_removed_from_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = GitStore::new(folder.path().join("store"), StoreOptions::default()).unwrap();
+        let repository = |name: &str, status: serde_json::Value| -> Repository {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository",
+                "metadata": {"name": name, "namespace": "team"},
+                "spec": {"url": "https://git.example/own"}, "status": status,
+            }))
+            .unwrap()
+        };
+        let revision = format!("sha1:{}", "4f1c".repeat(10));
+        let known = serde_json::json!({"revision": format!("main@{revision}"), "remotes": [
+            {"url": remote("v1").url, "ref": "v1", "revision": revision},
+        ]});
+        let repositories = [repository("app", known), repository("lost", serde_json::json!({}))];
+        let key = |name: &str| RepositoryKey { namespace: "team".into(), name: name.into() };
+        let of = |name: &str, reference: &str| key(name).remote(&remote(reference));
+        let (kept, lost) = (of("app", "v1"), of("lost", "v1"));
+        let gone = [of("app", "v2"), of("gone", "v1")];
+        for key in [&kept, &lost, &key("app"), &gone[0], &gone[1]] {
+            std::fs::create_dir_all(folder.path().join("store").join(&key.namespace).join(&key.name)).unwrap();
+        }
+        let found = unrecorded(git.remotes(), &repositories);
+        assert_eq!(HashSet::from_iter(found.clone()), HashSet::from(gone));
+        for key in &found {
+            git.remove(key);
+        }
+        assert_eq!(HashSet::from_iter(git.remotes()), HashSet::from([kept, lost]));
     }
 
     #[test]

@@ -257,6 +257,18 @@ impl GitStore {
         self.remove_one(key);
     }
 
+    /// The remote repositories of which something is on disk.
+    pub fn remotes(&self) -> Vec<RepositoryKey> {
+        let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let of = |folder: PathBuf| {
+            let namespace = name(&folder);
+            subfolders(&folder)
+                .map(|folder| RepositoryKey { namespace: namespace.clone(), name: name(&folder) })
+                .collect::<Vec<_>>()
+        };
+        subfolders(&self.root).flat_map(of).filter(|key| key.of_repository() != key.name).collect()
+    }
+
     fn remove_one(&self, key: &RepositoryKey) {
         let Ok(folder) = self.folder(key) else { return };
         let entries: Vec<_> = {

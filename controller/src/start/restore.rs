@@ -17,7 +17,7 @@ use super::{StartError, requirements::Work};
 use crate::{
     cluster::{DiscoveryError, Namespaces},
     context::Context,
-    repository,
+    remotes, repository,
     sync::{Record, is_left},
 };
 
@@ -50,6 +50,7 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
     for repository in ctx.repositories.state() {
         repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
     }
+    remotes::remove_unrecorded(ctx).await;
     let (mut kinds, mut contested, mut done) = (BTreeSet::new(), Vec::new(), Vec::new());
     for sync in ctx.syncs.state() {
         restore_inventory(ctx, &sync, (&mut kinds, &mut contested, &mut done)).await;
