@@ -109,6 +109,8 @@ pub mod names {
     pub const DELETE_HOOKS: &str = "gitseal.dev/delete-hooks";
     /// The only value of [`DELETE_HOOKS`] that has an effect.
     pub const DELETE_HOOKS_SKIP: &str = "skip";
+    /// Annotation on a hook in the cluster that is a Job or a Pod: a digest of the manifest that it was made from.
+    pub const MADE_FROM: &str = "gitseal.dev/made-from";
     /// Annotation of Helm: the object is a hook of these events.
     pub const HELM_HOOK: &str = "helm.sh/hook";
     /// Annotation in Git, on a Deployment, StatefulSet or DaemonSet: with the value `true`, its Pods are restarted when

@@ -16,7 +16,7 @@ mod versions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::Value;
 
-pub use job::is_expiring_job;
+pub use job::{Expired, expired_job};
 pub use managers::Managers;
 pub use take_over::{Taken, take_over};
 pub use touched::{Touched, touched, touched_beside};

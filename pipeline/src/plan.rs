@@ -479,6 +479,12 @@ impl Plan {
                 stamp.write(first);
             }
         }
+        if self.hooks.contains(&manifest.id) && runs_once(&manifest.id) {
+            for body in [Some(&mut manifest.body), first.as_deref_mut()].into_iter().flatten() {
+                let annotations = object_at(object_at(body, "metadata"), "annotations");
+                annotations.insert(crds::names::MADE_FROM.to_owned(), digest.clone().into());
+            }
+        }
         let own = Step {
             digest,
             id: manifest.id,
@@ -606,7 +612,7 @@ impl Plan {
         let is_deleted_when_healthy = self.deleted_when_healthy.contains(&step.id);
         let deletion = if is_same && is_deleted_when_healthy && self.inventory.is_done(&step.id) {
             Some(Deletion::Done)
-        } else if is_same && self.deleted_when_failed.contains(&step.id) && self.inventory.has_failed(&step.id) {
+        } else if is_same && self.inventory.has_failed(&step.id) {
             Some(Deletion::Failed)
         } else {
             is_deleted_when_healthy.then_some(Deletion::Due)
@@ -701,6 +707,13 @@ pub fn possible_ids(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
     let mut ids = with_secret(ObjectId { namespace: Some(namespace), ..manifest.id.clone() });
     ids.push(ObjectId { namespace: None, ..manifest.id.clone() });
     ids
+}
+
+/// The ids that the objects of a folder may have in the cluster, without the objects that are applied only when the Sync is
+/// deleted: the Sync does not take over what it applies only then.
+pub fn wanted_ids(sync: &Sync, manifests: &[Manifest]) -> BTreeSet<ObjectId> {
+    let usual = manifests.iter().filter(|manifest| times(manifest).map_or(true, |times| times.usual));
+    usual.flat_map(|manifest| possible_ids(sync, manifest)).collect()
 }
 
 /// The ids that an object in a hidden file may have had in the cluster when its file was not hidden: with the name in its

@@ -128,7 +128,9 @@ pub fn exceeds_limit(
     prune: &BTreeSet<ObjectId>,
 ) -> Option<TooMany> {
     let count = prune.iter().filter(|id| !current.is_derived(id)).count();
-    let total = current.len_in_git().min(applied.unwrap_or(usize::MAX));
+    // Objects that were done or had failed are in the inventory, but not in the cluster.
+    let over = current.iter().filter(|(id, _)| current.is_over(id) && !current.is_derived(id)).count();
+    let total = current.len_in_git().min(applied.unwrap_or(usize::MAX)).saturating_sub(over);
     let allowed = prune_allowance(&sync.spec.prune_limit, total);
     (count > allowed).then_some(TooMany { count, all: total.max(count) })
 }

@@ -1,5 +1,6 @@
 //! What the API server answers, and the errors of requests to it.
 
+use ::fields::Expired;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use pipeline::{FieldsDigest, Resource, prune::asks_to_be_kept};
 use serde::Deserialize;
@@ -20,8 +21,8 @@ pub struct Written {
     pub secret: Option<Box<SecretFacts>>,
     /// Whether the apply created the object.
     pub created: bool,
-    /// Whether the object is a Job that has a time to live, and that is complete or being deleted.
-    pub expires: bool,
+    /// If the object is a Job that has a time to live, and that is complete or being deleted: how it ended.
+    pub expires: Option<Expired>,
     /// If the object is being deleted: the finalizers that the deletion waits for.
     pub going: Option<Vec<String>>,
     /// Whether the object has the annotation that keeps it from being pruned.
@@ -38,7 +39,7 @@ impl Written {
             fields: FieldsDigest::of(meta.managed_fields.as_deref()),
             secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
             created,
-            expires: ::fields::is_expiring_job(meta),
+            expires: ::fields::expired_job(meta),
             going: meta.deletion_timestamp.as_ref().map(|_| meta.finalizers.clone().unwrap_or_default()),
             kept: asks_to_be_kept(meta),
             managed_fields: meta.managed_fields.clone().unwrap_or_default(),

@@ -300,9 +300,9 @@ impl LiveView for Live {
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.object.live.is_none()) else { return false };
         // The controller did not see how this Job disappeared. So the Job counts as expired, and this decision is kept.
         if entry.object.end == End::Unseen {
-            entry.object.end = End::Expired;
+            entry.object.end = End::Expired(::fields::Expired::Unseen);
         }
-        entry.object.end == End::Expired
+        matches!(entry.object.end, End::Expired(_))
     }
 }
 

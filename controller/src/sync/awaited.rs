@@ -15,6 +15,8 @@ pub(super) struct Awaited {
     steps: BTreeSet<ObjectId>,
     /// Whether the health of all other applied objects is known or already awaited.
     others_are_healthy: bool,
+    /// Whether these are all objects whose health is not known.
+    are_all: bool,
     barrier: Option<Barrier>,
 }
 
@@ -31,20 +33,20 @@ impl Awaited {
         let objects = objects.filter(|(id, _)| is_asked(id)).map(|(id, resource)| {
             let origin = plan.origins.get(id).cloned();
             let deleted_when_failed = plan.is_deleted_when_failed(id);
-            let is_gone = plan.inventory.has_failed(id);
-            let failed = record.pending.get(id).filter(|_| is_gone).and_then(|pending| pending.failed.clone());
+            let failed = record.why_failed(id).filter(|_| !steps.contains(id));
             (id.clone(), Pending { resource: resource.clone(), origin, deleted_when_failed, failed })
         });
         let mut objects: BTreeMap<_, _> = objects.collect();
         let mut barrier = record.barrier.take();
-        if !plan.is_heal {
+        let are_all = !plan.is_heal;
+        if are_all {
             record.pending.retain(|id, _| !plan.left.contains(id));
             let may_be_unhealthy = |id: &ObjectId| objects.contains_key(id) || record.pending.contains_key(id);
             barrier = plan.leave_out_waiting_waves(&record.inventory, may_be_unhealthy);
             objects.retain(|id, _| plan.kinds.contains_key(id));
         }
         steps.retain(|id| objects.contains_key(id));
-        Self { objects, steps, others_are_healthy: record.others_are_healthy || !plan.is_heal, barrier }
+        Self { objects, steps, others_are_healthy: record.others_are_healthy || are_all, are_all, barrier }
     }
 
     /// Records the objects whose health is awaited after the plan was carried out with this `outcome`: those that were
@@ -57,6 +59,9 @@ impl Awaited {
         let held: BTreeSet<_> = outcome.held.iter().map(|held| &held.id).collect();
         self.objects.retain(|id, _| !self.steps.contains(id) && !held.contains(id));
         record.pending.extend(self.objects);
+        if self.are_all {
+            record.reported = None;
+        }
         record.others_are_healthy = self.others_are_healthy;
         record.barrier = self.barrier.clone().map(|barrier| barrier.until(|id| record.pending.contains_key(id)));
         self.barrier

@@ -40,6 +40,8 @@ pub(super) struct Outcome {
     /// The text about objects that left the folder and stay in the cluster because their file was not deleted, but is
     /// now hidden.
     pub(super) hidden: Option<String>,
+    /// Whether the revision has objects that are applied when the Sync is deleted.
+    pub(super) has_hooks_on_delete: bool,
 }
 
 /// The largest request that etcd accepts by default. A Sync is stored in one request.
@@ -145,13 +147,7 @@ impl Pass<'_> {
         let is_confirmed = large.as_ref().is_some_and(|prune| prune.is_confirmed);
         outcome.prune_waits = large.filter(|prune| !prune.is_confirmed);
         let awaited = Awaited::of(record, &mut plan, self.sync);
-        let hooks_on_delete = plan.has_hooks_on_delete.then_some(true);
-        if !plan.is_heal
-            && record.next.hooks_on_delete != hooks_on_delete
-            && self.sync.metadata.deletion_timestamp.is_none()
-        {
-            Arc::make_mut(&mut record.next).hooks_on_delete = hooks_on_delete;
-        }
+        outcome.has_hooks_on_delete = plan.has_hooks_on_delete;
 
         let timer = self.begin(Stage::Allow);
         let allowed = allow(&self.ctx.cluster, &self.ctx.keyring, api, self.key, plan, &before).await;

@@ -23,7 +23,7 @@ use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{
     Failure, Held, Inventory, OtherFile, Stage, StageError as _, Target, other_files,
-    plan::{LiveView as _, possible_ids},
+    plan::{LiveView as _, wanted_ids},
     repository_of,
 };
 use tokio::time::Instant;
@@ -349,9 +349,7 @@ impl Pass<'_> {
                 return Err(Unread::Folder(why));
             }
         };
-        let ids: BTreeSet<_> =
-            rendered.manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect();
-        let ids = Arc::new(ids);
+        let ids = Arc::new(wanted_ids(other, &rendered.manifests.objects));
         wants.remember(key, &content, Ok(ids.clone()));
         Ok(ids)
     }

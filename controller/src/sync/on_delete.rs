@@ -7,16 +7,23 @@
 use std::sync::Arc;
 
 use crds::DeletionStep;
-use manifests::ObjectId;
 use pipeline::{Failure, Inventory, Stage, health::Health, plan::OnDelete};
 
-use super::{Pass, Record, carry_out::Outcome, finalize::NotAll, prune::Pruner};
+use super::{
+    Pass, Record,
+    carry_out::Outcome,
+    finalize::NotAll,
+    poll_health::{Facts, Unhealthy, ended},
+    prune::Pruner,
+};
+use tokio::time::Instant;
+
 use crate::fair::Asker;
 
 /// The reason while hooks are awaited.
-const RUNNING: &str = "DeleteHooksRunning";
+pub(super) const RUNNING: &str = "DeleteHooksRunning";
 /// The reason if a hook failed, or cannot be found out.
-const FAILED: &str = "DeleteHookFailed";
+pub(super) const FAILED: &str = "DeleteHookFailed";
 
 impl Pass<'_> {
     /// Whether there may be something to apply, and nobody has said that it is to be skipped. The hooks are those of the last
@@ -76,7 +83,12 @@ impl Pass<'_> {
             let message =
                 format!("the status could not be stored, so the deletion of the Sync does not go on: {error}");
             Failure { message, ..Failure::new(Stage::Prune, "PruneFailed") }
-        })
+        })?;
+        if matches!(step, DeletionStep::Prune | DeletionStep::PruneHooks) {
+            // The hooks may have run for long. The Syncs that take over objects get their time nevertheless.
+            record.finalizing_since = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// Applies the hooks of this time.
@@ -85,6 +97,8 @@ impl Pass<'_> {
     /// They are not done yet, or one of them failed.
     async fn hooks_on_delete(&self, record: &mut Record, when: OnDelete) -> Result<(), Failure> {
         self.check_hooks(record).await?;
+        // A chart may need the values in ConfigMaps that the Sync names.
+        self.read_inputs(record).await;
         let Some(sourced) = self.last_good(record).await else {
             return Err(self.failed("the revision that has them is not stored any more, or its Repository is gone"));
         };
@@ -105,7 +119,7 @@ impl Pass<'_> {
         let applied = self.apply_and_prune(record, plan, (&sourced.snapshot, &revision), &mut outcome, &api).await;
         applied.map_err(|failure| self.hinted(failure))?;
         match record.pending.keys().next() {
-            Some(first) => Err(self.waits_for(record, first)),
+            Some(first) => Err(self.waits_for(record, &first.to_string())),
             None if record.barrier.is_some() => Err(more_begin()),
             None => Ok(()),
         }
@@ -113,40 +127,57 @@ impl Pass<'_> {
 
     /// Checks the health of the hooks that are awaited.
     async fn check_hooks(&self, record: &mut Record) -> Result<(), Failure> {
-        let api = self.identity();
+        let (api, live) = (self.identity(), &self.ctx.cluster.live);
+        let mut first = None;
         for (id, pending) in record.pending.clone() {
             let turn = self.turn_for(&id).await;
             let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
             let read = api.get(&pending.resource, id.namespace.as_deref(), &id.name).await;
             drop(place);
+            let mut facts = Facts::default();
             let health = match (turn, read) {
                 (Err(health), _) => health,
-                (Ok(turn), Ok(object)) => self.assess(&id, object, &turn).await,
-                (_, Err(error)) if error.is_not_found() && self.ctx.cluster.live.has_expired(&id) => Health::Current,
+                (Ok(turn), Ok(object)) => {
+                    facts = Facts::of(&id, &object);
+                    self.assess(&id, object, &turn).await
+                }
+                (_, Err(error)) if error.is_not_found() && record.inventory.has_failed(&id) => {
+                    Health::Failed(pending.failed.unwrap_or_else(|| "it has failed, and was deleted".into()))
+                }
                 (_, Err(error)) if error.is_not_found() => {
-                    // Somebody deleted it, so the next plan makes it again.
-                    record.pending.remove(&id);
-                    record.others_are_healthy = false;
-                    continue;
+                    let Some(how) = live.expired(&id) else {
+                        // Somebody deleted it, so the next plan makes it again.
+                        record.pending.remove(&id);
+                        record.others_are_healthy = false;
+                        continue;
+                    };
+                    ended(how, pending.failed)
                 }
                 (_, Err(error)) => Health::InProgress(error.to_string()),
             };
             match health {
                 Health::Current => {
                     record.became_healthy(&id);
-                    self.ctx.cluster.live.await_health(&id, false);
+                    live.await_health(&id, false);
                 }
-                Health::InProgress(_) => self.ctx.cluster.live.await_health(&id, true),
-                Health::Failed(why) => return Err(self.failed(&format!("{id}: {why}"))),
+                Health::InProgress(why) => {
+                    live.await_health(&id, true);
+                    first.get_or_insert(Unhealthy { id, why, facts });
+                }
+                Health::Failed(why) => {
+                    record.has_become_failed(&id, &why, live.expired(&id).is_some());
+                    return Err(self.failed(&format!("{id}: {why}")));
+                }
             }
         }
-        match record.pending.keys().next() {
-            Some(first) => Err(self.waits_for(record, first)),
-            None => Ok(()),
-        }
+        let Some(first) = first else { return Ok(()) };
+        let trouble = self.trouble_elsewhere(record, &api, &first, false).await;
+        let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+        Err(self.waits_for(record, &format!("{}: {}{trouble}", first.id, first.why)))
     }
 
-    fn waits_for(&self, record: &Record, first: &ObjectId) -> Failure {
+    /// The Sync waits for hooks; `first` names one of them and says why.
+    fn waits_for(&self, record: &Record, first: &str) -> Failure {
         for id in record.pending.keys() {
             self.ctx.cluster.live.await_health(id, true);
         }

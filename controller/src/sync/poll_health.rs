@@ -9,6 +9,7 @@ use manifests::ObjectId;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use ::fields::Expired;
 use pipeline::{
     Failure, Stage, escape_segment,
     health::{
@@ -42,6 +43,11 @@ const UNREAD: Duration = Duration::from_secs(30);
 const DELETED: &str =
     "it was deleted because it failed; it runs again when it changes in Git, or when a sync is requested";
 
+/// The message about a Job that has failed and was deleted by Kubernetes.
+const REMOVED: &str = "Kubernetes has deleted it after its time to live";
+/// When such a Job runs again.
+const RUNS_AGAIN: &str = "it runs again when it changes in Git, or when a sync is requested";
+
 /// How many Pods of one object are read. There may be thousands of Pods, and each may be as large as the API server
 /// allows for an object.
 const PODS: usize = 10;
@@ -54,24 +60,28 @@ const PODS_WITHIN: Duration = Duration::from_secs(15);
 
 /// An object that is not healthy.
 #[derive(Eq, Ord, PartialEq, PartialOrd)]
-struct Unhealthy {
-    id: ObjectId,
-    why: String,
-    facts: Facts,
+pub(super) struct Unhealthy {
+    pub(super) id: ObjectId,
+    pub(super) why: String,
+    pub(super) facts: Facts,
 }
 
 /// Where more can be found out about an object that is not healthy.
 #[derive(Default, Eq, Ord, PartialEq, PartialOrd)]
-struct Facts {
+pub(super) struct Facts {
     /// The selector of the object's Pods, if it has any.
     pods: Option<String>,
     uid: String,
+    /// Whether the object may become healthy although it has failed: a Pod whose containers are restarted.
+    may_recover: bool,
 }
 
 impl Facts {
-    fn of(id: &ObjectId, object: &Value) -> Self {
+    pub(super) fn of(id: &ObjectId, object: &Value) -> Self {
         let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
-        Self { pods: pods::selector(id, object), uid: uid.to_owned() }
+        let is_pod = id.group.is_empty() && id.kind == "Pod";
+        let may_recover = is_pod && object.pointer("/status/phase").is_none_or(|phase| phase != "Failed");
+        Self { pods: pods::selector(id, object), uid: uid.to_owned(), may_recover }
     }
 
     /// Whether the Pods or the events of the object may say what is wrong with it. A watch on the object does not show
@@ -134,10 +144,13 @@ impl Pass<'_> {
                             let _place = turn.is_none().then_some(place);
                             self.assess(&id, object, &turn).await
                         }
-                        // The Job ended, because otherwise it would still exist. Whether it succeeded can no longer be
-                        // found out.
-                        Err(error) if error.is_not_found() && ctx.cluster.live.has_expired(&id) => Health::Current,
-                        Err(error) if error.is_not_found() => Health::InProgress("it does not exist".into()),
+                        Err(error) if error.is_not_found() => {
+                            match ctx.cluster.live.expired(&id).map(|how| ended(how, why)) {
+                                Some(Health::Failed(why)) => Health::Failed(format!("{why}; {RUNS_AGAIN}")),
+                                Some(health) => health,
+                                None => Health::InProgress("it does not exist".into()),
+                            }
+                        }
                         Err(error) => {
                             // No watch shows when the object can be read again, so the Sync comes back after a pause.
                             if error.is_transient() {
@@ -160,7 +173,10 @@ impl Pass<'_> {
                     ctx.cluster.live.await_health(&id, false);
                 }
                 Health::InProgress(why) => waiting.push(Unhealthy { id, why, facts }),
-                Health::Failed(why) => failed.push(Unhealthy { id, why, facts }),
+                Health::Failed(why) => {
+                    record.has_become_failed(&id, &why, ctx.cluster.live.expired(&id).is_some());
+                    failed.push(Unhealthy { id, why, facts });
+                }
             }
         }
         if record.barrier.is_some() && !record.next_wave_waits() {
@@ -190,7 +206,7 @@ impl Pass<'_> {
             record.pending.get(id).is_some_and(|pending| pending.deleted_when_failed)
                 && !record.inventory.has_failed(id)
         };
-        let due = failed.iter().filter(|object| is_deleted(&object.id));
+        let due = failed.iter().filter(|object| is_deleted(&object.id) && !object.facts.may_recover);
         let mut due: BTreeMap<_, _> =
             due.map(|object| (object.id.clone(), format!("{}; {DELETED}", object.why))).collect();
         let Some(first) = failed.into_iter().chain(waiting).next() else {
@@ -266,7 +282,7 @@ impl Pass<'_> {
     /// What the status of an unhealthy object does not say: what is wrong with its Pods, or why there are none. The Sync
     /// must have the right to list Pods or events. They are read only from time to time, even if the object changes
     /// often; but they are read at once when the object has failed, because a Job that failed does not change any more.
-    async fn trouble_elsewhere(
+    pub(super) async fn trouble_elsewhere(
         &self,
         record: &mut Record,
         api: &Api,
@@ -315,6 +331,16 @@ impl Pass<'_> {
         let trouble = before.or(trouble);
         record.pods = Some(SeenPods { of: id.clone(), at: Instant::now(), failed, trouble: trouble.clone() });
         trouble
+    }
+}
+
+/// The health of a Job that Kubernetes deleted after its time to live. `how` is what is known about its end, and `why` says why it
+/// failed, if it was seen to fail.
+pub(super) fn ended(how: Expired, why: Option<String>) -> Health {
+    match (how, why) {
+        // If nothing shows that it failed, it counts as complete: it ended, because otherwise it would still exist.
+        (Expired::Complete, _) | (Expired::Unseen, None) => Health::Current,
+        (_, why) => Health::Failed(format!("{}; {REMOVED}", why.as_deref().unwrap_or("it did not complete"))),
     }
 }
 

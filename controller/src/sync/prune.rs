@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crds::ObjectKey;
+use crds::{ObjectKey, conditions};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
@@ -16,7 +16,9 @@ use pipeline::{
     prune::{is_of, made_by, verdict},
 };
 
-use super::{account::FORBIDDEN, apply::WRITES_OF_ONE, hand_over::WAITS_FOR};
+use serde_json::Value;
+
+use super::{account::FORBIDDEN, apply::WRITES_OF_ONE, hand_over::WAITS_FOR, on_delete};
 use crate::{
     cluster::{Api, ApiError, Discovery, DiscoveryError, Live},
     fair::{Asker, Places},
@@ -282,7 +284,7 @@ impl Pruner<'_> {
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
         }
-        if is_pruning(id, &meta) {
+        if is_pruning(id, &meta) && (is_new(&meta) || self.has_hooks(&resource, id).await?) {
             return Ok(Pruned::Going);
         }
         writing.deleted();
@@ -290,6 +292,19 @@ impl Pruner<'_> {
             self.forget_kind(&id.name);
         }
         Ok(Pruned::Gone)
+    }
+
+    /// Whether the Sync, which is being deleted, waits for its hooks, or one of them failed.
+    async fn has_hooks(&self, resource: &Resource, id: &ObjectId) -> Result<bool, ApiError> {
+        let sync = match self.api.get(resource, id.namespace.as_deref(), &id.name).await {
+            Err(error) if error.is_not_found() => return Ok(false),
+            found => found?,
+        };
+        let conditions = sync.pointer("/status/conditions").and_then(Value::as_array);
+        Ok(conditions.into_iter().flatten().any(|condition| {
+            let has = |field: &str, values: &[&str]| condition[field].as_str().is_some_and(|is| values.contains(&is));
+            has("type", &[conditions::READY]) && has("reason", &[on_delete::RUNNING, on_delete::FAILED])
+        }))
     }
 
     /// Ends the watch of a kind whose CustomResourceDefinition was deleted; `name` is `plural.group`.
@@ -302,14 +317,18 @@ impl Pruner<'_> {
 }
 
 /// Whether the object is a Sync that prunes its own objects before it is deleted. To prune them, the Sync needs its
-/// service account, the rights of this account, and its namespace, so these are pruned only after the Sync. The wait
-/// for the Sync is limited, because the Sync may itself wait for something that is pruned only after it.
+/// service account, the rights of this account, and its namespace, so these are pruned only after the Sync.
 fn is_pruning(id: &ObjectId, meta: &ObjectMeta) -> bool {
     let is_sync = id.group == "gitseal.dev" && id.kind == "Sync";
     let holds = meta.finalizers.iter().flatten().any(|finalizer| finalizer == crds::names::FINALIZER);
+    is_sync && holds
+}
+
+/// Whether the deletion of the object began a short time ago. A prune does not wait longer for a Sync that has no hooks for its
+/// deletion, because this Sync may itself wait for something that is pruned next.
+fn is_new(meta: &ObjectMeta) -> bool {
     let since = meta.deletion_timestamp.as_ref().map(|time| jiff::Timestamp::now().duration_since(time.0));
-    let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
-    is_sync && holds && waited < WAITS_FOR
+    since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default() < WAITS_FOR
 }
 
 #[cfg(test)]

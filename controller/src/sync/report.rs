@@ -251,6 +251,7 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome
     let next = Arc::make_mut(&mut record.next);
     next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
     next.notes = sourced.notes.as_deref().map(str::to_owned);
+    next.hooks_on_delete = outcome.has_hooks_on_delete.then_some(true);
     // A commit that reverts a failed commit has the content that was applied before, but it is a new revision.
     let is_back = next.last_attempted_revision != next.last_applied_revision;
     let is_new = is_back || next.applied_content.as_ref() != Some(&sourced.content);

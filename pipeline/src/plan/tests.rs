@@ -820,8 +820,17 @@ fn what_failed_and_was_deleted_is_still_awaited_until_it_changes() {
     assert!(plan.kinds.contains_key(&migrate) && plan.inventory.has_failed(&migrate));
     assert_eq!(barrier.unwrap().awaited, [migrate.clone()].into());
 
+    let without_policy = yaml("1").replace("'healthy, failed'", "healthy");
+    let digest = applied(&planned(json!({}), &without_policy, &current, &Cluster::default()).unwrap());
+    current.applied(&migrate, digest.get(&migrate).unwrap().manifest.clone().unwrap(), None);
+    let (plan, _) = until_healthy(json!({}), &without_policy, &current, &Cluster::default(), &[&migrate]);
+    assert!(plan.inventory.has_failed(&migrate), "its time to live was over");
+
     let (plan, _) = until_healthy(json!({}), &yaml("2"), &current, &Cluster::default(), &[&migrate]);
     assert_eq!(order(&plan), ["-505: Job team/migrate"]);
+    let Content::Manifest(body) = &plan.waves.values().flatten().next().unwrap().content else { panic!("no manifest") };
+    let step = plan.waves.values().flatten().next().unwrap();
+    assert_eq!(body["metadata"]["annotations"][crds::names::MADE_FROM], step.digest.as_str());
     assert_eq!(plan.inventory.get(&migrate).unwrap().deletion, Some(Deletion::Due));
     assert!(plan.waves.values().flatten().all(|step| step.runs_again), "it is a hook that changed");
 }
@@ -844,6 +853,39 @@ fn a_hook_of_several_times_has_its_weight_at_each_of_them() {
     for wrong in ["", "also", "before,x"] {
         assert_eq!(hook("1", wrong).0, "wrong", "{wrong}");
     }
+}
+
+#[test]
+fn a_sealed_secret_for_several_times_comes_with_its_first_user_at_the_deletion() {
+    // It has the number of its time in Git, as the hook that uses it, but not the annotation of a hook.
+    let annotations =
+        |more: &str| format!("annotations: {{gitseal.dev/wave: '500', gitseal.dev/on-delete: 'also,before'{more}}}");
+    let with =
+        |object: String, more: &str| object.replacen("metadata: {", &format!("metadata: {{{}, ", annotations(more)), 1);
+    let hook = with(uses("Job", "db"), ", helm.sh/hook: 'post-install,pre-delete'");
+    let text = folder(&[hook, with(sealed("db", "AgA"), "")]);
+    let manifests = parse("a.yaml", text.as_bytes(), &Limits::default()).unwrap();
+    let manifests = applied_on_delete(&manifests, OnDelete::Before);
+    let sync = sync(json!({}));
+    assert!(check_waves(&sync, &manifests, &kinds(&manifests)).is_ok());
+    let numbers = wave::numbers(&sync, &manifests, &kinds(&manifests)).unwrap();
+    assert_eq!(numbers.get(&id("bitnami.com", "SealedSecret", "db")), Some(&-500));
+}
+
+#[test]
+fn a_sync_does_not_take_over_what_it_applies_only_when_it_is_deleted() {
+    let on_delete = |name: &str, value: &str| {
+        config(name).replacen(
+            "metadata: {",
+            &format!("metadata: {{annotations: {{gitseal.dev/on-delete: '{value}'}}, "),
+            1,
+        )
+    };
+    let text = folder(&[config("usual"), on_delete("both", "also,before"), on_delete("only", "after")]);
+    let manifests = parse("a.yaml", text.as_bytes(), &Limits::default()).unwrap();
+    let wanted = wanted_ids(&sync(json!({})), &manifests);
+    let wants = |name: &str| wanted.contains(&id("", "ConfigMap", name));
+    assert_eq!([wants("usual"), wants("both"), wants("only")], [true, true, false]);
 }
 
 fn times_of(manifest: &Manifest) -> &'static str {

@@ -31,8 +31,8 @@ pub enum Tier {
     SealedSecrets,
     /// Secrets. The values of SealedSecrets are unsealed in this tier.
     Secrets,
-    /// ConfigMaps, which workloads need to start. Objects that use Secrets are in this tier or a later one, so Secrets
-    /// of the same revision are written before them.
+    /// ConfigMaps, which workloads need to start, and Repositories, which Syncs need until they have pruned their objects. Objects
+    /// that use Secrets are in this tier or a later one, so Secrets of the same revision are written before them.
     Configuration,
     /// Everything else.
     Workloads,
@@ -71,7 +71,7 @@ impl Tier {
             | ("networking.k8s.io", "IngressClass") => Self::Access,
             ("bitnami.com", "SealedSecret") => Self::SealedSecrets,
             ("", "Secret") => Self::Secrets,
-            ("", "ConfigMap") => Self::Configuration,
+            ("", "ConfigMap") | ("gitseal.dev", "Repository") => Self::Configuration,
             ("admissionregistration.k8s.io" | "apiregistration.k8s.io", _) => Self::Admission,
             _ => Self::Workloads,
         }
@@ -254,7 +254,10 @@ pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest
         let metadata = manifest.body.get_mut("metadata");
         if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {
             annotations.remove(crds::names::ON_DELETE);
-            if let Some(number) = number {
+            if manifest.id.is_sealed_secret() {
+                // It gets the number of the first object that uses its Secret.
+                annotations.remove(crds::names::WAVE);
+            } else if let Some(number) = number {
                 annotations.insert(crds::names::WAVE.to_owned(), number_at(number, when).to_string().into());
             }
             // The object must not stay in the cluster.
@@ -418,9 +421,11 @@ mod tests {
             tier("rbac.authorization.k8s.io", "Role"),
             tier("bitnami.com", "SealedSecret"),
             tier("", "Secret"),
-            tier("apps", "Deployment"),
+            tier("gitseal.dev", "Repository"),
+            tier("gitseal.dev", "Sync"),
             tier("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
         ];
+        assert_eq!(tier("apps", "Deployment"), tier("gitseal.dev", "Sync"));
         assert!(order.is_sorted_by(|a, b| a < b));
         assert_eq!(tier("example.com", "Namespace"), Tier::Workloads);
     }

@@ -75,6 +75,20 @@ fn what_was_created_since_does_not_make_a_prune_smaller() {
 }
 
 #[test]
+fn what_was_done_and_deleted_does_not_make_a_prune_smaller() {
+    let all = config_maps(8);
+    let (mut current, sync) = (inventory(&all), sync(json!({"pruneLimit": "50%"})));
+    let prune: BTreeSet<_> = all[..4].iter().cloned().collect();
+    let exceeds =
+        |current: &Inventory| exceeds_limit(&sync, current, Some(8), &prune).map(|many| (many.count, many.all));
+    assert_eq!(exceeds(&current), None);
+    current.set_deletion(&all[7], Some(crds::Deletion::Done));
+    assert_eq!(exceeds(&current), None, "50% of 7 objects are rounded up");
+    current.set_deletion(&all[6], Some(crds::Deletion::Done));
+    assert_eq!(exceeds(&current), Some((4, 6)));
+}
+
+#[test]
 fn only_the_confirmation_of_this_very_prune_counts() {
     let all = config_maps(4);
     let mut sync = sync(json!({"pruneLimit": "0"}));

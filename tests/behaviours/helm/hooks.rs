@@ -2,7 +2,7 @@
 //! in the middle of them.
 
 use anyhow::{Context as _, Result, ensure};
-use crds::Sync;
+use crds::{Condition, Sync};
 use harness::{
     Scene, eventually,
     faults::{Fault, FaultProxy, Which},
@@ -510,4 +510,102 @@ async fn a_test_of_a_chart_that_fails_is_named_with_its_template_and_runs_again(
     is_made_again(scene, "smoke", &again).await?;
     pod_says(scene, "smoke", "Succeeded").await?;
     scene.is_applied("app", &second).await.map(drop)
+}
+
+/// Lets Kubernetes delete the Job one second after its end.
+fn short_lived(job: &str) -> String {
+    job.replace("  managedBy", "  ttlSecondsAfterFinished: 1\n  managedBy")
+}
+
+#[tokio::test]
+async fn a_hook_that_failed_does_not_count_as_complete_when_its_time_to_live_is_over() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-ttl").await?;
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    let migrate = short_lived(&job("migrate", "pre-install,pre-upgrade", 0, ""));
+    let backup = short_lived(&job("backup", "pre-delete", 0, ""));
+    write_chart(scene, &[("map", MAP), ("migrate", &migrate), ("backup", &backup)])?;
+    scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "helm": {}})).await?;
+    scene.has(BATCH, "Job", "migrate", json!({})).await?;
+    fails(scene, "migrate").await?;
+    scene.is_gone(BATCH, "Job", "migrate").await?;
+    let is_over = |_: &Sync, ready: &Condition| {
+        ready.message.contains("failed too often") && ready.message.contains("time to live")
+    };
+    scene.sync_when("app", "the Job that is over", is_over).await?;
+    faulty.restart().await?;
+    let scene = &faulty.scene;
+    scene.tree.write("charts/web/templates/more.yaml", MAP.replace("-map", "-more"))?;
+    let second = scene.publish("another object").await?;
+    let is_second =
+        |sync: &Sync| sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_ref()) == Some(&second);
+    scene.sync_when("app", "the commit", |sync, ready| is_second(sync) && ready.reason == "HealthCheckFailed").await?;
+    for map in ["app-map", "app-more"] {
+        ensure!(!is_there(scene, "v1", "ConfigMap", map).await?, "{map}");
+    }
+
+    scene.request::<Sync>("app").await?;
+    scene.has(BATCH, "Job", "migrate", json!({})).await?;
+    completes(scene, "migrate").await?;
+    scene.is_applied("app", &second).await?;
+
+    delete(scene).await?;
+    waits_for(scene, "backup: it has not").await?;
+    fails(scene, "backup").await?;
+    scene.is_gone(BATCH, "Job", "backup").await?;
+    let is_over =
+        |_: &Sync, ready: &Condition| ready.reason == "DeleteHookFailed" && ready.message.contains("time to live");
+    scene.sync_when("app", "the hook that is over", is_over).await?;
+    faulty.restart().await?;
+    let scene = &faulty.scene;
+    handled(scene, "app").await?;
+    scene.sync_when("app", "the hook that failed", |_, ready| ready.reason == "DeleteHookFailed").await?;
+    ensure!(is_there(scene, "v1", "ConfigMap", "app-map").await?);
+    scene.annotate::<Sync>("app", crds::names::DELETE_HOOKS, crds::names::DELETE_HOOKS_SKIP).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hook_that_changed_runs_again_even_if_its_deletion_failed_once() -> Result<()> {
+    let faulty = Faulty::without_work("hook-delete").await?;
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    let migrate = job("migrate", "pre-install,pre-upgrade", 0, "");
+    let migrate = migrate.replace("annotations: {", "annotations: {tag: '{{ .Values.tag }}', ");
+    write_chart(scene, &[("map", MAP), ("migrate", &migrate)])?;
+    scene.publish("a chart").await?;
+    let with = |tag: &str| json!({"timeout": "1h", "helm": {"values": {"tag": tag}}});
+    scene.sync("app", "./charts/web", with("1")).await?;
+    let first = job_uid(scene, "migrate").await?;
+    completes(scene, "migrate").await?;
+    scene.is_ready("app").await?;
+
+    let refused = faulty.proxy.inject_times(1, Which::method(Method::DELETE).path("/jobs/migrate"), Fault::Refuse(500));
+    scene.sync("app", "./charts/web", with("2")).await?;
+    eventually("the hook to run again", || async {
+        ensure!(job_uid(scene, "migrate").await? != first);
+        Ok(())
+    })
+    .await?;
+    assert_eq!(refused.hits(), 1);
+    completes(scene, "migrate").await?;
+    scene.is_ready("app").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_takes_no_hook_from_the_deletion() -> Result<()> {
+    let scene = Scene::new("hook-kept").await?;
+    applied(&scene, &[("backup", &job("backup", "pre-delete", 0, ""))]).await?;
+    let (other, wrong) =
+        (MAP.replace("-map", "-more"), MAP.replace("-map", "-wrong").replace("value:", "'not a key': a, value:"));
+    write_chart(&scene, &[("backup", &other), ("wrong", &wrong)])?;
+    scene.publish("it removes the hook and cannot be applied").await?;
+    scene.is_not_ready("app", "ApplyFailed").await?;
+    delete(&scene).await?;
+    waits_for(&scene, "backup").await?;
+    completes(&scene, "backup").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await
 }

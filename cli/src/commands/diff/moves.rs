@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{ObjectKey, Sync};
 use manifests::{ObjectId, printable};
-use pipeline::{path_of, plan::possible_ids, repository_of};
+use pipeline::{path_of, plan::wanted_ids, repository_of};
 
 use super::live::{Live, Syncs};
 use crate::{folder::Folder, output};
@@ -29,10 +29,7 @@ pub fn folders_of_others<'s>(
             return None;
         }
         match folder.read_another(&path, other) {
-            Ok(folder) => {
-                let ids = folder.manifests.iter().flat_map(|manifest| possible_ids(other, manifest));
-                Some((other, ids.collect()))
-            }
+            Ok(folder) => Some((other, wanted_ids(other, &folder.manifests))),
             Err(error) => {
                 output::warn(format_args!(
                     "the folder of Sync {} cannot be read, so objects that move to it or from it may be shown as \

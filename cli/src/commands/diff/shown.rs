@@ -123,9 +123,10 @@ fn without_noise(mut object: Map<String, Value>) -> Value {
         for field in SERVER_METADATA {
             metadata.remove(field);
         }
-        for (field, keys) in
-            [("labels", &[names::SYNC_NAME, names::SYNC_NAMESPACE][..]), ("annotations", &[KUBECTL_COPY])]
-        {
+        for (field, keys) in [
+            ("labels", &[names::SYNC_NAME, names::SYNC_NAMESPACE][..]),
+            ("annotations", &[KUBECTL_COPY, names::MADE_FROM]),
+        ] {
             if let Some(map) = metadata.get_mut(field).and_then(Value::as_object_mut) {
                 map.retain(|key, _| !keys.contains(&key.as_str()));
                 if map.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::MutexGuard};
 
+use ::fields::Expired;
 use crds::ObjectKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use manifests::ObjectId;
@@ -21,8 +22,8 @@ pub struct LiveObject {
     pub fields: Option<FieldsDigest>,
     /// Only for a Secret: the facts that decide whether a SealedSecret may write the Secret.
     pub secret: Option<Box<SecretFacts>>,
-    /// Whether the object is a Job with a time to live that is complete or being deleted.
-    pub expires: bool,
+    /// If the object is a Job with a time to live that is complete or being deleted: how it ended.
+    pub expires: Option<Expired>,
     /// Whether the object is being deleted.
     pub going: bool,
     /// Whether the object has the annotation that keeps it from being pruned.
@@ -70,7 +71,7 @@ pub(super) enum End {
     /// Somebody deleted the object.
     CutShort,
     /// The object was a Job that ended, and Kubernetes deleted it after its time to live.
-    Expired,
+    Expired(Expired),
 }
 
 /// How an object differs from what was applied.
@@ -100,11 +101,11 @@ impl Object {
     pub(super) fn touched(&self, is_owned: bool) -> Option<Touched> {
         self.expected?;
         match &self.live {
-            None if self.end == End::Expired => None,
+            None if matches!(self.end, End::Expired(_)) => None,
             None => Some(Touched::Gone),
             // A Job that Kubernetes deletes after its time to live does not count as changed. Neither does a Secret
             // that is being deleted and belongs to no Sync.
-            Some(live) if live.going && is_owned && !live.expires => Some(Touched::Going),
+            Some(live) if live.going && is_owned && live.expires.is_none() => Some(Touched::Going),
             Some(live) if live.fields != self.expected => Some(Touched::Fields(live.fields)),
             // All Syncs apply under the same field manager, so only the labels show that another Sync has applied the
             // object.
@@ -177,12 +178,12 @@ impl Live {
         self.index().entries.get(id)?.object.live.clone()
     }
 
-    /// Whether the object was a Job that ended and that Kubernetes deleted after its time to live.
-    pub fn has_expired(&self, id: &ObjectId) -> bool {
-        self.index()
-            .entries
-            .get(id)
-            .is_some_and(|entry| entry.object.live.is_none() && entry.object.end == End::Expired)
+    /// If the object was a Job that ended and that Kubernetes deleted after its time to live: how it ended.
+    pub fn expired(&self, id: &ObjectId) -> Option<Expired> {
+        match self.index().entries.get(id).map(|entry| &entry.object)? {
+            Object { live: None, end: End::Expired(how), .. } => Some(*how),
+            _ => None,
+        }
     }
 
     /// Whether a write of ours to the object is in progress. Until this write ends, the known state of the object may
@@ -285,7 +286,12 @@ impl Live {
         let secret_changed = id.is_secret() && facts(&before) != facts(&entry.object.live);
         match (&before, &entry.object.live) {
             (_, Some(_)) => entry.object.end = End::Unseen,
-            (Some(before), None) => entry.object.end = if before.expires { End::Expired } else { End::CutShort },
+            (Some(before), None) => {
+                entry.object.end = match before.expires {
+                    Some(how) => End::Expired(how),
+                    None => End::CutShort,
+                }
+            }
             (None, None) => {}
         }
         let version = |live: &Option<LiveObject>| live.as_ref().map(|live| live.version);

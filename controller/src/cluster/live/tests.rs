@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, collections::HashSet};
 
+use ::fields::Expired;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pipeline::FieldsDigest;
 use serde_json::json;
@@ -87,7 +88,7 @@ fn object(version: u64, fields: &str) -> LiveObject {
         version,
         fields: digest(fields),
         secret: None,
-        expires: false,
+        expires: None,
         kept: false,
         going: false,
         owners: None,
@@ -101,7 +102,7 @@ fn answer(version: u64, fields: &str) -> Written {
         fields: digest(fields),
         secret: None,
         created: false,
-        expires: false,
+        expires: None,
         kept: false,
         going: None,
         managed_fields: Vec::new(),
@@ -155,9 +156,16 @@ async fn an_object_that_is_being_deleted_is_told_of_once_and_again_when_it_is_go
     assert_eq!(scene.told(), [drifted("a", &id)]);
     // A Job that Kubernetes deletes after its time to live is not reported.
     scene.apply(&id, 20, OURS);
-    let expires = LiveObject { going: true, expires: true, ..object(21, OURS) };
+    let expires = LiveObject { going: true, expires: Some(Expired::Failed), ..object(21, OURS) };
     scene.live.observe(id.clone(), 21, Some(expires), None);
     assert_eq!(scene.told(), []);
+    assert_eq!(scene.live.expired(&id), None, "it is still there");
+    scene.sees_gone(&id, 22);
+    assert_eq!(scene.live.expired(&id), Some(Expired::Failed));
+    let complete = LiveObject { expires: Some(Expired::Complete), ..object(31, OURS) };
+    scene.live.observe(id.clone(), 31, Some(complete), None);
+    scene.sees_gone(&id, 32);
+    assert_eq!(scene.live.expired(&id), Some(Expired::Complete));
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
         version: resource_version(meta),
         fields: FieldsDigest::of(meta.managed_fields.as_deref()),
         secret: secret.then(|| Box::new(SecretFacts::of(meta))),
-        expires: ::fields::is_expiring_job(meta),
+        expires: ::fields::expired_job(meta),
         going: meta.deletion_timestamp.is_some(),
         kept: asks_to_be_kept(meta),
         owners: meta.managed_fields.as_deref().map(Into::into),

@@ -24,16 +24,16 @@ impl Applier<'_> {
         place: Place,
     ) -> Result<Written, Because> {
         let object = AsInGit::of(step, body);
-        let before = self.live().get(&step.id).map(|object| object.version);
+        if step.runs_again
+            && replacement::may_replace(&step.id, body, RAN).is_ok()
+            && self.is_of_another_revision(step).await?
+        {
+            return self.replaced(step, object, RAN.to_owned(), place).await;
+        }
         let written = match self.in_its_version(step, object).await {
             Ok(written) => written,
             Err(error) => return self.instead(step, object, error, Because::Api, place).await,
         };
-        // If nothing was changed, the controller ended after it had made the object, and it runs already.
-        let is_changed = !written.created && before != Some(written.resource_version);
-        if step.runs_again && is_changed && replacement::may_replace(&step.id, body, RAN).is_ok() {
-            return self.replaced(step, object, RAN.to_owned(), place).await;
-        }
         if turn == Turn::Later {
             return Ok(written);
         }
@@ -45,6 +45,17 @@ impl Applier<'_> {
             }
             Err(error) => self.instead(step, object, error, Because::NotTakenOver, place).await,
         }
+    }
+
+    /// Whether the object exists and was not made from the manifest of this revision. If it was made from it, the controller ended
+    /// after it had made the object, and it runs already.
+    async fn is_of_another_revision(&self, step: &Step) -> Result<bool, ApiError> {
+        let meta = match self.api.get_metadata(&step.resource, step.id.namespace.as_deref(), &step.id.name).await {
+            Err(error) if error.is_not_found() => return Ok(false),
+            found => found?,
+        };
+        let made_from = meta.annotations.as_ref().and_then(|all| all.get(crds::names::MADE_FROM));
+        Ok(made_from != Some(&step.digest))
     }
 
     /// Handles the refusal `error`: if a field of the object cannot be changed, the object is replaced; otherwise, the

@@ -1,5 +1,5 @@
 use pipeline::plan::LiveView as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::{
@@ -324,4 +324,27 @@ async fn what_others_keep_writing_to_is_left_to_the_next_try() {
     let error = scene.prune(&[&id]).await.unwrap_err();
     assert!(error.is_transient() && error.reason() == "PruneFailed", "{error}");
     assert!(scene.is_tracked(&id));
+}
+
+#[tokio::test]
+async fn a_sync_with_hooks_for_its_deletion_is_waited_for_as_long_as_they_run() {
+    let sync = id("gitseal.dev", "Sync", "child");
+    let long_ago = json!({"deletionTimestamp": "2020-01-01T00:00:00Z", "finalizers": [crds::names::FINALIZER]});
+    for (reason, waits) in [("DeleteHooksRunning", true), ("DeleteHookFailed", true), ("PruneFailed", false)] {
+        let mut scene = Scene::new(&[&sync]).await;
+        let group = json!([{"name": "gitseal.dev", "versions": [{"groupVersion": "gitseal.dev/v1", "version": "v1"}]}]);
+        scene.server.answer("GET /apis", 200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": group}));
+        let kind =
+            json!({"kind": "Sync", "name": "syncs", "singularName": "", "namespaced": true, "verbs": ["delete"]});
+        let kinds = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "gitseal.dev/v1", "resources": [kind]});
+        scene.server.answer("GET /apis/gitseal.dev/v1", 200, kinds);
+        let path = "/apis/gitseal.dev/v1/namespaces/ns/syncs/child";
+        let mut object = ours(&sync, &long_ago);
+        object["status"] = json!({"conditions": [{"type": "Ready", "status": "Unknown", "reason": reason}]});
+        scene.server.answer(&format!("GET {path}"), 200, object);
+        scene.server.answer(&format!("DELETE {path}"), 200, json!({"kind": "Status"}));
+        let pruned = scene.prune(&[&sync]).await;
+        assert_eq!(matches!(pruned, Err(PruneError::Waits(_))), waits, "{reason}");
+        assert_eq!(scene.is_tracked(&sync), waits, "{reason}");
+    }
 }
