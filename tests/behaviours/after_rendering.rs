@@ -1,5 +1,6 @@
 //! The fields of a Sync that change what was rendered.
 
+mod applied;
 mod equal;
 
 use anyhow::{Context, Result, ensure};
