@@ -148,7 +148,8 @@ impl Scene {
         self.allow(name, &self.namespace, rules).await
     }
 
-    /// Gives the service account `name` of the namespace `of` a Role with these rules in the scene's namespace.
+    /// Binds a Role with these rules, in the namespace of the scene, to the service account `name`. `of` is the namespace of
+    /// this service account.
     pub async fn allow(&self, name: &str, of: &str, rules: Value) -> Result<()> {
         const RBAC: &str = "rbac.authorization.k8s.io";
         let version = format!("{RBAC}/v1");

@@ -287,8 +287,8 @@ fn is_going(found: Result<ObjectMeta, ApiError>) -> Result<bool, ApiError> {
         Ok(meta) => Ok(meta.deletion_timestamp.is_some()),
         Err(error) if error.is_not_found() => Ok(true),
         Err(error) if error.code() == Some(403) => {
-            tracing::warn!(%error, "the API server did not say whether the kind or namespace of a Sync is being \
-                deleted; the objects of the Sync are pruned");
+            tracing::warn!(%error, "the API server did not say whether the CustomResourceDefinition of Syncs or the \
+                namespace of this Sync is being deleted; the objects of the Sync are pruned");
             Ok(false)
         }
         Err(error) => Err(error),

@@ -75,7 +75,7 @@ pub(super) fn login(json: &[u8], url: &str) -> Result<Login, String> {
     Ok(Login { username: username.to_owned(), password })
 }
 
-/// Host and path, without the version of the API that old programs write. All names of Docker Hub become the same one.
+/// Host and path of a registry, without `/v1` or `/v2` at the end, which old programs write. All names of Docker Hub become the same one.
 fn place(url: &str) -> String {
     let (_, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = rest.trim_end_matches('/').to_ascii_lowercase();

@@ -94,7 +94,8 @@ impl<'v> Likely<'v> {
         Self { variables, budget: Budget::new(OF_COMPARISON) }
     }
 
-    /// The object with its variables replaced. If the variables of all objects so far took too much, those that are left stay.
+    /// The object with its variables replaced. If replacing the variables of all objects so far
+    /// took more memory or time than is allowed, the variables that are left stay in the text.
     pub(crate) fn object(&mut self, mut manifest: Manifest) -> Manifest {
         let mut part = self.budget.part(OF_ONE_OBJECT);
         substituted_in(&mut manifest, self.variables, &mut part, 0);

@@ -14,7 +14,7 @@ use crate::sources::Lookup;
 
 /// How many values that cannot be unsealed get the place of their file.
 const SHOWN: usize = 3;
-/// How many files are searched at most.
+/// In how many files a value that cannot be unsealed is searched for.
 const FILES: usize = 20;
 /// How large a file may be that is searched, in bytes.
 const FILE_BYTES: u64 = 2 << 20;
