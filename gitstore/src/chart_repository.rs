@@ -168,7 +168,7 @@ impl<'a> ChartRepository<'a> {
         if files_in(&text).any(is_named) {
             return Ok(());
         }
-        Err(format!("the provenance file is signed, but it does not list the archive as {name} with its digest"))
+        Err(format!("the provenance file is signed, but it does not list {name} with the digest of the archive"))
     }
 
     fn receive_from(&self, url: &str, found: &Found, archive: &Path) -> Result<(), FetchError> {

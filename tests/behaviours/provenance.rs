@@ -111,7 +111,7 @@ async fn only_a_chart_that_a_trusted_key_signed_is_applied() -> Result<()> {
     fs::write(server.index(), index.replace(&other, &digest(&first)))?;
     scene.fetch().await?;
     let message = scene.repository_fails("SignatureUntrusted").await?;
-    ensure!(message.contains("does not name hello-1.1.0.tgz"), "{message}");
+    ensure!(message.contains("does not list hello-1.1.0.tgz"), "{message}");
     is_value(&scene, "settings", "one").await?;
 
     let next = owner.add(OWNER, server.folder(), "1.2.0", "next")?;

@@ -1,5 +1,6 @@
 //! Hands objects over: an object that left the folder of one Sync and is in the folder of another Sync is not deleted,
-//! and keeps its UID.
+//! and keeps its UID. This file finds out which Sync wants an object; [`giving`] releases it for that Sync, and [`taking`]
+//! lets a Sync wait for objects that another Sync is going to release.
 //!
 //! Before anything is pruned, the controller looks for Syncs that want one of the objects. It reads the folders of all
 //! Syncs that still have something to apply, and also considers the Syncs that tried to apply one of these objects
@@ -9,10 +10,12 @@
 //! write it, the object is released for that Sync. The object stays in the inventory of this Sync until its labels show
 //! that the other Sync has applied it. So at every moment, some inventory has the object.
 
+mod giving;
+mod taking;
 mod wants;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,7 +25,7 @@ use futures::{StreamExt as _, stream};
 use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{
-    Failure, Held, Inventory, OtherFile, Stage, StageError as _, Target, other_files,
+    Failure, Inventory, OtherFile, Stage, StageError as _, Target, other_files,
     plan::{LiveView as _, wanted_ids},
     repository_of,
 };
@@ -33,7 +36,6 @@ use super::{
     Pass, Record,
     account::FORBIDDEN,
     allow::AT_ONCE,
-    prune::Pruner,
     source::{self, SourceError, Sourced, content_with_settings},
 };
 use crate::{
@@ -122,28 +124,6 @@ impl Wanted {
         };
         let may_pass = self.unasked.is_some();
         Some(Failure { waits: true, may_pass, message, ..Failure::new(Stage::Prune, "PruneWaitsForSync") })
-    }
-}
-
-/// Which of its objects a Sync is going to release, according to its folder at one revision.
-enum LetsGo {
-    /// All its objects.
-    Everything,
-    /// All objects except those in the Sync's folder.
-    AllBut(Arc<BTreeSet<ObjectId>>),
-    /// No object is known to be released.
-    Nothing,
-    /// Not known, because the controller cannot read the Sync's folder now.
-    Unknown,
-}
-
-impl LetsGo {
-    fn contains(&self, id: &ObjectId) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::AllBut(wants) => !wants.contains(id),
-            Self::Nothing | Self::Unknown => false,
-        }
     }
 }
 
@@ -419,173 +399,6 @@ impl Pass<'_> {
         }
         failed.map_or(Ok(None), Err)
     }
-
-    /// Marks the objects in `held` that other Syncs are going to hand over. The Sync waits for these objects for a
-    /// limited time, which began at `since`. `snapshot` is the snapshot of this pass.
-    pub(super) async fn expect_hand_overs(
-        &self,
-        held: &mut [Held],
-        snapshot: &Arc<Snapshot>,
-        since: &mut Option<Instant>,
-    ) {
-        let (mut owners, mut letting_go) = (HashMap::new(), BTreeSet::new());
-        for held in held.iter_mut().filter(|held| held.is_owned_by_another()) {
-            let Some(owner) = self.ctx.cluster.live.owner(&held.id) else {
-                // The object was released after the plan was made. The release has put this Sync into the queue.
-                held.was_released();
-                continue;
-            };
-            let views = match owners.entry(owner.clone()) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => unknown.insert(self.lets_go(&owner, snapshot).await),
-            };
-            if views.iter().any(|lets_go| lets_go.contains(&held.id)) {
-                if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
-                    held.wait_for_hand_over(&owner);
-                }
-                letting_go.insert(owner);
-            } else if views.iter().any(|lets_go| matches!(lets_go, LetsGo::Unknown)) {
-                held.may_be_handed_over(&owner);
-            }
-        }
-        if letting_go.is_empty() {
-            *since = None;
-        }
-        for owner in letting_go {
-            self.wake_if_done(&owner);
-        }
-    }
-
-    /// Which objects the Sync `owner` is going to release: those that are not in its folder, at the newest revision or
-    /// at the revision of this pass.
-    async fn lets_go(&self, owner: &ObjectKey, snapshot: &Arc<Snapshot>) -> Vec<LetsGo> {
-        let Some(other) = self.ctx.syncs.get(&owner.to_ref()) else { return vec![LetsGo::Everything] };
-        if other.metadata.deletion_timestamp.is_some() {
-            return vec![LetsGo::Everything];
-        }
-        let views = match (other.spec.suspend, self.views(&other, Some(snapshot))) {
-            (false, Ok(views)) => views,
-            (false, Err(SourceError::Values(_))) => return vec![LetsGo::Unknown],
-            (true, _) | (false, Err(_)) => return Vec::new(),
-        };
-        let mut all = Vec::new();
-        for sourced in views {
-            let has_applied = has_applied(&other, &sourced.content);
-            all.push(match self.wants(owner, &other, sourced).await {
-                Ok(wants) => LetsGo::AllBut(wants),
-                Err(Unread::NoMemory | Unread::Unable(_) | Unread::Suspended(_)) => LetsGo::Unknown,
-                // The other Sync has already applied this content of its folder, so it keeps its objects.
-                Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
-                Err(Unread::Folder(_)) => LetsGo::Everything,
-            });
-        }
-        all
-    }
-
-    /// Makes the Sync `owner` run a pass if it has nothing else to do. Without this pass, it would not notice that this
-    /// Sync wants an object that left the folder of `owner`.
-    fn wake_if_done(&self, owner: &ObjectKey) {
-        let Self { ctx, .. } = *self;
-        let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return };
-        let sourced = source::source(ctx, &other);
-        if sourced.is_ok_and(|sourced| has_applied(&other, &sourced.content)) {
-            ctx.retries.wake(owner);
-            ctx.queues.syncs.add(owner.clone());
-        }
-    }
-
-    /// Releases the objects that other Syncs want, and removes from the inventory the objects that other Syncs have
-    /// applied.
-    pub(super) async fn hand_over(
-        &self,
-        pruner: &Pruner<'_>,
-        by: &BTreeMap<ObjectId, ObjectKey>,
-        inventory: &mut Inventory,
-    ) -> OnItsWay {
-        let mut on_its_way = OnItsWay::default();
-        let known = &*inventory;
-        let reads: Vec<_> = stream::iter(by.clone())
-            .map(|(id, to)| async {
-                let is_ours = pruner.is_ours(&id, known).await;
-                (id, to, is_ours)
-            })
-            .buffered(AT_ONCE)
-            .collect()
-            .await;
-        for (id, to, is_ours) in reads {
-            let is_suspended = self.ctx.syncs.get(&to.to_ref()).is_some_and(|to| to.spec.suspend);
-            match is_ours {
-                Ok(false) => {
-                    inventory.remove(&id);
-                    self.ctx.cluster.live.release(self.key, &id);
-                }
-                Ok(true) => {
-                    self.ctx.cluster.live.hand_over(self.key, &id, &to);
-                    let goes = if is_suspended { &mut on_its_way.to_suspended } else { &mut on_its_way.to_others };
-                    goes.push((id, to));
-                }
-                Err(error) => {
-                    tracing::warn!(sync = %self.key, object = %id, %error, "the controller could not find out to which Sync this object belongs, so it is not pruned");
-                    on_its_way.to_others.push((id, to));
-                }
-            }
-        }
-        on_its_way
-    }
-}
-
-/// Objects that were released for other Syncs. They stay in the inventory until the other Syncs have applied them.
-#[derive(Default)]
-pub(super) struct OnItsWay {
-    /// Objects for Syncs that may take them at any moment.
-    to_others: Vec<(ObjectId, ObjectKey)>,
-    /// Objects for suspended Syncs, which take nothing until they are resumed.
-    to_suspended: Vec<(ObjectId, ObjectKey)>,
-}
-
-impl OnItsWay {
-    /// The failure that says which objects are still to be taken, if there are any.
-    pub(super) fn failure(&self) -> Option<Failure> {
-        let message = match (moved(&self.to_others), moved(&self.to_suspended)) {
-            (Some(moved), _) => format!("{moved}, which takes it over as it is"),
-            (None, Some(moved)) => format!("{moved}, which is suspended; the hand-over waits until that Sync resumes"),
-            (None, None) => return None,
-        };
-        Some(Failure { waits: true, message, ..Failure::new(Stage::Prune, "HandingOver") })
-    }
-
-    /// While the Sync waits for other Syncs to take the objects, returns the failure that says so. The Sync waits for a
-    /// limited time, which began at `since`, and not for suspended Syncs. Otherwise, returns a text that names the
-    /// objects that it does not wait for.
-    pub(super) fn settle(&self, since: &mut Option<Instant>) -> Result<Option<String>, Failure> {
-        let suspended = moved(&self.to_suspended)
-            .map(|moved| format!("{moved}, which is suspended; nothing changes until that Sync takes it"));
-        let Some(moved) = moved(&self.to_others) else {
-            if suspended.is_some() {
-                *since = None;
-            }
-            return Ok(suspended);
-        };
-        if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
-            return self.failure().map_or(Ok(None), Err);
-        }
-        let late = format!(
-            "{moved}, which did not take it within {} s (the status of that Sync says why); nothing changes until it \
-             does",
-            WAITS_FOR.as_secs()
-        );
-        Ok(Some([Some(late), suspended].into_iter().flatten().collect::<Vec<_>>().join("; ")))
-    }
-}
-
-/// A text with the first object, how many more there are, and the Sync that the first one moves to.
-fn moved(objects: &[(ObjectId, ObjectKey)]) -> Option<String> {
-    let (id, to) = objects.first()?;
-    let more = match objects.len() - 1 {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Some(format!("{id}{more} moved to the folder of Sync {to}"))
 }
 
 fn version_of<'i>(id: &ObjectId, inventory: &'i Inventory) -> &'i str {
@@ -600,35 +413,6 @@ fn has_applied(sync: &Sync, content: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn object(name: &str) -> (ObjectId, ObjectKey) {
-        let id = ObjectId { group: String::new(), kind: "ConfigMap".into(), namespace: None, name: name.into() };
-        (id, ObjectKey::new("ns", "taker"))
-    }
-
-    #[test]
-    fn who_may_take_an_object_is_waited_for_and_not_for_ever() {
-        let on_its_way = OnItsWay { to_others: vec![object("a"), object("b")], to_suspended: vec![object("c")] };
-        let mut since = None;
-        let failure = on_its_way.settle(&mut since).expect_err("it is waited for");
-        assert!(failure.waits && failure.message.contains("a and 1 more"), "{}", failure.message);
-        since = since.and_then(|since| since.checked_sub(WAITS_FOR));
-        assert!(since.is_some());
-        let told = on_its_way.settle(&mut since).expect("not for ever").expect("and it is told");
-        assert!(told.contains("did not take it") && told.contains("which is suspended"), "{told}");
-        assert!(since.is_some(), "the next look does not wait again");
-    }
-
-    #[test]
-    fn who_is_suspended_is_not_waited_for() {
-        let on_its_way = OnItsWay { to_others: Vec::new(), to_suspended: vec![object("c")] };
-        let mut since = None;
-        let told = on_its_way.settle(&mut since).expect("it is not waited for").expect("it is told");
-        assert!(told.contains("Sync ns/taker, which is suspended"), "{told}");
-        assert_eq!(since, None);
-        assert!(on_its_way.failure().is_some_and(|failure| failure.waits), "whoever goes waits for a while");
-        assert!(OnItsWay::default().failure().is_none());
-    }
 
     /// What `delay` returns for a prune that has already waited as long as it may, [`WAITS_FOR`].
     fn delayed(wanted: &Wanted, since: &mut Option<Instant>) -> Option<Failure> {
