@@ -530,9 +530,9 @@ async fn a_hook_that_failed_does_not_count_as_complete_when_its_time_to_live_is_
     scene.has(BATCH, "Job", "migrate", json!({})).await?;
     fails(scene, "migrate").await?;
     scene.is_gone(BATCH, "Job", "migrate").await?;
-    let is_over = |_: &Sync, ready: &Condition| {
-        ready.message.contains("failed too often") && ready.message.contains("time to live")
-    };
+    // Why it failed is told only if the controller read the Job before Kubernetes deleted it.
+    let is_over =
+        |_: &Sync, ready: &Condition| ready.reason == "HealthCheckFailed" && ready.message.contains("time to live");
     scene.sync_when("app", "the Job that is over", is_over).await?;
     faulty.restart().await?;
     let scene = &faulty.scene;
