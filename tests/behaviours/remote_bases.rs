@@ -272,16 +272,27 @@ async fn a_restart_without_the_other_server_renders_from_the_disk() -> Result<()
     let scene = Scene::on(&plane, "remote-restart", ServerOptions::default()).await?;
     let other = GitServer::new(ServerOptions::default())?;
     let library = library(&other)?;
+    // As many tags as a Repository keeps.
+    let parts = || (1..16).map(|number| format!("part-{number}"));
+    for part in parts() {
+        library.write(&format!("{part}/kustomization.yaml"), "resources: [map.yaml]\n")?;
+        library.write(&format!("{part}/map.yaml"), config_map(&part, "one"))?;
+    }
+    library.publish("parts")?;
+    let mut resources = vec![entry(&other, "base", "v1")];
+    for part in parts() {
+        tag(&library, &part)?;
+        resources.push(entry(&other, &part, &part));
+    }
+    let resources = resources.join("\n- ");
     scene.repository(json!({"remotes": [{"url": other.url("lib")}]})).await?;
-    overlay(&scene, "a", &entry(&other, "base", "v1"))?;
+    overlay(&scene, "a", &resources)?;
     let first = scene.publish("an overlay").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &first).await?;
-    eventually("the commit in the status", || async {
-        ensure!(recorded(&scene).await?.len() == 1);
-        Ok(())
-    })
-    .await?;
+    // They are recorded before they are used.
+    let before = recorded(&scene).await?;
+    ensure!(before.len() == 16, "{before:?}");
 
     plane.controller.lock().await.take().context("a controller")?.kill()?;
     other.stop();
@@ -292,25 +303,32 @@ async fn a_restart_without_the_other_server_renders_from_the_disk() -> Result<()
     controller.ready().await?;
     is_value(&scene, "a-map", "one").await?;
     // Another commit, whose render is not on disk.
-    overlay(&scene, "b", &entry(&other, "base", "v1"))?;
+    overlay(&scene, "b", &resources)?;
     let second = scene.publish("another prefix").await?;
     scene.is_applied("app", &second).await?;
     is_value(&scene, "b-map", "one").await?;
     controller.kill()?;
 
-    // Another replica without the disk: the tag was moved meanwhile, and the recorded commit is fetched.
+    // Another replica without the disk: the tags were moved meanwhile, and the recorded commits are fetched.
     library.write("shared/map.yaml", config_map("map", "two"))?;
+    library.write("part-9/map.yaml", config_map("part-9", "two"))?;
     library.publish("another base")?;
-    tag(&library, "v1")?;
+    for name in ["v1", "part-9"] {
+        tag(&library, name)?;
+    }
     other.start()?;
     let folder = tempfile::tempdir()?;
     let options = ControllerOptions::new(plane.cluster.kubeconfig(), folder.path());
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
-    overlay(&scene, "c", &entry(&other, "base", "v1"))?;
+    overlay(&scene, "c", &resources)?;
     let third = scene.publish("a third prefix").await?;
     scene.is_applied("app", &third).await?;
-    is_value(&scene, "c-map", "one").await
+    is_value(&scene, "c-map", "one").await?;
+    is_value(&scene, "c-part-9", "one").await?;
+    let after = recorded(&scene).await?;
+    ensure!(after == before, "{before:?} {after:?}");
+    Ok(())
 }
 
 #[tokio::test]
