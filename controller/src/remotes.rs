@@ -65,6 +65,8 @@ impl Tenant for RemoteKey {
 #[derive(Default)]
 pub struct Remotes {
     known: Mutex<HashMap<ObjectKey, BTreeMap<RemoteRepository, Known>>>,
+    /// The Repositories that want another one and have no room for it.
+    without_room: Mutex<HashSet<ObjectKey>>,
     /// Those to fetch.
     pub(crate) queue: Arc<Queue<RemoteKey>>,
 }
@@ -101,6 +103,7 @@ impl Remotes {
 
     /// Forgets a Repository that was deleted.
     pub(crate) fn forget(&self, key: &ObjectKey) {
+        self.without_room.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.lock().remove(key);
     }
 
@@ -120,7 +123,10 @@ impl Remotes {
             Some(RemoteState::Failed(_)) => return false,
             Some(RemoteState::Awaited) => {}
             // Otherwise each try would fetch the Repository, although nothing can change.
-            None if known.len() >= MOST => return known.keys().any(|known| !is_in_use(known)),
+            None if known.len() >= MOST => {
+                self.without_room.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone());
+                return known.keys().any(|known| !is_in_use(known));
+            }
             None => {
                 known.insert(remote.clone(), Known::new());
             }
@@ -130,12 +136,16 @@ impl Remotes {
         false
     }
 
-    /// Forgets remote repositories that are not in use, if there is no room for others. Returns which were forgotten.
+    /// Forgets remote repositories that are not in use, if another one is wanted and has no room. Returns which were forgotten.
+    /// Nothing is forgotten before that: after a restart, it is known only step by step what is in use.
     pub(crate) fn make_room(
         &self,
         repository: &ObjectKey,
         is_in_use: impl Fn(&RemoteRepository) -> bool,
     ) -> Vec<RemoteRepository> {
+        if !self.without_room.lock().unwrap_or_else(PoisonError::into_inner).remove(repository) {
+            return Vec::new();
+        }
         let mut all = self.lock();
         let Some(known) = all.get_mut(repository).filter(|known| known.len() >= MOST) else { return Vec::new() };
         let unused: Vec<_> = known.keys().filter(|remote| !is_in_use(remote)).cloned().collect();
@@ -548,6 +558,7 @@ mod tests {
             assert!(!remotes.want(&repository, &remote(&format!("v{number}")), |_| true));
         }
         let not = |unused: &'static str| move |remote: &RemoteRepository| remote.reference != unused;
+        assert_eq!(remotes.make_room(&repository, |_| false), [], "nobody wants another one");
         assert!(!remotes.want(&repository, &remote("new"), not("none")), "there is no room, and none can be made");
         assert!(remotes.want(&repository, &remote("new"), not("v3")), "room can be made");
         assert_eq!(
