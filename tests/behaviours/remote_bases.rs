@@ -288,7 +288,7 @@ async fn a_restart_without_the_other_server_renders_from_the_disk() -> Result<()
     scene.repository(json!({"remotes": [{"url": other.url("lib")}]})).await?;
     overlay(&scene, "a", &resources)?;
     let first = scene.publish("an overlay").await?;
-    scene.sync("app", "./app", json!({})).await?;
+    scene.sync("app", "./app", json!({"pruneLimit": "100%"})).await?;
     scene.is_applied("app", &first).await?;
     // They are recorded before they are used.
     let before = recorded(&scene).await?;
