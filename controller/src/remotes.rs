@@ -101,9 +101,13 @@ impl Remotes {
         self.lock().entry(key.clone()).or_insert(known);
     }
 
+    fn without_room(&self) -> MutexGuard<'_, HashSet<ObjectKey>> {
+        self.without_room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets a Repository that was deleted.
     pub(crate) fn forget(&self, key: &ObjectKey) {
-        self.without_room.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.without_room().remove(key);
         self.lock().remove(key);
     }
 
@@ -124,7 +128,7 @@ impl Remotes {
             Some(RemoteState::Awaited) => {}
             // Otherwise each try would fetch the Repository, although nothing can change.
             None if known.len() >= MOST => {
-                self.without_room.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone());
+                self.without_room().insert(repository.clone());
                 return known.keys().any(|known| !is_in_use(known));
             }
             None => {
@@ -143,7 +147,7 @@ impl Remotes {
         repository: &ObjectKey,
         is_in_use: impl Fn(&RemoteRepository) -> bool,
     ) -> Vec<RemoteRepository> {
-        if !self.without_room.lock().unwrap_or_else(PoisonError::into_inner).remove(repository) {
+        if !self.without_room().remove(repository) {
             return Vec::new();
         }
         let mut all = self.lock();

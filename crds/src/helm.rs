@@ -106,9 +106,13 @@ impl ValuesFrom {
 
     /// The path of the file in its repository, without `./`.
     pub fn path_of_file(&self) -> &str {
-        let file = self.sealed_secret.as_deref().or(self.file.as_deref()).unwrap_or_default();
-        file.trim_start_matches("./")
+        path_of_file(self.sealed_secret.as_deref(), self.file.as_deref())
     }
+}
+
+/// The path, without `./`, of the file that an entry names in one of two ways.
+pub(crate) fn path_of_file<'a>(sealed_secret: Option<&'a str>, file: Option<&'a str>) -> &'a str {
+    sealed_secret.or(file).unwrap_or_default().trim_start_matches("./")
 }
 
 const SECRET: &str = "a Secret cannot be looked up, because what is rendered must not have its values; seal the value, and give it \

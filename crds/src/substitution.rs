@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ObjectReference;
+use crate::{ObjectReference, helm::path_of_file};
 
 /// Variables that are replaced in the rendered objects, after all other changes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
@@ -88,8 +88,7 @@ impl SubstituteFrom {
 
     /// The path of the file in its repository, without `./`.
     pub fn path_of_file(&self) -> &str {
-        let file = self.sealed_secret.as_deref().or(self.file.as_deref()).unwrap_or_default();
-        file.trim_start_matches("./")
+        path_of_file(self.sealed_secret.as_deref(), self.file.as_deref())
     }
 }
 
