@@ -73,6 +73,14 @@ async fn is_there(scene: &Scene, version: &str, kind: &str, name: &str) -> Resul
     Ok(scene.get(version, kind, name).await?.is_some())
 }
 
+/// Checks that none of these objects, each a version, a kind and a name, exists.
+async fn none_is_there(scene: &Scene, objects: [(&str, &str, &str); 3]) -> Result<()> {
+    for (version, kind, name) in objects {
+        ensure!(!is_there(scene, version, kind, name).await?, "{kind} {name}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_restart_ends_no_hook_after_the_deletion_and_repeats_none_before_it() -> Result<()> {
     let mut faulty = Faulty::without_work("hook-restart").await?;
@@ -136,11 +144,8 @@ async fn hooks_after_the_deletion_stay_until_all_of_them_have_succeeded() -> Res
     assert_eq!((job_uid(&faulty.scene, "last").await?, job_uid(&faulty.scene, "first").await?), (uid, earlier));
     completes(&faulty.scene, "last").await?;
     faulty.scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
-    for (version, kind, name) in [("v1", "ServiceAccount", "cleaner"), (BATCH, "Job", "first"), (BATCH, "Job", "last")]
-    {
-        ensure!(!is_there(&faulty.scene, version, kind, name).await?, "{kind} {name}");
-    }
-    Ok(())
+    let hooks = [("v1", "ServiceAccount", "cleaner"), (BATCH, "Job", "first"), (BATCH, "Job", "last")];
+    none_is_there(&faulty.scene, hooks).await
 }
 
 #[tokio::test]
@@ -156,12 +161,9 @@ async fn a_sealed_secret_among_the_hooks_after_the_deletion_does_not_stay() -> R
     ensure!(is_there(&scene, "v1", "Secret", "last-db").await?);
     completes(&scene, "clean").await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
-    for (version, kind, name) in
-        [("bitnami.com/v1alpha1", "SealedSecret", "last-db"), ("v1", "Secret", "last-db"), (BATCH, "Job", "clean")]
-    {
-        ensure!(!is_there(&scene, version, kind, name).await?, "{kind} {name}");
-    }
-    Ok(())
+    let hooks =
+        [("bitnami.com/v1alpha1", "SealedSecret", "last-db"), ("v1", "Secret", "last-db"), (BATCH, "Job", "clean")];
+    none_is_there(&scene, hooks).await
 }
 
 #[tokio::test]
