@@ -77,7 +77,7 @@ impl Expressions {
     pub(crate) async fn turn(&self, namespace: &str) -> Lease {
         let group = Group { name: format!("namespace {namespace}"), most: 1 };
         let claim = Claim { namespace: namespace.to_owned(), amount: 1, groups: vec![group] };
-        crate::passes::in_turn(self.turns.admit(claim)).await
+        crate::passes::in_turn("a process that evaluates expressions", self.turns.admit(claim)).await
     }
 
     /// The last overrun of `sync` in this generation, if its pause is not over.

@@ -101,7 +101,9 @@ impl Places {
         };
         self.lock().waiting.push(whose, sender);
         self.hand_out();
-        passes::in_turn(receiver).await.expect("a waiting sender is dropped only after it has sent a `Place`")
+        passes::in_turn("its turn among the namespaces", receiver)
+            .await
+            .expect("a waiting sender is dropped only after it has sent a `Place`")
     }
 
     fn hand_out(&self) {

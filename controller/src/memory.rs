@@ -131,7 +131,7 @@ impl Memory {
             return lease;
         }
         give_up(&self.spare);
-        passes::in_turn(admitted).await
+        passes::in_turn("memory of --memory-budget that other folders use now", admitted).await
     }
 
     fn claim(&self, namespace: &str, bytes: u64) -> Claim {
@@ -156,8 +156,8 @@ impl Plaintexts {
     /// Waits for room for `bytes`. No namespace gets more than half of the room.
     pub(crate) async fn room(&self, namespace: &str, bytes: u64) -> Lease {
         let half = Group { name: format!("namespace {namespace}"), most: Self::ROOM / 2 };
-        passes::in_turn(self.0.admit(Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }))
-            .await
+        let claim = Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] };
+        passes::in_turn("memory for plaintexts that others use now", self.0.admit(claim)).await
     }
 }
 

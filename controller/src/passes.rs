@@ -48,19 +48,19 @@ struct State {
     stage: Option<Stage>,
     got_on: Instant,
     unanswered: u32,
-    /// How many parts of the pass are waiting for a turn.
-    waits: u32,
+    /// What the parts of the pass wait for that are waiting for a turn, as the end of "it waits for …".
+    waits: Vec<&'static str>,
 }
 
 impl Meter {
     fn new() -> Self {
-        Self(Mutex::new(State { stage: None, got_on: Instant::now(), unanswered: 0, waits: 0 }))
+        Self(Mutex::new(State { stage: None, got_on: Instant::now(), unanswered: 0, waits: Vec::new() }))
     }
 
     /// How long the pass has made no progress. Waiting for a turn counts as progress.
     fn stands_still(&self) -> Duration {
         let mut state = self.lock();
-        if state.waits > 0 {
+        if !state.waits.is_empty() {
             state.got_on = Instant::now();
         }
         state.got_on.elapsed()
@@ -103,33 +103,42 @@ pub(crate) fn unanswered() {
 }
 
 /// Waits for `turn`, which gives a turn, or memory that others use now. Such a wait always ends, because the work of
-/// the others ends.
-pub(crate) async fn in_turn<T>(turn: impl Future<Output = T>) -> T {
-    let _waits = Waits::begin();
+/// the others ends. `what` is what the pass waits for, as the end of "it waits for …".
+pub(crate) async fn in_turn<T>(what: &'static str, turn: impl Future<Output = T>) -> T {
+    let _waits = Waits::begin(what);
     turn.await
 }
 
 /// A pass waits for a turn until this value is dropped.
-struct Waits(Option<Arc<Meter>>);
+struct Waits {
+    meter: Option<Arc<Meter>>,
+    what: &'static str,
+}
 
 impl Waits {
-    fn begin() -> Self {
+    fn begin(what: &'static str) -> Self {
         let meter = CURRENT.try_with(Arc::clone).ok();
         if let Some(meter) = &meter {
-            meter.lock().waits += 1;
+            meter.lock().waits.push(what);
         }
-        Self(meter)
+        Self { meter, what }
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        if let Some(meter) = &self.0 {
+        if let Some(meter) = &self.meter {
             let mut state = meter.lock();
-            state.waits -= 1;
+            let place = state.waits.iter().position(|what| *what == self.what);
+            place.map(|place| state.waits.swap_remove(place));
             state.got_on = Instant::now();
         }
     }
+}
+
+/// What this pass waits for, if it waits for a turn, as the end of "it waits for …".
+pub(crate) fn waits_for() -> Option<&'static str> {
+    CURRENT.try_with(|meter| meter.lock().waits.first().copied()).ok().flatten()
 }
 
 /// How many requests of this pass the API server has not answered so far. If there are any, a failure of the pass may
@@ -220,15 +229,31 @@ mod tests {
     async fn who_waits_for_a_turn_is_told_of_and_not_cut() {
         let told = std::cell::Cell::new(0);
         let turn = tokio::time::sleep(IMPATIENT.cut_after * 10);
-        until_cut(IMPATIENT, in_turn(turn), |_, _| told.set(told.get() + 1)).await.unwrap();
+        until_cut(IMPATIENT, in_turn("its turn", turn), |_, _| told.set(told.get() + 1)).await.unwrap();
         assert_eq!(told.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_pass_waits_for_is_known_while_it_waits() {
+        assert_eq!(waits_for(), None);
+        CURRENT
+            .scope(Arc::new(Meter::new()), async {
+                assert_eq!(waits_for(), None);
+                let first = in_turn("memory", async {
+                    tokio::task::yield_now().await;
+                    waits_for()
+                });
+                let (told, ()) = tokio::join!(first, in_turn("a place", async {}));
+                assert_eq!((told, waits_for()), (Some("memory"), None));
+            })
+            .await;
     }
 
     #[tokio::test]
     async fn what_comes_after_a_turn_is_measured_from_there() {
         let pass = async {
             begins(Stage::Render);
-            in_turn(tokio::time::sleep(IMPATIENT.cut_after * 2)).await;
+            in_turn("its turn", tokio::time::sleep(IMPATIENT.cut_after * 2)).await;
             std::future::pending::<()>().await;
         };
         let cut = until_cut(IMPATIENT, pass, |_, _| ()).await.unwrap_err();

@@ -488,7 +488,7 @@ impl Renderer {
     async fn turn(&self, namespace: &str, patience: Patience) -> Result<(Option<Arc<Lease>>, Taken), RenderError> {
         Ok(match patience {
             Patience::Waits => {
-                let turn = passes::in_turn(self.processes.turn(namespace)).await;
+                let turn = passes::in_turn(WAITS_FOR_PROCESS, self.processes.turn(namespace)).await;
                 (Some(Arc::new(turn)), self.memory.some(namespace).await)
             }
             Patience::HasNone => {
@@ -498,6 +498,10 @@ impl Renderer {
         })
     }
 }
+
+/// What a pass waits for that needs a process to render.
+const WAITS_FOR_PROCESS: &str =
+    "a process that renders: all namespaces share a few, and each namespace uses at most one at a time";
 
 /// Where the objects of a folder came from.
 const FROM_GIT: &str = "git";

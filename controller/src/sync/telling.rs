@@ -31,7 +31,8 @@ pub(super) async fn while_it_runs<T>(
     }
     let stage = passes::stage().map_or("begin", pipeline::Stage::as_str);
     tracing::info!(sync = %key, revision, stage, "the pass is still running");
-    let message = format!("applying {revision}: now at the stage {stage}");
+    let waits = passes::waits_for().map(|what| format!(", where it waits for {what}")).unwrap_or_default();
+    let message = format!("applying {revision}: now at the stage {stage}{waits}");
     set_progress(&mut before, Progress::Working, "Progressing", &message, sync.metadata.generation);
     ctx.metrics.sync_ready(key, ConditionStatus::Unknown, "Progressing");
     let patch = json!({"status": {"conditions": before, "observedGeneration": sync.metadata.generation}});
