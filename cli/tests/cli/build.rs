@@ -36,6 +36,35 @@ fn a_kustomization_that_is_ignored_is_not_rendered() {
     }
 }
 
+#[test]
+fn without_the_worker_beside_it_it_says_what_is_missing_and_plain_folders_are_built() {
+    let folder = kustomized();
+    let programs = tempfile::tempdir().unwrap();
+    let alone = programs.path().join("gitseal");
+    fs::copy(env!("CARGO_BIN_EXE_gitseal"), &alone).unwrap();
+    let build = |path: &str| {
+        std::process::Command::new(&alone)
+            .args(["build", path])
+            .current_dir(folder.path())
+            .env_clear()
+            .env("HOME", folder.path())
+            .output()
+            .unwrap()
+    };
+    let output = build("app");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{told}");
+    let program = programs.path().join("gitseal-renderer");
+    let missing = format!("{} could not be started (No such file or directory", program.display());
+    assert!(told.contains("cannot render app") && told.contains(&missing), "{told}");
+    assert!(told.contains("it must be in the same folder as the program that starts it"), "{told}");
+
+    fs::create_dir(folder.path().join("plain")).unwrap();
+    fs::copy(folder.path().join("app/map.yaml"), folder.path().join("plain/map.yaml")).unwrap();
+    let output = build("plain");
+    assert!(output.status.success() && String::from_utf8(output.stdout).unwrap().contains("name: settings"));
+}
+
 /// A repository with a chart, and a Sync for it whose spec also has `more`.
 fn chart_of_a_sync(more: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

@@ -92,6 +92,68 @@ fn everything_copied_into_the_image_exists() {
     }
 }
 
+/// The programs that are missing in the image: the entry point, and those that it starts or that administrators run in the
+/// Pod, must be built, copied out of the cache of the build, and copied into the last stage, all into one folder.
+fn missing_programs(text: &str) -> Vec<String> {
+    const PROGRAMS: [&str; 3] = ["gitseal-controller", "gitseal", "gitseal-renderer"];
+    let all = instructions(text);
+    let last_stage = all.iter().rposition(|(name, _)| name == "FROM").unwrap_or_default();
+    let (build, last) = all.split_at(last_stage);
+    let copies = last.iter().filter(|(name, rest)| name == "COPY" && rest.starts_with("--from=build "));
+    let copied: Vec<_> = copies.flat_map(|(_, rest)| rest.split_whitespace().skip(1)).collect();
+    let run: Vec<_> = build.iter().filter(|(name, _)| name == "RUN").collect();
+    let mut missing = Vec::new();
+    for program in PROGRAMS {
+        let has = |words: &[&str], wanted: String| words.contains(&wanted.as_str());
+        if !has(&copied, format!("/{program}")) {
+            missing.push(format!("{program} is not copied into the image"));
+        }
+        let built = |(_, rest): &(String, String)| {
+            has(&rest.split_whitespace().collect::<Vec<_>>(), format!("target/release/{program}"))
+        };
+        if !run.iter().any(|one| built(one)) {
+            missing.push(format!("{program} is not copied out of the cache"));
+        }
+    }
+    let is_destination = |word: &&str| word.ends_with('/');
+    if copied.iter().filter(|word| is_destination(word)).any(|folder| *folder != "/usr/local/bin/") {
+        missing.push("a program is not beside the others".to_owned());
+    }
+    for path in copied.iter().filter(|word| !is_destination(word)) {
+        if !PROGRAMS.iter().any(|program| *path == format!("/{program}")) {
+            missing.push(format!("{path} is none of the programs"));
+        }
+    }
+    missing
+}
+
+#[test]
+fn the_image_has_all_programs_beside_each_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/Containerfile");
+    let text = fs::read_to_string(path).expect("deploy/Containerfile");
+    assert_eq!(missing_programs(&text), Vec::<String>::new());
+    for (from, to) in [
+        ("/gitseal /gitseal-renderer /usr/local/bin/", "/gitseal /usr/local/bin/"),
+        (" target/release/gitseal-renderer", ""),
+        ("/gitseal-renderer /usr/local/bin/", "/gitseal-rendrer /usr/local/bin/"),
+        (
+            "/gitseal-renderer /usr/local/bin/",
+            "/usr/local/bin/\nCOPY --from=build /gitseal-renderer /usr/local/libexec/",
+        ),
+        ("COPY --from=build", "COPY --from=go"),
+    ] {
+        let bad = text.replace(from, to);
+        assert!(bad != text && !missing_programs(&bad).is_empty(), "not found: {to}");
+    }
+    // Each name of `--from` is that of a stage.
+    let all = instructions(&text);
+    let stages = all.iter().filter(|(name, _)| name == "FROM").filter_map(|(_, rest)| Some(rest.split_once(" AS ")?.1));
+    let stages: Vec<_> = stages.collect();
+    for from in all.iter().filter_map(|(_, rest)| rest.strip_prefix("--from=")?.split_whitespace().next()) {
+        assert!(stages.contains(&from), "--from={from} is none of {stages:?}");
+    }
+}
+
 #[test]
 fn each_rule_finds_its_violation() {
     let good = "FROM rust:1.95 AS build\nRUN make\nFROM debian:13\nCOPY --from=build /a /a\nUSER 65532:65532\nENTRYPOINT [\"/a\"]\n";
