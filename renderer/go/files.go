@@ -168,6 +168,12 @@ func (r *repository) found(end string) string {
 	return end
 }
 
+// hasRead returns whether the file at a path was read.
+func (r *repository) hasRead(name string) bool {
+	known := r.entries[absolute(name)]
+	return known.isAny && !known.isDir
+}
+
 func notThere(op, name string) error {
 	return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 }

@@ -78,7 +78,8 @@ func (k kustomization) build(files *repository) ([]object, error) {
 				// A patch replaced all annotations, also the one with the origin, so Kustomize takes the object for a generated
 				// one.
 				one.Generated = false
-			} else {
+			} else if files.hasRead(from) {
+				// Any patch can set the annotation, so it may name anything.
 				one.Origin = files.inRepository(from)
 			}
 			if !asked {

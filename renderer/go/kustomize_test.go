@@ -140,3 +140,21 @@ func TestAnErrorQuotesNoValues(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyFilesThatWereReadAreOrigins checks that no object is said to be from a file that a patch has made up.
+func TestOnlyFilesThatWereReadAreOrigins(t *testing.T) {
+	patch := "resources: [a.yaml]\npatches:\n- patch: |-\n    {apiVersion: v1, kind: ConfigMap, metadata: {name: a, annotations: {config.kubernetes.io/origin: 'path: %s'}}}\n"
+	for named, expected := range map[string]string{"a.yaml": "app/a.yaml", "gone.yaml": "", "../../etc/passwd": "", "../app": ""} {
+		answers, err := served(t, map[string]string{
+			"app/a.yaml":             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
+			"app/kustomization.yaml": strings.Replace(patch, "%s", named, 1),
+		}, "app")
+		var made result
+		if err != nil || len(answers) != 1 || json.Unmarshal([]byte(answers[0]), &made) != nil || len(made.Objects) != 1 {
+			t.Fatalf("%v %q", err, answers)
+		}
+		if origin := made.Objects[0].Origin; origin != expected {
+			t.Errorf("with %s in a patch, the object is said to be from '%s'", named, origin)
+		}
+	}
+}

@@ -5,29 +5,85 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 )
 
-// TestMain also runs as the confined process that TestConfined starts.
+// The values of the environment variable that makes TestMain run as a confined process.
+const (
+	confined = "GITSEAL_TEST_CONFINED"
+	wholly   = "wholly"
+	// withoutFilter leaves out the filter of system calls, which hides what Landlock does.
+	withoutFilter = "without filter"
+)
+
+// TestMain also runs as the confined processes that the tests start.
 func TestMain(m *testing.M) {
-	if os.Getenv("GITSEAL_TEST_CONFINED") != "" {
+	switch os.Getenv(confined) {
+	case wholly:
 		os.Stdout.WriteString(confinedReport())
-		os.Exit(0)
+	case withoutFilter:
+		filterSystemCalls = func() error { return nil }
+		os.Stdout.WriteString(landlockReport())
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	os.Exit(0)
+}
+
+// becomeConfined confines this process as main does, with these arguments.
+func becomeConfined(arguments ...string) error {
+	flag.CommandLine = flag.NewFlagSet("worker", flag.ExitOnError)
+	os.Args = append(os.Args[:1:1], arguments...)
+	return confine()
+}
+
+// limitsReport lists the resources whose limits are not those that confine sets.
+func limitsReport() (wrong []string) {
+	for name, limit := range map[string]struct {
+		resource int
+		most     uint64
+	}{
+		"memory": {unix.RLIMIT_DATA, 1 << 30}, "processor time": {unix.RLIMIT_CPU, 100}, "open files": {unix.RLIMIT_NOFILE, 16},
+		"sizes of files": {unix.RLIMIT_FSIZE, 0}, "crash dumps": {unix.RLIMIT_CORE, 0},
+	} {
+		var is unix.Rlimit
+		if err := unix.Getrlimit(limit.resource, &is); err != nil || is.Cur != limit.most || is.Max != limit.most {
+			wrong = append(wrong, fmt.Sprintf("use %d of %s", is.Max, name))
+		}
+	}
+	return wrong
+}
+
+// landlockReport lists forbidden things that a process could still do if it were confined without the filter of system calls.
+func landlockReport() string {
+	if err := becomeConfined("-memory=1073741824", "-processor-seconds=100"); err != nil {
+		return "not confined: " + err.Error()
+	}
+	could := limitsReport()
+	for _, name := range []string{"/etc/passwd", "/proc/self/environ", "/tmp"} {
+		if _, err := os.Open(name); !errors.Is(err, os.ErrPermission) {
+			could = append(could, fmt.Sprintf("open %s (%v)", name, err))
+		}
+	}
+	if _, err := net.Dial("tcp", "127.0.0.1:1"); !errors.Is(err, os.ErrPermission) {
+		could = append(could, fmt.Sprintf("connect (%v)", err))
+	}
+	return strings.Join(could, ", ")
 }
 
 // confinedReport lists forbidden things that a confined process could still do. It is empty if the process is confined
 // correctly.
 func confinedReport() string {
-	flag.CommandLine = flag.NewFlagSet("worker", flag.ExitOnError)
-	os.Args = os.Args[:1]
-	if err := confine(); err != nil {
+	if err := becomeConfined(); err != nil {
 		return "not confined: " + err.Error()
 	}
 	var could []string
@@ -55,13 +111,25 @@ func confinedReport() string {
 	return strings.Join(could, ", ")
 }
 
-func TestConfined(t *testing.T) {
+func reported(t *testing.T, how string) {
 	command := exec.Command(os.Args[0])
-	command.Env = []string{"GITSEAL_TEST_CONFINED=1"}
+	command.Env = []string{confined + "=" + how}
 	report, err := command.Output()
 	if err != nil || len(report) > 0 {
 		t.Fatalf("%v; it can %s", err, report)
 	}
+}
+
+func TestConfined(t *testing.T) { reported(t, wholly) }
+
+// TestConfinedByLandlockAndLimits checks the measures that the filter of system calls hides: with the filter, the kernel refuses to
+// open a file before it asks Landlock.
+func TestConfinedByLandlockAndLimits(t *testing.T) {
+	// The fourth version can also refuse connections.
+	if version, err := llsys.LandlockGetABIVersion(); err != nil || version < 4 {
+		t.Skipf("this kernel has version %d of Landlock (%v), and the test needs the fourth one", version, err)
+	}
+	reported(t, withoutFilter)
 }
 
 func connOf(input []byte) (*conn, *bytes.Buffer) {

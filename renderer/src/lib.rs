@@ -3,7 +3,7 @@
 //! Kustomizations come from people who are not trusted. So they are rendered in a separate process, `gitseal-renderer`
 //! (`go/`). That process has no keys, and no access to the network, the file system or the API server. Its memory and time
 //! are limited. It requests every file that it reads, and this crate answers. So the caller knows exactly which files a
-//! render depends on, even if the process misbehaves.
+//! render depends on, even if the process misbehaves. A result that cannot come from these files is refused.
 //!
 //! # Flow
 //! [`Renderer::kustomize`] and [`Renderer::helm`] take an idle process or start a new one, send the request, answer each
@@ -14,6 +14,7 @@
 //! Linux only. Rendering blocks the thread. The limits are for one render; the caller decides how many run at the same time.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod check;
 mod frame;
 mod generated;
 mod helm;
@@ -29,16 +30,18 @@ mod sync;
 
 use std::{
     collections::HashSet,
-    fmt, io,
+    fmt,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use worker::Cancel;
 
 use self::{
+    check::{Answer, Got},
     frame::{FrameError, Kind},
     overlay::OverlayRequest,
     process::Process,
@@ -259,6 +262,9 @@ pub enum RendererError {
     /// The process sent something that is not a valid frame, or a frame that was not expected.
     #[error("gitseal-renderer sent a message that was not understood: {0}")]
     Protocol(String),
+    /// The process sent a result that cannot be true. The text says why, as the end of a sentence about the process.
+    #[error("gitseal-renderer gave a result that cannot be right, so it is not used: {0}")]
+    Lied(String),
     /// Kustomize or Helm could not render the folder. The text says what is wrong, and if possible where.
     #[error("{0}")]
     Failed(String),
@@ -277,7 +283,7 @@ impl RendererError {
             Self::TimedOut(_) => "RenderTimedOut",
             Self::Cancelled => "RenderInterrupted",
             Self::Start { .. } => MISSING,
-            Self::Died(_) | Self::Protocol(_) => "RendererFailed",
+            Self::Died(_) | Self::Protocol(_) | Self::Lied(_) => "RendererFailed",
         }
     }
 
@@ -290,7 +296,12 @@ impl RendererError {
             | Self::Asks(_)
             | Self::Failed(_)
             | Self::NotReproducible(_) => true,
-            Self::Start { .. } | Self::TimedOut(_) | Self::Cancelled | Self::Died(_) | Self::Protocol(_) => false,
+            Self::Start { .. }
+            | Self::TimedOut(_)
+            | Self::Cancelled
+            | Self::Died(_)
+            | Self::Protocol(_)
+            | Self::Lied(_) => false,
         }
     }
 }
@@ -392,7 +403,7 @@ impl Renderer {
         self.render(&Request::Helm(chart), repository, cancel)
     }
 
-    fn render<A: DeserializeOwned, R: Repository>(
+    fn render<A: Answer, R: Repository>(
         &self,
         request: &Request<'_>,
         repository: &R,
@@ -402,9 +413,15 @@ impl Renderer {
         let idle = self.idle().pop();
         if let Some(idle) = idle {
             match self.render_in(idle, request, repository, cancel) {
-                // The idle process may have ended earlier, or an earlier render may have left too little memory. Then this
-                // render starts a new one.
-                Err(Unrendered::Renderer(RendererError::Died(_) | RendererError::Memory(_))) => {}
+                // The idle process may have ended earlier, an earlier render may have left too little memory, or its files,
+                // which may be those of another tenant, may have made the process misbehave. Then this render starts a new
+                // one.
+                Err(Unrendered::Renderer(
+                    RendererError::Died(_)
+                    | RendererError::Memory(_)
+                    | RendererError::Protocol(_)
+                    | RendererError::Lied(_),
+                )) => {}
                 end => return end,
             }
         }
@@ -415,7 +432,7 @@ impl Renderer {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn render_in<A: DeserializeOwned, R: Repository>(
+    fn render_in<A: Answer, R: Repository>(
         &self,
         mut process: Process,
         request: &Request<'_>,
@@ -424,7 +441,7 @@ impl Renderer {
     ) -> Result<A, Unrendered<R::Error>> {
         let deadline = process.deadline(self.limits.time);
         let on_cancel = cancel.on_cancel(process.killer());
-        let end = self.converse(&mut process, request, repository);
+        let end = converse(&mut process.input, &mut process.output, request, repository, &self.limits);
         drop(on_cancel);
         let is_late = deadline.end();
         match end {
@@ -435,104 +452,108 @@ impl Renderer {
             Err(Broken::Repository(error)) => Err(Unrendered::Repository(error)),
             Ok(result) => {
                 let mut idle = self.idle();
-                if idle.len() < IDLE && !is_late {
+                // What a process sent after its result would be taken for an answer to the next request.
+                let has_sent_more = !process.output.buffer().is_empty();
+                if idle.len() < IDLE && !is_late && !has_sent_more {
                     idle.push(process);
                 }
                 Ok(result?)
             }
         }
     }
+}
 
-    /// Sends the request, answers each request for a file, and returns the result.
-    fn converse<A: DeserializeOwned, R: Repository>(
-        &self,
-        process: &mut Process,
-        request: &Request<'_>,
-        repository: &R,
-    ) -> Result<Result<A, RendererError>, Broken<R::Error>> {
-        let send = |process: &mut Process, kind, body: &[u8]| frame::write(&mut process.input, kind, body);
-        send(process, Kind::Render, &json(request))?;
-        let (mut asks, mut bytes) = (0, 0);
-        let mut remote_roots = HashSet::new();
-        loop {
-            let (kind, length) = frame::head(&mut process.output, self.limits.answer)?
-                .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-            if kind == Kind::Result {
-                repository.expect(length.into()).map_err(Broken::Repository)?;
+/// Sends the request, answers each request for a file, checks the result, and returns it.
+fn converse<A: Answer, R: Repository>(
+    input: &mut impl Write,
+    output: &mut impl Read,
+    request: &Request<'_>,
+    repository: &R,
+    limits: &Limits,
+) -> Result<Result<A, RendererError>, Broken<R::Error>> {
+    frame::write(input, Kind::Render, &json(request))?;
+    let (mut asks, mut bytes) = (0, 0);
+    let (mut remote_roots, mut got) = (HashSet::new(), Got::default());
+    loop {
+        let (kind, length) =
+            frame::head(output, limits.answer)?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        if kind == Kind::Result {
+            repository.expect(length.into()).map_err(Broken::Repository)?;
+        }
+        if kind == Kind::Error && length > FAILURE_BYTES {
+            return Err(Broken::Limit(RendererError::Protocol(format!("a failure of {length} bytes"))));
+        }
+        let body = frame::body(output, length)?;
+        let not_understood = |error: serde_json::Error| Broken::Limit(RendererError::Protocol(error.to_string()));
+        match kind {
+            Kind::Ask | Kind::Remote | Kind::Chart => {
+                asks += 1;
+                if asks > limits.asks {
+                    return Err(Broken::Limit(RendererError::Asks(limits.asks)));
+                }
+                let remote = match kind {
+                    _ if kind != Kind::Ask && body.len() > PATH_BYTES => {
+                        Some(RemoteFolder::Refused("the URL of something remote is too long".to_owned()))
+                    }
+                    Kind::Remote => {
+                        let entry = String::from_utf8_lossy(&body);
+                        Some(repository.remote_base(&entry).map_err(Broken::Repository)?)
+                    }
+                    Kind::Chart => {
+                        let chart = serde_json::from_slice(&body).map_err(not_understood)?;
+                        Some(repository.remote_chart(&chart).map_err(Broken::Repository)?)
+                    }
+                    _ => None,
+                };
+                if let Some(remote) = remote {
+                    if let RemoteFolder::Found { root, .. } = &remote {
+                        remote_roots.insert(root.clone());
+                    }
+                    frame::write(input, Kind::File, &json(&remote))?;
+                    continue;
+                }
+                let path = String::from_utf8(body)
+                    .ok()
+                    .filter(|path| match path.rsplit_once(OF_REMOTE) {
+                        Some((root, path)) => remote_roots.contains(root) && is_inside(path),
+                        None => is_inside(path),
+                    })
+                    .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
+                // A longer path is not passed on, because the repository may remember every path that was
+                // requested.
+                let found = match path.rsplit_once(OF_REMOTE) {
+                    _ if path.len() > PATH_BYTES => Ok(At::Nothing),
+                    Some((root, path)) => repository.at_remote(root, path),
+                    None => repository.at(&path),
+                };
+                match found.map_err(Broken::Repository)? {
+                    At::File(file) => {
+                        bytes += file.len() as u64;
+                        if bytes > limits.files {
+                            return Err(Broken::Limit(RendererError::Files(limits.files)));
+                        }
+                        frame::write(input, Kind::File, &file)?;
+                        got.add(path);
+                    }
+                    At::Directory(names) => frame::write(input, Kind::Directory, &json(&names))?,
+                    At::Nothing => frame::write(input, Kind::Absent, &[])?,
+                }
             }
-            if kind == Kind::Error && length > FAILURE_BYTES {
-                return Err(Broken::Limit(RendererError::Protocol(format!("a failure of {length} bytes"))));
+            Kind::Result => {
+                let result = serde_json::from_slice(&body).map_err(not_understood)?;
+                check::check(request, &got, &result).map_err(|why| Broken::Limit(RendererError::Lied(why)))?;
+                return Ok(Ok(result));
             }
-            let body = frame::body(&mut process.output, length)?;
-            let not_understood = |error: serde_json::Error| Broken::Limit(RendererError::Protocol(error.to_string()));
-            match kind {
-                Kind::Ask | Kind::Remote | Kind::Chart => {
-                    asks += 1;
-                    if asks > self.limits.asks {
-                        return Err(Broken::Limit(RendererError::Asks(self.limits.asks)));
-                    }
-                    let remote = match kind {
-                        _ if kind != Kind::Ask && body.len() > PATH_BYTES => {
-                            Some(RemoteFolder::Refused("the URL of something remote is too long".to_owned()))
-                        }
-                        Kind::Remote => {
-                            let entry = String::from_utf8_lossy(&body);
-                            Some(repository.remote_base(&entry).map_err(Broken::Repository)?)
-                        }
-                        Kind::Chart => {
-                            let chart = serde_json::from_slice(&body).map_err(not_understood)?;
-                            Some(repository.remote_chart(&chart).map_err(Broken::Repository)?)
-                        }
-                        _ => None,
-                    };
-                    if let Some(remote) = remote {
-                        if let RemoteFolder::Found { root, .. } = &remote {
-                            remote_roots.insert(root.clone());
-                        }
-                        send(process, Kind::File, &json(&remote))?;
-                        continue;
-                    }
-                    let path = String::from_utf8(body)
-                        .ok()
-                        .filter(|path| match path.rsplit_once(OF_REMOTE) {
-                            Some((root, path)) => remote_roots.contains(root) && is_inside(path),
-                            None => is_inside(path),
-                        })
-                        .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
-                    // A longer path is not passed on, because the repository may remember every path that was
-                    // requested.
-                    let found = match path.rsplit_once(OF_REMOTE) {
-                        _ if path.len() > PATH_BYTES => Ok(At::Nothing),
-                        Some((root, path)) => repository.at_remote(root, path),
-                        None => repository.at(&path),
-                    };
-                    match found.map_err(Broken::Repository)? {
-                        At::File(file) => {
-                            bytes += file.len() as u64;
-                            if bytes > self.limits.files {
-                                return Err(Broken::Limit(RendererError::Files(self.limits.files)));
-                            }
-                            send(process, Kind::File, &file)?;
-                        }
-                        At::Directory(names) => send(process, Kind::Directory, &json(&names))?,
-                        At::Nothing => send(process, Kind::Absent, &[])?,
-                    }
-                }
-                Kind::Result => return Ok(Ok(serde_json::from_slice(&body).map_err(not_understood)?)),
-                Kind::Error => {
-                    let Failure { message, not_reproducible } =
-                        serde_json::from_slice(&body).map_err(not_understood)?;
-                    return Ok(Err(if not_reproducible {
-                        RendererError::NotReproducible(message)
-                    } else {
-                        RendererError::Failed(message)
-                    }));
-                }
-                Kind::Render | Kind::Directory | Kind::File | Kind::Absent => {
-                    return Err(Broken::Limit(RendererError::Protocol(
-                        "a frame that the worker must not send".to_owned(),
-                    )));
-                }
+            Kind::Error => {
+                let Failure { message, not_reproducible } = serde_json::from_slice(&body).map_err(not_understood)?;
+                return Ok(Err(if not_reproducible {
+                    RendererError::NotReproducible(message)
+                } else {
+                    RendererError::Failed(message)
+                }));
+            }
+            Kind::Render | Kind::Directory | Kind::File | Kind::Absent => {
+                return Err(Broken::Limit(RendererError::Protocol("a frame that the worker must not send".to_owned())));
             }
         }
     }
@@ -542,7 +563,7 @@ impl Renderer {
 enum Broken<E> {
     /// The process ended, or sent something that is not a valid frame.
     Pipe(FrameError),
-    /// The process exceeded a limit or broke the protocol.
+    /// The process exceeded a limit, broke the protocol or lied.
     Limit(RendererError),
     /// A file could not be read.
     Repository(E),

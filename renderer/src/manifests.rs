@@ -320,8 +320,8 @@ impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
 
     /// Remembers what there is at a path. `shown` names this path in messages.
     fn remembered(&self, shown: &str, at: impl FnOnce() -> Result<At, R::Error>) -> Result<At, RenderError<R::Error>> {
-        // This function and the repository remember the path, so there may be several copies.
-        self.hold(shown, 3 * shown.len() as u64 + PER_PATH)?;
+        // This function, the repository and the check of the result remember the path, so there may be several copies.
+        self.hold(shown, 4 * shown.len() as u64 + PER_PATH)?;
         let found = at().map_err(RenderError::Files)?;
         if let At::File(bytes) = &found {
             // The file is in memory once here, and once on its way to the process.

@@ -63,14 +63,14 @@ impl Naming<'_> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OverlayRequest<'a> {
-    folders: &'a [String],
-    objects: Vec<String>,
+    pub(crate) folders: &'a [String],
+    pub(crate) objects: Vec<String>,
     /// The namespace in which objects are applied whose manifests name none. Empty if that makes no difference.
-    namespace: &'a str,
+    pub(crate) namespace: &'a str,
     /// Whether the objects whose manifests name another namespace are applied there, too.
-    moves_all: bool,
+    pub(crate) moves_all: bool,
     #[serde(flatten)]
-    fields: &'a crds::Overlay,
+    pub(crate) fields: &'a crds::Overlay,
 }
 
 impl Changes {

@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs::File, process::Command, time::Duration};
 use pipeline::{Entry, Looked};
 use renderer::{Chart, Hook, Limits, Lookup, RenderedChart, Renderer, RendererError, Unrendered, Values, looked_up};
 use serde_json::{Value, json};
-use texts::{Texts, children, real};
+use texts::{Script, Texts, children, real};
 use worker::Cancel;
 
 const CHART: &str = "apiVersion: v2\nname: shop\nversion: 1.0.0\n";
@@ -322,4 +322,37 @@ fn a_process_that_is_killed_is_told_of_and_another_follows() {
         assert!(!error.is_terminal());
     });
     assert!(render(&renderer, &shop(), &one("kind: ConfigMap")).is_ok());
+}
+
+#[test]
+fn a_chart_that_the_process_has_not_read_is_not_believed() {
+    let script = |frames: &[(char, &str)]| {
+        let script = Script::sending(frames);
+        let chart = Chart { values: vec![Values::File("values.yaml".to_owned())], ..shop() };
+        let mut texts = one("password: {{ randAlphaNum 10 }}");
+        texts.files.insert("values.yaml".to_owned(), b"a: b".to_vec());
+        let end = render(&script.renderer(Limits::default()), &chart, &texts);
+        (end, texts.asked.into_inner().unwrap())
+    };
+    let result = |origin: &str| {
+        let object = json!({"origin": origin, "yaml": "kind: ConfigMap"});
+        json!({"objects": [object], "lookups": [], "nondeterministic": []}).to_string()
+    };
+    let (chart, values) = (('Q', "apps/shop/Chart.yaml"), ('Q', "values.yaml"));
+    for (reads, origin, lie) in [
+        (&[][..], "", "it has not read 'apps/shop/Chart.yaml'"),
+        (&[values], "", "it has not read 'apps/shop/Chart.yaml'"),
+        (&[chart], "", "it has not read 'values.yaml'"),
+        (&[chart, values], "apps/shop/templates/all.yaml", "which it has not read"),
+        (&[chart, values], "apps/shop/Chart.yaml/../templates/all.yaml", "which it has not read"),
+    ] {
+        let error = script(&[reads, &[('M', &result(origin))]].concat()).0.expect_err(lie);
+        assert!(matches!(error, RendererError::Lied(_)) && error.to_string().contains(lie), "{error} instead of {lie}");
+    }
+    // Nobody but the process knows which functions the templates called. But the files that it read are known, so the
+    // chart is rendered again when one of them changes.
+    let template = ('Q', "apps/shop/templates/all.yaml");
+    let (end, asked) = script(&[chart, values, template, ('M', &result(template.1))]);
+    assert!(end.unwrap().nondeterministic.is_empty());
+    assert_eq!(asked, [chart.1, values.1, template.1]);
 }

@@ -4,11 +4,11 @@
 
 mod texts;
 
-use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
 
 use renderer::{Limits, Object, Renderer, RendererError, Unrendered};
-use tempfile::TempDir;
-use texts::{Texts, children, real};
+use serde_json::json;
+use texts::{Script, Texts, children, real};
 use worker::Cancel;
 
 fn one_map() -> Texts {
@@ -16,21 +16,16 @@ fn one_map() -> Texts {
     Texts::of(&[("app/kustomization.yaml", "resources: [a.yaml]\n"), ("app/a.yaml", map)])
 }
 
-/// A shell script that takes the place of the renderer's program, and fails in a given way.
-struct Script(TempDir);
+/// The question for the kustomization of [`one_map`].
+const ENTRY: (char, &str) = ('Q', "app/kustomization.yaml");
 
-impl Script {
-    fn new(lines: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("worker");
-        fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        Self(folder)
-    }
-
-    fn renderer(&self, limits: Limits) -> Renderer {
-        Renderer::new(&self.0.path().join("worker"), limits)
-    }
+/// A script that gives one good result for [`one_map`], and runs `then` when it gets the next request.
+fn good_once(then: &str) -> Script {
+    let script = Script::sending(&[ENTRY, ('M', &result_from(ENTRY.1))]);
+    // A request for the folder `app` has 33 bytes with its head, and the answer to the question has 25.
+    let lines = format!("cat \"${{0%/*}}/frames\"; head -c 58 >/dev/null\nhead -c 33 >/dev/null; {then}");
+    fs::write(script.program(), format!("#!/bin/sh\n{lines}\n")).unwrap();
+    script
 }
 
 fn render(renderer: &Renderer, texts: &Texts) -> Result<Vec<Object>, RendererError> {
@@ -108,6 +103,86 @@ fn long_paths_and_failures_are_not_passed_on() {
     assert!(matches!(&error, RendererError::Protocol(why) if why.contains("a failure of")), "{error}");
 }
 
+/// A result with one object, which is said to be from `origin`.
+fn result_from(origin: &str) -> String {
+    let object = json!({"origin": origin, "yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: forged}\n"});
+    json!({"objects": [object]}).to_string()
+}
+
+#[test]
+fn a_result_that_does_not_fit_what_was_read_is_a_lie() {
+    let told = |frames: &[(char, &str)]| {
+        let texts = one_map();
+        let end = render(&Script::sending(frames).renderer(Limits::default()), &texts);
+        (end, texts.asked.into_inner().unwrap())
+    };
+    let with = |reads: &[(char, &str)], result: &str| told(&[reads, &[('M', result)]].concat());
+    for (reads, origin, lie) in [
+        // It has read nothing.
+        (&[][..], "", "it has not read 'app/kustomization.yaml'"),
+        (&[], "app/kustomization.yaml", "it has not read 'app/kustomization.yaml'"),
+        // It has read another file, or seen that the kustomization exists.
+        (&[('Q', "app/a.yaml")], "app/a.yaml", "it has not read 'app/kustomization.yaml'"),
+        (&[('Q', "app")], "", "it has not read 'app/kustomization.yaml'"),
+        // It names a file that it has not asked for, that does not exist, or that is a folder.
+        (&[ENTRY], "app/a.yaml", "from 'app/a.yaml', which it has not read"),
+        (&[ENTRY, ('Q', "app/gone.yaml")], "app/gone.yaml", "from 'app/gone.yaml', which it has not read"),
+        (&[ENTRY, ('Q', "app")], "app", "from 'app', which it has not read"),
+        (&[ENTRY], "app/kustomization.yaml/../a.yaml", "which it has not read"),
+        (&[ENTRY], "../../etc/passwd", "from '../../etc/passwd', which it has not read"),
+    ] {
+        let (end, asked) = with(reads, &result_from(origin));
+        let error = end.expect_err(lie);
+        assert!(matches!(error, RendererError::Lied(_)), "{error}");
+        assert!(error.to_string().contains(lie), "{error} instead of {lie}");
+        assert_eq!((error.reason(), error.is_terminal()), ("RendererFailed", false));
+        // What it asked for is counted here, whatever it says.
+        assert_eq!(asked, reads.iter().map(|(_, path)| *path).collect::<Vec<_>>());
+    }
+    let of_request = json!({"objects": [{"index": 0, "yaml": "kind: ConfigMap"}]}).to_string();
+    let error = with(&[ENTRY], &of_request).0.expect_err("the request has no objects");
+    assert!(matches!(error, RendererError::Lied(_)), "{error}");
+    let long = "a".repeat(1 << 16);
+    let error = with(&[ENTRY], &result_from(&long)).0.expect_err("no such file").to_string();
+    assert!(error.len() < 1000, "{} bytes", error.len());
+
+    // This one has read what it names.
+    let (end, asked) = with(&[ENTRY, ('Q', "app/a.yaml")], &result_from("app/a.yaml"));
+    assert_eq!((end.unwrap().len(), asked.len()), (1, 2));
+}
+
+#[test]
+fn a_process_that_lied_gets_no_other_request() {
+    let (good, forged) = (result_from(ENTRY.1), result_from("").replace("forged", "next"));
+    // After its result, the process sends what would be taken for the answer to the next request.
+    let script = Script::sending(&[ENTRY, ('M', &good), ENTRY, ('M', &forged)]);
+    let renderer = script.renderer(Limits::default());
+    for _ in 0..3 {
+        let objects = render(&renderer, &one_map()).unwrap();
+        assert!(objects[0].yaml.contains("forged"), "{}", objects[0].yaml);
+    }
+    // This process gives one good result, and a wrong one to whoever comes next.
+    let script = good_once(r#"printf '\000\000\000\017M{"objects":[]}'; cat >/dev/null"#);
+    let renderer = script.renderer(Limits::default());
+    for _ in 0..3 {
+        assert_eq!(render(&renderer, &one_map()).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn what_a_kustomization_names_outside_of_the_repository_is_looked_for_inside() {
+    let renderer = Renderer::new(&real(), Limits::default());
+    for resource in ["/etc/passwd", "../../../../../etc/passwd", "/proc/self/environ"] {
+        let kustomization =
+            format!("resources: ['{resource}']\nconfigMapGenerator:\n- {{name: a, files: ['{resource}']}}\n");
+        let texts = Texts::of(&[("app/kustomization.yaml", &kustomization)]);
+        let error = render(&renderer, &texts).expect_err(resource);
+        assert!(matches!(error, RendererError::Failed(_)), "{resource}: {error}");
+        let asked = texts.asked.lock().unwrap();
+        assert!(asked.iter().all(|path| !path.starts_with('/') && !path.contains("..")), "{asked:?}");
+    }
+}
+
 #[test]
 fn one_process_renders_again_and_again_and_another_follows_it() {
     // Other tests start processes, too. This memory limit is used only here, so it tells the processes of this test from
@@ -135,14 +210,10 @@ fn one_process_renders_again_and_again_and_another_follows_it() {
 
 #[test]
 fn what_an_earlier_render_left_in_memory_fails_no_other_render() {
-    // This worker answers the first request, which has 33 bytes with its head, and ends at the second one for lack of
-    // memory.
-    let script = "head -c 33 >/dev/null; printf '\\000\\000\\000\\017M{\"objects\":[]}'\n\
-        head -c 33 >/dev/null; echo 'fatal error: out of memory' >&2; exit 2";
-    let script = Script::new(script);
+    let script = good_once("echo 'fatal error: out of memory' >&2; exit 2");
     let renderer = script.renderer(Limits::default());
     for _ in 0..3 {
-        assert_eq!(render(&renderer, &one_map()).unwrap().len(), 0);
+        assert_eq!(render(&renderer, &one_map()).unwrap().len(), 1);
     }
 }
 

@@ -3,6 +3,7 @@
 //! The cases are described in `render_cases.rs`.
 
 mod synced;
+mod workers;
 
 use std::{
     fs,

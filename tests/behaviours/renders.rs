@@ -1,6 +1,11 @@
 //! How often a folder is read: once for each version of its files, and once more at the first drift of one of its
 //! objects.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use anyhow::Result;
 use crds::Sync;
 use harness::{Plane, Scene, git::ServerOptions, kubernetes, programs::Controller};
@@ -18,6 +23,25 @@ use crate::objects::config_map;
 pub(crate) async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
     let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
     Ok(rendered.unwrap_or(0))
+}
+
+/// The processes that the process `pid` started for rendering.
+pub(crate) fn renderers(pid: u32) -> Vec<u32> {
+    let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let is_renderer = |process: &u32| {
+        let text = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+        parent(&text("stat")) == Some(pid) && text("cmdline").contains("gitseal-renderer")
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_renderer).collect()
+}
+
+/// The files in all folders named `renders` below `folder`.
+pub(crate) fn renders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let own = files.into_iter().filter(|_| folder.ends_with("renders"));
+    own.chain(folders.iter().flat_map(|folder| renders(folder))).collect()
 }
 
 #[tokio::test]

@@ -4,11 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::Mutex,
 };
 
-use renderer::{At, PROGRAM, Repository};
+use renderer::{At, Limits, PROGRAM, Renderer, Repository};
+use tempfile::TempDir;
 
 /// A repository in memory that records which paths were requested.
 #[derive(Default)]
@@ -35,6 +37,41 @@ impl Repository for Texts {
         let below = self.files.keys().filter_map(|file| file.strip_prefix(path)?.strip_prefix('/'));
         let names: BTreeSet<_> = below.map(|rest| rest.split('/').next().unwrap_or(rest).to_owned()).collect();
         Ok(if names.is_empty() { At::Nothing } else { At::Directory(names.into_iter().collect()) })
+    }
+}
+
+/// A shell script that takes the place of the renderer's program, and fails in a given way.
+pub(crate) struct Script(TempDir);
+
+impl Script {
+    /// A script with these lines.
+    pub(crate) fn new(lines: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let script = Self(folder);
+        fs::write(script.program(), format!("#!/bin/sh\n{lines}\n")).unwrap();
+        fs::set_permissions(script.program(), fs::Permissions::from_mode(0o755)).unwrap();
+        script
+    }
+
+    /// A script that sends these frames at once, whatever it is sent, and then waits for its end.
+    pub(crate) fn sending(frames: &[(char, &str)]) -> Self {
+        let script = Self::new("cat \"${0%/*}/frames\"; cat >/dev/null");
+        let bytes = frames.iter().flat_map(|(kind, body)| {
+            let length = u32::try_from(body.len() + 1).unwrap();
+            [&length.to_be_bytes()[..], &[*kind as u8], body.as_bytes()].concat()
+        });
+        fs::write(script.0.path().join("frames"), bytes.collect::<Vec<_>>()).unwrap();
+        script
+    }
+
+    /// A renderer that starts this script.
+    pub(crate) fn renderer(&self, limits: Limits) -> Renderer {
+        Renderer::new(&self.program(), limits)
+    }
+
+    /// The script's file.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.0.path().join("worker")
     }
 }
 

@@ -5,7 +5,6 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
 };
 
 use aho_corasick::AhoCorasick;
@@ -22,6 +21,8 @@ use localcluster::ClusterOptions;
 use sealing::{Certificate, Scope};
 use serde_json::json;
 
+use crate::renders::{renderers, renders};
+
 /// The sealed value at first, and after it is changed.
 const VALUES: [&str; 2] = ["Trillian-first-4721-plaintext", "Trillian-second-4722-plaintext"];
 
@@ -34,17 +35,6 @@ const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstring
     basic: Basic {{ printf \"me:%s\" .Values.auth.password | b64enc }}\n";
 const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\n\
     data: {plain: \"{{ .Values.plain }}\", encoded: \"{{ .Values.plain | b64enc }}\"}\n";
-
-/// The processes that the process `pid` started for rendering.
-fn renderers(pid: u32) -> Vec<u32> {
-    let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
-    let is_renderer = |process: &u32| {
-        let text = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
-        parent(&text("stat")) == Some(pid) && text("cmdline").contains("gitseal-renderer")
-    };
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_renderer).collect()
-}
 
 /// All memory of a process that the process may write, one item per mapping.
 fn memory(pid: u32) -> io::Result<Vec<Vec<u8>>> {
@@ -65,14 +55,6 @@ fn memory(pid: u32) -> io::Result<Vec<Vec<u8>>> {
         all.push(bytes);
     }
     Ok(all)
-}
-
-/// The files in all folders named `renders` below `folder`.
-fn renders(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    let own = files.into_iter().filter(|_| folder.ends_with("renders"));
-    own.chain(folders.iter().flat_map(|folder| renders(folder))).collect()
 }
 
 #[tokio::test]
