@@ -1,10 +1,9 @@
-//! The values that charts get from outside of their own repositories, for commands that render without a controller.
+//! What Syncs get from outside of their own repositories, for commands that render without a controller.
 
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use anyhow::{Context as _, bail};
@@ -22,7 +21,7 @@ use renderer::{At, Capabilities, Input, Inputs, MOST_LOOKED_UP, Repository, look
 use serde_json::Value;
 
 use crate::{
-    folder,
+    copies::{Copies, CopyArg, no_copy},
     manifest_files::manifest_files,
     output::Hint,
     working_copy::{Unread, WorkingCopy},
@@ -40,10 +39,12 @@ pub struct Surroundings {
 /// Flags of commands that render what Syncs apply.
 #[derive(clap::Args)]
 pub struct InputArgs {
-    /// Local clone of a Repository that the field valuesFrom or substituteFrom of a Sync names, for example `config=../config`. A
-    /// Repository of another namespace is named NAMESPACE/NAME
-    #[arg(long, value_name = "NAME=PATH")]
-    values_repository: Vec<LocalClone>,
+    /// Local copy of something that is not in this repository, because nothing is fetched: a clone, or the archive of a chart.
+    /// WHAT is the URL of a remote base as in the kustomization (`https://git.example/team/app?ref=v1`), a chart with its version
+    /// (`oci://registry.example/charts/cache:1.2.3` or `https://charts.example/cache-1.2.3.tgz`), or a Repository (NAME, or
+    /// NAMESPACE/NAME), for example `config=../config`
+    #[arg(long, value_name = "WHAT=PATH")]
+    remote: Vec<CopyArg>,
 
     /// File with a ConfigMap that the field valuesFrom or substituteFrom of a Sync names. ConfigMaps in files of the repository are found
     /// without this flag
@@ -57,43 +58,26 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// The clones of repositories and the files with ConfigMaps that the user named.
-    pub fn clones(&self) -> Clones {
-        let Self { values_repository, values_config_map, lookup } = self;
-        Clones {
-            named: values_repository.clone(),
+    /// The local copies and the files with ConfigMaps that the user named.
+    ///
+    /// # Errors
+    /// Those of [`Copies::open`].
+    pub fn clones(&self) -> anyhow::Result<Clones> {
+        let Self { remote, values_config_map, lookup } = self;
+        Ok(Clones {
+            copies: Copies::open(remote)?,
             map_files: values_config_map.clone(),
             lookup_files: lookup.clone(),
             ..Clones::default()
-        }
-    }
-}
-
-/// A local folder that is a clone of the Repository `name`.
-#[derive(Clone, Debug)]
-struct LocalClone {
-    name: String,
-    path: PathBuf,
-}
-
-impl FromStr for LocalClone {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((name, path)) if !name.is_empty() && !path.is_empty() => {
-                Ok(Self { name: name.to_owned(), path: path.into() })
-            }
-            _ => Err("it is not NAME=PATH, for example config=../config".to_owned()),
-        }
+        })
     }
 }
 
 /// Local clones of Repositories, and the places where ConfigMaps with values are searched for.
 #[derive(Clone, Default)]
 pub struct Clones {
-    /// The clones that the user named. A name without a namespace names a Repository in the namespace of the Sync.
-    named: Vec<LocalClone>,
+    /// The local copies that the user named.
+    pub copies: Copies,
     /// The top folders of clones that the command knows without a flag.
     known: BTreeMap<ObjectKey, PathBuf>,
     /// The files with ConfigMaps that the user named.
@@ -151,10 +135,7 @@ impl Clones {
         for file in other_files(sync) {
             let repository = file.repository();
             let (found, place) = match self.clone_of(&file, sync) {
-                Some(path) => {
-                    let (root, _) = folder::place(path)?;
-                    (WorkingCopy { root }.at(file.path), path.display().to_string())
-                }
+                Some(root) => (WorkingCopy { root: root.to_owned() }.at(file.path), root.display().to_string()),
                 None if repository == repository_of(sync) => (own.at(file.path), "the repository".to_owned()),
                 None => return Err(no_clone(&file)),
             };
@@ -234,24 +215,16 @@ impl Clones {
         }
     }
 
-    fn clone_of(&self, file: &OtherFile<'_>, sync: &Sync) -> Option<&PathBuf> {
+    /// The top folder of the repository that has a file.
+    fn clone_of(&self, file: &OtherFile<'_>, sync: &Sync) -> Option<&Path> {
         let repository = file.repository();
-        let is_in_namespace = sync.metadata.namespace.as_ref() == Some(&repository.namespace);
-        let is_it = |name: &str| name == repository.to_string() || is_in_namespace && name == repository.name;
-        let named = self.named.iter().find(|clone| is_it(&clone.name)).map(|clone| &clone.path);
-        named.or_else(|| self.known.get(&repository))
+        let named = self.copies.of_repository(&repository, sync.metadata.namespace.as_deref());
+        named.map(|copy| &*copy.root).or_else(|| self.known.get(&repository).map(PathBuf::as_path))
     }
 }
 
 fn no_clone(file: &OtherFile<'_>) -> anyhow::Error {
-    let repository = file.repository();
-    Hint::error(
-        format!(
-            "{} of the Sync names a file of Repository {repository}, and this command reads only local files",
-            file.entry
-        ),
-        format!("give the path of a clone: --values-repository {repository}=PATH"),
-    )
+    no_copy(&format!("the file that {} of the Sync names", file.entry), &file.repository(), None)
 }
 
 fn no_map(map: InputMap<'_>) -> anyhow::Error {

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use crds::{ObjectKey, Repository, Sync};
 use manifests::{Limits, Location, Manifest, ObjectId, parse};
 use pipeline::{namespace_for, other_files, path_of, repository_of};
+use remotes::OCI;
 use renderer::{Capabilities, Renderer};
 use schemas::nearest;
 use serde::de::DeserializeOwned;
@@ -18,9 +19,10 @@ use serde_json::{Value, json};
 
 use crate::{
     chart_inputs::{Clones, Surroundings},
+    copies::no_copy,
     folder::{self, GIT},
     manifest_files::manifest_files,
-    output::{Hint, one_line},
+    output::{self, counted, one_line},
     parallel,
 };
 
@@ -35,8 +37,8 @@ pub struct Fleet {
     clones: Clones,
     /// The Syncs in files of the working copy, in the order of the files, and then the Syncs that other Syncs apply.
     pub syncs: Vec<Found>,
-    /// Syncs whose folder is in another repository.
-    pub elsewhere: Vec<ObjectKey>,
+    /// Syncs that are not rendered, because there is no local copy of something that they need.
+    pub not_here: Vec<NotHere>,
     /// The CustomResourceDefinitions in all files.
     pub definitions: Vec<Manifest>,
     /// Files, Syncs and Repositories that are not valid.
@@ -56,6 +58,7 @@ pub struct Fleet {
 }
 
 /// A Sync in a file, or among the objects of another Sync.
+#[derive(Clone)]
 pub struct Found {
     /// Where the Sync is.
     pub origin: Location,
@@ -63,6 +66,30 @@ pub struct Found {
     pub sync: Sync,
     /// The Sync's manifest, as it was read.
     pub manifest: Manifest,
+}
+
+/// A Sync that is not rendered, because there is no local copy of something that it needs.
+pub struct NotHere {
+    /// The Sync.
+    pub found: Found,
+    /// What is missing.
+    pub why: String,
+    /// How to get it, and the option that names it.
+    pub hint: String,
+}
+
+impl NotHere {
+    /// What is missing, and what to do.
+    pub fn message(&self) -> String {
+        format!("{}; {}", self.why, self.hint)
+    }
+
+    /// For programs.
+    pub fn as_json(&self) -> Value {
+        let ObjectKey { namespace, name } = self.found.key();
+        let Location { file, line } = &self.found.origin;
+        json!({"namespace": namespace, "name": name, "file": &**file, "line": line, "why": self.why, "hint": self.hint})
+    }
 }
 
 /// A file or object that cannot be read.
@@ -124,7 +151,7 @@ impl Fleet {
             renderer: Arc::new(folder::renderer()),
             clones,
             syncs: Vec::new(),
-            elsewhere: Vec::new(),
+            not_here: Vec::new(),
             definitions: Vec::new(),
             wrong: Vec::new(),
             beside: Vec::new(),
@@ -204,8 +231,14 @@ impl Fleet {
         }
         manifest.id.namespace = Some(namespace);
         match self.read::<Sync>(&manifest) {
-            Ok(sync) if self.is_elsewhere(&sync) => self.elsewhere.push(ObjectKey::of(&sync)),
-            Ok(sync) => self.syncs.push(Found { origin: manifest.origin.clone(), sync, manifest }),
+            Ok(sync) => {
+                let missing = self.place_of_folder(&sync).err();
+                let found = Found { origin: manifest.origin.clone(), sync, manifest };
+                match missing {
+                    Some(error) => self.add_not_here(found, &error),
+                    None => self.syncs.push(found),
+                }
+            }
             Err(why) => self.add_wrong(manifest, why),
         }
     }
@@ -217,31 +250,42 @@ impl Fleet {
         Ok(object)
     }
 
-    /// Whether the URL of the Sync's Repository is known, and is not that of this working copy. Neither a registry nor a
-    /// chart repository has the files of a working copy.
-    fn is_elsewhere(&self, sync: &Sync) -> bool {
-        let reference = &sync.spec.repository;
-        let namespace = reference.namespace.as_ref().or(sync.metadata.namespace.as_ref());
-        let is_it = |key: &ObjectKey| namespace == Some(&key.namespace) && reference.name == key.name;
-        let named = self.known_repositories.iter().filter(|(key, _)| is_it(key));
-        let specs: Vec<_> = named.map(|(_, repository)| &repository.spec).collect();
-        let urls: Vec<_> = specs.iter().map(|spec| spec.url.as_str()).collect();
-        let is_known = self.known_repositories.iter().any(|(_, one)| self.remotes.contains(&same_place(&one.spec.url)));
-        if specs.iter().any(|spec| spec.chart.is_some() || spec.url.starts_with("oci://")) {
-            return true;
+    fn add_not_here(&mut self, found: Found, error: &anyhow::Error) {
+        // With other capabilities, the same Sync is found again.
+        if self.not_here.iter().any(|known| known.found.identity() == found.identity()) {
+            return;
         }
-        // If no Repository has the URL of a remote, this clone was made from a mirror, and no Sync is left out.
-        is_known && !urls.is_empty() && !urls.iter().any(|url| self.remotes.contains(&same_place(url)))
+        let (_, why) = self.place_of(&found.sync, error);
+        self.not_here.push(NotHere { found, why, hint: output::hint(error).unwrap_or_default() });
     }
 
-    /// Why the folder of `sync` cannot be in this working copy, if the files say that its Repository is in a registry or a chart
-    /// repository.
-    pub fn refuse_elsewhere(&self, sync: &Sync) -> anyhow::Result<()> {
+    /// The manifests of the Repository of `sync`. It is usually only one.
+    fn repositories_of(&self, sync: &Sync) -> impl Iterator<Item = &Repository> {
         let key = repository_of(sync);
-        let named = self.known_repositories.iter().find(|(known, _)| *known == key);
-        named.map_or(Ok(()), |(_, repository)| {
-            refuse_registry(sync, repository, "render the chart with `gitseal build FOLDER`")
-        })
+        self.known_repositories.iter().filter(move |(known, _)| *known == key).map(|(_, repository)| repository)
+    }
+
+    /// Where the content of the Repository of `sync` is.
+    ///
+    /// # Errors
+    /// The Repository is known, it is not this working copy, and there is no local copy of it. Neither a registry nor a chart
+    /// repository has the files of a working copy.
+    fn place_of_folder(&self, sync: &Sync) -> anyhow::Result<Place<'_>> {
+        let (key, copies) = (repository_of(sync), &self.clones.copies);
+        let copy = copies.of_repository(&key, sync.metadata.namespace.as_deref());
+        if let Some(copy) = copy.or_else(|| self.repositories_of(sync).find_map(|one| copies.of_chart(one))) {
+            return Ok(Place { root: &copy.root, shown: Some(&copy.shown) });
+        }
+        let is_here = |one: &Repository| self.remotes.contains(&same_place(&one.spec.url));
+        let is_archive = |one: &&Repository| one.spec.chart.is_some() || one.spec.url.starts_with(OCI);
+        // If no Repository has the URL of a remote, this clone was made from a mirror, and no Sync is left out.
+        let is_elsewhere =
+            self.known_repositories.iter().any(|(_, one)| is_here(one)) && !self.repositories_of(sync).any(is_here);
+        let other = self.repositories_of(sync).find(is_archive);
+        match other.or_else(|| self.repositories_of(sync).find(|_| is_elsewhere)) {
+            Some(other) => Err(no_copy(&format!("what Sync {} applies", ObjectKey::of(sync)), &key, Some(other))),
+            None => Ok(Place { root: &self.root, shown: None }),
+        }
     }
 
     /// Whether `repository` is in the files, and has the URL of a remote of this working copy.
@@ -291,7 +335,27 @@ impl Fleet {
             }
         }
         rendered.retain(|one| one.sync >= self.in_files || !changed.contains(&self.syncs[one.sync].origin));
+        let is_not_here = |one: &Rendered| one.objects.as_ref().is_err_and(output::is_not_here);
+        let (not_here, rendered): (Vec<_>, _) = rendered.into_iter().partition(is_not_here);
+        for Rendered { sync, objects } in not_here {
+            if let Err(error) = objects {
+                self.add_not_here(self.syncs[sync].clone(), &error);
+            }
+        }
         rendered
+    }
+
+    /// Says which Syncs were not rendered, and what to do.
+    pub fn tell_not_here(&self) {
+        if self.not_here.is_empty() {
+            return;
+        }
+        for one in &self.not_here {
+            output::note(format_args!("{}: Sync {}: {}", one.found.origin, one.found.key(), one.message()));
+        }
+        let names: Vec<_> = self.not_here.iter().map(|one| one.found.key().to_string()).collect();
+        let were = if names.len() == 1 { "was" } else { "were" };
+        output::note(format_args!("{} {were} not rendered: {}", counted(names.len(), "Sync"), names.join(", ")));
     }
 
     /// The Sync at `origin` as another Sync applies it, and the name of this other Sync. `None` if no Sync changes it
@@ -334,21 +398,52 @@ impl Fleet {
     }
 
     fn objects(&self, sync: &Sync, capabilities: &Capabilities) -> anyhow::Result<Vec<Manifest>> {
-        let path = folder::of_sync(&self.root, sync)?;
+        let place = self.place_of_folder(sync)?;
+        let path = folder::of_sync(place.root, sync)?;
+        let surroundings = self.surroundings_of(sync, capabilities);
+        let read = folder::read_in(place.root, &path, sync, surroundings, self.renderer.clone());
+        let mut objects = read?.manifests;
+        for object in &mut objects {
+            let file = Path::new(&*object.origin.file);
+            let inside = file.strip_prefix(place.root).unwrap_or(file);
+            // The files of remote repositories have URLs.
+            let shown = place.shown.filter(|_| inside.is_relative() && !object.origin.file.contains("://"));
+            let inside = shown.map_or_else(|| inside.to_owned(), |shown| shown.join(inside));
+            object.origin.file = inside.display().to_string().into();
+        }
+        Ok(objects)
+    }
+
+    /// Reads the folder of a Sync, in this working copy or in the local copy of its Repository.
+    ///
+    /// # Errors
+    /// Those of [`folder::read_in`], or there is no local copy of something that the Sync needs.
+    pub fn folder_of(&self, sync: &Sync, capabilities: &Capabilities) -> anyhow::Result<folder::Folder> {
+        let place = self.place_of_folder(sync)?;
+        let path = folder::from_here(folder::of_sync(place.root, sync)?);
+        let surroundings = self.surroundings_of(sync, capabilities);
+        folder::read_in(place.root, &path, sync, surroundings, self.renderer.clone())
+    }
+
+    /// What a Sync is rendered with, besides the files of its Repository.
+    fn surroundings_of(&self, sync: &Sync, capabilities: &Capabilities) -> Surroundings {
         let mut clones = self.clones.clone();
         for repository in other_files(sync).map(|file| file.repository()).filter(|key| self.is_here(key)) {
             clones.add(repository, self.root.clone());
         }
-        let surroundings = Surroundings { capabilities: capabilities.clone(), clones };
-        let read = folder::read_sharing(&path, sync, surroundings, self.renderer.clone());
-        let mut objects = read?.manifests;
-        for object in &mut objects {
-            if let Ok(inside) = Path::new(&*object.origin.file).strip_prefix(&self.root) {
-                object.origin.file = inside.display().to_string().into();
-            }
+        if self.repositories_of(sync).next().is_some() {
+            let allowed = self.repositories_of(sync).flat_map(|one| &one.spec.remotes).map(|one| one.url.clone());
+            clones.copies = clones.copies.allowing(allowed.collect());
         }
-        Ok(objects)
+        Surroundings { capabilities: capabilities.clone(), clones }
     }
+}
+
+/// The content of a Repository on this machine.
+struct Place<'f> {
+    root: &'f Path,
+    /// The path of a copy, as the user gave it; `None` for the working copy itself.
+    shown: Option<&'f Path>,
 }
 
 /// The API group of Syncs and Repositories.
@@ -377,25 +472,6 @@ fn is_in_chart(file: &Path, root: &Path) -> bool {
 fn unknown_kind(kind: &str) -> String {
     let meant = nearest(kind, ["Sync", "Repository"]).map(|meant| format!("; did you mean {meant}?"));
     format!("{GROUP} has no kind {kind}{}", meant.unwrap_or_default())
-}
-
-/// Fails if what `sync` applies is not in Git, but in a registry or a chart repository.
-///
-/// # Errors
-/// The hint says how to fetch the chart, and ends with `then`.
-pub fn refuse_registry(sync: &Sync, repository: &Repository, then: &str) -> anyhow::Result<()> {
-    let (key, spec) = (ObjectKey::of(sync), &repository.spec);
-    let version = spec.reference.as_ref().and_then(|reference| reference.tag.as_ref().or(reference.semver.as_ref()));
-    let version = version.map(|version| format!(" --version '{version}'")).unwrap_or_default();
-    let (place, pull) = match &spec.chart {
-        Some(chart) => (format!("the chart {chart} of {}", spec.url), format!("--repo {} {chart}", spec.url)),
-        None if spec.url.starts_with("oci://") => (spec.url.clone(), spec.url.clone()),
-        None => return Ok(()),
-    };
-    Err(Hint::error(
-        format!("what Sync {key} applies is in {place}, not in this repository, and this command fetches nothing"),
-        format!("fetch a chart with `helm pull {pull}{version} --untar`, and {then}"),
-    ))
 }
 
 /// The URLs of the remotes of a working copy. In a linked worktree, none are found.
@@ -482,7 +558,7 @@ mod tests {
         let mut fleet = Fleet::find(&root.join("clusters"), "team", Clones::default(), None).unwrap();
         let names: Vec<_> = fleet.syncs.iter().map(|found| found.key().name).collect();
         assert_eq!(names, ["clusters", "app"]);
-        assert_eq!(fleet.elsewhere.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["other"]);
+        assert_eq!(fleet.not_here.iter().map(|one| one.found.key().name).collect::<Vec<_>>(), ["other"]);
         let rendered = fleet.render(&Capabilities::default());
         assert_eq!(fleet.syncs.len(), 2, "the Sync in clusters/one is the same");
         let of_app = rendered[1].objects.as_ref().unwrap();

@@ -23,6 +23,7 @@ use worker::Cancel;
 
 use crate::{
     chart_inputs::Surroundings,
+    copies::{Copies, WithCopies},
     edit,
     output::Hint,
     working_copy::{Unread, WorkingCopy},
@@ -54,7 +55,25 @@ pub struct Folder {
 /// The path does not exist, a file is not a manifest (with file and line), or the folder has a symbolic link, which
 /// the controller would refuse, too.
 pub fn read(path: &Path) -> anyhow::Result<Folder> {
-    read_with(path, Arc::new(renderer()))
+    read_with(path, &Copies::default())
+}
+
+/// Reads a file or a folder as [`read`] does. Kustomizations may use the local copies of what is elsewhere.
+///
+/// # Errors
+/// As of [`read`].
+pub fn read_with(path: &Path, copies: &Copies) -> anyhow::Result<Folder> {
+    let renderer = Arc::new(renderer());
+    let (root, inside) = place(path)?;
+    let is_named = path.is_file();
+    let local = Local { entries: entries(path, &root, &inside, false)?, is_named };
+    let copy = WorkingCopy { root: root.clone() };
+    let with_copies = WithCopies::new(&copy, copies);
+    let kustomizations = Kustomizations { repository: &with_copies, renderer: &renderer };
+    let rendered = Files(kustomizations).render(&local, &mut Unlimited);
+    let rendered = rendered.map_err(|error| explained(with_copies.explained(error), &copy))?;
+    let (path, manifests, surroundings) = (path.to_owned(), rendered.objects, Surroundings::default());
+    Ok(Folder { root, inside, path, manifests, renderer, surroundings, is_chart: false })
 }
 
 /// Reads a folder as the controller does for `sync`: as a chart, if the Sync says so.
@@ -87,6 +106,23 @@ pub fn read_whole(path: &Path, sync: &Sync, surroundings: Surroundings) -> anyho
     read_at(path, (root, String::new()), sync, surroundings, Arc::new(renderer()))
 }
 
+/// Reads the folder at `path` as [`read_for`] does. It is in a repository with the top folder `root`.
+///
+/// # Errors
+/// Those of [`read_for`].
+pub fn read_in(
+    root: &Path,
+    path: &Path,
+    sync: &Sync,
+    surroundings: Surroundings,
+    renderer: Arc<Renderer>,
+) -> anyhow::Result<Folder> {
+    let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let root = fs::canonicalize(root).with_context(|| format!("cannot read {}", root.display()))?;
+    let inside = relative(&folder, &root);
+    read_at(path, (root, inside), sync, surroundings, renderer)
+}
+
 /// Reads the folder at `path`. `root` is the top folder of the repository, and `inside` the path from there to `path`.
 fn read_at(
     path: &Path,
@@ -117,6 +153,19 @@ fn read_at(
 /// The folder cannot be read or rendered, or it is a chart that no Sync can apply: it may give other objects at the
 /// next render, or it reads from the cluster.
 pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
+    tree: impl FnOnce() -> anyhow::Result<T>,
+    repository: &R,
+    folder: &str,
+    sync: &Sync,
+    surroundings: &Surroundings,
+    renderer: &Renderer,
+) -> Result<Vec<Manifest>, RenderError<Unread>> {
+    let repository = &WithCopies::new(repository, &surroundings.clones.copies);
+    let objects = objects_of(tree, repository, folder, sync, surroundings, renderer);
+    objects.map_err(|error| repository.explained(error))
+}
+
+fn objects_of<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
     tree: impl FnOnce() -> anyhow::Result<T>,
     repository: &R,
     folder: &str,
@@ -176,18 +225,6 @@ fn check_values(sync: &Sync) -> anyhow::Result<()> {
 fn maybe_chart(error: anyhow::Error, path: &Path) -> anyhow::Error {
     let is_chart = path.join("Chart.yaml").is_file() && is_rendered(path).is_ok_and(|is_rendered| !is_rendered);
     if is_chart { anyhow!("{}: {IS_CHART}", path.display()) } else { error }
-}
-
-fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
-    let (root, inside) = place(path)?;
-    let is_named = path.is_file();
-    let local = Local { entries: entries(path, &root, &inside, false)?, is_named };
-    let copy = WorkingCopy { root: root.clone() };
-    let kustomizations = Kustomizations { repository: &copy, renderer: &renderer };
-    let rendered = Files(kustomizations).render(&local, &mut Unlimited);
-    let rendered = rendered.map_err(|error| explained(error, &copy))?;
-    let (path, manifests, surroundings) = (path.to_owned(), rendered.objects, Surroundings::default());
-    Ok(Folder { root, inside, path, manifests, renderer, surroundings, is_chart: false })
 }
 
 /// Whether the folder has a kustomization that no ignore file excludes. Then it is rendered with Kustomize, as the controller
@@ -253,6 +290,15 @@ impl Folder {
     /// Those of [`read_for`].
     pub fn read_another(&self, path: &Path, sync: &Sync) -> anyhow::Result<Self> {
         read_sharing(path, sync, self.surroundings.clone(), self.renderer.clone())
+    }
+
+    /// Reads the same folder for `sync`, with the same renderer.
+    ///
+    /// # Errors
+    /// Those of [`read_for`].
+    pub fn read_again(&self, sync: &Sync) -> anyhow::Result<Self> {
+        let place = (self.root.clone(), self.inside.clone());
+        read_at(&self.path, place, sync, self.surroundings.clone(), self.renderer.clone())
     }
 
     /// Whether the folder is in a working copy of Git. Then its path in the repository is known.

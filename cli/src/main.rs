@@ -8,6 +8,7 @@ mod chart_inputs;
 mod commands;
 mod completion;
 mod controller;
+mod copies;
 mod edit;
 mod fleet;
 mod folder;

@@ -181,12 +181,13 @@ pub struct Hint {
     what: String,
     next: String,
     is_wrong_usage: bool,
+    is_not_here: bool,
 }
 
 impl Hint {
     /// What failed, and what to do about it.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), next: hint.into(), is_wrong_usage: false }
+        Self { what: what.into(), next: hint.into(), is_wrong_usage: false, is_not_here: false }
     }
 
     /// A new error with a hint.
@@ -197,6 +198,11 @@ impl Hint {
     /// A new error about wrong usage, which is noticed before anything is done.
     pub fn wrong_usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
         anyhow::Error::msg(Self { is_wrong_usage: true, ..Self::new(what, hint) })
+    }
+
+    /// A new error about something remote of which the command has no local copy.
+    pub fn not_here(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        anyhow::Error::msg(Self { is_not_here: true, ..Self::new(what, hint) })
     }
 }
 
@@ -303,6 +309,11 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
         }
     }
     messages
+}
+
+/// Whether the only reason of an error is that the command has no local copy of something remote.
+pub fn is_not_here(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Hint>().is_some_and(|hint| hint.is_not_here)
 }
 
 /// What to do about an error, if that is known.

@@ -49,14 +49,6 @@ impl SyncFile {
         let inside = Path::new(&inside).join(file.file_name().unwrap_or_default());
         Ok(Self { sync, root, origin: Location { file: inside.display().to_string().into(), line } })
     }
-
-    /// The folder in `spec.path`.
-    ///
-    /// # Errors
-    /// Those of [`folder::of_sync`].
-    pub fn folder(&self) -> anyhow::Result<PathBuf> {
-        folder::of_sync(&self.root, &self.sync)
-    }
 }
 
 /// Whether `text` is the path of a file, and not the name of a Sync in the cluster.

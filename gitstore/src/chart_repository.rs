@@ -15,12 +15,12 @@ use self::index::{Index, Version};
 use crate::FetchError;
 use crate::error::FoundDigest;
 use crate::range::{Range, newest_first};
-use crate::revision::{Reference, Revision, RevisionId};
 use crate::transport::http::{Answer, Fault, may_follow};
 use crate::transport::{Requests, Server, there_are};
-use crate::url::scheme_of;
 use crate::verify::TrustedKeys;
 use crate::verify::openpgp::Distrust;
+use remotes::scheme_of;
+use remotes::{Reference, Revision, RevisionId};
 
 /// The most bytes of a provenance file.
 const PROVENANCE_BYTES: u64 = 1 << 20;

@@ -9,8 +9,8 @@ use ureq::http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::FetchError;
-use super::remote_bases::allowed_path;
 use super::url::{Serves, is_of_registry};
+use remotes::allowed_path;
 
 /// Credentials for one Repository. They are sent only to the host of the Repository's URL, and only over TLS. For a remote
 /// repository, they are sent only to [some paths](Self::only_for) of this host.

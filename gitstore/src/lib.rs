@@ -41,7 +41,6 @@ mod range;
 mod registry;
 mod remote;
 mod remote_bases;
-mod revision;
 mod snapshot;
 mod store;
 mod transport;
@@ -56,10 +55,12 @@ pub use error::{FetchError, FoundDigest, Refusal, SnapshotError, StoreError};
 pub use files::{Folder, Limits};
 pub use index::{Admission, INDEX_TASK, Indexing};
 pub use paths::{At, Paths};
-pub use remote_bases::{RemoteRepositories, RemoteRepository, RemoteState, remote_base, remote_chart};
-pub use revision::{InvalidRevision, Reference, Revision, RevisionId};
+pub use remote_bases::{RemoteRepositories, RemoteState};
+pub use remotes::{
+    InvalidRevision, Reference, RemoteRepository, Revision, RevisionId, chart_url, remote_base, remote_chart,
+};
 pub use snapshot::{ContentId, Snapshot};
 pub use store::{Damaged, FetchRequest, GitStore, RepositoryKey, StoreOptions};
-pub use url::{Serves, chart_url, host_of};
+pub use url::{Serves, host_of};
 pub use verify::TrustedKeys;
 pub use worker::Cancel;

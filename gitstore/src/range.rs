@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use semver::{BuildMetadata, Prerelease, Version};
 
 use crate::FetchError;
-use crate::revision::Reference;
+use remotes::Reference;
 
 /// Operators that may precede a version, the longest first.
 const OPERATORS: [(&str, Operator); 11] = [

@@ -22,10 +22,10 @@ use self::manifest::Layer;
 use crate::archive::Layout;
 use crate::error::{FoundDigest, Refusal};
 use crate::range::{Range, newest_first};
-use crate::revision::{Reference, Revision, RevisionId, is_digest};
 use crate::transport::http::{Answer, Fault};
 use crate::transport::{Requests, Server, hex, presentable, there_are};
 use crate::{Credentials, FetchError};
+use remotes::{Reference, Revision, RevisionId, is_digest};
 
 /// The most bytes of a manifest, as the specification recommends.
 const MANIFEST_BYTES: u64 = 4 << 20;

@@ -9,9 +9,9 @@ use crate::archive::Layout;
 use crate::chart_repository::{self, ChartRepository};
 use crate::index::Arrived;
 use crate::registry::{self, Registry};
-use crate::revision::{Reference, Revision};
 use crate::transport::{self, Server};
 use crate::verify::TrustedKeys;
+use remotes::{Reference, Revision};
 
 /// The server that a fetch talks to, by the protocol that it speaks.
 pub(crate) enum Remote<'a> {

@@ -14,12 +14,12 @@ use super::generation::{self, Generation, Generations};
 use super::index::{self, Indexing, Refusal};
 use super::registry::Registry;
 use super::remote::{Found, Remote};
-use super::revision::{is_commit_id, is_digest};
 use super::transport::http::{self, Reach, Session};
 use super::transport::{self, FaultSlot, Requests, Server, SmartHttp, presentable};
 use super::url::{RemoteUrl, Serves};
 use super::verify::TrustedKeys;
 use super::{Credentials, FetchError, Reference, Revision, RevisionId, Snapshot, SnapshotError, StoreError};
+use remotes::{is_commit_id, is_digest};
 
 /// Limits and permissions of a store.
 #[derive(Clone, Debug)]

@@ -4,16 +4,11 @@ use std::fmt;
 
 use gix::bstr::ByteSlice as _;
 use gix::url::Scheme;
+use remotes::{CHARTS, OCI, chart_url, is_chart_name, redact, scheme_of};
 
 use super::FetchError;
 use super::transport::presentable;
 
-/// How the URL of a repository of artifacts begins. A registry is asked over https.
-const OCI: &str = "oci://";
-/// How the URL of a chart repository begins inside of this crate; see [`chart_url`].
-const CHARTS: &str = "charts+";
-/// The most bytes of a chart's name.
-const CHART_BYTES: usize = 250;
 /// The name under which people know the registry of Docker Hub, and the host that serves it.
 pub(super) const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
@@ -62,11 +57,6 @@ impl fmt::Display for Serves {
 /// The host (and port) of a URL in lower case, by which fetches are limited; empty if the URL has no host.
 pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
-}
-
-/// The URL by which a store knows a chart of the chart repository at `url`.
-pub fn chart_url(url: &str, chart: &str) -> String {
-    format!("{CHARTS}{url}#{chart}")
 }
 
 /// Whether a URL leads to a registry.
@@ -198,12 +188,6 @@ impl RemoteUrl {
     }
 }
 
-/// Whether this can be the name of a chart.
-pub(super) fn is_chart_name(name: &str) -> bool {
-    let is_inside = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    name.len() <= CHART_BYTES && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(is_inside)
-}
-
 /// Whether this can be the name of a repository in a registry, or why not.
 fn check_name(name: &str) -> Result<(), &'static str> {
     if name.contains([':', '@']) {
@@ -219,25 +203,6 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     }
     Err("it must have the form oci://host/name, and the name may have only lower-case letters, digits, '/', '.', '_' \
          and '-'")
-}
-
-/// A text that is not a usable URL, in a form that can be shown: without anything that may be a password. A password may
-/// contain any character, so everything up to the last `@` is removed. The query is removed, too, because it may have a
-/// token.
-pub(super) fn redact(text: &str) -> String {
-    let scheme = scheme_of(text).unwrap_or_default();
-    let rest = text[scheme.len()..].trim_start_matches("://");
-    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
-    let (rest, query) = rest.split_once(['?', '#']).map_or((rest, ""), |(rest, _)| (rest, "?…"));
-    let separator = if scheme.is_empty() { "" } else { "://" };
-    format!("{scheme}{separator}{hidden}{rest}{query}")
-}
-
-/// The text before `://`, if it can be the name of a scheme.
-pub(super) fn scheme_of(text: &str) -> Option<&str> {
-    let (scheme, _) = text.split_once("://")?;
-    let is_name = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    is_name.then_some(scheme)
 }
 
 #[cfg(test)]
@@ -343,20 +308,6 @@ mod tests {
             ("oci://docker.io/team/app", "https://registry-1.docker.io/v2/team/app"),
         ] {
             assert_eq!(RemoteUrl::parse(text, false).unwrap().registry_api(), api);
-        }
-    }
-
-    #[test]
-    fn of_what_is_no_url_that_is_shown_which_can_be_no_password() {
-        for (text, shown) in [
-            ("https://example.com:99999/a", "https://example.com:99999/a"),
-            ("https://me:pa/ss@example.com/a", "https://…@example.com/a"),
-            ("https://example.com/a?token=x", "https://example.com/a?…"),
-            ("me:pa@example.com:a", "…@example.com:a"),
-            ("me:pa://ss@example.com", "…@example.com"),
-            ("", ""),
-        ] {
-            assert_eq!(redact(text), shown);
         }
     }
 }

@@ -78,7 +78,9 @@ async fn charts_that_are_locked_are_fetched_if_the_repository_allows_it() -> Res
         ensure!(message.contains(text), "no {text:?} in: {message}");
     }
     let folder = scene.tree.path().join("shop").display().to_string();
-    gitseal(&scene, &["build", &folder]).await?.is(1, &["it is not fetched here"])?;
+    gitseal(&scene, &["build", &folder])
+        .await?
+        .is(1, &["cache-1.0.0.tgz is remote, and this command fetches nothing"])?;
 
     secret(&scene, server.certificate_authority(), true).await?;
     scene.repository(json!({"remotes": [{"url": server.url(), "secretRef": {"name": "charts"}}]})).await?;

@@ -138,15 +138,15 @@ fn values_of_another_repository_are_read_from_a_clone_that_is_named() {
     let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {level: {{ .Values.level }} }\n";
     fs::write(folder.path().join("charts/web/templates/map.yaml"), template).unwrap();
     let sync = ["build", "--sync", "clusters/web.yaml"];
-    for arguments in [sync.as_slice(), &["lint"]] {
+    for arguments in [sync.as_slice(), &["lint", "--strict"]] {
         let told = refused(folder.path(), arguments);
-        assert!(told.contains("spec.helm.valuesFrom[0] of the Sync names a file of Repository shop/config"), "{told}");
+        let said = "the file that spec.helm.valuesFrom[0] of the Sync names is in Repository shop/config";
+        assert!(told.contains(said) && told.contains("--remote shop/config=PATH"), "{told}");
     }
-    assert!(refused(folder.path(), &sync).contains("--values-repository shop/config=PATH"));
 
     let clone = clone_with("web/prod.yaml", "level: debug\n");
     for name in ["config", "shop/config"] {
-        let flag = format!("--values-repository={name}={}", clone.path().display());
+        let flag = format!("--remote={name}={}", clone.path().display());
         let output = gitseal_in(folder.path(), &[&sync[..], &[&flag]].concat());
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("level: debug"), "{text} {}", String::from_utf8_lossy(&output.stderr));
@@ -154,14 +154,14 @@ fn values_of_another_repository_are_read_from_a_clone_that_is_named() {
         assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
     }
     // A clone of the Repository `other/config` does not help: the chart gets its values from `shop/config`.
-    let flag = format!("--values-repository=other/config={}", clone.path().display());
+    let flag = format!("--remote=other/config={}", clone.path().display());
     refused(folder.path(), &[&sync[..], &[&flag]].concat());
     let clone = clone_with("web/test.yaml", "level: debug\n");
-    let flag = format!("--values-repository=config={}", clone.path().display());
+    let flag = format!("--remote=config={}", clone.path().display());
     let told = refused(folder.path(), &[&sync[..], &[&flag]].concat());
     assert!(told.contains("Repository shop/config: web/prod.yaml: there is no such file in"), "{told}");
-    let told = refused(folder.path(), &[&sync[..], &["--values-repository=config"]].concat());
-    assert!(told.contains("it is not NAME=PATH"), "{told}");
+    let told = refused(folder.path(), &[&sync[..], &["--remote=config"]].concat());
+    assert!(told.contains("it is not WHAT=PATH"), "{told}");
 }
 
 #[test]
@@ -410,9 +410,12 @@ fn variables_of_a_config_map_are_in_a_file_of_the_repository() {
 
     let folder = with_variables("  substituteFrom: [{repository: {name: config}, file: vars.env}]\n");
     let told = refused(folder.path(), &sync);
-    assert!(told.contains("spec.substituteFrom[0] of the Sync names a file of Repository shop/config"), "{told}");
+    assert!(
+        told.contains("the file that spec.substituteFrom[0] of the Sync names is in Repository shop/config"),
+        "{told}"
+    );
     let clone = clone_with("vars.env", "cluster=south\n");
-    let flag = format!("--values-repository=config={}", clone.path().display());
+    let flag = format!("--remote=config={}", clone.path().display());
     assert!(printed(folder.path(), &[&sync[..], &[&flag]].concat()).contains("cluster: south\n"));
 }
 

@@ -7,18 +7,18 @@ use serde_json::Value;
 
 use crate::{gitseal_in, stderr, stdout, workplace::write};
 
-fn sync(name: &str, path: &str, rest: &str) -> String {
+pub(crate) fn sync(name: &str, path: &str, rest: &str) -> String {
     format!(
         "apiVersion: gitseal.dev/v1alpha1\nkind: Sync\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  repository: {{name: \
          fleet}}\n  path: {path}\n{rest}"
     )
 }
 
-const DEPLOYMENT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 1\n  selector: \
+pub(crate) const DEPLOYMENT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 1\n  selector: \
     {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: web, image: web}]}\n";
 
 /// A repository with an application in three ways: a kustomization with two overlays, a chart, and plain files.
-fn fleet() -> tempfile::TempDir {
+pub(crate) fn fleet() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     fs::create_dir(root.join(".git")).unwrap();
@@ -40,7 +40,7 @@ fn fleet() -> tempfile::TempDir {
 }
 
 /// The problems that `gitseal lint` found, as `file:line check field: message`.
-fn problems(root: &Path, arguments: &[&str]) -> (Option<i32>, Vec<String>) {
+pub(crate) fn problems(root: &Path, arguments: &[&str]) -> (Option<i32>, Vec<String>) {
     let output = gitseal_in(root, &[&["lint", "-o", "json"], arguments].concat());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -329,7 +329,7 @@ fn a_sync_of_a_registry_or_chart_repository_is_named_and_left_out() {
     ] {
         let output = with(spec);
         assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()));
-        assert!(stderr(&output).contains("Sync shop/podinfo is not checked"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("1 Sync was not rendered: shop/podinfo"), "{}", stderr(&output));
         let file = root.join("clusters/staging/podinfo.yaml");
         let built = gitseal_in(root, &["build", "--sync", file.to_str().unwrap()]);
         assert!(!built.status.success());

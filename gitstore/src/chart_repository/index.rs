@@ -7,8 +7,8 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use granit_parser::{Event, Parser};
 use worker::Cancel;
 
-use crate::revision::is_digest;
 use crate::transport::presentable;
+use remotes::is_digest;
 
 /// The most bytes of an index. Large real ones have 20 MB.
 pub(super) const BYTES: u64 = 32 << 20;

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::place_of;
 use crate::archive::{ARCHIVE_BYTES, Layout};
-use crate::revision::is_digest;
 use crate::transport::presentable;
+use remotes::is_digest;
 
 /// The types of manifests that are asked for.
 pub(super) const TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \

@@ -7,9 +7,9 @@ use ureq::http::{Method, StatusCode};
 use super::{MANIFEST_BYTES, Registry, next_page};
 use crate::FetchError;
 use crate::error::FoundDigest;
-use crate::revision::{Revision, is_digest};
 use crate::transport::hex;
 use crate::verify::{TrustedKeys, Verdict, cosign};
+use remotes::{Revision, is_digest};
 
 /// The type of a manifest.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -35,8 +35,8 @@ pub(crate) use self::requests::{Requests, hex};
 pub(crate) use self::server::Server;
 pub(crate) use self::smart::{FaultSlot, SmartHttp};
 use crate::range::Range;
-use crate::revision::{Reference, Revision, RevisionId};
 use crate::{FetchError, StoreError};
+use remotes::{Reference, Revision, RevisionId};
 
 /// The local side of the refspec. It is given only because the refspec must have one.
 const LOCAL_REFERENCE: &str = "refs/gitseal/head";

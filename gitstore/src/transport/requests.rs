@@ -13,7 +13,7 @@ use super::{Server, presentable, store_error};
 use crate::FetchError;
 use crate::archive::ARCHIVE_BYTES;
 use crate::error::{FoundDigest, Refusal};
-use crate::revision::Revision;
+use remotes::Revision;
 
 /// The requests of one fetch.
 pub(crate) struct Requests<'a> {

@@ -181,10 +181,10 @@ async fn the_command_line_fetches_the_values_too_and_says_where_they_are_from() 
 
     let clone = format!("config={}", config.tree.path().display());
     let values = format!("Repository {}/config: one.yaml, main@", scene.namespace);
-    let told = gitseal(&scene, &["trace", "configmap/app-map"]).await?.is(0, &[&values, "--values-repository"])?;
+    let told = gitseal(&scene, &["trace", "configmap/app-map"]).await?.is(0, &[&values, "--remote"])?;
     ensure!(!told.out.contains("charts/web/templates/map.yaml"), "{}", told.out);
     let place = ["charts/web/templates/map.yaml:1", values.as_str()];
-    gitseal(&scene, &["trace", "configmap/app-map", "--values-repository", &clone]).await?.is(0, &place)?;
+    gitseal(&scene, &["trace", "configmap/app-map", "--remote", &clone]).await?.is(0, &place)?;
     let json = gitseal(&scene, &["trace", "configmap/app-map", "-o", "json"]).await?.is(0, &[])?;
     let json: Value = serde_json::from_str(&json.out)?;
     let field = &json["values"][0]["field"];

@@ -69,7 +69,7 @@ async fn variables_of_config_maps_and_other_repositories_are_replaced_anew_when_
     scene.api::<ConfigMap>().delete("extra", &DeleteParams::default()).await?;
     are("two south none").await?;
     // The command line shows what the controller does.
-    let flag = format!("--values-repository=config={}", config.tree.path().display());
+    let flag = format!("--remote=config={}", config.tree.path().display());
     for (sync, ..) in &syncs {
         gitseal(&scene, &["diff", "--sync", sync, &flag]).await?.is(0, &[])?;
     }

@@ -12,6 +12,7 @@ use renderer::{BuiltRelease, Capabilities, Chart, Release, ReleaseValues, Render
 use worker::Cancel;
 
 use crate::{
+    copies::{Copies, WithCopies},
     folder::{self, Unlimited},
     global::Global,
     output::{self, Hint},
@@ -173,7 +174,12 @@ pub(super) fn is_chart(path: &Path) -> bool {
 }
 
 /// Renders the chart. Returns the objects, and the text that `helm template` would print.
-pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::Result<(Vec<Manifest>, String)> {
+pub(super) fn render(
+    path: &Path,
+    args: &ChartArgs,
+    copies: &Copies,
+    global: &Global,
+) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
     let (root, inside) = match inside.as_str() {
         // The chart is an archive outside of any repository.
@@ -197,8 +203,9 @@ pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::
     };
     let release = Release { chart, values: args.all_values(&root)?, target_namespace: None, tests: false };
     let copy = WorkingCopy { root };
-    let built = folder::renderer().release(&release, &copy, &mut Unlimited, &Cancel::new());
-    let built = built.map_err(|error| folder::explained(error, &copy));
+    let files = WithCopies::new(&copy, copies);
+    let built = folder::renderer().release(&release, &files, &mut Unlimited, &Cancel::new());
+    let built = built.map_err(|error| folder::explained(files.explained(error), &copy));
     let BuiltRelease { rendered, manifests, .. } =
         built.with_context(|| format!("cannot render {}", path.display()))?;
     warn(&rendered);

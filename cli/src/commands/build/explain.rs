@@ -11,10 +11,8 @@ use serde_json::{Map, Value, json};
 use similar::TextDiff;
 
 use crate::{
-    chart_inputs::Surroundings,
-    folder,
+    folder::Folder,
     output::{BAD, FAINT, GOOD, STRONG, WARN, diff_line, styled},
-    sync_file::SyncFile,
 };
 
 /// What one field of the Sync changed.
@@ -66,33 +64,31 @@ pub struct Explanation {
 /// A field that changes objects, and the Sync with this field and the fields before it.
 type UpTo = (String, Sync);
 
-/// Renders the folder without the fields of the Sync that change objects, and then again with one more of these fields
+/// Renders the folder of a Sync without the fields of the Sync that change objects, and then again with one more of these fields
 /// each time.
 ///
 /// # Errors
 /// One of these renders fails. If a field was added for this render, the error names the field.
-pub fn explain(file: &SyncFile, surroundings: Surroundings) -> anyhow::Result<Explanation> {
-    let path = folder::from_here(file.folder()?);
-    let base = Sync { spec: without_changes(&file.sync), ..file.sync.clone() };
-    let folder = folder::read_for(&path, &base, surroundings)?;
+pub fn explain(of: &Sync, read: impl FnOnce(&Sync) -> anyhow::Result<Folder>) -> anyhow::Result<Explanation> {
+    let folder = read(&Sync { spec: without_changes(of), ..of.clone() })?;
     let (rendered, mut steps) = (folder.manifests.len(), Vec::new());
     let mut before: Option<Vec<Manifest>> = None;
-    let before_target = not_moved(&file.sync);
-    for (field, sync) in steps_of(&file.sync) {
+    let before_target = not_moved(of);
+    for (field, sync) in steps_of(of) {
         let failed = || format!("with {field}");
-        let manifests = folder.read_another(&path, &sync).with_context(failed)?.manifests;
+        let manifests = folder.read_again(&sync).with_context(failed)?.manifests;
         let earlier = before.as_deref().unwrap_or(&folder.manifests);
         // A pass sets the namespace last of all. But no variable depends on the namespace, so `targetNamespace` is
         // shown where it stands among the fields of a Sync.
         if field == "substitute" {
-            steps.extend(in_namespace(&file.sync, earlier));
+            steps.extend(in_namespace(of, earlier));
         }
-        let place = if field == "substitute" { &file.sync } else { &before_target };
+        let place = if field == "substitute" { of } else { &before_target };
         steps.push(compare(field, place, earlier, &manifests));
         before = Some(manifests);
     }
     if !steps.iter().any(|step| step.field == TARGET_NAMESPACE) {
-        steps.extend(in_namespace(&file.sync, before.as_deref().unwrap_or(&folder.manifests)));
+        steps.extend(in_namespace(of, before.as_deref().unwrap_or(&folder.manifests)));
     }
     Ok(Explanation { rendered, steps })
 }

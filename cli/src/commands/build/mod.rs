@@ -20,6 +20,7 @@ use self::chart::ChartArgs;
 use super::diff::nobodys;
 use crate::{
     chart_inputs::{InputArgs, Surroundings},
+    copies::{Copies, WithCopies},
     fleet::Fleet,
     folder::{self, Unlimited},
     global::Global,
@@ -43,15 +44,16 @@ use crate::{
 ///     gitseal build charts/shop --release-name shop -f production.yaml
 ///     gitseal build --sync clusters/production/shop.yaml
 ///     gitseal build --sync clusters/production/shop.yaml --explain
-///     gitseal build podinfo --sync clusters/production/podinfo.yaml
+///     gitseal build --sync clusters/production/podinfo.yaml --remote shop/podinfo=podinfo-6.5.0.tgz
 ///
 /// With --sync, the command prints the objects that the controller applies for that Sync. It reads the folder in the
 /// Sync's spec.path, uses the values in its spec.helm, and changes the objects as its spec says, for example in
 /// spec.patches. With --explain, it prints these changes instead of the objects: the fields of the spec in the order in
 /// which they take effect, and below each field the objects that it changes. The values of Secrets are not shown there.
 /// With --sync and PATH, the command reads the folder PATH instead of spec.path, as if PATH were the whole repository.
-/// This is for a Sync whose Repository is a chart of a registry or chart repository: PATH is the chart after `helm pull
-/// --untar`.
+///
+/// With --remote, the command reads local copies of what is elsewhere: the chart of a Sync whose Repository is a registry or
+/// a chart repository, the remote bases of kustomizations, and charts that Chart.lock names and charts/ does not have.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
@@ -79,19 +81,20 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
         return of_sync(file, args, global);
     }
     let path = args.path.as_deref().unwrap_or(Path::new("."));
+    let copies = args.inputs.clones()?.copies;
     let is_rendered = folder::is_rendered(path)?;
     let is_chart = !is_rendered && chart::is_chart(path);
     if !is_chart {
         args.chart.refuse_without_chart(path)?;
     }
     let (manifests, text) = if is_chart {
-        let (manifests, text) = chart::render(path, &args.chart, global)?;
+        let (manifests, text) = chart::render(path, &args.chart, &copies, global)?;
         (manifests, Some(text))
     } else if is_rendered {
-        let (manifests, text) = kustomize(path)?;
+        let (manifests, text) = kustomize(path, &copies)?;
         (manifests, Some(text))
     } else {
-        (folder::read(path)?.manifests, None)
+        (folder::read_with(path, &copies)?.manifests, None)
     };
     // The folder is built without a Sync, so this reports only what is refused for every Sync.
     let mut sync = nobodys("default");
@@ -110,9 +113,9 @@ fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()>
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
     let mut file = SyncFile::read(file, &namespace)?;
     args.chart.refuse_values_beside_sync()?;
-    let fleet = Fleet::find(&file.root, &namespace, args.inputs.clones(), None)?;
-    fleet.refuse_elsewhere(&file.sync)?;
-    if let Some((changed, by)) = fleet.as_changed(&file.origin, &args.chart.capabilities()) {
+    let (clones, capabilities) = (args.inputs.clones()?, args.chart.capabilities());
+    let fleet = Fleet::find(&file.root, &namespace, clones.clone(), None)?;
+    if let Some((changed, by)) = fleet.as_changed(&file.origin, &capabilities) {
         if changed != file.sync {
             output::note(format_args!(
                 "Sync {by} changes this Sync and applies it as Sync {}; the objects are those of the changed Sync",
@@ -121,17 +124,16 @@ fn of_sync(file: &Path, args: &BuildArgs, global: &Global) -> anyhow::Result<()>
         }
         file.sync = changed;
     }
-    let surroundings = Surroundings { capabilities: args.chart.capabilities(), clones: args.inputs.clones() };
     if args.explain {
-        let explanation = explain::explain(&file, surroundings)?;
+        let explanation = explain::explain(&file.sync, |sync| fleet.folder_of(sync, &capabilities))?;
         return match global.output {
             None => output::print(explanation.text()),
             Some(format) => output::print(format.text(&explanation)?),
         };
     }
     let folder = match &args.path {
-        Some(path) => folder::read_whole(path, &file.sync, surroundings)?,
-        None => folder::read_for(&folder::from_here(file.folder()?), &file.sync, surroundings)?,
+        Some(path) => folder::read_whole(path, &file.sync, Surroundings { capabilities, clones })?,
+        None => fleet.folder_of(&file.sync, &capabilities)?,
     };
     if let Err(error) = guard(&file.sync, &folder.manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
@@ -158,11 +160,12 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// The objects, and the text that `kustomize build` prints.
-fn kustomize(path: &Path) -> anyhow::Result<(Vec<Manifest>, String)> {
+fn kustomize(path: &Path, copies: &Copies) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
     let copy = WorkingCopy { root };
-    let built = folder::renderer().build(&inside, &copy, &mut Unlimited, &Cancel::new());
-    let built = built.map_err(|error| folder::explained(error, &copy));
+    let files = WithCopies::new(&copy, copies);
+    let built = folder::renderer().build(&inside, &files, &mut Unlimited, &Cancel::new());
+    let built = built.map_err(|error| folder::explained(files.explained(error), &copy));
     let Built { objects, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
     let texts: Vec<_> = objects.into_iter().map(|object| object.yaml).collect();
     Ok((manifests, texts.join("---\n")))

@@ -27,6 +27,7 @@ use pipeline::{
     plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place, stamp_of},
     repository_of,
 };
+use remotes::OCI;
 use renderer::{Capabilities, ServedKinds};
 use serde_json::{Value, json};
 
@@ -39,7 +40,8 @@ use self::{
 };
 use crate::{
     chart_inputs::{InputArgs, Surroundings},
-    completion, fleet,
+    completion,
+    copies::{Copies, no_copy},
     folder::{self, Folder, GIT},
     global::Global,
     output::{self, Hint},
@@ -103,16 +105,17 @@ struct Entry {
 pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (client, sync, folder) = if let Some(given) = &args.sync {
         let client = global.client().await?;
-        let (sync, path) = find_sync(&client, global, given, args.path.as_deref()).await?;
-        if args.path.is_none() {
-            refuse_registry(&client, &sync).await?;
-        }
+        let mut clones = args.inputs.clones()?;
+        let Chosen { sync, root, path } =
+            find_sync(&client, global, given, args.path.as_deref(), &clones.copies).await?;
         // The capabilities are also read if this Sync renders no chart, because other Syncs may render charts.
         let capabilities = capabilities(&client).await.context("cannot ask the API server which kinds it serves")?;
-        let mut clones = args.inputs.clones();
         clones.read_cluster(&client, &sync).await?;
         let surroundings = Surroundings { capabilities, clones };
-        let folder = folder::read_for(&path, &sync, surroundings)?;
+        let folder = match root {
+            Some(root) => folder::read_in(&root, &path, &sync, surroundings, Arc::new(folder::renderer()))?,
+            None => folder::read_for(&path, &sync, surroundings)?,
+        };
         (client, sync, folder)
     } else {
         let path = args.path.as_deref().unwrap_or(Path::new("."));
@@ -211,22 +214,55 @@ fn as_chart(error: anyhow::Error, path: &Path) -> anyhow::Error {
     )
 }
 
-/// The Sync that `given` names, and the folder to compare.
+/// A Sync, and the folder to compare.
+struct Chosen {
+    sync: Sync,
+    /// The top folder of a local copy of the Sync's Repository, if the folder is in this copy.
+    root: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Chosen {
+    /// The folder to compare: the one that was given, or that of the Sync, in a local copy of its Repository or in a clone.
+    async fn new(
+        client: &Client,
+        sync: Sync,
+        given: Option<&Path>,
+        copies: &Copies,
+        in_clone: impl FnOnce(&Sync) -> anyhow::Result<PathBuf>,
+    ) -> anyhow::Result<Self> {
+        if let Some(given) = given {
+            return Ok(Self { sync, root: None, path: given.to_owned() });
+        }
+        if let Some(copy) = copies.of_repository(&repository_of(&sync), sync.metadata.namespace.as_deref()) {
+            let path = folder::of_sync(&copy.root, &sync)?;
+            return Ok(Self { sync, root: Some(copy.root.clone()), path });
+        }
+        refuse_registry(client, &sync).await?;
+        let path = in_clone(&sync)?;
+        Ok(Self { sync, root: None, path })
+    }
+}
+
+/// Finds the Sync that `given` names, and the folder to compare.
 async fn find_sync(
     client: &Client,
     global: &Global,
     given: &str,
     path: Option<&Path>,
-) -> anyhow::Result<(Sync, PathBuf)> {
+    copies: &Copies,
+) -> anyhow::Result<Chosen> {
     if sync_file::is_file(given) {
         let file = SyncFile::read(Path::new(given), &global.default_namespace())?;
-        let path = path.map_or_else(|| file.folder().map(folder::from_here), |path| Ok(path.to_owned()))?;
+        let in_clone = |sync: &Sync| folder::of_sync(&file.root, sync).map(folder::from_here);
         let key = ObjectKey::of(&file.sync);
-        let Some(live) = live_sync(client, &key).await? else {
+        let sync = if let Some(live) = live_sync(client, &key).await? {
+            Sync { spec: file.sync.spec.clone(), ..live }
+        } else {
             output::note(format_args!("Sync {key} is not in the cluster yet"));
-            return Ok((file.sync, path));
+            file.sync.clone()
         };
-        return Ok((Sync { spec: file.sync.spec, ..live }, path));
+        return Chosen::new(client, sync, path, copies, in_clone).await;
     }
     let key = ObjectKey { namespace: global.default_namespace(), name: given.to_owned() };
     let sync = live_sync(client, &key).await?.ok_or_else(|| {
@@ -235,8 +271,7 @@ async fn find_sync(
             "use --namespace for another namespace; `gitseal status --all-namespaces` shows all Syncs",
         )
     })?;
-    let path = path.map_or_else(|| own_folder(&sync), |path| Ok(path.to_owned()))?;
-    Ok((sync, path))
+    Chosen::new(client, sync, path, copies, own_folder).await
 }
 
 /// Refuses a Sync whose Repository in the cluster is a registry or a chart repository. If the Repository cannot be
@@ -245,10 +280,10 @@ async fn refuse_registry(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     let key = repository_of(sync);
     let api: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
     match api.get_opt(&key.name).await {
-        Ok(Some(repository)) => {
-            fleet::refuse_registry(sync, &repository, "add the path of the chart's folder to this command")
+        Ok(Some(repository)) if repository.spec.chart.is_some() || repository.spec.url.starts_with(OCI) => {
+            Err(no_copy(&format!("what Sync {} applies", ObjectKey::of(sync)), &key, Some(&repository)))
         }
-        Ok(None) | Err(_) => Ok(()),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -41,6 +41,8 @@ use crate::{
 ///
 /// Each problem is printed as a line FILE:LINE: error|warning: …; docs/lint.md lists the checks. The exit code is 0
 /// without errors (there may be warnings), 1 with errors, and 2 if something could not be checked.
+///
+/// Nothing is fetched. A Sync that needs something remote is named and left out, unless --remote gives a local copy.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct LintArgs {
@@ -56,7 +58,7 @@ pub struct LintArgs {
     #[arg(short, long, value_name = "VERSION", value_delimiter = ',')]
     api_versions: Vec<String>,
 
-    /// Report kinds without a schema as errors
+    /// Report as an error what cannot be checked: kinds without a schema, and Syncs that need something remote
     #[arg(long)]
     strict: bool,
 
@@ -72,15 +74,10 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     versions.sort();
     versions.dedup();
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
-    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones(), None)?;
+    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones()?, None)?;
     let mut report = Report::new(versions.clone(), args.strict);
     let mut sealed = SealedFiles::new(&fleet.root);
-    for key in &fleet.elsewhere {
-        output::note(format_args!(
-            "Sync {key} is not checked: its Repository is not this repository, but a registry, a chart repository or another URL"
-        ));
-    }
-    let is_plain = fleet.syncs.is_empty() && fleet.elsewhere.is_empty() && fleet.wrong.is_empty();
+    let is_plain = fleet.syncs.is_empty() && fleet.not_here.is_empty() && fleet.wrong.is_empty();
     for version in versions {
         let capabilities =
             Capabilities { kube_version: Some(format!("v{version}.0")), api_versions: args.api_versions.clone() };
@@ -109,7 +106,8 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let definitions = Definitions::new(version, &given, &mut report);
         let mut checks = Checks { definitions, sealed: &mut sealed };
         let scopes = Scopes::of(fleet.definitions.iter().chain(all()));
-        let found: Vec<_> = rendered.iter().map(|one| &fleet.syncs[one.sync]).collect();
+        let of_rendered = rendered.iter().map(|one| &fleet.syncs[one.sync]);
+        let found: Vec<_> = of_rendered.chain(fleet.not_here.iter().map(|one| &one.found)).collect();
         // Of an object that a Sync applies, only the rendered form is checked, because the Sync may have changed the
         // object.
         let applied: HashSet<_> = all().map(|object| &object.origin).collect();
@@ -118,9 +116,9 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
             checks.check(manifest, None, &mut report);
         }
         report.add_all(syncs::of_all(&found));
+        report.add_all(found.iter().flat_map(|found| syncs::refused(found)));
         for Rendered { sync, objects } in &rendered {
             let found = &fleet.syncs[*sync];
-            report.add_all(syncs::refused(found));
             match objects {
                 Err(error) => {
                     let id = Some(&found.manifest.id);
@@ -143,7 +141,14 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     for Wrong { origin, object, check, why } in &fleet.wrong {
         report.add(Finding::error(check, origin, object.as_ref(), why.clone()));
     }
-    report.print(global)?;
+    for one in fleet.not_here.iter().filter(|_| args.strict) {
+        let id = Some(&one.found.manifest.id);
+        report.add(Finding::error("not-rendered", &one.found.origin, id, one.message()));
+    }
+    if !args.strict {
+        fleet.tell_not_here();
+    }
+    report.print(&fleet.not_here, global)?;
     Ok(if report.errors() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -160,7 +165,8 @@ fn without_syncs(
         sync.spec.helm = Some(crds::Helm { release_name, ..crds::Helm::default() });
         output::note(format_args!("{} is a chart: it is rendered with its own values", path.display()));
     }
-    let objects = folder::read_for(path, &sync, Surroundings { capabilities, clones: args.inputs.clones() })?.manifests;
+    let objects =
+        folder::read_for(path, &sync, Surroundings { capabilities, clones: args.inputs.clones()? })?.manifests;
     if objects.is_empty() {
         return Err(Hint::error(
             format!("{} has no Syncs and no manifests, so there is nothing to check", path.display()),

@@ -8,6 +8,7 @@ use schemas::{KubernetesVersion, Severity};
 use serde_json::{Value, json};
 
 use crate::{
+    fleet::NotHere,
     global::Global,
     output::{self, BAD, WARN, counted, styled},
 };
@@ -114,7 +115,7 @@ impl Report {
         self.found.keys().filter(|finding| finding.severity == Severity::Error).count()
     }
 
-    pub(super) fn print(&self, global: &Global) -> anyhow::Result<()> {
+    pub(super) fn print(&self, not_here: &[NotHere], global: &Global) -> anyhow::Result<()> {
         let (errors, warnings) = (self.errors(), self.found.len() - self.errors());
         if let Some(format) = global.output {
             return output::print(format.text(&json!({
@@ -123,6 +124,7 @@ impl Report {
                 "objects": self.objects,
                 "errors": errors,
                 "warnings": warnings,
+                "notRendered": not_here.iter().map(NotHere::as_json).collect::<Vec<_>>(),
                 "withoutSchema": self.unchecked.keys().collect::<Vec<_>>(),
                 "problems": self.found.iter().map(|(finding, known)| self.as_json(finding, known)).collect::<Vec<_>>(),
             }))?);

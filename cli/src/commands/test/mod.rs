@@ -18,7 +18,7 @@ use similar::TextDiff;
 use crate::{
     chart_inputs::InputArgs,
     edit,
-    fleet::{Fleet, Rendered},
+    fleet::{Fleet, Found, NotHere, Rendered},
     folder,
     global::Global,
     output::{self, BAD, GOOD, Hint, counted, styled},
@@ -38,6 +38,9 @@ use crate::{
 ///
 /// The exit code is 0 if all Syncs apply what their golden files have, 1 if a Sync applies something else than its
 /// golden file has, and 2 if something could not be read or rendered. The other Syncs are compared all the same.
+///
+/// Nothing is fetched. A Sync that needs something remote is named and left out, and its golden file stays as it is, unless
+/// --remote gives a local copy.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct TestArgs {
@@ -53,6 +56,10 @@ pub struct TestArgs {
     #[arg(long, value_name = "FOLDER")]
     golden: Option<PathBuf>,
 
+    /// Fail if a Sync needs something remote and is left out
+    #[arg(long)]
+    strict: bool,
+
     /// Kubernetes version that templates of charts see [default: the version that Helm was built for]
     #[arg(long, value_name = "VERSION")]
     kube_version: Option<String>,
@@ -67,9 +74,12 @@ pub struct TestArgs {
 
 pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let namespace = global.namespace().unwrap_or_else(|| "default".to_owned());
-    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones(), args.golden.as_deref())?;
-    if fleet.syncs.is_empty() && fleet.wrong.is_empty() {
-        return Err(no_syncs(&args.path, &fleet));
+    let mut fleet = Fleet::find(&args.path, &namespace, args.inputs.clones()?, args.golden.as_deref())?;
+    if fleet.syncs.is_empty() && fleet.not_here.is_empty() && fleet.wrong.is_empty() {
+        return Err(Hint::error(
+            format!("{} has no files of Syncs", args.path.display()),
+            "to see what a folder without a Sync contains, use `gitseal build`",
+        ));
     }
     let golden = args.golden.clone().unwrap_or_else(|| fleet.root.join(".gitseal/golden"));
     let capabilities =
@@ -83,9 +93,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let mut scopes = Scopes::of(fleet.definitions.iter().chain(all));
     for Rendered { sync, objects } in rendered {
         let found = &fleet.syncs[sync];
-        let key = found.key();
-        let folder = Path::new(&*found.origin.file).parent().unwrap_or(Path::new(""));
-        let file = folder.join(format!("{}.{}.yaml", key.namespace, key.name));
+        let (key, file) = (found.key(), golden_file(found));
         let objects = objects.and_then(|objects| {
             let checked = guard(&found.sync, &objects);
             checked.map_err(|error| anyhow!("the controller refuses this: {}", in_one_line(&error.to_string())))?;
@@ -106,6 +114,16 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         }
     }
     scopes.tell();
+    for one in &fleet.not_here {
+        unknown.insert(golden_file(&one.found));
+        if args.strict {
+            let (origin, key) = (&one.found.origin, one.found.key());
+            failed.push(Hint::error(format!("{origin}: Sync {key} cannot be rendered: {}", one.why), &*one.hint));
+        }
+    }
+    if !args.strict {
+        fleet.tell_not_here();
+    }
     let wrong: BTreeSet<_> = fleet.wrong.iter().map(|wrong| format!("{}: {}", wrong.origin, wrong.why)).collect();
     failed.extend(wrong.into_iter().map(anyhow::Error::msg));
     let failed = output::all("the Syncs from being compared", failed);
@@ -145,6 +163,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         Some(format) => output::print(format.text(&json!({
             "syncs": wanted.len(),
             "equal": equal,
+            "notRendered": fleet.not_here.iter().map(NotHere::as_json).collect::<Vec<_>>(),
             summary: differences.iter().map(Difference::as_json).collect::<Vec<_>>(),
         }))?)?,
         None if !args.update => {
@@ -167,18 +186,11 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn no_syncs(path: &Path, fleet: &Fleet) -> anyhow::Error {
-    let path = path.display();
-    match fleet.elsewhere.len() {
-        0 => Hint::error(
-            format!("{path} has no files of Syncs"),
-            "to see what a folder without a Sync contains, use `gitseal build`",
-        ),
-        count => Hint::error(
-            format!("{path} has {}, but the files that they apply are not in this repository", counted(count, "Sync")),
-            "their Repositories are registries, chart repositories or other Git repositories; nothing can be compared",
-        ),
-    }
+/// The path of the golden file of a Sync in the folder of the golden files.
+fn golden_file(found: &Found) -> PathBuf {
+    let key = found.key();
+    let folder = Path::new(&*found.origin.file).parent().unwrap_or(Path::new(""));
+    folder.join(format!("{}.{}.yaml", key.namespace, key.name))
 }
 
 /// The golden files, by their paths in the folder.

@@ -39,7 +39,7 @@ const OWNERS: usize = 10;
 /// and who wrote it last. Works for objects that are in Git, and for objects that were made by them, such as the Pod of a
 /// Deployment or the Secret of a SealedSecret. The cluster does not store files and lines: to see them, run this inside a
 /// clone of the repository. If the Sync gets values or variables from another Repository, name a clone of it with
-/// --values-repository.
+/// --remote.
 #[derive(clap::Args)]
 pub struct TraceArgs {
     /// The object. KIND is as in kubectl. KIND NAME, as two words, works, too
@@ -61,7 +61,7 @@ pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let first = Object::read(&client, &kinds, global, kind, name).await?;
     let (chain, owner) = Owner::of(first, &client, &kinds).await?;
     let origin = match &owner {
-        Some(owner) => owner.origin(&client, chain.last().expect("it is never empty"), args.inputs.clones()).await,
+        Some(owner) => owner.origin(&client, chain.last().expect("it is never empty"), args.inputs.clones()?).await,
         None => Origin::default(),
     };
     let trace = Trace::new(&chain, owner.as_ref(), origin);

@@ -114,12 +114,13 @@ impl FromStr for Revision {
     }
 }
 
-pub(super) fn is_commit_id(text: &str) -> bool {
+/// Whether these are the hex digits of a commit, of SHA-1.
+pub fn is_commit_id(text: &str) -> bool {
     text.len() == 40 && is_hex(text)
 }
 
 /// Whether these are the hex digits of SHA-256.
-pub(super) fn is_digest(text: &str) -> bool {
+pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && is_hex(text)
 }
 
