@@ -22,10 +22,16 @@ use crate::passes;
 /// How long an answer of the API server is used. If the right was taken away after the answer, the API server refuses
 /// the write that needs it.
 const BELIEVED: Duration = Duration::from_secs(30);
-/// A "no" is used for a shorter time, because somebody may be waiting for the right.
-const NO_IS_BELIEVED: Duration = Duration::from_secs(3);
+/// A "no" is used for a shorter time, because somebody may be waiting for the right. An answer about a read is used for this
+/// time, too, because the question is asked only to notice that somebody took the right away.
+const BRIEFLY_BELIEVED: Duration = Duration::from_secs(3);
 /// How many answers are remembered at most.
 const REMEMBERED: usize = 16_384;
+
+/// The verb for the read of one object.
+const GET: &str = "get";
+/// The verb for the read of all objects of a kind.
+const LIST: &str = "list";
 
 /// What the API server said about the rights of identities, remembered for a short time.
 #[derive(Default)]
@@ -66,20 +72,26 @@ impl Reviews {
     ) -> Result<Option<String>, ApiError> {
         let Some(user) = api.user() else { return Ok(None) };
         for verb in if exists { &["patch"][..] } else { &["patch", "create"] } {
-            let any = Review {
-                user: user.to_owned(),
-                verb,
-                group: resource.group.clone(),
-                plural: resource.plural.clone(),
-                namespace: id.namespace.clone(),
-                name: None,
-            };
-            let this = Review { name: Some(id.name.clone()), ..any.clone() };
-            if !self.ask(api, any).await? && !self.ask(api, this.clone()).await? {
+            let this = Review::new(user, verb, resource, (id.namespace.as_deref(), Some(&id.name)));
+            if !self.is_allowed(api, &this).await? {
                 return Ok(Some(this.refusal()));
             }
         }
         Ok(None)
+    }
+
+    /// Whether the identity of `api` may read the object with this name or, without a name, all objects of the kind. If the
+    /// controller may not impersonate this identity, the answer is no.
+    pub(crate) async fn may_read(
+        &self,
+        api: &Api,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<bool, ApiError> {
+        let Some(user) = api.user() else { return Ok(true) };
+        let verb = if name.is_some() { GET } else { LIST };
+        or_no(self.is_allowed(api, &Review::new(user, verb, resource, (namespace, name))).await)
     }
 
     /// Whether the identity of another Sync may write the object. If the controller may not impersonate this identity,
@@ -91,11 +103,14 @@ impl Reviews {
         id: &ObjectId,
         exists: bool,
     ) -> Result<bool, ApiError> {
-        match self.refusal(api, resource, id, exists).await {
-            Ok(refusal) => Ok(refusal.is_none()),
-            Err(error) if error.code() == Some(403) => Ok(false),
-            Err(error) => Err(error),
-        }
+        or_no(self.refusal(api, resource, id, exists).await.map(|refusal| refusal.is_none()))
+    }
+
+    /// The answer to a question about one object or about all. An identity that may do something with all objects is asked
+    /// about only once for all of them.
+    async fn is_allowed(&self, api: &Api, this: &Review) -> Result<bool, ApiError> {
+        let any = Review { name: None, ..this.clone() };
+        Ok(self.ask(api, any).await? || this.name.is_some() && self.ask(api, this.clone()).await?)
     }
 
     /// Forgets the answers that refuse something to the identity of `api`, because somebody has asked for another try.
@@ -131,11 +146,11 @@ impl Reviews {
     /// into it when it arrives.
     fn answer_to(&self, review: &Review) -> Arc<Asked> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = answers.get(review).filter(|answer| counts(answer)) {
+        if let Some(known) = answers.get(review).filter(|answer| counts(review, answer)) {
             return known.clone();
         }
         if answers.len() >= REMEMBERED {
-            answers.retain(|_, answer| counts(answer));
+            answers.retain(|review, answer| counts(review, answer));
             if answers.len() >= REMEMBERED {
                 answers.clear();
             }
@@ -147,15 +162,42 @@ impl Reviews {
 }
 
 /// Whether the answer may still be used, or has not arrived yet.
-fn counts(answer: &Asked) -> bool {
+fn counts(review: &Review, answer: &Asked) -> bool {
     match answer.get() {
         None => true,
-        Some(Ok(Answer { allowed, at })) => at.elapsed() < if *allowed { BELIEVED } else { NO_IS_BELIEVED },
+        Some(Ok(Answer { allowed, at })) => {
+            let is_brief = !allowed || [GET, LIST].contains(&review.verb);
+            at.elapsed() < if is_brief { BRIEFLY_BELIEVED } else { BELIEVED }
+        }
         Some(Err(_)) => false,
     }
 }
 
+/// The answer. It is no if the controller may not impersonate the identity that it asked for.
+fn or_no(answer: Result<bool, ApiError>) -> Result<bool, ApiError> {
+    match answer {
+        Err(error) if error.code() == Some(403) => Ok(false),
+        answer => answer,
+    }
+}
+
 impl Review {
+    fn new(
+        user: &str,
+        verb: &'static str,
+        resource: &Resource,
+        (namespace, name): (Option<&str>, Option<&str>),
+    ) -> Self {
+        Self {
+            user: user.to_owned(),
+            verb,
+            group: resource.group.clone(),
+            plural: resource.plural.clone(),
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+        }
+    }
+
     fn body(&self) -> Value {
         json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
@@ -208,6 +250,24 @@ mod tests {
         reviews.forget_refusals(&api);
         assert!(ask().await.into_iter().all(|answer| answer.is_ok_and(|may| may)));
         assert_eq!(asked(), 2, "what is allowed is believed all the same");
+    }
+
+    #[tokio::test]
+    async fn one_answer_tells_what_an_identity_may_read_in_a_namespace() {
+        let (server, client) = FakeServer::start().await;
+        let (api, reviews, maps) = (client.api.acting_as("ns", "tenant"), Reviews::default(), Resource::config_maps());
+        let may_read = |name| reviews.may_read(&api, &maps, Some("ns"), name);
+        let asked = || server.bodies(REVIEW);
+        server.answer(REVIEW, 201, json!({"status": {"allowed": true}}));
+        assert!(may_read(Some("a")).await.unwrap() && may_read(Some("b")).await.unwrap());
+        assert_eq!(asked().len(), 1, "it may read every ConfigMap");
+        server.answer(REVIEW, 201, json!({"status": {"allowed": false}}));
+        assert!(!may_read(None).await.unwrap(), "to list them is another right");
+        assert_eq!(asked().len(), 2);
+        assert!(asked()[0].contains("\"get\"") && asked()[1].contains("\"list\""), "{:?}", asked());
+        server.answer(REVIEW, 403, json!({"kind": "Status", "code": 403, "message": "may not impersonate"}));
+        assert!(!reviews.may_read(&api, &maps, Some("other"), Some("a")).await.unwrap());
+        assert!(reviews.may_read(&client.api, &maps, Some("other"), Some("a")).await.unwrap(), "the controller itself");
     }
 
     #[tokio::test]

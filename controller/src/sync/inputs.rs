@@ -1,37 +1,32 @@
 //! What Syncs are rendered with from the cluster: values and variables from ConfigMaps, and the objects that templates look up.
 //!
 //! # Guarantees
-//! - An object is read with the rights of the Sync's identity. A Secret is never read.
+//! - An object is read with the rights of the Sync's identity. A Secret is never read. If the identity loses the right, this is
+//!   noticed after `spec.interval` at the latest.
 //! - An object is read once, and again when a watch shows that it changed. If it cannot be watched, it is read again
 //!   after `spec.interval`.
 //! - What was read for one Sync is used for no other Sync. Only the memory of equal texts is shared.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod known;
+mod rights;
 
-use crds::{ObjectKey, Sync};
+use std::{borrow::Cow, sync::Arc};
+
+use crds::Sync;
 use pipeline::{Entry, InputMap, Looked, Resource, Stage, StageError, escape_segment, input_maps, lookups};
 use renderer::{MOST_LOOKED_UP, looked_up, variables_in};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{FIRST_RETRY, Pass, Record, account::FORBIDDEN};
+pub use self::known::ReadInputs;
+use super::{Pass, Record, account::FORBIDDEN};
 use crate::{
-    backoff,
     cluster::{AllOf, Api, ApiError, DiscoveryError, Named, Sight},
     fair::Asker,
     inputs::{OneInput, Texts},
 };
 
-/// The shortest time between two reads of ConfigMaps that change all the time.
-const APART: Duration = Duration::from_secs(1);
-/// The same for a Sync whose chart looks something up. Programs change such objects more often than people change ConfigMaps.
-const LOOKUPS_APART: Duration = Duration::from_secs(5);
 /// How many bytes everything that one Sync gets from the cluster may have together. It is kept in memory, like the values in
 /// the spec of a Sync.
 const MOST_BYTES: usize = 1 << 20;
@@ -163,9 +158,6 @@ impl StageError for InputError {
     }
 }
 
-/// What a Sync gets from the cluster, or why it was not read.
-pub(super) type ReadEntries = Result<Arc<[OneInput]>, Arc<InputError>>;
-
 /// Something that a Sync gets from the cluster.
 #[derive(Clone, Copy)]
 enum Wanted<'a> {
@@ -192,95 +184,6 @@ pub(super) fn reads_cluster(sync: &Sync) -> bool {
     wanted(sync).next().is_some()
 }
 
-/// The shortest time between two reads for `sync`.
-fn apart(sync: &Sync) -> Duration {
-    if lookups(sync).next().is_some() { LOOKUPS_APART } else { APART }
-}
-
-/// What was read for each Sync.
-#[derive(Default)]
-pub struct ReadInputs(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    known: HashMap<ObjectKey, Known>,
-    /// The Syncs of which a watch has shown that an object changed since they began to read.
-    changed: HashSet<ObjectKey>,
-}
-
-struct Known {
-    /// UID and generation of the Sync for which this was read.
-    of: (Option<String>, Option<i64>),
-    at: Instant,
-    failures: u32,
-    read: ReadEntries,
-}
-
-fn identity(sync: &Sync) -> (Option<String>, Option<i64>) {
-    (sync.metadata.uid.clone(), sync.metadata.generation)
-}
-
-impl ReadInputs {
-    /// What was last read for `sync`; `None` if nothing was read since it was made or edited.
-    pub(super) fn of(&self, sync: &Sync) -> Option<ReadEntries> {
-        let state = self.lock();
-        let known = state.known.get(&ObjectKey::of(sync)).filter(|known| known.of == identity(sync))?;
-        Some(known.read.clone())
-    }
-
-    /// Notes that an object that this Sync reads has changed.
-    pub(super) fn changed(&self, sync: &ObjectKey) {
-        self.lock().changed.insert(sync.clone());
-    }
-
-    /// Notes that the objects of this Sync are about to be read. What changes from now on may not be in what is read.
-    fn begins(&self, sync: &ObjectKey) {
-        self.lock().changed.remove(sync);
-    }
-
-    /// Notes that everything that was read may be wrong.
-    pub(super) fn doubt_everything(&self) {
-        let State { known, changed } = &mut *self.lock();
-        changed.extend(known.keys().cloned());
-    }
-
-    /// Forgets a Sync. Returns whether something was known.
-    pub(super) fn forget(&self, sync: &ObjectKey) -> bool {
-        let mut state = self.lock();
-        state.changed.remove(sync);
-        state.known.remove(sync).is_some()
-    }
-
-    /// When the objects of `sync` have to be read; `None` if they need not be read before a watch shows a change.
-    fn due(&self, sync: &Sync, is_asked: bool, is_watched: bool, interval: Duration) -> Option<Instant> {
-        let (state, key) = (self.lock(), ObjectKey::of(sync));
-        let Some(known) = state.known.get(&key).filter(|known| known.of == identity(sync)) else {
-            return Some(Instant::now());
-        };
-        if state.changed.contains(&key) || is_asked {
-            return Some(known.at + apart(sync));
-        }
-        match &known.read {
-            Err(error) if !error.is_terminal() => {
-                Some(known.at + backoff::pause(known.failures, FIRST_RETRY, interval))
-            }
-            _ if is_watched => None,
-            _ => Some(known.at + interval),
-        }
-    }
-
-    fn remember(&self, sync: &Sync, read: ReadEntries) {
-        let (mut state, key) = (self.lock(), ObjectKey::of(sync));
-        let failures = state.known.get(&key).map_or(0, |known| known.failures);
-        let failures = if read.is_err() { failures.saturating_add(1) } else { 0 };
-        state.known.insert(key, Known { of: identity(sync), at: Instant::now(), failures, read });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Pass<'_> {
     /// Reads what the Sync gets from the cluster, if it is not certain that it is as it was read before.
     pub(super) async fn read_inputs(&self, record: &Record) {
@@ -293,9 +196,9 @@ impl Pass<'_> {
             return;
         }
         let is_watched = || all.iter().all(|one| live.looks_out_for_input(self.key, one.entry()));
-        let Some(due) = inputs.due(self.sync, self.has_request(record), is_watched(), self.interval()) else { return };
-        if due > Instant::now() {
-            return self.come_back(Some(due));
+        let due = inputs.due(self.sync, self.has_request(record), is_watched(), self.interval());
+        if due.is_none_or(|due| due > Instant::now()) && self.may_still_read(&all).await {
+            return self.come_back(due);
         }
         inputs.begins(self.key);
         live.stop_looking_out_for_inputs(self.key, |entry| all.iter().any(|one| one.entry() == entry));
@@ -316,6 +219,7 @@ impl Pass<'_> {
         }
         inputs.remember(self.sync, read.map(|()| found.into()));
         self.come_back(inputs.due(self.sync, false, is_watched(), self.interval()));
+        self.come_back(inputs.rights_due(self.sync, self.interval()).filter(|_| self.identity().user().is_some()));
     }
 
     async fn read_map(&self, map: InputMap<'_>, bytes: &mut usize) -> Result<OneInput, InputError> {
@@ -491,68 +395,6 @@ mod tests {
 
     use super::*;
     use crate::sync::fake_server::FakeServer;
-
-    const INTERVAL: Duration = Duration::from_secs(600);
-
-    fn sync(generation: i64) -> Sync {
-        let spec = json!({"repository": {"name": "repo"}, "helm": {"valuesFrom": [{"configMap": "a"}]}});
-        let metadata = json!({"name": "app", "namespace": "team", "uid": "1", "generation": generation});
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
-    }
-
-    fn waits(inputs: &ReadInputs, sync: &Sync, is_watched: bool) -> Option<Duration> {
-        let due = inputs.due(sync, false, is_watched, INTERVAL)?;
-        Some(due.saturating_duration_since(Instant::now()))
-    }
-
-    #[test]
-    fn a_change_while_it_is_read_is_not_lost() {
-        let (inputs, sync) = (ReadInputs::default(), sync(1));
-        let key = ObjectKey::of(&sync);
-        assert_eq!(waits(&inputs, &sync, true), Some(Duration::ZERO), "it was never read");
-        inputs.begins(&key);
-        inputs.remember(&sync, Ok(Arc::default()));
-        assert_eq!(waits(&inputs, &sync, true), None, "a watch shows changes");
-        inputs.changed(&key);
-        assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause <= APART));
-        inputs.begins(&key);
-        inputs.changed(&key);
-        inputs.remember(&sync, Ok(Arc::default()));
-        assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause <= APART), "the change is lost");
-    }
-
-    #[test]
-    fn what_a_chart_looks_up_is_not_read_again_at_once() {
-        let inputs = ReadInputs::default();
-        let mut sync = sync(1);
-        sync.spec.helm = serde_json::from_value(json!({"lookup": [{"apiVersion": "v1", "kind": "Node"}]})).unwrap();
-        inputs.remember(&sync, Ok(Arc::default()));
-        inputs.changed(&ObjectKey::of(&sync));
-        assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause > APART && pause <= LOOKUPS_APART));
-    }
-
-    #[test]
-    fn what_was_read_before_an_edit_does_not_count() {
-        let inputs = ReadInputs::default();
-        inputs.remember(&sync(1), Ok(Arc::default()));
-        assert!(inputs.of(&sync(1)).is_some() && inputs.of(&sync(2)).is_none());
-        assert_eq!(waits(&inputs, &sync(2), true), Some(Duration::ZERO));
-        assert!(inputs.forget(&ObjectKey::of(&sync(1))) && inputs.of(&sync(1)).is_none());
-    }
-
-    #[test]
-    fn what_cannot_be_watched_is_read_at_the_interval_and_failures_are_tried_again() {
-        let (inputs, sync) = (ReadInputs::default(), sync(1));
-        inputs.remember(&sync, Ok(Arc::default()));
-        assert!(waits(&inputs, &sync, false).is_some_and(|pause| pause > INTERVAL / 2));
-        let error = || InputError::NotRead { what: "a".into(), field: "b".into(), source: ApiError::Busy };
-        for most in [1, 2, 4] {
-            inputs.remember(&sync, Err(Arc::new(error())));
-            assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause <= Duration::from_secs(2 * most)));
-        }
-        inputs.remember(&sync, Err(Arc::new(InputError::TooLarge("a".into()))));
-        assert_eq!(waits(&inputs, &sync, true), None, "only a change helps");
-    }
 
     #[tokio::test]
     async fn a_list_that_never_ends_is_given_up() {

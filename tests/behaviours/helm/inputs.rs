@@ -307,14 +307,89 @@ fn of_settings() -> Value {
     from(json!([{"configMap": "settings", "key": "web.yaml"}]))
 }
 
-/// How often the ConfigMap `settings` of the scene was read, except by this test.
-fn reads(plane: &Plane, scene: &Scene) -> Result<Vec<AuditEvent>> {
+/// The requests to read the ConfigMap `name` of the scene, except those of this test.
+pub(super) fn reads(plane: &Plane, scene: &Scene, name: &str) -> Result<Vec<AuditEvent>> {
     let mut requests = plane.cluster.requests()?;
     requests.retain(|request| {
-        (request.verb.as_str(), request.resource.as_str(), request.name.as_str()) == ("get", "configmaps", "settings")
+        (request.verb.as_str(), request.resource.as_str(), request.name.as_str()) == ("get", "configmaps", name)
             && request.namespace == scene.namespace
     });
     Ok(requests)
+}
+
+/// A Sync `app` that reads a ConfigMap, which has the value `hidden`, and makes another ConfigMap with this value.
+pub(crate) struct Reader<'a> {
+    pub(crate) scene: &'a Scene,
+    /// The folder of the Sync.
+    pub(crate) path: &'a str,
+    /// Its spec, which names the ConfigMap.
+    pub(crate) spec: &'a Value,
+    /// The field that names the ConfigMap.
+    pub(crate) field: &'a str,
+    /// How messages name its kind.
+    pub(crate) kind: &'a str,
+    /// The ConfigMap that is read.
+    pub(crate) reads: &'a str,
+    /// The ConfigMap that the Sync makes.
+    pub(crate) makes: &'a str,
+}
+
+impl Reader<'_> {
+    /// Checks that the ConfigMap is read with the rights of the Sync's service account `writer`, as long as it has them.
+    pub(crate) async fn needs_the_right_to_read(&self, revision: &str) -> Result<()> {
+        let Self { scene, reads: name, .. } = *self;
+        self.may(&["create", "patch", "delete"]).await?;
+        let mut spec = self.spec.clone();
+        spec["serviceAccountName"] = "writer".into();
+        spec["interval"] = "10s".into();
+        scene.sync("app", self.path, spec).await?;
+        self.is_refused().await?;
+        self.may(&["get", "create", "patch", "delete"]).await?;
+        scene.is_applied("app", revision).await?;
+        is_value(scene, self.makes, "hidden").await?;
+        let plane = Plane::shared().await?;
+        let by = reads(plane, scene, name)?;
+        let account = format!("system:serviceaccount:{}:writer", scene.namespace);
+        ensure!(!by.is_empty() && by.iter().all(|read| read.impersonated.as_ref() == Some(&account)), "{by:?}");
+
+        // While nothing changes, the API server is asked about the right, and the ConfigMap is not read.
+        let asked = || -> Result<usize> {
+            let reviews = plane.cluster.requests()?.into_iter().filter(|request| {
+                request.resource == "selfsubjectaccessreviews" && request.impersonated.as_ref() == Some(&account)
+            });
+            Ok(reviews.count())
+        };
+        let before = asked()?;
+        eventually("the right to be checked again", || async {
+            ensure!(asked()? > before);
+            Ok(())
+        })
+        .await?;
+        assert_eq!(reads(plane, scene, name)?.len(), by.len());
+
+        // A right that was taken away is noticed although nothing changes.
+        self.may(&["create", "patch", "delete"]).await?;
+        self.is_refused().await?;
+        is_value(scene, self.makes, "hidden").await?;
+        self.may(&["get", "create", "patch", "delete"]).await?;
+        scene.is_applied("app", revision).await.map(drop)
+    }
+
+    /// Gives the service account exactly these rights for ConfigMaps.
+    async fn may(&self, verbs: &[&str]) -> Result<()> {
+        let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]);
+        self.scene.account("writer", rules).await
+    }
+
+    async fn is_refused(&self) -> Result<()> {
+        let message = self.scene.is_not_ready("app", "Forbidden").await?;
+        let what = format!("may not read {}", self.kind);
+        for part in [what.as_str(), self.field, "the right to `get` it", ":writer"] {
+            ensure!(message.contains(part), "no {part:?} in {message}");
+        }
+        ensure!(!message.contains("hidden"), "{message}");
+        Ok(())
+    }
 }
 
 #[tokio::test]
@@ -340,10 +415,10 @@ async fn an_edited_config_map_renders_those_who_use_it_and_nothing_else() -> Res
     assert_eq!(rendered(&controller, "helm").await?, 3, "only one is rendered again");
 
     // A change of something else in the ConfigMap renders nothing.
-    let before = reads(&plane, &scene)?.len();
+    let before = reads(&plane, &scene, "settings")?.len();
     scene.annotate::<ConfigMap>("settings", "example.com/note", "another").await?;
     eventually("the ConfigMap to be read again", || async {
-        ensure!(reads(&plane, &scene)?.len() > before);
+        ensure!(reads(&plane, &scene, "settings")?.len() > before);
         Ok(())
     })
     .await?;
@@ -404,22 +479,17 @@ async fn a_config_map_is_read_with_the_rights_of_the_sync() -> Result<()> {
     chart(&scene, "charts/web", &[("map", MAP)])?;
     let revision = scene.publish("a chart").await?;
     settings(&scene, "level: hidden\n").await?;
-    let writes = |verbs: Value| json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]);
-    scene.account("writer", writes(json!(["create", "patch", "delete"]))).await?;
     let mut spec = of_settings();
-    spec["serviceAccountName"] = "writer".into();
-    scene.sync("app", "./charts/web", spec.clone()).await?;
-    let message = scene.is_not_ready("app", "Forbidden").await?;
-    for part in ["may not read ConfigMap", "spec.helm.valuesFrom[0]", "the right to `get` it", ":writer"] {
-        ensure!(message.contains(part), "no {part:?} in {message}");
-    }
-    ensure!(!message.contains("hidden"), "{message}");
-    scene.account("writer", writes(json!(["get", "create", "patch", "delete"]))).await?;
-    scene.is_applied("app", &revision).await?;
-    is_value(&scene, "app-map", "hidden").await?;
-    let by = reads(Plane::shared().await?, &scene)?;
-    let account = format!("system:serviceaccount:{}:writer", scene.namespace);
-    ensure!(!by.is_empty() && by.iter().all(|read| read.impersonated.as_ref() == Some(&account)), "{by:?}");
+    let reader = Reader {
+        scene: &scene,
+        path: "./charts/web",
+        spec: &spec,
+        field: "spec.helm.valuesFrom[0]",
+        kind: "ConfigMap",
+        reads: "settings",
+        makes: "app-map",
+    };
+    reader.needs_the_right_to_read(&revision).await?;
 
     spec["serviceAccountName"] = "nobody".into();
     scene.sync("app", "./charts/web", spec).await?;

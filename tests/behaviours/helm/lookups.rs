@@ -9,10 +9,10 @@ use harness::{
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use localcluster::{AuditEvent, ClusterOptions};
+use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
-use super::inputs::chart;
+use super::inputs::{Reader, chart, reads};
 use crate::{
     cli::gitseal,
     objects::{change_by_hand, define, is_value},
@@ -46,16 +46,6 @@ async fn cluster(scene: &Scene, region: &str) -> Result<()> {
     kubernetes::apply(&scene.client, &scene.namespace, map).await.map(drop)
 }
 
-/// How often the ConfigMap `cluster` of the scene was read by a `get`, except by this test.
-fn reads(plane: &Plane, scene: &Scene) -> Result<Vec<AuditEvent>> {
-    let mut requests = plane.cluster.requests()?;
-    requests.retain(|request| {
-        (request.verb.as_str(), request.resource.as_str(), request.name.as_str()) == ("get", "configmaps", "cluster")
-            && request.namespace == scene.namespace
-    });
-    Ok(requests)
-}
-
 #[tokio::test]
 async fn a_chart_finds_what_its_sync_lists_and_is_rendered_again_when_it_changes() -> Result<()> {
     let options = ClusterOptions { controller_manager: false, audit: true, ..Default::default() };
@@ -79,12 +69,12 @@ async fn a_chart_finds_what_its_sync_lists_and_is_rendered_again_when_it_changes
     assert_eq!(rendered(&controller, "helm").await?, 3);
 
     // A write that changes nothing for a chart: another program writes what is there already.
-    let before = reads(&plane, &scene)?.len();
+    let before = reads(&plane, &scene, "cluster")?.len();
     let same = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"region": "south"}});
     let another = PatchParams::apply("another-program").force();
     scene.api::<ConfigMap>().patch("cluster", &another, &Patch::Apply(&same)).await?;
     eventually("the ConfigMap to be read again", || async {
-        ensure!(reads(&plane, &scene)?.len() > before);
+        ensure!(reads(&plane, &scene, "cluster")?.len() > before);
         Ok(())
     })
     .await?;
@@ -205,24 +195,20 @@ async fn what_a_chart_looks_up_is_read_with_the_rights_of_the_sync() -> Result<(
     cluster(&scene, "hidden").await?;
     chart(&scene, "charts/web", &[("map", &map_with(REGION))])?;
     let revision = scene.publish("a chart").await?;
-    let writes = |verbs: Value| json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]);
-    scene.account("writer", writes(json!(["create", "patch", "delete"]))).await?;
     let mut spec = looking_up(&the_map());
-    spec["serviceAccountName"] = "writer".into();
-    scene.sync("app", "./charts/web", spec.clone()).await?;
-    let message = scene.is_not_ready("app", "Forbidden").await?;
-    for part in ["may not read v1 ConfigMap", "spec.helm.lookup[0]", "the right to `get` it", ":writer"] {
-        ensure!(message.contains(part), "no {part:?} in {message}");
-    }
-    ensure!(!message.contains("hidden"), "{message}");
-    scene.account("writer", writes(json!(["get", "create", "patch", "delete"]))).await?;
-    scene.is_applied("app", &revision).await?;
-    is_value(&scene, "app-map", "hidden").await?;
-    let by = reads(Plane::shared().await?, &scene)?;
-    let account = format!("system:serviceaccount:{}:writer", scene.namespace);
-    ensure!(!by.is_empty() && by.iter().all(|read| read.impersonated.as_ref() == Some(&account)), "{by:?}");
+    let reader = Reader {
+        scene: &scene,
+        path: "./charts/web",
+        spec: &spec,
+        field: "spec.helm.lookup[0]",
+        kind: "v1 ConfigMap",
+        reads: "cluster",
+        makes: "app-map",
+    };
+    reader.needs_the_right_to_read(&revision).await?;
 
     // To find all objects, another right is needed.
+    spec["serviceAccountName"] = "writer".into();
     spec["helm"]["lookup"] = json!([{"apiVersion": "v1", "kind": "ConfigMap"}]);
     scene.sync("app", "./charts/web", spec).await?;
     let message = scene.is_not_ready("app", "Forbidden").await?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::map;
 use crate::{
     cli::gitseal,
-    helm::inputs::Other,
+    helm::inputs::{Other, Reader},
     objects::{change_by_hand, is_value},
 };
 
@@ -96,16 +96,14 @@ async fn a_config_map_with_variables_is_read_with_the_rights_of_the_sync() -> Re
     scene.tree.write("plain/map.yaml", map("map", "${cluster}"))?;
     let revision = scene.publish("a map with a variable").await?;
     variables(&scene, "cluster", json!({"cluster": "hidden"})).await?;
-    let writes = |verbs: Value| json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]);
-    scene.account("writer", writes(json!(["create", "patch", "delete"]))).await?;
-    let spec = json!({"serviceAccountName": "writer", "substituteFrom": [{"configMap": "cluster"}]});
-    scene.sync("app", "./plain", spec).await?;
-    let message = scene.is_not_ready("app", "Forbidden").await?;
-    for part in ["may not read ConfigMap", "spec.substituteFrom[0]", "the right to `get` it", ":writer"] {
-        ensure!(message.contains(part), "no {part:?} in {message}");
-    }
-    ensure!(!message.contains("hidden"), "{message}");
-    scene.account("writer", writes(json!(["get", "create", "patch", "delete"]))).await?;
-    scene.is_applied("app", &revision).await?;
-    is_value(&scene, "map", "hidden").await
+    let reader = Reader {
+        scene: &scene,
+        path: "./plain",
+        spec: &json!({"substituteFrom": [{"configMap": "cluster"}]}),
+        field: "spec.substituteFrom[0]",
+        kind: "ConfigMap",
+        reads: "cluster",
+        makes: "map",
+    };
+    reader.needs_the_right_to_read(&revision).await
 }
