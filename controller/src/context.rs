@@ -112,7 +112,7 @@ pub struct Context {
     /// What Syncs get from the cluster: values, variables, and what charts look up.
     pub inputs: ReadInputs,
     /// The memory for it.
-    pub(crate) input_texts: Texts,
+    pub(crate) input_texts: Arc<Texts>,
     /// The queues of work.
     pub queues: Queues,
     /// Limits how many writes of objects run at the same time. Namespaces take turns.

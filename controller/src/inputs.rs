@@ -94,6 +94,12 @@ impl Texts {
         self.of_namespace
     }
 
+    /// How many bytes all texts have together, also those in the shares that namespaces always have.
+    pub(crate) fn taken(&self) -> u64 {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().filter_map(Weak::upgrade).map(|text| text.bytes.len() as u64).sum()
+    }
+
     /// Keeps a text that a Sync of this namespace has read, as long as the result is used. `digest` is a keyed digest of the text.
     /// The first [`ALWAYS`] bytes of a namespace need no room.
     /// `None` if there is no room for the text.

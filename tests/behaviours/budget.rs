@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use crds::Repository;
+use anyhow::{Context, Result, bail, ensure};
+use crds::{Repository, Sync};
 use harness::{
     Plane, Scene,
     cgroup::Cgroup,
@@ -15,7 +15,7 @@ use harness::{
 use localcluster::ClusterOptions;
 use serde_json::json;
 
-use crate::objects::config_map;
+use crate::objects::{config_map, is_value};
 
 #[tokio::test]
 async fn hostile_repositories_leave_the_controller_and_its_neighbours_alone() -> Result<()> {
@@ -68,6 +68,94 @@ async fn hostile_repositories_leave_the_controller_and_its_neighbours_alone() ->
     ensure!(ended.is_none(), "the controller ended with {ended:?}");
     ensure!(group.kills()? == 0, "the kernel had to kill");
     controller.take().context("a controller")?.kill()
+}
+
+/// How many bytes a large ConfigMap has. Of the memory of 8 MiB for what Syncs read (a part of the smallest memory budget), a
+/// namespace may have half.
+const LARGE: usize = 960 << 10;
+
+/// Makes or changes a ConfigMap with the variable `region`, and with so many bytes of another variable.
+async fn region(scene: &Scene, name: &str, region: &str, filler: usize) -> Result<()> {
+    let data = json!({"region": region, "filler": "x".repeat(filler)});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
+    kubernetes::apply(&scene.client, &scene.namespace, map).await.map(drop)
+}
+
+/// `spec` of a Sync with variables from the ConfigMap `map`.
+fn reads(map: &str) -> serde_json::Value {
+    json!({"substitute": {"name": format!("of-{map}")}, "substituteFrom": [{"configMap": map}]})
+}
+
+#[tokio::test]
+async fn what_syncs_read_from_the_cluster_has_a_limit_and_leaves_room_to_neighbours() -> Result<()> {
+    let plane =
+        Plane::without_controller(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await?;
+    let mut options = plane.options();
+    options.arguments.push("--memory-budget=128Mi".into());
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let (mut scenes, mut revisions) = (Vec::new(), Vec::new());
+    for name in ["greedy", "greedy-too", "neighbour"] {
+        let scene = Scene::on(&plane, name, ServerOptions::default()).await?;
+        scene.repository(json!({})).await?;
+        scene.tree.write("app/map.yaml", config_map("${name}", "${region}"))?;
+        revisions.push(scene.publish("a map with variables").await?);
+        scenes.push(scene);
+    }
+    let [greedy, greedy_too, neighbour] = scenes.as_slice() else { bail!("three scenes") };
+    for (scene, revision) in [greedy, greedy_too].into_iter().zip(&revisions) {
+        for map in ["a", "b", "c", "d", "e"] {
+            region(scene, map, map, LARGE).await?;
+            scene.sync(map, "./app", reads(map)).await?;
+            if map != "e" {
+                scene.is_applied(map, revision).await?;
+            }
+        }
+        let message = scene.is_not_ready("e", "MemoryBusy").await?;
+        let told = format!(
+            "there is no room for ConfigMap {}/e: what all Syncs of a namespace read from the cluster (ConfigMaps, and what charts \
+             look up) may have 4096 KiB together",
+            scene.namespace
+        );
+        ensure!(message.contains(&told), "{message}");
+    }
+    let taken: Option<u64> = controller.metric("gitseal_memory_taken_bytes").await?;
+    ensure!(taken >= Some(8 * LARGE as u64), "{taken:?}");
+
+    // There is no room left for a large ConfigMap of a neighbour, but each namespace always has room for a small one.
+    let revision = &revisions[2];
+    region(neighbour, "large", "large", LARGE).await?;
+    neighbour.sync("large", "./app", reads("large")).await?;
+    neighbour.is_not_ready("large", "MemoryBusy").await?;
+    for value in ["north", "south"] {
+        region(neighbour, "small", value, 12 << 10).await?;
+        neighbour.sync("small", "./app", reads("small")).await?;
+        neighbour.is_applied("small", revision).await?;
+        is_value(neighbour, "of-small", value).await?;
+    }
+
+    // What one Sync reads has a limit, too.
+    region(neighbour, "more", "more", 100 << 10).await?;
+    let mut spec = reads("more");
+    spec["substituteFrom"] = json!([{"configMap": "more"}, {"configMap": "large"}]);
+    neighbour.sync("both", "./app", spec).await?;
+    let message = neighbour.is_not_ready("both", "TooLarge").await?;
+    let told = format!("ConfigMap {}/large: what the Sync reads from the cluster", neighbour.namespace);
+    ensure!(message.contains(&told) && message.contains("has more than 1 MiB together"), "{message}");
+    let lookup = json!({"helm": {"lookup": [{"apiVersion": "v1", "kind": "ConfigMap"}]}});
+    greedy.sync("list", "./app", lookup).await?;
+    let message = greedy.is_not_ready("list", "TooLarge").await?;
+    ensure!(message.contains("spec.helm.lookup[0] stands for all v1 ConfigMap in"), "{message}");
+    ensure!(message.contains("too large together: name one object there"), "{message}");
+
+    // When a Sync needs less, another one gets the room. The Sync `e` of the same namespace would take it, too.
+    let mut spec = reads("e");
+    spec["suspend"] = true.into();
+    greedy.sync("e", "./app", spec).await?;
+    region(greedy, "a", "less", 0).await?;
+    is_value(greedy, "of-a", "less").await?;
+    neighbour.request::<Sync>("large").await?;
+    neighbour.is_applied("large", revision).await.map(drop)
 }
 
 #[tokio::test]

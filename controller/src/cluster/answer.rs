@@ -66,6 +66,9 @@ pub enum ApiError {
     /// The answer does not have the form that the API promises.
     #[error("the API server's answer was not understood: {0}")]
     Answer(String),
+    /// The answer has more than this many bytes, which is the most that is read.
+    #[error("the API server's answer is longer than {0} bytes")]
+    TooLong(usize),
     /// Other programs write to the object so often that each try of our write was a conflict.
     #[error("other programs keep changing the object; the write is tried again")]
     Busy,
@@ -88,7 +91,12 @@ impl ApiError {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::Transport(_) | Self::Answer(_) | Self::Busy | Self::NotReady | Self::NotLeading => None,
+            Self::Transport(_)
+            | Self::Answer(_)
+            | Self::TooLong(_)
+            | Self::Busy
+            | Self::NotReady
+            | Self::NotLeading => None,
         }
     }
 

@@ -436,7 +436,7 @@ impl Api {
             let body = Limited::new(response.into_body(), self.most_bytes).collect().await;
             let body = body.map_err(|error| {
                 if error.is::<LengthLimitError>() {
-                    return ApiError::Answer(format!("it is longer than {} bytes", self.most_bytes));
+                    return ApiError::TooLong(self.most_bytes);
                 }
                 transport(kube::Error::Service(error))
             })?;

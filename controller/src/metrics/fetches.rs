@@ -14,13 +14,13 @@ use prometheus_client::{
 };
 
 use super::saturating;
-use crate::admission::Gate;
+use crate::{admission::Gate, inputs::Texts};
 
-/// The gates of fetches and of the memory budget, as soon as they exist.
+/// The gates of fetches and of the memory budget, and what Syncs have read from the cluster, as soon as they exist.
 #[derive(Clone, Default)]
 pub(super) struct Fetches {
     fetches: Arc<OnceLock<Gate>>,
-    memory: Arc<OnceLock<Gate>>,
+    memory: Arc<OnceLock<(Gate, Arc<Texts>)>>,
 }
 
 impl Fetches {
@@ -29,8 +29,8 @@ impl Fetches {
         let _ = self.fetches.set(gate);
     }
 
-    pub(super) fn show_memory(&self, gate: Gate) {
-        let _ = self.memory.set(gate);
+    pub(super) fn show_memory(&self, gate: Gate, inputs: Arc<Texts>) {
+        let _ = self.memory.set((gate, inputs));
     }
 }
 
@@ -47,11 +47,11 @@ impl Collector for Fetches {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
         let saturated = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        if let Some(memory) = self.memory.get() {
+        if let Some((memory, inputs)) = self.memory.get() {
             gauge(
                 "gitseal_memory_taken_bytes",
-                "How much memory of --memory-budget is reserved",
-                saturated(memory.taken()),
+                "How much memory of --memory-budget is reserved, also for what Syncs have read from the cluster",
+                saturated(memory.taken() + inputs.taken()),
             )?;
             gauge("gitseal_memory_waiting", "Folders and packs that wait for memory", saturating(memory.waiting()))?;
         }

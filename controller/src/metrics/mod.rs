@@ -27,7 +27,7 @@ use self::labels::{
     ReconcileLabels, StageLabels, StateLabels, UnsealErrorLabels, VerbLabels,
 };
 
-use crate::admission::Gate;
+use crate::{admission::Gate, inputs::Texts};
 
 /// Content type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -214,9 +214,10 @@ impl Metrics {
         self.0.fetches.show(gate);
     }
 
-    /// Sets the gate of the memory budget. The metrics show how much of it is used.
-    pub(crate) fn show_memory(&self, gate: Gate) {
-        self.0.fetches.show_memory(gate);
+    /// Sets the gate of the memory budget, and what Syncs have read from the cluster, which has a share of the budget for
+    /// itself. The metrics show how much of the budget is used.
+    pub(crate) fn show_memory(&self, gate: Gate, inputs: Arc<Texts>) {
+        self.0.fetches.show_memory(gate, inputs);
     }
 
     /// Sets whether this replica leads.

@@ -2,6 +2,7 @@ use super::{
     process::{Stat, limit, octets_of, size},
     *,
 };
+use crate::admission::Claim;
 
 fn line<'a>(text: &'a str, start: &str) -> Option<&'a str> {
     text.lines().find(|line| line.starts_with(start))
@@ -48,6 +49,20 @@ fn a_deleted_object_leaves_no_series() {
     let text = metrics.encode();
     assert_eq!(line(&text, "gitseal_sync_ready{"), None);
     assert_eq!(line(&text, "sealed_secrets_controller_condition_info{"), None);
+}
+
+#[test]
+fn what_syncs_have_read_counts_as_memory() {
+    let (metrics, gate, inputs) = (Metrics::new("test"), Gate::new(100), Arc::new(Texts::new(1000)));
+    metrics.show_memory(gate.clone(), inputs.clone());
+    let taken = || line(&metrics.encode(), "gitseal_memory_taken_bytes ").map(str::to_owned);
+    assert_eq!(taken().as_deref(), Some("gitseal_memory_taken_bytes 0"));
+    let claim = Claim { namespace: "team-a".into(), amount: 40, groups: Vec::new() };
+    let _folder = gate.try_admit(claim).expect("room");
+    let kept = inputs.keep("team-a", "digest".into(), "ten bytes.").expect("room");
+    assert_eq!(taken().as_deref(), Some("gitseal_memory_taken_bytes 50"));
+    drop(kept);
+    assert_eq!(taken().as_deref(), Some("gitseal_memory_taken_bytes 40"));
 }
 
 #[test]

@@ -281,8 +281,8 @@ impl Replica {
         let writers = Writers { repositories: repository_writer, syncs: sync_writer, sealed_secrets: sealed_writer };
         let remotes = Arc::<Remotes>::default();
         let (queues, memory) = (Queues::default(), Memory::new(config.memory_budget));
-        let input_texts = Texts::new(memory.of_inputs());
-        self.metrics.show_memory(memory.gate());
+        let input_texts = Arc::new(Texts::new(memory.of_inputs()));
+        self.metrics.show_memory(memory.gate(), input_texts.clone());
         let syncs_to_do = queues.syncs.clone();
         events.wait_for(move || syncs_to_do.is_behind());
         let attempts = match work {
