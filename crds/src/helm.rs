@@ -39,8 +39,10 @@ pub struct Helm {
     pub test: bool,
 }
 
-const ONE: &str = "set exactly one of file, configMap and sealedSecret";
-const REPOSITORY: &str = "repository cannot be set together with configMap";
+/// The mistakes of an entry that names a file, a ConfigMap, or a file with sealed values.
+pub(crate) const ONE: &str = "set exactly one of file, configMap and sealedSecret";
+pub(crate) const REPOSITORY: &str = "repository can only be set with file or sealedSecret";
+pub(crate) const OPTIONAL: &str = "optional can only be set with configMap";
 const PATH: &str = "sealedSecret and path can only be set together";
 const KEY: &str = "key can only be set with configMap or sealedSecret";
 
@@ -52,6 +54,7 @@ const KEY: &str = "key can only be set with configMap or sealedSecret";
 #[x_kube(validation = Rule::new("!has(self.repository) || !has(self.configMap)").message(REPOSITORY))]
 #[x_kube(validation = Rule::new("has(self.sealedSecret) == has(self.path)").message(PATH))]
 #[x_kube(validation = Rule::new("has(self.configMap) || has(self.sealedSecret) || !has(self.key)").message(KEY))]
+#[x_kube(validation = Rule::new("!has(self.optional) || has(self.configMap)").message(OPTIONAL))]
 pub struct ValuesFrom {
     /// The Repository that contains the file. Default: the Repository of the Sync. A new commit of this Repository has
     /// an effect only if it changes the file.
@@ -66,6 +69,9 @@ pub struct ValuesFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub config_map: Option<String>,
+    /// With `configMap`: whether the ConfigMap may be missing. Then it has no values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
     /// A file with one SealedSecret, by its path in the repository. The chart's templates get a placeholder for each
     /// value and never see the value. In the chart's Secrets, the values take the places of their placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,7 +91,7 @@ pub struct ValuesFrom {
 impl ValuesFrom {
     /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
     pub fn mistake(&self) -> Option<&'static str> {
-        let Self { repository, file, config_map, sealed_secret, key, path } = self;
+        let Self { repository, file, config_map, optional, sealed_secret, key, path } = self;
         if [file, config_map, sealed_secret].into_iter().flatten().count() != 1 {
             Some(ONE)
         } else if repository.is_some() && config_map.is_some() {
@@ -94,6 +100,8 @@ impl ValuesFrom {
             Some(PATH)
         } else if key.is_some() && config_map.is_none() && sealed_secret.is_none() {
             Some(KEY)
+        } else if optional.is_some() && config_map.is_none() {
+            Some(OPTIONAL)
         } else {
             None
         }
@@ -184,6 +192,8 @@ mod tests {
         assert_eq!(mistake(json!({"configMap": "a", "file": "a.yaml"})), Some(ONE));
         assert_eq!(mistake(json!({"configMap": "a", "repository": {"name": "config"}})), Some(REPOSITORY));
         assert_eq!(mistake(json!({"configMap": "a", "path": "auth"})), Some(PATH));
+        assert_eq!(mistake(json!({"configMap": "a", "optional": true})), None);
+        assert_eq!(mistake(json!({"file": "a.yaml", "optional": true})), Some(OPTIONAL));
         let lookup = |kind: &str| Lookup { api_version: "v1".into(), kind: kind.into(), ..Lookup::default() }.mistake();
         assert_eq!((lookup("ConfigMap"), lookup("Secret")), (None, Some(SECRET)));
     }

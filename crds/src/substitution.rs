@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ObjectReference, helm::path_of_file};
+use crate::{
+    ObjectReference,
+    helm::{ONE, OPTIONAL, REPOSITORY, path_of_file},
+};
 
 /// Variables that are replaced in the rendered objects, after all other changes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
@@ -23,10 +26,6 @@ pub struct Substitution {
     #[schemars(length(max = 64))]
     pub substitute_from: Vec<SubstituteFrom>,
 }
-
-const ONE: &str = "set exactly one of file, configMap and sealedSecret";
-const REPOSITORY: &str = "repository needs file or sealedSecret";
-const OPTIONAL: &str = "optional needs configMap";
 
 /// Variables: a file, a ConfigMap, or sealed values. A file is in the repository of the Sync, or in another Repository.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]

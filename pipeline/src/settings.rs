@@ -106,8 +106,9 @@ pub fn input_maps(sync: &Sync) -> impl Iterator<Item = InputMap<'_>> {
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     let values = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
     let values = values.filter_map(move |(index, from)| {
-        let (name, key) = (from.config_map.as_deref()?, from.key.as_deref().unwrap_or("values.yaml"));
-        Some(InputMap { entry: Entry::Values(index), namespace, name, key: Some(key), is_optional: false })
+        let (name, is_optional) = (from.config_map.as_deref()?, from.optional == Some(true));
+        let key = Some(from.key.as_deref().unwrap_or("values.yaml"));
+        Some(InputMap { entry: Entry::Values(index), namespace, name, key, is_optional })
     });
     let variables = sync.spec.substitution.substitute_from.iter().enumerate();
     let variables = variables.filter_map(move |(index, from)| {

@@ -326,6 +326,11 @@ fn values_of_a_config_map_are_in_a_file_of_the_repository_or_in_one_that_is_name
             "spec.helm.valuesFrom[0] of the Sync names ConfigMap shop/settings, and no file of the repository has it";
         assert!(told.contains(names), "{told}");
     }
+    let optional = chart_of_a_sync(
+        "  helm:\n    values: {level: warn}\n    valuesFrom: [{configMap: settings, optional: true}]\n",
+    );
+    fs::write(optional.path().join("charts/web/templates/map.yaml"), template).unwrap();
+    assert!(printed(optional.path(), &sync).contains("level: warn"));
     let map = |metadata: &str, text: &str| {
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings{metadata}}}\ndata: {{{text}}}\n")
     };

@@ -474,6 +474,35 @@ async fn a_config_map_that_is_missing_is_told_and_nothing_is_pruned() -> Result<
 }
 
 #[tokio::test]
+async fn an_optional_config_map_has_no_values_while_it_is_missing() -> Result<()> {
+    let scene = Scene::new("optional-map").await?;
+    chart(&scene, "charts/web", &[("map", MAP)])?;
+    let revision = scene.publish("a chart").await?;
+    let entry = |entry: Value| from(json!([entry]));
+    let optional = json!({"configMap": "settings", "key": "web.yaml", "optional": true});
+    scene.sync("app", "./charts/web", entry(optional)).await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "info").await?;
+    gitseal(&scene, &["diff", "--sync", "app"]).await?.is(0, &[])?;
+    settings(&scene, "level: debug\n").await?;
+    is_value(&scene, "app-map", "debug").await?;
+    scene.api::<ConfigMap>().delete("settings", &DeleteParams::default()).await?;
+    is_value(&scene, "app-map", "info").await?;
+
+    // A ConfigMap that exists needs the key.
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}});
+    kubernetes::apply(&scene.client, &scene.namespace, map).await?;
+    let message = scene.is_not_ready("app", "ValuesNotFound").await?;
+    ensure!(message.contains("settings: web.yaml: there is no such key with a text"), "{message}");
+    is_value(&scene, "app-map", "info").await?;
+
+    let of_file = scene.sync("file", "./charts/web", entry(json!({"file": "a.yaml", "optional": true}))).await;
+    let message = format!("{:#}", of_file.err().context("the API server accepts an optional file")?);
+    ensure!(message.contains("optional can only be set with configMap"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_config_map_is_read_with_the_rights_of_the_sync() -> Result<()> {
     let scene = Scene::new("map-rights").await?;
     chart(&scene, "charts/web", &[("map", MAP)])?;
