@@ -131,7 +131,8 @@ impl Texts {
 }
 
 impl Content {
-    fn identity(&self) -> String {
+    /// Identifies the content.
+    pub(crate) fn identity(&self) -> String {
         match self {
             Self::File { id, .. } => id.to_string(),
             Self::Text { digest, .. } => digest.clone(),

@@ -5,10 +5,12 @@
 //!   noticed after `spec.interval` at the latest.
 //! - An object is read once, and again when a watch shows that it changed. If it cannot be watched, it is read again
 //!   after `spec.interval`.
+//! - If what was read changes after every render, it is read less and less often, at last after `spec.interval`.
 //! - What was read for one Sync is used for no other Sync. Only the memory of equal texts is shared.
 
 mod known;
 mod rights;
+mod unsettled;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -217,7 +219,7 @@ impl Pass<'_> {
                 }
             }
         }
-        inputs.remember(self.sync, read.map(|()| found.into()));
+        inputs.remember(self.sync, read.map(|()| found.into()), self.interval());
         self.come_back(inputs.due(self.sync, false, is_watched(), self.interval()));
         self.come_back(inputs.rights_due(self.sync, self.interval()).filter(|_| self.identity().user().is_some()));
     }

@@ -67,6 +67,8 @@ pub struct Record {
     pub hidden: Option<String>,
     /// The text in the status about objects that drifted and are put back after a pause.
     pub put_off: Option<String>,
+    /// The text in the status about an input that changes after every render.
+    pub unsettled: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Pending>,
     /// What the last process or leader reported about objects that had failed, until their health is awaited again.

@@ -44,6 +44,8 @@ impl Pass<'_> {
     pub(super) async fn ready(&self, record: &mut Record, revision: &str) {
         let Self { ctx, sync, key, .. } = *self;
         record.put_off = self.what_waits();
+        let changes = self.what_changes(record);
+        self.note_what_changes(record, changes);
         let message = applied(record, revision);
         let was_ready = is_ready(record);
         let old_revision = record.status.last_applied_revision.clone();
@@ -117,17 +119,27 @@ impl Pass<'_> {
         self.write(record).await;
     }
 
-    /// Says in the condition of a Ready Sync which objects differ from Git until a pause is over. Removes this sentence
-    /// when the pause is over.
+    /// Says in the condition of a Ready Sync which objects differ from Git until a pause is over, and which input changes
+    /// after every render. Removes these sentences when they no longer hold.
     pub(super) async fn tell_what_waits(&self, record: &mut Record) {
-        let waits = self.what_waits();
-        if waits == record.put_off || !is_ready(record) {
+        let (waits, changes) = (self.what_waits(), self.what_changes(record));
+        if (&waits, &changes) == (&record.put_off, &record.unsettled) || !is_ready(record) {
             return;
         }
         record.put_off = waits;
+        self.note_what_changes(record, changes);
         let Some(revision) = record.next.last_applied_revision.clone() else { return };
         let message = applied(record, &revision);
         self.state(record, Progress::Ready, APPLIED, &message).await;
+    }
+
+    /// Notes the sentence about an input that changes after every render, and publishes it as an event if it is new.
+    fn note_what_changes(&self, record: &mut Record, changes: Option<String>) {
+        if let Some(changes) = changes.as_ref().filter(|changes| record.unsettled.as_ref() != Some(changes)) {
+            tracing::warn!(sync = %self.key, "{changes}");
+            self.ctx.events.publish(&reference(self.sync), EventType::Warning, "Unsettled", changes.clone());
+        }
+        record.unsettled = changes;
     }
 
     /// The sentence about objects that drifted and are put back after a pause.
@@ -270,7 +282,7 @@ fn applied(record: &Record, revision: &str) -> String {
     // finds no difference, the status is not written.
     let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
     let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
-    for more in [&record.left_for, &record.hidden, &record.put_off].into_iter().flatten() {
+    for more in [&record.left_for, &record.hidden, &record.put_off, &record.unsettled].into_iter().flatten() {
         message.push_str("; ");
         message.push_str(more);
     }

@@ -17,6 +17,7 @@ use crate::{
     cli::gitseal,
     objects::{change_by_hand, define, is_value},
     renders::rendered,
+    traces::event,
 };
 
 /// A template of a ConfigMap `NAME-map` with the result of an expression.
@@ -214,4 +215,37 @@ async fn what_a_chart_looks_up_is_read_with_the_rights_of_the_sync() -> Result<(
     let message = scene.is_not_ready("app", "Forbidden").await?;
     ensure!(message.contains("may not read all v1 ConfigMap in") && message.contains("`list`"), "{message}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_chart_that_changes_what_it_looks_up_is_rendered_less_and_less_often() -> Result<()> {
+    let scene = Scene::new("lookup-own").await?;
+    let count =
+        "lookup \"v1\" \"ConfigMap\" .Release.Namespace \"app-map\" | dig \"data\" \"value\" \"0\" | int | add1";
+    chart(&scene, "charts/web", &[("map", &map_with(count))])?;
+    scene.publish("a chart that counts its renders").await?;
+    let entry = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "app-map"}]);
+    scene.sync("app", "./charts/web", looking_up(&entry)).await?;
+    let told = format!(
+        "v1 ConfigMap {0}/app-map (spec.helm.lookup[0]) has changed after each of the last renders, and this Sync itself applies \
+         ConfigMap {0}/app-map; until it stays the same, each render waits longer than the one before, up to spec.interval. Let the \
+         result stay the same when it is rendered with its own object",
+        scene.namespace
+    );
+    let is_told = |_: &crds::Sync, ready: &crds::Condition| ready.message.contains(&told);
+    let sync = scene.sync_when("app", "the object to be named", is_told).await?;
+    let ready = crds::find_condition(&sync.status.context("no status")?.conditions, "Ready").cloned();
+    ensure!(ready.as_ref().is_some_and(|ready| ready.reason == "Applied"), "{ready:?}");
+    event(&scene, "app", "Unsettled", &[&told]).await?;
+
+    // When the chart no longer does that, the Sync is as any other.
+    chart(&scene, "charts/web", &[("map", &map_with("\"settled\""))])?;
+    let revision = scene.publish("it counts no more").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "settled").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    let is_quiet = |_: &crds::Sync, ready: &crds::Condition| {
+        ready.status == crds::ConditionStatus::True && !ready.message.contains("spec.helm.lookup")
+    };
+    scene.sync_when("app", "nothing to be told", is_quiet).await.map(drop)
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use crds::{ObjectKey, Sync};
-use pipeline::{StageError as _, lookups};
+use pipeline::{Entry, StageError as _, lookups};
 use tokio::time::Instant;
 
-use super::InputError;
+use super::{InputError, unsettled::Unsettled};
 use crate::{backoff, inputs::OneInput, sync::FIRST_RETRY};
 
 /// The shortest time between two reads of ConfigMaps that change all the time.
@@ -24,6 +24,15 @@ pub(in crate::sync) type ReadEntries = Result<Arc<[OneInput]>, Arc<InputError>>;
 /// The shortest time between two reads for `sync`.
 fn apart(sync: &Sync) -> Duration {
     if lookups(sync).next().is_some() { LOOKUPS_APART } else { APART }
+}
+
+/// The first entry whose input is not as it was before.
+fn changed(before: &ReadEntries, now: &ReadEntries) -> Option<Entry> {
+    let (Ok(before), Ok(now)) = (before, now) else { return None };
+    let is_as_before = |one: &OneInput| {
+        before.iter().any(|other| other.entry == one.entry && other.content.identity() == one.content.identity())
+    };
+    now.iter().find(|one| !is_as_before(one)).map(|one| one.entry)
 }
 
 /// What was read for each Sync.
@@ -45,6 +54,8 @@ struct Known {
     read: ReadEntries,
     /// When the API server last said that the identity of the Sync may read all of it.
     allowed_at: Instant,
+    /// How often in a row the inputs have changed.
+    unsettled: Option<Unsettled>,
 }
 
 fn identity(sync: &Sync) -> (Option<String>, Option<i64>) {
@@ -88,8 +99,13 @@ impl ReadInputs {
         let Some(known) = state.known.get(&key).filter(|known| known.of == identity(sync)) else {
             return Some(Instant::now());
         };
-        if state.changed.contains(&key) || is_asked {
+        if is_asked {
             return Some(known.at + apart(sync));
+        }
+        if state.changed.contains(&key) {
+            let pause = (apart(sync), interval);
+            let unsettled = known.unsettled.filter(|unsettled| Instant::now() < unsettled.ends(pause));
+            return Some(known.at + unsettled.map_or(pause.0, |unsettled| unsettled.pause(pause)));
         }
         match &known.read {
             Err(error) if !error.is_terminal() => {
@@ -115,11 +131,30 @@ impl ReadInputs {
         }
     }
 
-    pub(super) fn remember(&self, sync: &Sync, read: ReadEntries) {
+    /// If inputs of `sync` change again and again: the entry and the name of one that changed last, and the time when it counts
+    /// as settled if it changes no more.
+    pub(super) fn unsettled(&self, sync: &Sync, interval: Duration) -> Option<(Entry, String, Instant)> {
+        let state = self.lock();
+        let known = state.known.get(&ObjectKey::of(sync)).filter(|known| known.of == identity(sync))?;
+        let (unsettled, read) = (known.unsettled?, known.read.as_ref().ok()?);
+        let (entry, ends) = (unsettled.entry()?, unsettled.ends((apart(sync), interval)));
+        let name = read.iter().find(|one| one.entry == entry)?.name.clone();
+        (Instant::now() < ends).then_some((entry, name, ends))
+    }
+
+    /// Stores what was read for `sync`.
+    pub(super) fn remember(&self, sync: &Sync, read: ReadEntries, interval: Duration) {
         let (mut state, key, at) = (self.lock(), ObjectKey::of(sync), Instant::now());
-        let failures = state.known.get(&key).map_or(0, |known| known.failures);
+        let before = state.known.remove(&key);
+        let failures = before.as_ref().map_or(0, |known| known.failures);
         let failures = if read.is_err() { failures.saturating_add(1) } else { 0 };
-        state.known.insert(key, Known { of: identity(sync), at, failures, read, allowed_at: at });
+        // An edit of the Sync may have ended the changes.
+        let before = before.filter(|known| known.of == identity(sync));
+        let unsettled = before.as_ref().and_then(|known| known.unsettled);
+        let changed = before.and_then(|known| changed(&known.read, &read));
+        let after = |entry| Unsettled::after(unsettled, entry, at, (apart(sync), interval));
+        let unsettled = changed.map(after).or(unsettled);
+        state.known.insert(key, Known { of: identity(sync), at, failures, read, allowed_at: at, unsettled });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,7 +167,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::ApiError;
+    use crate::{cluster::ApiError, inputs::Texts};
 
     const INTERVAL: Duration = Duration::from_secs(600);
 
@@ -153,13 +188,13 @@ mod tests {
         let key = ObjectKey::of(&sync);
         assert_eq!(waits(&inputs, &sync, true), Some(Duration::ZERO), "it was never read");
         inputs.begins(&key);
-        inputs.remember(&sync, Ok(Arc::default()));
+        inputs.remember(&sync, Ok(Arc::default()), INTERVAL);
         assert_eq!(waits(&inputs, &sync, true), None, "a watch shows changes");
         inputs.changed(&key);
         assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause <= APART));
         inputs.begins(&key);
         inputs.changed(&key);
-        inputs.remember(&sync, Ok(Arc::default()));
+        inputs.remember(&sync, Ok(Arc::default()), INTERVAL);
         assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause <= APART), "the change is lost");
     }
 
@@ -168,7 +203,7 @@ mod tests {
         let inputs = ReadInputs::default();
         let mut sync = sync(1);
         sync.spec.helm = serde_json::from_value(json!({"lookup": [{"apiVersion": "v1", "kind": "Node"}]})).unwrap();
-        inputs.remember(&sync, Ok(Arc::default()));
+        inputs.remember(&sync, Ok(Arc::default()), INTERVAL);
         inputs.changed(&ObjectKey::of(&sync));
         assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause > APART && pause <= LOOKUPS_APART));
     }
@@ -176,7 +211,7 @@ mod tests {
     #[test]
     fn what_was_read_before_an_edit_does_not_count() {
         let inputs = ReadInputs::default();
-        inputs.remember(&sync(1), Ok(Arc::default()));
+        inputs.remember(&sync(1), Ok(Arc::default()), INTERVAL);
         assert!(inputs.of(&sync(1)).is_some() && inputs.of(&sync(2)).is_none());
         assert_eq!(waits(&inputs, &sync(2), true), Some(Duration::ZERO));
         assert!(inputs.forget(&ObjectKey::of(&sync(1))) && inputs.of(&sync(1)).is_none());
@@ -185,14 +220,14 @@ mod tests {
     #[test]
     fn what_cannot_be_watched_is_read_at_the_interval_and_failures_are_tried_again() {
         let (inputs, sync) = (ReadInputs::default(), sync(1));
-        inputs.remember(&sync, Ok(Arc::default()));
+        inputs.remember(&sync, Ok(Arc::default()), INTERVAL);
         assert!(waits(&inputs, &sync, false).is_some_and(|pause| pause > INTERVAL / 2));
         let error = || InputError::NotRead { what: "a".into(), field: "b".into(), source: ApiError::Busy };
         for most in [1, 2, 4] {
-            inputs.remember(&sync, Err(Arc::new(error())));
+            inputs.remember(&sync, Err(Arc::new(error())), INTERVAL);
             assert!(waits(&inputs, &sync, true).is_some_and(|pause| pause <= Duration::from_secs(2 * most)));
         }
-        inputs.remember(&sync, Err(Arc::new(InputError::TooLarge("a".into()))));
+        inputs.remember(&sync, Err(Arc::new(InputError::TooLarge("a".into()))), INTERVAL);
         assert_eq!(waits(&inputs, &sync, true), None, "only a change helps");
         assert_eq!(inputs.rights_due(&sync, INTERVAL), None, "it has nothing that it might not read any more");
     }
@@ -201,10 +236,34 @@ mod tests {
     fn rights_are_checked_once_per_interval() {
         let (inputs, sync) = (ReadInputs::default(), sync(1));
         assert_eq!(inputs.rights_due(&sync, INTERVAL), None, "nothing was read");
-        inputs.remember(&sync, Ok(Arc::default()));
+        inputs.remember(&sync, Ok(Arc::default()), INTERVAL);
         let first = inputs.rights_due(&sync, INTERVAL).unwrap();
         assert!(first > Instant::now() + INTERVAL / 2, "the read was allowed");
         inputs.is_allowed(&ObjectKey::of(&sync));
         assert!(inputs.rights_due(&sync, INTERVAL).unwrap() > first);
+    }
+
+    #[test]
+    fn inputs_that_change_at_each_read_are_read_less_and_less_often() {
+        let (inputs, texts) = (ReadInputs::default(), Texts::new(1 << 20));
+        let (sync, edited) = (sync(1), sync(2));
+        let read = |text: &str| {
+            let content = texts.keep("team", format!("digest of {text}"), text).expect("room");
+            let one = OneInput { entry: Entry::Values(0), name: "ConfigMap team/a".into(), content };
+            inputs.remember(&sync, Ok([one].into()), INTERVAL);
+            inputs.changed(&ObjectKey::of(&sync));
+            waits(&inputs, &sync, true).expect("a change was seen")
+        };
+        let told = || inputs.unsettled(&sync, INTERVAL).map(|(entry, what, _)| (entry, what));
+        for text in ["1", "2", "2", "3", "2", "2"] {
+            assert!(read(text) <= APART, "{text}");
+            assert_eq!(told(), None, "{text}");
+        }
+        assert!(read("4") > APART);
+        assert_eq!(told(), Some((Entry::Values(0), "ConfigMap team/a".to_owned())));
+        let asked = inputs.due(&sync, true, true, INTERVAL).expect("somebody asks for it");
+        assert!(asked.saturating_duration_since(Instant::now()) <= APART);
+        inputs.remember(&edited, Ok(Arc::default()), INTERVAL);
+        assert_eq!(inputs.unsettled(&edited, INTERVAL), None, "the Sync was edited");
     }
 }
