@@ -172,7 +172,7 @@ impl Clones {
             found.extend(read_manifests(file)?.into_iter().filter(|manifest| {
                 let id = &manifest.id;
                 (id.group.as_str(), manifest.version.as_str(), id.kind.as_str()) == (group, version, looked.kind)
-                    && id.namespace.as_deref().is_none_or(|namespace| namespace == looked.namespace)
+                    && (id.namespace.as_deref().zip(looked.namespace)).is_none_or(|(namespace, of)| namespace == of)
                     && looked.name.is_none_or(|name| name == id.name)
             }));
         }
@@ -243,12 +243,12 @@ fn not_looked_up(looked: Looked<'_>) -> anyhow::Error {
         (group, version) => format!("{}.{version}.{group}", looked.kind),
     };
     let name = looked.name.map(|name| format!(" {name}")).unwrap_or_default();
+    let namespace = looked.namespace.map_or_else(|| "-A".to_owned(), |namespace| format!("-n {namespace}"));
     Hint::error(
         format!("{} of the Sync names {}, and this command asks no cluster", looked.entry, looked.what(true)),
         format!(
-            "give a file with what is in the cluster: kubectl get {kind}{name} -n {} -o yaml > FILE, and --lookup FILE; if there is \
-             nothing, give --lookup /dev/null",
-            looked.namespace
+            "give a file with what is in the cluster: kubectl get {kind}{name} {namespace} -o yaml > FILE, and --lookup FILE; if there is \
+             nothing, give --lookup /dev/null"
         ),
     )
 }
@@ -264,10 +264,9 @@ async fn in_cluster(client: &Client, looked: Looked<'_>) -> anyhow::Result<Strin
     if looked.kind == "Secret" || resource.plural == "secrets" {
         bail!("{what}: Secrets cannot be looked up");
     }
-    let api: Api<DynamicObject> = if is_namespaced {
-        Api::namespaced_with(client.clone(), looked.namespace, &resource)
-    } else {
-        Api::all_with(client.clone(), &resource)
+    let api: Api<DynamicObject> = match looked.namespace.filter(|_| is_namespaced) {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
     };
     let objects: Vec<DynamicObject> = if let Some(name) = looked.name {
         api.get_opt(name).await.with_context(|| what.clone())?.into_iter().collect()

@@ -126,10 +126,13 @@ pub(crate) fn path_of_file<'a>(sealed_secret: Option<&'a str>, file: Option<&'a 
 const SECRET: &str = "a Secret cannot be looked up, because what is rendered must not have its values; seal the value, and give it \
     to the chart with helm.valuesFrom and sealedSecret";
 
-/// An object of the cluster that templates may look up, or all objects of a kind in one namespace.
+const ALL_NAMESPACES: &str = "allNamespaces can only be set without namespace and name";
+
+/// An object of the cluster that templates may look up, or all objects of a kind in one namespace or in all of them.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.kind != 'Secret'").message(SECRET))]
+#[x_kube(validation = Rule::new("!has(self.allNamespaces) || !self.allNamespaces || !has(self.namespace) && !has(self.name)").message(ALL_NAMESPACES))]
 pub struct Lookup {
     /// API version of the object, as in the call of `lookup`.
     #[schemars(length(min = 1, max = 317), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[a-z0-9]+$"))]
@@ -146,12 +149,18 @@ pub struct Lookup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^/%]+$"))]
     pub name: Option<String>,
+    /// All objects of the kind in all namespaces, at most 100. The service account of the Sync needs a ClusterRole with the
+    /// right to `list` them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_namespaces: bool,
 }
 
 impl Lookup {
     /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
     pub fn mistake(&self) -> Option<&'static str> {
-        (self.kind == "Secret").then_some(SECRET)
+        let is_named = self.namespace.is_some() || self.name.is_some();
+        let all_namespaces = (self.all_namespaces && is_named).then_some(ALL_NAMESPACES);
+        (self.kind == "Secret").then_some(SECRET).or(all_namespaces)
     }
 }
 
@@ -196,5 +205,13 @@ mod tests {
         assert_eq!(mistake(json!({"file": "a.yaml", "optional": true})), Some(OPTIONAL));
         let lookup = |kind: &str| Lookup { api_version: "v1".into(), kind: kind.into(), ..Lookup::default() }.mistake();
         assert_eq!((lookup("ConfigMap"), lookup("Secret")), (None, Some(SECRET)));
+        let lookup = |entry: Value| serde_json::from_value::<Lookup>(entry).unwrap().mistake();
+        let entry = json!({"apiVersion": "v1", "kind": "Pod", "allNamespaces": true});
+        assert_eq!(lookup(entry.clone()), None);
+        for field in ["namespace", "name"] {
+            let mut entry = entry.clone();
+            entry[field] = "a".into();
+            assert_eq!(lookup(entry), Some(ALL_NAMESPACES), "{field}");
+        }
     }
 }

@@ -118,7 +118,7 @@ pub fn input_maps(sync: &Sync) -> impl Iterator<Item = InputMap<'_>> {
     values.chain(variables)
 }
 
-/// What the templates of a chart may look up in the cluster: an object, or all objects of a kind in a namespace.
+/// What the templates of a chart may look up in the cluster: an object, or all objects of a kind in one or all namespaces.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Looked<'a> {
     /// The entry that names it.
@@ -127,8 +127,8 @@ pub struct Looked<'a> {
     pub api_version: &'a str,
     /// The kind.
     pub kind: &'a str,
-    /// The namespace, if the kind has namespaces.
-    pub namespace: &'a str,
+    /// The namespace, if the kind has namespaces; `None` for all namespaces.
+    pub namespace: Option<&'a str>,
     /// The name; `None` for all objects of the kind in the namespace.
     pub name: Option<&'a str>,
 }
@@ -142,11 +142,12 @@ impl Looked<'_> {
     /// The object in messages, if the kind has namespaces or if it has none.
     pub fn what(&self, is_namespaced: bool) -> String {
         let Self { api_version, kind, namespace, .. } = self;
-        match (self.name, is_namespaced) {
-            (Some(name), true) => format!("{api_version} {kind} {namespace}/{name}"),
-            (Some(name), false) => format!("{api_version} {kind} {name}"),
-            (None, true) => format!("all {api_version} {kind} in {namespace}"),
-            (None, false) => format!("all {api_version} {kind}"),
+        match (self.name, namespace.filter(|_| is_namespaced)) {
+            (Some(name), Some(namespace)) => format!("{api_version} {kind} {namespace}/{name}"),
+            (Some(name), None) => format!("{api_version} {kind} {name}"),
+            (None, Some(namespace)) => format!("all {api_version} {kind} in {namespace}"),
+            (None, None) if is_namespaced => format!("all {api_version} {kind} in all namespaces"),
+            (None, None) => format!("all {api_version} {kind}"),
         }
     }
 }
@@ -154,11 +155,11 @@ impl Looked<'_> {
 /// What the templates of the chart of `sync` may look up.
 pub fn lookups(sync: &Sync) -> impl Iterator<Item = Looked<'_>> {
     let entries = sync.spec.helm.iter().flat_map(|helm| &helm.lookup).enumerate();
-    entries.map(move |(index, crds::Lookup { api_version, kind, namespace, name })| Looked {
+    entries.map(move |(index, crds::Lookup { api_version, kind, namespace, name, all_namespaces })| Looked {
         entry: Entry::Lookup(index),
         api_version,
         kind,
-        namespace: namespace.as_deref().unwrap_or_else(|| namespace_for(sync, None)),
+        namespace: (!all_namespaces).then(|| namespace.as_deref().unwrap_or_else(|| namespace_for(sync, None))),
         name: name.as_deref(),
     })
 }
@@ -337,6 +338,7 @@ mod tests {
         let entries = json!([
             {"apiVersion": "v1", "kind": "Service", "name": "a"},
             {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "other"},
+            {"apiVersion": "v1", "kind": "Pod", "allNamespaces": true},
         ]);
         let of = |target: Option<&str>| {
             let spec = json!({"repository": {"name": "fleet"}, "targetNamespace": target, "helm": {"lookup": entries}});
@@ -347,8 +349,9 @@ mod tests {
             found
         };
         let others = "spec.helm.lookup[1]: all apps/v1 Deployment in other";
-        assert_eq!(of(None), ["spec.helm.lookup[0]: v1 Service team/a", others]);
-        assert_eq!(of(Some("shop")), ["spec.helm.lookup[0]: v1 Service shop/a", others]);
+        let all = "spec.helm.lookup[2]: all v1 Pod in all namespaces";
+        assert_eq!(of(None), ["spec.helm.lookup[0]: v1 Service team/a", others, all]);
+        assert_eq!(of(Some("shop")), ["spec.helm.lookup[0]: v1 Service shop/a", others, all]);
     }
 
     #[test]

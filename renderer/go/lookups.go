@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"helm.sh/helm/v4/pkg/chart/common"
@@ -20,7 +21,9 @@ type lookupAnswer struct {
 	Namespace string `json:"namespace"`
 	// Name is empty if the entry stands for all objects of the kind in the namespace.
 	Name string `json:"name"`
-	// Objects are the objects that exist, sorted by their names.
+	// AllNamespaces is true if the entry stands for all objects of a kind with namespaces, in all namespaces.
+	AllNamespaces bool `json:"allNamespaces"`
+	// Objects are the objects that exist, sorted by their namespaces and names.
 	Objects []map[string]any `json:"objects"`
 }
 
@@ -42,6 +45,10 @@ func (a *lookupAnswer) isKind(asked lookup) bool {
 
 // isFor says whether the answer is that to a call.
 func (a *lookupAnswer) isFor(asked lookup) bool {
+	if a.AllNamespaces {
+		// An object in a namespace cannot be found by its name alone.
+		return a.isKind(asked) && (asked.Namespace != "" || asked.Name == "")
+	}
 	return a.isKind(asked) && (a.Namespace == "" || a.Namespace == asked.Namespace) && (a.Name == "" || a.Name == asked.Name)
 }
 
@@ -51,6 +58,9 @@ func (a *lookupAnswer) found(asked lookup) (map[string]any, error) {
 	items := []any{}
 	for _, object := range a.Objects {
 		metadata, _ := object["metadata"].(map[string]any)
+		if a.AllNamespaces && asked.Namespace != "" && metadata["namespace"] != asked.Namespace {
+			continue
+		}
 		if asked.Name == "" {
 			items = append(items, runtime.DeepCopyJSON(object))
 		} else if metadata["name"] == asked.Name {
@@ -102,22 +112,33 @@ func (c *calls) remedy(asked lookup) string {
 		return "Secrets cannot be looked up, because what is rendered must not have their values: seal the value, and give it " +
 			"to the chart as a sealed value (helm.valuesFrom with sealedSecret)"
 	}
-	if asked.Namespace == "" {
-		for _, known := range c.answers {
-			if known.isKind(asked) && known.Namespace != "" {
-				return "a lookup without a namespace means all namespaces, which is not possible: let the template name a " +
-					"namespace, or set the values that the chart would look up"
-			}
-		}
-	}
 	entry := []string{"apiVersion: " + asked.APIVersion, "kind: " + asked.Kind}
+	if asked.Namespace == "" && c.hasNamespaces(asked) {
+		if asked.Name != "" {
+			return "such an object is in a namespace: let the template name the namespace, or set the values that the chart would look up"
+		}
+		return "a lookup without a namespace means all namespaces: let the template name a namespace, add {" +
+			inOneLine(strings.Join(append(entry, "allNamespaces: true"), ", ")) +
+			"} to helm.lookup of the Sync, or set the values that the chart would look up"
+	}
 	for _, field := range [][2]string{{"namespace: ", asked.Namespace}, {"name: ", asked.Name}} {
 		if field[1] != "" {
 			entry = append(entry, field[0]+field[1])
 		}
 	}
-	return "helm.lookup of the Sync does not have it: add {" + inOneLine(strings.Join(entry, ", ")) +
-		"} there, or set the values that the chart would look up"
+	there := "} there, "
+	if len(entry) == 2 {
+		there = "} there, with allNamespaces: true if such objects are in namespaces, "
+	}
+	return "helm.lookup of the Sync does not have it: add {" + inOneLine(strings.Join(entry, ", ")) + there +
+		"or set the values that the chart would look up"
+}
+
+// hasNamespaces says whether the answers show that objects of this kind are in namespaces.
+func (c *calls) hasNamespaces(asked lookup) bool {
+	return slices.ContainsFunc(c.answers, func(known lookupAnswer) bool {
+		return known.isKind(asked) && (known.Namespace != "" || known.AllNamespaces)
+	})
 }
 
 // String names what a call looks up.

@@ -7,7 +7,8 @@ use serde_json::Value;
 /// How many objects a lookup of all objects of a kind may find.
 pub const MOST_LOOKED_UP: usize = 100;
 
-/// The content of the [`Input`](crate::Input) of an entry of `spec.helm.lookup`: the objects that exist, sorted by name.
+/// The content of the [`Input`](crate::Input) of an entry of `spec.helm.lookup`: the objects that exist, sorted by namespace and
+/// name.
 /// `go/lookups.go` reads it.
 pub fn looked_up(looked: &Looked<'_>, is_namespaced: bool, mut objects: Vec<Value>) -> String {
     #[derive(Serialize)]
@@ -19,6 +20,8 @@ pub fn looked_up(looked: &Looked<'_>, is_namespaced: bool, mut objects: Vec<Valu
         namespace: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         name: Option<&'a str>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        all_namespaces: bool,
         objects: Vec<Value>,
     }
     for object in &mut objects {
@@ -29,14 +32,17 @@ pub fn looked_up(looked: &Looked<'_>, is_namespaced: bool, mut objects: Vec<Valu
             fields.insert("kind".to_owned(), looked.kind.into());
         }
     }
-    objects.sort_by(|a, b| name_of(a).cmp(name_of(b)));
-    let &Looked { api_version, kind, namespace, name, .. } = looked;
-    let answer = Answer { api_version, kind, namespace: is_namespaced.then_some(namespace), name, objects };
+    objects.sort_by(|a, b| place_of(a).cmp(&place_of(b)));
+    let &Looked { api_version, kind, name, .. } = looked;
+    let namespace = looked.namespace.filter(|_| is_namespaced);
+    let all_namespaces = is_namespaced && namespace.is_none();
+    let answer = Answer { api_version, kind, namespace, name, all_namespaces, objects };
     serde_json::to_string(&answer).expect("an object can be written as JSON")
 }
 
-fn name_of(object: &Value) -> &str {
-    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+fn place_of(object: &Value) -> (&str, &str) {
+    let part = |path| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    (part("/metadata/namespace"), part("/metadata/name"))
 }
 
 /// Removes what changes although the object stays the same for a chart. Otherwise, the chart would be rendered again each time.
@@ -64,7 +70,7 @@ mod tests {
     use super::*;
 
     fn looked(name: Option<&'static str>) -> Looked<'static> {
-        Looked { entry: Entry::Lookup(0), api_version: "v1", kind: "Node", namespace: "shop", name }
+        Looked { entry: Entry::Lookup(0), api_version: "v1", kind: "Node", namespace: Some("shop"), name }
     }
 
     fn node(name: &str, version: &str, heartbeat: &str) -> Value {
@@ -96,5 +102,24 @@ mod tests {
         let answer: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&answer["namespace"], answer.get("name")), (&json!("shop"), None));
         assert_eq!(answer["objects"][0]["metadata"]["name"], "a");
+        assert_eq!(answer.get("allNamespaces"), None);
+    }
+
+    #[test]
+    fn a_list_of_all_namespaces_is_sorted_by_namespace() {
+        let service = |namespace: &str, name: &str| json!({"metadata": {"name": name, "namespace": namespace}});
+        let all = Looked { kind: "Service", namespace: None, ..looked(None) };
+        let text = looked_up(&all, true, vec![service("b", "a"), service("a", "b"), service("a", "a")]);
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&answer["allNamespaces"], answer.get("namespace")), (&json!(true), None));
+        let names = answer["objects"].as_array().unwrap().iter().map(|one| one["metadata"].clone());
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [("a", "a"), ("a", "b"), ("b", "a")]
+                .map(|(namespace, name)| { json!({"name": name, "namespace": namespace}) })
+        );
+        // A kind without namespaces has no list for each namespace.
+        let answer: Value = serde_json::from_str(&looked_up(&all, false, Vec::new())).unwrap();
+        assert_eq!(answer.get("allNamespaces"), None);
     }
 }

@@ -30,12 +30,14 @@ fn render(renderer: &Renderer, chart: &Chart, texts: &Texts) -> Result<RenderedC
     })
 }
 
-/// What templates find if they look up the ConfigMap `settings`, one of the Nodes, or all Services.
+/// What templates find if they look up the ConfigMap `settings`, one of the Nodes, all Services, or the Pods of all namespaces.
 fn answers() -> Vec<String> {
     let answer = |(api_version, kind): (&str, &str), name, is_namespaced, objects: Vec<Value>| {
-        let looked = Looked { entry: Entry::Lookup(0), api_version, kind, namespace: "shop", name };
+        let namespace = (kind != "Pod").then_some("shop");
+        let looked = Looked { entry: Entry::Lookup(0), api_version, kind, namespace, name };
         looked_up(&looked, is_namespaced, objects)
     };
+    let pod = |namespace: &str, name: &str| json!({"metadata": {"name": name, "namespace": namespace}});
     let service = |name: &str| json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"port": 1_234_567}});
     vec![
         answer(
@@ -48,6 +50,7 @@ fn answers() -> Vec<String> {
         answer(("v1", "Node"), Some("one"), false, vec![json!({"metadata": {"name": "one", "uid": "u1"}})]),
         answer(("v1", "Service"), None, true, vec![service("b"), service("a")]),
         answer(("apps/v1", "Deployment"), None, true, Vec::new()),
+        answer(("v1", "Pod"), None, true, vec![pod("shop", "b"), pod("other", "a"), pod("shop", "a")]),
     ]
 }
 
@@ -80,6 +83,13 @@ fn lookups_find_what_the_request_has() {
         ("(lookup `v1` `Service` `shop` `b`).metadata.name", "b"),
         ("lookup `v1` `Service` `shop` `c` | len", "0"),
         ("(lookup `apps/v1` `Deployment` `shop` ``).items | len", "0"),
+        (
+            "range (lookup `v1` `Pod` `` ``).items }}{{ .metadata.namespace }}/{{ .metadata.name }},{{ end",
+            "other/a,shop/a,shop/b,",
+        ),
+        ("range (lookup `v1` `Pod` `shop` ``).items }}{{ .metadata.name }},{{ end", "a,b,"),
+        ("(lookup `v1` `Pod` `shop` `a`).metadata.namespace", "shop"),
+        ("lookup `v1` `Pod` `other` `b` | len", "0"),
         // What a template does to a result has no effect on the next lookup.
         (
             "$_ := set (lookup `v1` `ConfigMap` `shop` `settings`).data `a` `x` }}{{ (lookup `v1` `ConfigMap` `shop` `settings`).data.a",
@@ -120,12 +130,23 @@ fn a_lookup_that_the_request_does_not_have_is_refused_with_its_place() {
         ),
         (
             "lookup `v1` `Service` `` ``",
-            "looks up all v1 Service in the cluster, and a lookup without a namespace means all namespaces",
+            "looks up all v1 Service in the cluster, and a lookup without a namespace means all namespaces: let the template name a namespace, add {apiVersion: v1, kind: Service, allNamespaces: true} to helm.lookup of the Sync",
+        ),
+        (
+            "lookup `v1` `Pod` `` `a`",
+            "looks up v1 Pod a in the cluster, and such an object is in a namespace: let the template",
+        ),
+        (
+            "lookup `v1` `Other` `` ``",
+            "add {apiVersion: v1, kind: Other} there, with allNamespaces: true if such objects are in namespaces, or set",
         ),
         ("lookup `v1` `Node` `` `two`", "add {apiVersion: v1, kind: Node, name: two} there"),
         // The template fails because the lookup finds nothing.
-        ("required `it is missing` (lookup `v1` `Pod` `shop` `a`).spec", "looks up v1 Pod shop/a"),
-        ("lookup `v1` `Pod` `shop` `a` }} {{ lookup `v1` `Pod` `shop` `b`", "the chart also looks up v1 Pod shop/b"),
+        ("required `it is missing` (lookup `v1` `Lease` `shop` `a`).spec", "looks up v1 Lease shop/a"),
+        (
+            "lookup `v1` `Lease` `shop` `a` }} {{ lookup `v1` `Lease` `shop` `b`",
+            "the chart also looks up v1 Lease shop/b",
+        ),
     ] {
         let told = refused(&one(&format!("kind: ConfigMap\n\nfound: {{{{ {expression} }}}}")));
         assert!(
@@ -133,9 +154,9 @@ fn a_lookup_that_the_request_does_not_have_is_refused_with_its_place() {
             "{expression}: {told}"
         );
     }
-    let many = "{{ range until 20 }}{{ lookup \"v1\" \"Pod\" \"shop\" (toString .) }}{{ end }}";
+    let many = "{{ range until 20 }}{{ lookup \"v1\" \"Lease\" \"shop\" (toString .) }}{{ end }}";
     let told = refused(&one(many));
-    assert!(told.ends_with("v1 Pod shop/5, 14 more"), "{told}");
+    assert!(told.ends_with("v1 Lease shop/5, 14 more"), "{told}");
 }
 
 /// A chart with one template.

@@ -392,6 +392,18 @@ fn what_a_chart_looks_up_is_in_a_file_that_is_named() {
     assert!(text.contains("region: north") && text.contains("services: a,b,\n"), "{text}");
     let text = built(&["/dev/null"]);
     assert!(text.contains("region: none") && text.contains("services: \"\"\n"), "{text}");
+    let everywhere = chart_of_a_sync("  helm:\n    lookup: [{apiVersion: v1, kind: Service, allNamespaces: true}]\n");
+    let of_all = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata:\n  all: \"{{ range (lookup \"v1\" \"Service\" \"\" \
+        \"\").items }}{{ .metadata.name }},{{ end }}\"\n";
+    fs::write(everywhere.path().join("charts/web/templates/map.yaml"), of_all).unwrap();
+    let told = refused(everywhere.path(), &sync);
+    assert!(
+        told.contains("names all v1 Service in all namespaces") && told.contains("kubectl get Service -A -o yaml"),
+        "{told}"
+    );
+    let file = folder.path().join("services.yaml").display().to_string();
+    assert!(printed(everywhere.path(), &[&sync[..], &["--lookup", &file]].concat()).contains("all: c,a,b,\n"));
+
     // Without the Sync, the chart finds nothing, as with `helm template`.
     assert!(printed(folder.path(), &["build", "charts/web"]).contains("region: none"));
 

@@ -81,7 +81,8 @@ pub(super) enum InputError {
     },
     /// A lookup of all objects of a kind finds too many.
     #[error(
-        "{field} stands for {what}: there are more than {MOST_LOOKED_UP}, or they are too large together: name one object there"
+        "{field} stands for {what}: there are more than {MOST_LOOKED_UP}, or they are too large together: name one object there, or a \
+         namespace with fewer of them"
     )]
     TooMany {
         /// What is looked up.
@@ -302,7 +303,7 @@ impl Pass<'_> {
         if resource.kind == "Secret" || resource.plural == "secrets" {
             return Err(InputError::Secret { what, field });
         }
-        let namespace = resource.namespaced.then(|| looked.namespace.to_owned());
+        let namespace = looked.namespace.filter(|_| resource.namespaced).map(str::to_owned);
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
         let (read, verb) = match looked.name {
             Some(name) => match self.input_api().get(&resource, namespace.as_deref(), name).await {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::inputs::{Reader, chart, reads};
 use crate::{
     cli::gitseal,
-    objects::{change_by_hand, define, is_value},
+    objects::{apply_cluster_wide, change_by_hand, define, is_value, widgets},
     renders::rendered,
     traces::event,
 };
@@ -25,6 +25,14 @@ fn map_with(expression: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: \"{{{{ .Release.Name }}}}-map\"}}\ndata:\n  value: {{{{ {expression} \
          | quote }}}}\n"
+    )
+}
+
+/// A template of a ConfigMap `NAME-map` with the names of the objects that `lookup` finds, each with a space behind it.
+fn map_with_names(lookup: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: \"{{{{ .Release.Name }}}}-map\"}}\ndata:\n  value: \"{{{{ range \
+         ({lookup}).items }}}}{{{{ .metadata.name }}}} {{{{ end }}}}\"\n"
     )
 }
 
@@ -102,12 +110,8 @@ async fn a_chart_finds_what_its_sync_lists_and_is_rendered_again_when_it_changes
 #[tokio::test]
 async fn a_lookup_without_a_name_finds_all_objects_of_the_namespace() -> Result<()> {
     let scene = Scene::new("lookup-all").await?;
-    let names = "range (lookup \"v1\" \"ServiceAccount\" .Release.Namespace \"\").items }}{{ .metadata.name }} {{ end }}{{ \"\"";
-    chart(
-        &scene,
-        "charts/web",
-        &[("map", &map_with(names).replace("value: {{", "value: \"{{").replace(" | quote }}", " }}\""))],
-    )?;
+    let names = map_with_names("lookup \"v1\" \"ServiceAccount\" .Release.Namespace \"\"");
+    chart(&scene, "charts/web", &[("map", &names)])?;
     let revision = scene.publish("a chart").await?;
     for name in ["b", "a"] {
         scene.account(name, json!([])).await?;
@@ -129,8 +133,72 @@ async fn a_lookup_without_a_name_finds_all_objects_of_the_namespace() -> Result<
     }
     let message = scene.is_not_ready("app", "TooLarge").await?;
     ensure!(message.contains("spec.helm.lookup[0] stands for all v1 ServiceAccount in "), "{message}");
+    // What was applied last stays.
+    let map = scene.api::<ConfigMap>().get("app-map").await?;
+    let last = map.data.unwrap_or_default()["value"].clone();
     change_by_hand(&scene, "app-map").await?;
-    is_value(&scene, "app-map", &first.replace("a b ", "a b c ")).await
+    is_value(&scene, "app-map", &last).await
+}
+
+#[tokio::test]
+async fn a_lookup_may_find_the_objects_of_all_namespaces() -> Result<()> {
+    let scene = Scene::new("lookup-b").await?;
+    let other = Scene::new("lookup-a").await?;
+    let version = widgets(&scene).await?;
+    let widget = |name: &str| json!({"apiVersion": version, "kind": "Widget", "metadata": {"name": name}});
+    let add = async |to: &Scene, name: &str| {
+        eventually("the kind to be served", || async {
+            kubernetes::apply(&to.client, &to.namespace, widget(name)).await.map(drop)
+        })
+        .await
+    };
+    add(&scene, "here").await?;
+    add(&other, "there").await?;
+    chart(&scene, "charts/web", &[("map", &map_with_names(&format!("lookup \"{version}\" \"Widget\" \"\" \"\"")))])?;
+    let revision = scene.publish("a chart").await?;
+    let entry = json!([{"apiVersion": version, "kind": "Widget"}]);
+    scene.sync("app", "./charts/web", looking_up(&entry)).await?;
+    let message = scene.is_not_ready("app", "NotReproducible").await?;
+    let told = format!("add {{apiVersion: {version}, kind: Widget, allNamespaces: true}} to helm.lookup of the Sync");
+    ensure!(message.contains(&told), "{message}");
+
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "patch", "delete"]}]);
+    scene.account("writer", rules).await?;
+    let entry = json!([{"apiVersion": version, "kind": "Widget", "allNamespaces": true}]);
+    let mut spec = looking_up(&entry);
+    spec["serviceAccountName"] = "writer".into();
+    scene.sync("app", "./charts/web", spec).await?;
+    let message = scene.is_not_ready("app", "Forbidden").await?;
+    let told = format!("may not read all {version} Widget in all namespaces, which spec.helm.lookup[0] names");
+    ensure!(message.contains(&told) && message.contains("`list`"), "{message}");
+    let (group, _) = version.split_once('/').context("no group")?;
+    let rbac = "rbac.authorization.k8s.io";
+    let (api_version, name) = (format!("{rbac}/v1"), &scene.namespace);
+    for object in [
+        json!({
+            "apiVersion": api_version, "kind": "ClusterRole", "metadata": {"name": name},
+            "rules": [{"apiGroups": [group], "resources": ["widgets"], "verbs": ["list"]}],
+        }),
+        json!({
+            "apiVersion": api_version, "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "writer", "namespace": name}],
+        }),
+    ] {
+        apply_cluster_wide(&scene.client, object).await?;
+    }
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "app-map", "there here ").await?;
+    gitseal(&scene, &["diff", "charts/web", "--sync", "app"]).await?.is(0, &[])?;
+    add(&other, "here").await?;
+    is_value(&scene, "app-map", "here there here ").await?;
+
+    let mut named = entry.clone();
+    named[0]["name"] = "here".into();
+    let refused = scene.sync("app", "./charts/web", looking_up(&named));
+    let message = format!("{:#}", refused.await.err().context("the API server accepts a name in all namespaces")?);
+    ensure!(message.contains("allNamespaces can only be set without namespace and name"), "{message}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ use pipeline::Entry;
 use renderer::MOST_LOOKED_UP;
 
 use super::{Change, Live};
-use crate::cluster::{self, answer::resource_version, api::SharedResource};
+use crate::cluster::{self, Namespaces, answer::resource_version, api::SharedResource};
 
 /// How many Syncs of one namespace may wait with a watch for what `spec.dependsOn` names. Further Syncs of the
 /// namespace read their objects again after the usual pauses.
@@ -58,7 +58,7 @@ pub struct Named {
 pub struct AllOf {
     /// The kind.
     pub resource: SharedResource,
-    /// The namespace, if the kind has namespaces.
+    /// The namespace; `None` for all namespaces, and for a kind without namespaces.
     pub namespace: Option<String>,
 }
 
@@ -85,21 +85,30 @@ impl Sight {
     /// The sight of all objects of a kind that were read.
     pub fn of_all(objects: &[serde_json::Value]) -> Self {
         Self::All(objects.iter().fold(0, |sum, object| {
-            let name = object.pointer("/metadata/name").and_then(serde_json::Value::as_str).unwrap_or_default();
+            let part = |path| object.pointer(path).and_then(serde_json::Value::as_str).unwrap_or_default();
             let Self::At(version) = Self::of(object) else { return sum };
-            sum.wrapping_add(one_of_all(name, version))
+            sum.wrapping_add(one_of_all(&place(part("/metadata/namespace"), part("/metadata/name")), version))
         }))
     }
 }
 
+/// What distinguishes an object from all others of its kind.
+fn place(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}
+
+fn place_of(metadata: &ObjectMeta) -> String {
+    place(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
 /// The part of one object in [`Sight::All`].
-fn one_of_all(name: &str, version: u64) -> u64 {
+fn one_of_all(place: &str, version: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (name, version).hash(&mut hasher);
+    (place, version).hash(&mut hasher);
     hasher.finish()
 }
 
-/// What a watch shows of all objects of a kind: their names and versions, as long as there are not too many.
+/// What a watch shows of all objects of a kind: their places and versions, as long as there are not too many.
 #[derive(Default)]
 struct Seen {
     versions: HashMap<String, u64>,
@@ -108,7 +117,7 @@ struct Seen {
 
 impl Seen {
     fn saw(&mut self, metadata: &ObjectMeta) {
-        self.versions.insert(metadata.name.clone().unwrap_or_default(), resource_version(metadata));
+        self.versions.insert(place_of(metadata), resource_version(metadata));
         if self.versions.len() > MOST_LOOKED_UP {
             self.versions.clear();
             self.are_too_many = true;
@@ -116,14 +125,14 @@ impl Seen {
     }
 
     fn forget(&mut self, metadata: &ObjectMeta) {
-        self.versions.remove(metadata.name.as_deref().unwrap_or_default());
+        self.versions.remove(&place_of(metadata));
     }
 
     fn sight(&self) -> Sight {
         if self.are_too_many {
             return Sight::TooMany;
         }
-        Sight::All(self.versions.iter().fold(0, |sum, (name, version)| sum.wrapping_add(one_of_all(name, *version))))
+        Sight::All(self.versions.iter().fold(0, |sum, (place, version)| sum.wrapping_add(one_of_all(place, *version))))
     }
 }
 
@@ -290,7 +299,11 @@ impl Live {
     }
 
     fn may_watch(&self, resource: &SharedResource, namespace: Option<&str>) -> bool {
-        resource.watchable && namespace.is_none_or(|namespace| self.inner.namespaces.contains(namespace))
+        let is_in_reach = match namespace {
+            Some(namespace) => self.inner.namespaces.contains(namespace),
+            None => !resource.namespaced || self.inner.namespaces == Namespaces::All,
+        };
+        resource.watchable && is_in_reach
     }
 
     /// Makes `sync` wait until a CustomResourceDefinition of this group is added or changed: then the API server may
@@ -532,6 +545,10 @@ mod tests {
         seen.saw(&metadata("b", "2"));
         assert_eq!(seen.sight(), read(&[("b", "2"), ("a", "1")]));
         assert_ne!(seen.sight(), read(&[("b", "1"), ("a", "2")]));
+        let other = ObjectMeta { namespace: Some("other".into()), ..metadata("a", "1") };
+        seen.saw(&other);
+        assert_ne!(seen.sight(), read(&[("b", "2"), ("a", "1")]), "two namespaces may have objects with the same name");
+        seen.forget(&other);
         seen.saw(&metadata("a", "3"));
         assert_eq!(seen.sight(), read(&[("a", "3"), ("b", "2")]));
         seen.forget(&metadata("b", "4"));

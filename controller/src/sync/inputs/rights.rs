@@ -52,7 +52,7 @@ impl Pass<'_> {
         let (group, version) = looked.group_and_version();
         match discovery.find(group, version, looked.kind).await {
             Ok(resource) => {
-                let namespace = resource.namespaced.then_some(looked.namespace);
+                let namespace = looked.namespace.filter(|_| resource.namespaced);
                 reviews.may_read(api, &resource, namespace, looked.name).await
             }
             // The read that follows reports this.
