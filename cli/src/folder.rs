@@ -16,7 +16,7 @@ use manifests::{
 use pipeline::{
     Render as _, Room, path_of,
     plan::possible_ids_of_hidden,
-    render::{Base, Files, Kustomize, RenderError, each_object},
+    render::{Base, Files, Kustomize, RenderError, Unlimited, each_object},
 };
 use renderer::{Changes, IS_CHART, Renderer, Repository, SUBSTITUTE, release_of};
 use worker::Cancel;
@@ -406,29 +406,6 @@ impl Tree for Local {
             visit(TreeEntry::File(TreeFile { path: &path, bytes: &bytes }))?;
         }
         Ok(())
-    }
-}
-
-/// There is no limit of memory, because people read their own files.
-pub struct Unlimited;
-
-impl Room for Unlimited {
-    fn left(&self) -> u64 {
-        u64::MAX
-    }
-
-    fn reserve(&mut self, _: u64) -> bool {
-        true
-    }
-
-    fn reserve_all(&mut self) -> bool {
-        true
-    }
-
-    fn use_up(&mut self, _: u64) {}
-
-    fn is_most(&self) -> bool {
-        true
     }
 }
 

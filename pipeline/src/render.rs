@@ -48,6 +48,30 @@ pub trait Room {
     fn is_most(&self) -> bool;
 }
 
+/// Memory without a limit, for programs whose users read their own files.
+#[derive(Clone, Copy, Debug)]
+pub struct Unlimited;
+
+impl Room for Unlimited {
+    fn left(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn reserve(&mut self, _: u64) -> bool {
+        true
+    }
+
+    fn reserve_all(&mut self) -> bool {
+        true
+    }
+
+    fn use_up(&mut self, _: u64) {}
+
+    fn is_most(&self) -> bool {
+        false
+    }
+}
+
 /// Why a folder could not be rendered. `E` is the error of reading its files.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError<E> {

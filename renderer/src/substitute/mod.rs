@@ -115,30 +115,9 @@ mod tests {
     use std::convert::Infallible;
 
     use manifests::Limits;
+    use pipeline::render::Unlimited;
 
     use super::*;
-
-    struct Enough;
-
-    impl Room for Enough {
-        fn left(&self) -> u64 {
-            u64::MAX
-        }
-
-        fn reserve(&mut self, _: u64) -> bool {
-            true
-        }
-
-        fn reserve_all(&mut self) -> bool {
-            true
-        }
-
-        fn use_up(&mut self, _: u64) {}
-
-        fn is_most(&self) -> bool {
-            false
-        }
-    }
 
     #[test]
     fn a_substitution_ends_when_nobody_waits_for_it() {
@@ -146,11 +125,11 @@ mod tests {
         let mut objects = manifests::parse("a.yaml", text.as_bytes(), &Limits::default()).unwrap();
         let (variables, cancel) = (Variables::of(&[("a", "b")], &[]), Cancel::new());
         cancel.cancel();
-        let end = substitute::<Infallible>(&variables, &mut objects, "app", &mut Enough, &cancel);
+        let end = substitute::<Infallible>(&variables, &mut objects, "app", &mut Unlimited, &cancel);
         let Err(RenderError::NotRendered { why, .. }) = end else { panic!("it goes on") };
         assert_eq!((why.reason, why.is_terminal), ("RenderInterrupted", false));
         assert_eq!(objects[0].body["data"]["a"], "${a}");
-        substitute::<Infallible>(&variables, &mut objects, "app", &mut Enough, &Cancel::new()).unwrap();
+        substitute::<Infallible>(&variables, &mut objects, "app", &mut Unlimited, &Cancel::new()).unwrap();
         assert_eq!(objects[0].body["data"]["a"], "b");
     }
 }

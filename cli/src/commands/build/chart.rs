@@ -8,12 +8,13 @@ use std::{
 
 use anyhow::Context;
 use manifests::{Manifest, in_one_line};
+use pipeline::render::Unlimited;
 use renderer::{BuiltRelease, Capabilities, Chart, Release, ReleaseValues, RenderedChart, SealedValues, Values};
 use worker::Cancel;
 
 use crate::{
     copies::{Copies, WithCopies},
-    folder::{self, Unlimited},
+    folder,
     global::Global,
     output::{self, Hint},
     working_copy::WorkingCopy,

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use crds::ObjectKey;
 use manifests::{Manifest, in_one_line};
-use pipeline::guard;
+use pipeline::{guard, render::Unlimited};
 use renderer::Built;
 use serde_json::{Value, json};
 use worker::Cancel;
@@ -22,7 +22,7 @@ use crate::{
     chart_inputs::{InputArgs, Surroundings},
     copies::{Copies, WithCopies},
     fleet::Fleet,
-    folder::{self, Unlimited},
+    folder,
     global::Global,
     output::{self, OutputFormat},
     scopes::Scopes,
