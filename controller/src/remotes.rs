@@ -410,6 +410,7 @@ async fn fetch(
         url: remote.url.clone(),
         reference,
         credentials,
+        fetched: Vec::new(),
         trusted: None,
         timeout,
         cancel: running.cancel(),

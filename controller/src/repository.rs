@@ -8,12 +8,12 @@ use std::{
 
 use crds::{
     ConditionStatus, GitReference, ObjectKey, Repository, RepositorySpec, RepositoryStatus, Sync, Verification,
-    VerificationMode, conditions, find_condition,
+    VerificationMode, VersionDigest, conditions, find_condition,
 };
 use flags::duration;
 use gitstore::{
-    Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, RevisionId, Snapshot,
-    SnapshotError, TrustedKeys,
+    Credentials, FetchError, FetchRequest, FetchedVersion, GitStore, Reference, RepositoryKey, Revision, RevisionId,
+    Snapshot, SnapshotError, TrustedKeys,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use pipeline::{Resource, Target, other_files, repository_of};
@@ -38,6 +38,9 @@ const SLOW: Duration = Duration::from_secs(5);
 /// The shortest time between two fetches of a Repository.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many versions the status records. Each takes up to 2.5 KiB.
+const VERSIONS: usize = 32;
+
 /// Why a Repository has no new revision.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RepositoryError {
@@ -55,6 +58,8 @@ pub(crate) enum RepositoryError {
     Duration(String),
     #[error("the fetch was interrupted: {0}")]
     Interrupted(String),
+    #[error("the version was fetched, but its digest could not be written to the status, and is not used before: {0}")]
+    NotRecorded(#[source] ApiError),
     #[error("the revision was fetched, but cannot be read: {0}")]
     Unreadable(#[source] SnapshotError),
 }
@@ -68,6 +73,7 @@ impl RepositoryError {
             Self::Verify => "Unsupported",
             Self::Duration(_) => "InvalidSpec",
             Self::Interrupted(_) => "FetchInterrupted",
+            Self::NotRecorded(_) => "VersionNotRecorded",
             Self::Unreadable(error) => error.reason(),
         }
     }
@@ -76,7 +82,11 @@ impl RepositoryError {
         match self {
             Self::Fetch(error) => error.is_terminal(),
             Self::Verify | Self::Duration(_) => true,
-            Self::NoSecret { .. } | Self::Secret { .. } | Self::Interrupted(_) | Self::Unreadable(_) => false,
+            Self::NoSecret { .. }
+            | Self::Secret { .. }
+            | Self::Interrupted(_)
+            | Self::NotRecorded(_)
+            | Self::Unreadable(_) => false,
         }
     }
 }
@@ -136,7 +146,9 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     }
     ctx.fetches.was_slow(&key, matches!(result, Err(RepositoryError::Fetch(FetchError::Timeout { .. }))));
     let result = match result {
-        Ok(fetched) => publish(&ctx, &key, &repository, &fetched.revision).await.map(|()| fetched),
+        Ok(fetched) => {
+            use_revision(&ctx, &key, &repository, &fetched.revision, &mut old, &mut unsure).await.map(|()| fetched)
+        }
         Err(error) => Err(error),
     };
     ctx.metrics.git_fetch(result.as_ref().map_or_else(RepositoryError::reason, |_| "ok"));
@@ -187,6 +199,7 @@ async fn fetch(
         url,
         reference: git_reference(spec.reference.as_ref()),
         credentials: credentials(ctx, key, repository).await?,
+        fetched: fetched_versions(repository),
         trusted: trusted(ctx, key, repository).await?,
         timeout,
         cancel: running.cancel(),
@@ -348,6 +361,55 @@ async fn attach_remotes(
     if let Err(error) = install(ctx, key, snapshot.with_remotes(remotes)).await {
         tracing::error!(repository = %key, %error, "the remote bases could not be used");
     }
+}
+
+/// Records the digest of a version, and then makes `revision` the revision that Syncs are rendered from. What is not recorded is not
+/// used: otherwise, it would be forgotten if the controller ended now.
+async fn use_revision(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    repository: &Repository,
+    revision: &Revision,
+    old: &mut RepositoryStatus,
+    unsure: &mut BTreeSet<String>,
+) -> Result<(), RepositoryError> {
+    let new = RepositoryStatus { versions: with_version(&old.versions, &repository.spec, revision), ..old.clone() };
+    let written = status::write(&ctx.api, &resource_of::<Repository>(), key, old, unsure, new).await;
+    written.map_err(RepositoryError::NotRecorded)?;
+    publish(ctx, key, repository, revision).await
+}
+
+/// The versions that the status of a Repository records for the chart or artifact that its spec names now.
+fn fetched_versions(repository: &Repository) -> Vec<FetchedVersion> {
+    let recorded = repository.status.iter().flat_map(|status| &status.versions);
+    let of_spec = recorded.filter(|version| is_of(version, &repository.spec));
+    of_spec
+        .filter_map(|VersionDigest { version, digest, fetched_at, .. }| {
+            let digest = digest.strip_prefix("sha256:")?.to_owned();
+            Some(FetchedVersion { version: version.clone(), digest, since: fetched_at.clone() })
+        })
+        .collect()
+}
+
+/// The versions to record when `revision` was fetched.
+fn with_version(recorded: &[VersionDigest], spec: &RepositorySpec, revision: &Revision) -> Vec<VersionDigest> {
+    let mut all = recorded.to_vec();
+    let Some((version, _)) = revision.as_version() else { return all };
+    let digest = revision.id.to_string();
+    let is_same = |one: &VersionDigest| is_of(one, spec) && one.version == version;
+    if all.iter().any(|one| is_same(one) && one.digest == digest) {
+        return all;
+    }
+    all.retain(|one| !is_same(one));
+    let (url, chart, version) = (spec.url.clone(), spec.chart.clone(), version.to_owned());
+    all.insert(0, VersionDigest { url, chart, version, digest, fetched_at: status::now() });
+    all.truncate(VERSIONS);
+    all
+}
+
+/// Whether this is a version of the chart or artifact that the spec names.
+fn is_of(version: &VersionDigest, spec: &RepositorySpec) -> bool {
+    version.url == spec.url && version.chart == spec.chart
 }
 
 /// Makes `revision` the revision that Syncs are rendered from.
@@ -519,6 +581,35 @@ mod tests {
     use gitstore::StoreOptions;
 
     use super::*;
+
+    #[test]
+    fn the_digest_of_each_version_is_recorded_once() {
+        let spec = |url: &str| -> RepositorySpec { serde_json::from_value(serde_json::json!({"url": url})).unwrap() };
+        let (one, other) = (spec("oci://registry.example/one"), spec("oci://registry.example/other"));
+        let revision =
+            |version: &str, digit: &str| format!("{version}@sha256:{}", digit.repeat(64)).parse::<Revision>().unwrap();
+        let all = with_version(&[], &one, &revision("1.0.0", "1"));
+        assert_eq!(with_version(&all, &one, &revision("1.0.0", "1")), all);
+        // A tag that is no version, and a commit, go on following.
+        assert_eq!(with_version(&all, &one, &revision("main", "1")), all);
+        let commit = format!("v1.0.0@sha1:{}", "1".repeat(40)).parse().unwrap();
+        assert_eq!(with_version(&all, &one, &commit), all);
+        // An accepted digest takes the place of the one before. Another chart has versions of its own.
+        let all = with_version(&all, &one, &revision("1.0.0", "2"));
+        let all = with_version(&all, &other, &revision("1.0.0", "3"));
+        let of = |spec: &RepositorySpec| {
+            let status = RepositoryStatus { versions: all.clone(), ..RepositoryStatus::default() };
+            let repository = Repository { status: Some(status), ..Repository::new("repo", spec.clone()) };
+            fetched_versions(&repository).into_iter().map(|one| (one.version, one.digest)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&one), [("1.0.0".to_owned(), "2".repeat(64))]);
+        assert_eq!(of(&other), [("1.0.0".to_owned(), "3".repeat(64))]);
+        // The oldest is forgotten first.
+        let many =
+            (0..VERSIONS).fold(all, |all, minor| with_version(&all, &one, &revision(&format!("2.{minor}.0"), "4")));
+        assert_eq!((many.len(), &*many[0].version), (VERSIONS, &*format!("2.{}.0", VERSIONS - 1)));
+        assert!(many.iter().all(|one| one.version != "1.0.0"));
+    }
 
     #[tokio::test]
     async fn a_revision_that_cannot_be_opened_is_no_success() {

@@ -31,7 +31,7 @@ pub use key::ObjectKey;
 pub use overlay::{Image, Overlay, Patch, PatchTarget};
 pub use repository::{
     AllowedRemote, GitReference, RemoteRevision, Repository, RepositorySpec, RepositoryStatus, Verification,
-    VerificationMode,
+    VerificationMode, VersionDigest,
 };
 pub use sealed_secret::{
     SealedSecret, SealedSecretCondition, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,

@@ -82,7 +82,7 @@ pub struct RepositorySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub remotes: Vec<AllowedRemote>,
-    /// Which commits and artifacts may be applied. Only `mode: None` is supported yet.
+    /// Which artifacts and charts may be used: all (`mode: None`, the default), or only those that a trusted key signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
     /// If true, nothing new is fetched. Applied objects stay, and changes that others make to them are still put back.
@@ -139,7 +139,7 @@ pub struct GitReference {
     pub commit: Option<String>,
     /// The digest of a manifest in a registry, as `helm push` prints it, or of an archive in a chart repository, as its index names
     /// it: `sha256:` and 64 hexadecimal digits. If the tag leads to
-    /// another digest, nothing new is applied.
+    /// another digest, nothing new is applied. With `tag`, it also accepts another digest for a version that was fetched before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: Option<String>,
@@ -192,6 +192,10 @@ pub struct RepositoryStatus {
     /// When `revision` was first fetched (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched_at: Option<String>,
+    /// The versions of the chart or artifact that were fetched, each with its digest. The same version with another digest is not
+    /// used, unless `spec.ref.digest` names this digest. At most 32 versions, the last one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<VersionDigest>,
     /// The remote bases and charts that were fetched, each with what its `ref` led to at that time. This is used from then on, even if the tag
     /// is moved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -203,6 +207,23 @@ pub struct RepositoryStatus {
     /// by somebody can help, also `Stalled`.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// A version of a chart or another artifact that was fetched.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionDigest {
+    /// URL of the chart repository, or of the chart or artifact in a registry.
+    pub url: String,
+    /// The name of the chart, if it is in a chart repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chart: Option<String>,
+    /// The version.
+    pub version: String,
+    /// `sha256:` and the digest of the archive or manifest.
+    pub digest: String,
+    /// When it was fetched first with this digest (RFC 3339).
+    pub fetched_at: String,
 }
 
 /// A remote base that was fetched.

@@ -148,6 +148,22 @@ pub enum FetchError {
         /// The digest of the version on the server.
         found: FoundDigest,
     },
+    /// A version that was fetched before has another digest now.
+    #[error(
+        "version {version} has {found} now, but {}: a version keeps its content, so the new content is not used. Publish it as \
+         another version; or, if you trust it, set spec.ref.tag to {version:?} and spec.ref.digest to its digest",
+        fetched_before(.fetched, .since.as_deref())
+    )]
+    DigestChanged {
+        /// The version.
+        version: String,
+        /// The digest with which it was fetched.
+        fetched: String,
+        /// When it was fetched with that digest, if that is known.
+        since: Option<String>,
+        /// The digest of the version on the server.
+        found: FoundDigest,
+    },
     /// The received bytes do not have the digest with which they were requested.
     #[error(
         "{host} sent wrong bytes, which are not used: {what} should have the digest sha256:{expected}, and has {found}"
@@ -336,6 +352,7 @@ impl FetchError {
             Self::InvalidReference { .. } => "InvalidReference",
             Self::ReferenceNotFound { .. } | Self::ReferenceAppeared { .. } => "ReferenceNotFound",
             Self::OtherDigest { .. } | Self::WrongBytes { .. } => "DigestMismatch",
+            Self::DigestChanged { .. } => "DigestChanged",
             Self::ArchiveNotFound { .. } => "ArchiveNotFound",
             Self::ArtifactNotSupported { .. } => "ArtifactNotSupported",
             Self::InvalidTrustedKeys(_) => "InvalidTrustedKeys",
@@ -385,6 +402,13 @@ impl FetchError {
 #[derive(Clone, Debug)]
 pub struct FoundDigest(pub Option<String>);
 
+impl FoundDigest {
+    /// The digest of something that the server of the Repository itself sent, if `is_own`, or another server.
+    pub(crate) fn of(digest: String, is_own: bool) -> Self {
+        Self(is_own.then_some(digest))
+    }
+}
+
 impl fmt::Display for FoundDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -415,6 +439,11 @@ impl fmt::Display for Refusal {
             None => Ok(()),
         }
     }
+}
+
+fn fetched_before(digest: &str, since: Option<&str>) -> String {
+    let since = since.map(|since| format!(" at {since}")).unwrap_or_default();
+    format!("it was fetched with the digest sha256:{digest}{since}")
 }
 
 fn unwilling(host: &str, status: u16) -> String {

@@ -13,6 +13,8 @@
 //! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log.
 //! - An archive is used only if its bytes have the digest by which the registry or index names them. If keys are trusted
 //!   ([`TrustedKeys`]), an artifact of a registry, or a chart of a chart repository, is used only if one of them signed it.
+//! - An archive of a semantic version keeps its digest: another digest for a version that was fetched before is refused, unless
+//!   the request names this digest.
 //! - A pack is indexed (unpacked) in a process of its own, with a memory limit ([`Indexing`]). If that fails, the same commit is
 //!   not tried again at once.
 //! - A fetch ends when its timeout is over, or soon after it was cancelled. Packs are written to disk as they arrive. The size of
@@ -60,7 +62,7 @@ pub use remotes::{
     InvalidRevision, Reference, RemoteRepository, Revision, RevisionId, chart_url, remote_base, remote_chart,
 };
 pub use snapshot::{ContentId, Snapshot};
-pub use store::{Damaged, FetchRequest, GitStore, RepositoryKey, StoreOptions};
+pub use store::{Damaged, FetchRequest, FetchedVersion, GitStore, RepositoryKey, StoreOptions};
 pub use url::{Serves, host_of};
 pub use verify::TrustedKeys;
 pub use worker::Cancel;

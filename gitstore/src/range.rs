@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use semver::{BuildMetadata, Prerelease, Version};
 
 use crate::FetchError;
-use remotes::Reference;
+use remotes::{Reference, version};
 
 /// Operators that may precede a version, the longest first.
 const OPERATORS: [(&str, Operator); 11] = [
@@ -68,7 +68,7 @@ impl Range {
     /// The tag with the highest version (with or without a leading `v`) that matches.
     pub(crate) fn highest<'a>(&self, tags: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         tags.filter_map(|tag| {
-            let version = Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()?;
+            let version = version(tag)?;
             self.holds(&version).then_some((version, tag))
         })
         .max_by(|(a, tag_a), (b, tag_b)| a.cmp_precedence(b).then_with(|| tag_a.cmp(tag_b)))
@@ -85,10 +85,7 @@ impl Range {
 
 /// Versions (with or without a leading `v`) from the highest to the lowest, and then everything else.
 pub(crate) fn newest_first(mut versions: Vec<String>) -> Vec<String> {
-    versions.sort_by_cached_key(|text| {
-        let version = Version::parse(text.strip_prefix('v').unwrap_or(text)).ok();
-        (Reverse(version), text.clone())
-    });
+    versions.sort_by_cached_key(|text| (Reverse(version(text)), text.clone()));
     versions
 }
 

@@ -25,7 +25,7 @@ use crate::range::{Range, newest_first};
 use crate::transport::http::{Answer, Fault};
 use crate::transport::{Requests, Server, hex, presentable, there_are};
 use crate::{Credentials, FetchError};
-use remotes::{Reference, Revision, RevisionId, is_digest};
+use remotes::{Reference, Revision, RevisionId, is_digest, version};
 
 /// The most bytes of a manifest, as the specification recommends.
 const MANIFEST_BYTES: u64 = 4 << 20;
@@ -47,6 +47,8 @@ pub(crate) struct Registry<'a> {
 /// What a reference leads to.
 pub(crate) struct Found {
     pub(crate) revision: Revision,
+    /// Whether the registry itself sent the manifest, and not another server after a redirect.
+    pub(crate) is_own: bool,
     /// `None` if the revision is the known one, because its archive is stored already.
     layer: Option<Layer>,
 }
@@ -86,7 +88,7 @@ impl<'a> Registry<'a> {
             && let Some(digest) = self.digest(&named)?
             && digest == known.id.hash()
         {
-            return Ok(Found { revision: revision(&digest), layer: None });
+            return Ok(Found { revision: revision(&digest), is_own: true, layer: None });
         }
         let answer = self.ask(Method::GET, &format!("manifests/{named}"), manifest::TYPES)?;
         if answer.1.status() == StatusCode::NOT_FOUND {
@@ -100,16 +102,16 @@ impl<'a> Registry<'a> {
         let manifest = self.requests.read(answer, MANIFEST_BYTES)?;
         let digest = hex(Sha256::new().chain_update(&manifest));
         if let Some(pinned) = pinned.filter(|pinned| **pinned != digest) {
-            return Err(self.other_digest(&tag, pinned, FoundDigest(is_own.then_some(digest))));
+            return Err(self.other_digest(&tag, pinned, FoundDigest::of(digest, is_own)));
         }
         let layer = manifest::layer(&manifest)
             .map_err(|detail| FetchError::ArtifactNotSupported { reference: presentable(&named), detail })?;
-        Ok(Found { revision: revision(&digest), layer: Some(layer) })
+        Ok(Found { revision: revision(&digest), is_own, layer: Some(layer) })
     }
 
     /// Receives the archive that was found, as a new file.
     pub(crate) fn receive(&mut self, found: Found, archive: &Path) -> Result<Layout, FetchError> {
-        let Found { revision, layer } = found;
+        let Found { revision, layer, .. } = found;
         let layer = layer.expect("an archive that is stored already is not received again");
         let answer = self.ask(Method::GET, &format!("blobs/sha256:{}", layer.digest), "*/*")?;
         let host = self.requests.server.host();
@@ -345,9 +347,8 @@ fn tag_of(version: &str) -> String {
 
 /// The version that a tag means, or the tag itself.
 fn version_of(tag: &str) -> String {
-    let version = tag.replace('_', "+");
-    let is_version = semver::Version::parse(version.strip_prefix('v').unwrap_or(&version)).is_ok();
-    if is_version { version } else { tag.to_owned() }
+    let name = tag.replace('_', "+");
+    if version(&name).is_some() { name } else { tag.to_owned() }
 }
 
 fn kind((_, response): &Answer) -> &str {

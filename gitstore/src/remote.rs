@@ -7,6 +7,7 @@ use gix::ObjectId;
 use crate::FetchError;
 use crate::archive::Layout;
 use crate::chart_repository::{self, ChartRepository};
+use crate::error::FoundDigest;
 use crate::index::Arrived;
 use crate::registry::{self, Registry};
 use crate::transport::{self, Server};
@@ -36,6 +37,17 @@ impl Found {
             Self::Archive(found) => &found.revision,
             Self::Chart(found) => &found.revision,
         }
+    }
+}
+
+impl Found {
+    /// The digest that may be shown in a message.
+    pub(crate) fn digest(&self) -> FoundDigest {
+        let is_own = match self {
+            Self::Archive(found) => found.is_own,
+            Self::Git(_) | Self::Chart(_) => true,
+        };
+        FoundDigest::of(self.revision().id.hash().to_owned(), is_own)
     }
 }
 

@@ -87,6 +87,17 @@ impl std::fmt::Debug for Damaged {
     }
 }
 
+/// A version of an archive that was fetched before.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FetchedVersion {
+    /// The version, as the registry or index names it.
+    pub version: String,
+    /// 64 lowercase hex digits, of SHA-256.
+    pub digest: String,
+    /// When it was fetched first (RFC 3339).
+    pub since: String,
+}
+
 /// A request for a fetch.
 pub struct FetchRequest {
     /// The Repository.
@@ -97,6 +108,8 @@ pub struct FetchRequest {
     pub reference: Reference,
     /// The credentials for the server.
     pub credentials: Credentials,
+    /// The versions of archives that were fetched before. Each keeps its digest, unless `reference` names another one.
+    pub fetched: Vec<FetchedVersion>,
     /// If set, only what one of these keys signed is used. This works for OCI registries and chart repositories only.
     pub trusted: Option<TrustedKeys>,
     /// How long the whole fetch may take.
@@ -297,8 +310,7 @@ impl GitStore {
             entry.verify(remote, request, &revision)?;
             return entry.accept(current, revision);
         }
-        let found = remote.find(reference, Some(current.revision()))?;
-        entry.verify(remote, request, found.revision())?;
+        let found = entry.find(remote, request, Some(current.revision()))?;
         if found.revision().id == current.revision().id {
             let revision = found.revision().clone();
             return entry.accept(current, revision);
@@ -325,11 +337,8 @@ impl GitStore {
         request: &FetchRequest,
     ) -> Result<Revision, FetchError> {
         let new = Arc::new(Generation::create(&self.generations, &entry.folder)?);
-        let found = remote.find(&request.reference, None);
-        let result = found.and_then(|found| {
-            entry.verify(remote, request, found.revision())?;
-            self.transfer(entry, remote, request, found, &new, None)
-        });
+        let found = entry.find(remote, request, None);
+        let result = found.and_then(|found| self.transfer(entry, remote, request, found, &new, None));
         match result {
             Ok(snapshot) => entry.publish(snapshot),
             Err(error) => {
@@ -442,6 +451,19 @@ impl GitStore {
 }
 
 impl Entry {
+    /// Asks what the reference of a request stands for, and checks that it may be used. `known` is the revision that is stored.
+    fn find(
+        &self,
+        remote: &mut Remote<'_>,
+        request: &FetchRequest,
+        known: Option<&Revision>,
+    ) -> Result<Found, FetchError> {
+        let found = remote.find(&request.reference, known)?;
+        keeps_its_digest(request, known, &found)?;
+        self.verify(remote, request, found.revision())?;
+        Ok(found)
+    }
+
     /// Checks the signature of a revision, if keys are trusted. What these keys signed is not asked for again.
     fn verify(&self, remote: &mut Remote<'_>, request: &FetchRequest, revision: &Revision) -> Result<(), FetchError> {
         let Some(trusted) = &request.trusted else { return Ok(()) };
@@ -531,6 +553,26 @@ impl From<Refused> for FetchError {
 impl std::fmt::Display for RepositoryKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Refuses another digest for a version that was fetched before, unless the request names the digest. `known` is the revision
+/// that is stored.
+fn keeps_its_digest(request: &FetchRequest, known: Option<&Revision>, found: &Found) -> Result<(), FetchError> {
+    let Some((version, digest)) = found.revision().as_version() else { return Ok(()) };
+    if matches!(request.reference, Reference::Digest { .. }) {
+        return Ok(());
+    }
+    let before = request.fetched.iter().find(|before| before.version == version);
+    let before = before.map(|before| (before.digest.as_str(), Some(before.since.clone())));
+    let stored =
+        known.and_then(Revision::as_version).filter(|(of, _)| *of == version).map(|(_, digest)| (digest, None));
+    match before.or(stored) {
+        Some((fetched, since)) if fetched != digest => {
+            let (version, fetched) = (version.to_owned(), fetched.to_owned());
+            Err(FetchError::DigestChanged { version, fetched, since, found: found.digest() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -70,6 +70,7 @@ impl Fixture {
             url: self.url(),
             reference,
             credentials: Credentials::none(),
+            fetched: Vec::new(),
             trusted: None,
             timeout: Duration::from_secs(30),
             cancel: Cancel::new(),

@@ -7,5 +7,5 @@ mod revision;
 mod url;
 
 pub use remote::{RemoteRepository, allowed_path, remote_base, remote_chart};
-pub use revision::{InvalidRevision, Reference, Revision, RevisionId, is_commit_id, is_digest};
+pub use revision::{InvalidRevision, Reference, Revision, RevisionId, is_commit_id, is_digest, version};
 pub use url::{CHARTS, OCI, chart_url, is_chart_name, redact, scheme_of};

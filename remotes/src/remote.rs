@@ -177,7 +177,7 @@ pub fn remote_chart(repository: &str, name: &str, version: &str) -> Result<Remot
     if repository.len() > URL_BYTES || !is_chart_name(name) {
         return wrong("has a name or a repository that cannot be used");
     }
-    if semver::Version::parse(version.strip_prefix('v').unwrap_or(version)).is_err() {
+    if crate::version(version).is_none() {
         return wrong("has no whole version in Chart.lock: run `helm dependency update`");
     }
     let lower = repository.to_ascii_lowercase();

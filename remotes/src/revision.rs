@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use semver::Version;
+
 /// What to follow in a repository.
 ///
 /// Archives of a registry or chart repository have tags, which are their versions. Git repositories have no digests.
@@ -52,6 +54,22 @@ pub struct Revision {
     pub reference: String,
     /// Which content it is.
     pub id: RevisionId,
+}
+
+/// The version that a tag names, with or without a leading `v`; `None` if the tag is not a whole version.
+pub fn version(tag: &str) -> Option<Version> {
+    Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()
+}
+
+impl Revision {
+    /// The version and the digest of an archive, if it was found under a semantic version, with or without a leading `v`. Such a
+    /// version keeps its content.
+    pub fn as_version(&self) -> Option<(&str, &str)> {
+        match &self.id {
+            RevisionId::Archive(digest) => version(&self.reference).map(|_| (self.reference.as_str(), digest.as_str())),
+            RevisionId::Commit(_) => None,
+        }
+    }
 }
 
 /// Identifies the content of a revision.

@@ -81,12 +81,21 @@ async fn a_chart_follows_the_index() -> Result<()> {
     scene.is_applied("app", &second).await?;
     scene.has("v1", "ConfigMap", "app-settings", settings("two", "1.1.0")).await?;
 
-    // The same version with other content.
+    // The same version with other content is not used, until somebody accepts its digest.
     let moved = add(server.folder(), "hello", "1.1.0", "three")?;
     server.publish(None)?;
     scene.fetch().await?;
+    let message = scene.repository_fails("DigestChanged").await?;
+    for digest in [&second, &moved] {
+        ensure!(message.contains(&digest["1.1.0@".len()..]), "{message}");
+    }
+    scene.is_applied("app", &second).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("two", "1.1.0")).await?;
+    repository(&scene, &server, "hello", json!({"tag": "1.1.0", "digest": &moved["1.1.0@".len()..]})).await?;
     scene.is_applied("app", &moved).await?;
     scene.has("v1", "ConfigMap", "app-settings", settings("three", "1.1.0")).await?;
+    repository(&scene, &server, "hello", json!({"semver": "1.x"})).await?;
+    is_fetched(&scene, &moved).await?;
 
     // The archive has other bytes than those whose digest is in the index.
     add(server.folder(), "hello", "1.2.0", "four")?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use crds::Repository;
 use harness::{
     Plane, Scene,
     charts::{archive, package},
@@ -17,7 +18,7 @@ use kube::api::DeleteParams;
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
-use crate::{objects::config_map, remote::is_fetched};
+use crate::{objects::config_map, remote::is_fetched, traces::event};
 
 /// The type of an artifact with files that are no chart.
 const FILES: &str = "application/vnd.cncf.flux.content.v1.tar+gzip";
@@ -88,14 +89,23 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
     scene.is_applied("app", &format!("1.1.0+build.7@{second}")).await?;
     scene.has("v1", "ConfigMap", "app-settings", settings("mine", "1.1.0+build.7")).await?;
 
-    // The tag is moved: the same version with other content.
+    // The tag is moved: the same version with other content, which is not used.
     let moved = registry.push(&hello(folder.path(), "1.1.0+build.7", "three")?, "charts")?;
-    ensure!(moved != second, "{moved}");
     scene.sync("app", "./", json!({"helm": {}})).await?;
     scene.fetch().await?;
-    let moved = format!("1.1.0+build.7@{moved}");
-    scene.is_applied("app", &moved).await?;
-    scene.has("v1", "ConfigMap", "app-settings", settings("three", "1.1.0+build.7")).await?;
+    let message = scene.repository_fails("DigestChanged").await?;
+    for part in ["version 1.1.0+build.7 has", &moved, &second, "spec.ref.digest"] {
+        ensure!(message.contains(part), "no {part:?} in: {message}");
+    }
+    event(&scene, "repo", "DigestChanged", &[&moved, &second]).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("two", "1.1.0+build.7")).await?;
+
+    // The next version is used.
+    let third = registry.push(&hello(folder.path(), "1.1.1", "three")?, "charts")?;
+    scene.fetch().await?;
+    let third = format!("1.1.1@{third}");
+    scene.is_applied("app", &third).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("three", "1.1.1")).await?;
 
     // Nothing new: the manifest is not asked for again.
     let manifests = |registry: &Registry| registry.log().matches("GET /v2/charts/hello/manifests/").count();
@@ -105,8 +115,8 @@ async fn a_chart_follows_the_versions_of_a_registry() -> Result<()> {
 
     let kubeconfig = Plane::shared().await?.cluster.kubeconfig();
     let told = |arguments: &[&str]| run(gitseal(kubeconfig)?.args(["-n", &scene.namespace]).args(arguments));
-    let short = &moved[.."1.1.0+build.7@".len()];
-    let digest = &moved[short.len()..];
+    let short = &third[.."1.1.1@".len()];
+    let digest = &third[short.len()..];
     let status = told(&["status", "app"])?;
     ensure!(status.contains(&format!("{short}{}", &digest["sha256:".len()..][..8])), "{status}");
     let repository = told(&["status", "repository/repo"])?;
@@ -228,6 +238,68 @@ async fn a_digest_pins_what_is_applied() -> Result<()> {
     repository(&scene, &registry, "charts/hello", json!({"digest": second})).await?;
     scene.is_applied("app", &second).await?;
     scene.has("v1", "ConfigMap", "app-settings", settings("two", "1.0.0")).await.map(drop)
+}
+
+/// The digests that the status of the Repository records for a version.
+async fn recorded(scene: &Scene, version: &str) -> Result<Vec<String>> {
+    let status = scene.api::<Repository>().get("repo").await?.status.unwrap_or_default();
+    Ok(status.versions.into_iter().filter(|one| one.version == version).map(|one| one.digest).collect())
+}
+
+#[tokio::test]
+async fn a_version_keeps_its_digest_also_after_a_restart_until_somebody_accepts_another_one() -> Result<()> {
+    let (plane, controller) = Plane::alone(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "kept-digest", ServerOptions::default()).await?;
+    let registry = Registry::start(Login::Anonymous).await?;
+    secret(&scene, &registry, &[]).await?;
+    let folder = tempfile::tempdir()?;
+    let old = registry.push(&hello(folder.path(), "1.0.0", "old")?, "charts")?;
+    repository(&scene, &registry, "charts/hello", json!({"semver": "1.x"})).await?;
+    scene.sync("app", "./", json!({"helm": {}})).await?;
+    scene.is_applied("app", &format!("1.0.0@{old}")).await?;
+    let first = registry.push(&hello(folder.path(), "1.1.0", "one")?, "charts")?;
+    scene.fetch().await?;
+    scene.is_applied("app", &format!("1.1.0@{first}")).await?;
+    assert_eq!((recorded(&scene, "1.0.0").await?, recorded(&scene, "1.1.0").await?), (vec![old], vec![first.clone()]));
+
+    // The version gets other content while no controller runs. The last revision is on the disk.
+    controller.kill()?;
+    let second = registry.push(&hello(folder.path(), "1.1.0", "two")?, "charts")?;
+    let maps: kube::Api<ConfigMap> = scene.api();
+    maps.delete("app-settings", &DeleteParams::default()).await?;
+    let mut controller = Controller::start(&plane.options())?;
+    controller.ready().await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("one", "1.1.0")).await?;
+    scene.repository_fails("DigestChanged").await?;
+
+    // The disk is lost, too: nothing is applied or deleted.
+    controller.kill()?;
+    std::fs::remove_dir_all(plane.folder().join("git"))?;
+    let mut controller = Controller::start(&plane.options())?;
+    controller.ready().await?;
+    scene.fetch().await?;
+    let message = scene.repository_fails("DigestChanged").await?;
+    ensure!(message.contains(&first) && message.contains(&second), "{message}");
+    scene.has("v1", "ConfigMap", "app-settings", settings("one", "1.1.0")).await?;
+
+    // An older version, too, has the digest that it had.
+    registry.push(&hello(folder.path(), "1.0.0", "changed")?, "charts")?;
+    repository(&scene, &registry, "charts/hello", json!({"tag": "1.0.0"})).await?;
+    scene.fetch().await?;
+    let message = scene.repository_fails("DigestChanged").await?;
+    ensure!(message.contains("version 1.0.0 has") && message.contains(" at 20"), "{message}");
+
+    // Somebody accepts the new content of 1.1.0. From then on, this is the digest of the version, whatever names it.
+    repository(&scene, &registry, "charts/hello", json!({"tag": "1.1.0", "digest": second})).await?;
+    scene.is_applied("app", &format!("1.1.0@{second}")).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("two", "1.1.0")).await?;
+    assert_eq!(recorded(&scene, "1.1.0").await?, std::slice::from_ref(&second));
+    repository(&scene, &registry, "charts/hello", json!({"semver": "1.x"})).await?;
+    is_fetched(&scene, &format!("1.1.0@{second}")).await?;
+    registry.push(&hello(folder.path(), "1.1.0", "one")?, "charts")?;
+    scene.fetch().await?;
+    scene.repository_fails("DigestChanged").await?;
+    controller.stop()
 }
 
 #[tokio::test]

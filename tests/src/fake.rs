@@ -8,8 +8,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{Request, Response, StatusCode, header};
 use futures::{StreamExt as _, stream};
 use gitstore::{
-    Cancel, Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, StoreOptions,
-    TrustedKeys,
+    Cancel, Credentials, FetchError, FetchRequest, FetchedVersion, GitStore, Reference, RepositoryKey, Revision,
+    StoreOptions, TrustedKeys,
 };
 use zeroize::Zeroizing;
 
@@ -97,6 +97,8 @@ pub(crate) struct Client {
     pub(crate) with_password: bool,
     /// A public key of cosign, in PEM, that must have signed what is fetched.
     pub(crate) trusted: Option<String>,
+    /// The versions that a Repository records.
+    pub(crate) fetched: Vec<FetchedVersion>,
     pub(crate) timeout: Duration,
     pub(crate) cancel: Cancel,
 }
@@ -108,8 +110,8 @@ impl Client {
         let authorities: Vec<_> = servers.iter().filter_map(|server| server.web.certificate_authority()).collect();
         let authorities = authorities.concat().into_bytes();
         let timeout = Duration::from_secs(30);
-        let (with_password, trusted) = (false, None);
-        Self { _folder: folder, store, authorities, with_password, trusted, timeout, cancel: Cancel::new() }
+        let (with_password, trusted, fetched) = (false, None, Vec::new());
+        Self { _folder: folder, store, authorities, with_password, trusted, fetched, timeout, cancel: Cancel::new() }
     }
 
     pub(crate) fn fetch_from(&self, url: String, reference: Reference) -> Result<Revision, FetchError> {
@@ -136,6 +138,7 @@ impl Client {
             url,
             reference,
             credentials: credentials.with_certificate_authorities(self.authorities.clone()),
+            fetched: self.fetched.clone(),
             trusted: self
                 .trusted
                 .as_ref()

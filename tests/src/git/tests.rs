@@ -52,8 +52,8 @@ impl Client {
         let reference = Reference::Branch("main".into());
         let timeout = Duration::from_secs(30);
         let cancel = Cancel::new();
-        let request =
-            FetchRequest { key: key(), url: url.to_owned(), reference, credentials, trusted: None, timeout, cancel };
+        let (url, fetched) = (url.to_owned(), Vec::new());
+        let request = FetchRequest { key: key(), url, reference, credentials, fetched, trusted: None, timeout, cancel };
         self.store.fetch(&request).map(|revision| revision.id.hash().to_owned())
     }
 
@@ -241,6 +241,7 @@ fn a_commit_is_fetched_by_its_hash_alone() {
             url: server.url("app"),
             reference: Reference::Commit(commit.to_owned()),
             credentials: Credentials::none(),
+            fetched: Vec::new(),
             trusted: None,
             timeout: Duration::from_secs(30),
             cancel: Cancel::new(),
@@ -283,6 +284,7 @@ fn a_server_that_does_not_answer_is_given_up() {
         url,
         reference: Reference::Head,
         credentials: Credentials::none(),
+        fetched: Vec::new(),
         trusted: None,
         timeout: Duration::from_secs(1),
         cancel: Cancel::new(),
@@ -303,6 +305,7 @@ fn a_fetch_that_nobody_wants_any_more_ends() {
         url,
         reference: Reference::Head,
         credentials: Credentials::none(),
+        fetched: Vec::new(),
         trusted: None,
         timeout: Duration::from_secs(3600),
         cancel: cancel.clone(),

@@ -1,6 +1,6 @@
 //! How the controller fetches artifacts from fake registries, some of them hostile.
 
-use gitstore::{FetchError, Reference, Revision};
+use gitstore::{Credentials, FetchError, FetchedVersion, Reference, Revision};
 
 use super::cosign::{BUNDLE, Signer};
 use super::*;
@@ -71,6 +71,8 @@ fn credentials_do_not_follow_to_the_host_that_has_the_archive() {
     assert!(!with_credentials(&registry)[0], "it is sent only when it is asked for");
 
     // The other host wants credentials of its own.
+    let mut client = Client::of(&[&registry, &storage]);
+    client.with_password = true;
     storage.say("/bucket/archive", Said::Refusal(403, "x-none", "1".into()));
     registry.has(b"other");
     registry.say(&blob(&digest_of(b"other")), Said::Elsewhere(format!("{}/bucket/archive", storage.web.base())));
@@ -342,4 +344,52 @@ fn answers_of_other_servers_are_not_repeated() {
         let message = client.refused(&registry).1;
         assert!(!message.contains("it says"), "{status}: {message}");
     }
+}
+
+#[test]
+fn a_version_keeps_its_digest() {
+    let (registry, elsewhere) = (Fake::new(), Fake::new());
+    let (first, _) = registry.has(&layer());
+    let mut client = Client::of(&[&registry, &elsewhere]);
+    client.tag(&registry).unwrap();
+    let (second, digest) = registry.has(&archive(&[("a.yaml", "a: c")]).unwrap());
+    let (reason, message) = client.refused(&registry);
+    let expected = format!(
+        "version 1.0.0 has the digest {second} now, but it was fetched with the digest {first}: a version keeps its content, so \
+         the new content is not used. Publish it as another version; or, if you trust it, set spec.ref.tag to \"1.0.0\" and \
+         spec.ref.digest to its digest"
+    );
+    assert_eq!((reason, message), ("DigestChanged", expected));
+    let key = client.request(url(&registry), Reference::Head, Credentials::none()).key;
+    let last = |client: &Client| client.store.last(&key, &url(&registry)).map(|last| last.to_string());
+    assert_eq!(last(&client), Some(format!("1.0.0@{first}")));
+
+    // The digest of what another server sent is not shown.
+    let layers = json!([{"mediaType": KIND, "digest": digest, "size": 10}]);
+    let manifest = json!({"schemaVersion": 2, "layers": layers, "annotations": {"a": "b"}}).to_string().into_bytes();
+    let of_manifest = digest_of(&manifest);
+    elsewhere.say("/manifest", Said::Bytes(manifest));
+    registry.say("/v2/team/app/manifests/1.0.0", Said::Elsewhere(format!("{}/manifest", elsewhere.web.base())));
+    let (reason, message) = client.refused(&registry);
+    assert!(reason == "DigestChanged" && message.contains("has another digest now"), "{message}");
+    assert!(!message.contains(&of_manifest), "{message}");
+
+    // The disk is lost, but the status of the Repository records the digest.
+    registry.has(&archive(&[("a.yaml", "a: c")]).unwrap());
+    let bare = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+    let fetched = |digest: &str| {
+        let (version, since) = ("1.0.0".to_owned(), "2026-01-02T03:04:05Z".to_owned());
+        vec![FetchedVersion { version, digest: bare(digest), since }]
+    };
+    let mut fresh = Client::of(&[&registry]);
+    fresh.fetched = fetched(&first);
+    let (reason, message) = fresh.refused(&registry);
+    let told = format!("it was fetched with the digest {first} at 2026-01-02T03:04:05Z: a version");
+    assert!(reason == "DigestChanged" && message.contains(&told) && last(&fresh).is_none(), "{message}");
+
+    // Whoever names the digest accepts it.
+    let accepted = Reference::Digest { tag: "1.0.0".into(), digest: bare(&second) };
+    assert_eq!(client.fetch(&registry, accepted).unwrap().to_string(), format!("1.0.0@{second}"));
+    client.fetched = fetched(&second);
+    client.tag(&registry).unwrap();
 }
