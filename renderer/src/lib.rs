@@ -71,6 +71,10 @@ pub const KUSTOMIZE: &str = env!("KUSTOMIZE");
 /// The release of Helm whose libraries render.
 pub const HELM: &str = env!("HELM");
 
+/// The build of [`PROGRAM`] that belongs to this crate: another build may make other objects of the same files.
+/// Empty if the program was not built.
+pub const WORKER: &str = env!("WORKER");
+
 /// The path of [`PROGRAM`] in the folder of the running program; only the name, if the system does not tell this
 /// folder.
 pub fn program() -> PathBuf {

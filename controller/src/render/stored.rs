@@ -1,7 +1,8 @@
 //! Keeps rendered folders on disk, in the store of their Repository, so that a restart or a heal does not render them
 //! again.
 //!
-//! There is one file per folder, with lines of JSON. The first line says what the folder depends on. Each object has
+//! There is one file per folder, with lines of JSON. The first line says what the folder depends on, and which program
+//! made the file: the results of another program are not used, because its code may make other objects. Each object has
 //! two lines, its place in Git and the object itself. The last line is a digest of the objects. A file is written only
 //! after the stage guard has found no plaintext Secret, so values in the file are sealed.
 
@@ -10,6 +11,7 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use gitstore::{ContentId, Snapshot};
@@ -22,7 +24,7 @@ use zeroize::Zeroizing;
 use super::closure::Closure;
 
 /// The version of the format of these files.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// The most bytes that the first line may have.
 const HEAD_BYTES: u64 = 1 << 20;
 /// The length of the last line, in bytes.
@@ -38,6 +40,8 @@ struct Head {
     format: u32,
     /// The library that rendered, and its version.
     renderer: String,
+    /// See [`program`].
+    program: String,
     closure: Closure,
     /// The identity of everything that the objects depend on.
     identity: String,
@@ -128,13 +132,14 @@ pub(super) fn write(
     {
         return Err(error);
     }
+    let program = program()?.to_owned();
     let (renderer, closure, identity) = (closure.renderer(), closure.clone(), identity.to_owned());
     let notes = notes.map(str::to_owned);
     // Each thread uses its own temporary name, because two passes may store the same folder at the same time.
     let temporary = target.with_extension(format!("{:?}", std::thread::current().id()));
     let written = (|| {
         let mut file = BufWriter::new(fs::File::create(&temporary)?);
-        serde_json::to_writer(&mut file, &Head { format: FORMAT, renderer, closure, identity, notes })?;
+        serde_json::to_writer(&mut file, &Head { format: FORMAT, renderer, program, closure, identity, notes })?;
         file.write_all(b"\n")?;
         let mut hashed = Hashed { to: &mut file, hash: Sha256::new() };
         for Manifest { origin, body, .. } in objects {
@@ -189,14 +194,37 @@ pub(crate) fn retain(snapshot: &Snapshot, targets: &[Target]) {
 }
 
 /// The first line, and a reader of the rest of the file. `None` if the file has another format, or if another version
-/// of the rendering library made it.
+/// of the rendering library or another program made it.
 fn open(snapshot: &Snapshot, target: &Target) -> io::Result<Option<(Head, BufReader<fs::File>)>> {
     let mut file = BufReader::new(fs::File::open(file_of(snapshot, target))?);
     let mut line = Vec::new();
     file.by_ref().take(HEAD_BYTES).read_until(b'\n', &mut line)?;
     let head: Option<Head> = serde_json::from_slice(&line).ok();
-    let fits = |head: &Head| head.format == FORMAT && head.renderer == head.closure.renderer();
-    Ok(head.filter(fits).map(|head| (head, file)))
+    let Some(head) = head.filter(|head| head.format == FORMAT && head.renderer == head.closure.renderer()) else {
+        return Ok(None);
+    };
+    Ok((head.program == program()?).then_some((head, file)))
+}
+
+/// What tells this program from others: a digest of its file, and the build of the process that renders. The result of a render
+/// depends on much of the code in both, and so nobody has to remember to change a number when this code changes.
+///
+/// # Errors
+/// The file cannot be read. It is tried again the next time.
+fn program() -> io::Result<&'static str> {
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    if let Some(known) = PROGRAM.get() {
+        return Ok(known);
+    }
+    // Unlike the path of the program, this leads to the running program even after another one was installed.
+    let own = digest_of(Path::new("/proc/self/exe"))?;
+    Ok(PROGRAM.get_or_init(|| format!("{own} {}", renderer::WORKER)))
+}
+
+fn digest_of(file: &Path) -> io::Result<String> {
+    let mut hashed = Hashed { to: io::sink(), hash: Sha256::new() };
+    io::copy(&mut BufReader::with_capacity(128 << 10, fs::File::open(file)?), &mut hashed)?;
+    Ok(hex(hashed.hash))
 }
 
 fn file_of(snapshot: &Snapshot, Target { path, chart, changes }: &Target) -> PathBuf {
@@ -236,6 +264,23 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+
+    #[test]
+    fn another_program_has_another_digest() {
+        assert!(!renderer::WORKER.is_empty(), "the build of the process that renders is known");
+        let known = program().unwrap();
+        assert!(known.ends_with(renderer::WORKER) && program().unwrap() == known, "{known}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            fs::write(folder.path().join(name), bytes).unwrap();
+            digest_of(&folder.path().join(name)).unwrap()
+        };
+        let large = vec![7; 300_000];
+        let same = file("a", &large);
+        assert_eq!(same, file("b", &large));
+        assert_ne!(same, file("c", &[&large[..], b"x"].concat()));
+        assert!(digest_of(&folder.path().join("none")).is_err());
+    }
 
     #[test]
     fn what_is_stored_has_a_bound() {

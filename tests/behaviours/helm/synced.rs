@@ -45,8 +45,13 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     let scene = Scene::on(&plane, "charts", ServerOptions::default()).await?;
     write_chart(&scene, &[("map", MAP)])?;
     scene.tree.write("values/one.yaml", "level: debug\n")?;
+    // A chart that neither of them uses.
+    scene.tree.write("charts/other/Chart.yaml", CHART)?;
+    scene.tree.write("charts/other/templates/map.yaml", MAP)?;
     scene.repository(json!({})).await?;
-    let first = scene.publish("a chart").await?;
+    let first = scene.publish("two charts").await?;
+    scene.sync("other", "./charts/other", json!({"helm": {"values": {"level": "info"}}})).await?;
+    scene.is_applied("other", &first).await?;
     let of_file = json!({"helm": {"valuesFrom": [{"file": "./values/one.yaml"}]}});
     scene.sync("one", "./charts/web", of_file).await?;
     scene.sync("two", "./charts/web", json!({"helm": {"releaseName": "blue", "values": {"level": "warn"}}})).await?;
@@ -56,7 +61,7 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     let wanted = json!({"data": {"value": "debug", "namespace": scene.namespace}});
     scene.has("v1", "ConfigMap", "one-map", wanted).await?;
     is_value(&scene, "blue-map", "warn").await?;
-    assert_eq!(rendered(&controller, "helm").await?, 2);
+    assert_eq!(rendered(&controller, "helm").await?, 3);
 
     // The commits change a file elsewhere, then the values of one Sync, then the chart.
     scene.tree.write("docs/other.yaml", "x: 1\n")?;
@@ -65,9 +70,12 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     let second = scene.publish("the values of one").await?;
     scene.is_applied("one", &second).await?;
     is_value(&scene, "one-map", "trace").await?;
-    assert_eq!(rendered(&controller, "helm").await?, 3);
-    let two = scene.api::<Sync>().get("two").await?;
-    assert_eq!(two.status.and_then(|status| status.last_applied_revision), Some(first));
+    assert_eq!(rendered(&controller, "helm").await?, 4);
+    let applied = async |sync: &str| -> Result<Option<String>> {
+        Ok(scene.api::<Sync>().get(sync).await?.status.and_then(|status| status.last_applied_revision))
+    };
+    assert_eq!(applied("two").await?, Some(first.clone()));
+    // A change of the chart renders each Sync that uses it once, and no other.
     scene.tree.write("charts/web/templates/map.yaml", MAP.replace("-map", "-config"))?;
     let third = scene.publish("the chart").await?;
     for sync in ["one", "two"] {
@@ -77,6 +85,8 @@ async fn two_syncs_render_one_chart_with_their_own_values_and_only_when_these_ch
     is_value(&scene, "blue-config", "warn").await?;
     scene.is_gone("v1", "ConfigMap", "blue-map").await?;
     let before = rendered(&controller, "helm").await?;
+    assert_eq!(before, 6);
+    assert_eq!(applied("other").await?, Some(first));
 
     // Drift is undone without a render, also after a restart.
     change_by_hand(&scene, "one-config").await?;

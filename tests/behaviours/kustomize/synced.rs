@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     cli::gitseal,
     objects::{change_by_hand, config_map, deployment, is_value, sealed_secret},
-    renders::rendered,
+    renders::{rendered, renders},
 };
 
 /// A base with a ConfigMap, and an overlay for each of `overlays`, which adds a prefix to the ConfigMap's name.
@@ -35,14 +35,18 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     let folder = plane.folder();
     let scene = Scene::on(&plane, "overlays", ServerOptions::default()).await?;
     write_overlays(&scene, &["one", "two"])?;
+    // This one uses another base.
+    scene.tree.write("other/kustomization.yaml", "resources: [map.yaml]\n")?;
+    scene.tree.write("other/map.yaml", config_map("map", "newer"))?;
+    scene.tree.write("overlays/apart/kustomization.yaml", "resources: [../../other]\nnamePrefix: apart-\n")?;
     scene.repository(json!({})).await?;
-    let first = scene.publish("two overlays").await?;
-    for overlay in ["one", "two"] {
+    let first = scene.publish("three overlays").await?;
+    for (overlay, value) in [("one", "base"), ("two", "base"), ("apart", "newer")] {
         scene.sync(overlay, &format!("./overlays/{overlay}"), json!({})).await?;
         scene.is_applied(overlay, &first).await?;
-        is_value(&scene, &format!("{overlay}-map"), "base").await?;
+        is_value(&scene, &format!("{overlay}-map"), value).await?;
     }
-    assert_eq!(rendered(&controller, "kustomize").await?, 2);
+    assert_eq!(rendered(&controller, "kustomize").await?, 3);
 
     // Changes elsewhere in the repository, and in a file that the overlay does not read, cause no render. Only the new
     // name `deeper` in the folder of the overlay causes a render.
@@ -53,7 +57,7 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     scene.tree.write("overlays/one/deeper/README.md", "read this\n")?;
     scene.publish("nothing that is read").await?;
     eventually("the render", || async {
-        ensure!(rendered(&controller, "kustomize").await? == 3);
+        ensure!(rendered(&controller, "kustomize").await? == 4);
         Ok(())
     })
     .await?;
@@ -66,9 +70,13 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     is_value(&scene, "one-map-x", "base").await?;
     scene.is_gone("v1", "ConfigMap", "one-map").await?;
     let renders = rendered(&controller, "kustomize").await?;
-    ensure!(renders == 4, "{renders} renders");
-    let two = scene.api::<Sync>().get("two").await?;
-    assert_eq!(two.status.and_then(|status| status.last_applied_revision), Some(first));
+    ensure!(renders == 5, "{renders} renders");
+    let applied = async |sync: &str| -> Result<Option<String>> {
+        Ok(scene.api::<Sync>().get(sync).await?.status.and_then(|status| status.last_applied_revision))
+    };
+    assert_eq!(applied("two").await?, Some(first.clone()));
+
+    // A change of the base renders each overlay that uses it once, and no other.
 
     scene.tree.write("base/map.yaml", config_map("map", "newer"))?;
     let third = scene.publish("the base").await?;
@@ -78,6 +86,8 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     is_value(&scene, "one-map-x", "newer").await?;
     is_value(&scene, "two-map", "newer").await?;
     let renders = rendered(&controller, "kustomize").await?;
+    ensure!(renders == 7, "{renders} renders");
+    assert_eq!(applied("apart").await?, Some(first));
 
     // Drift is put back without a render, also after a restart.
     change_by_hand(&scene, "two-map").await?;
@@ -92,8 +102,8 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     assert_eq!(rendered(&controller, "disk").await?, 1);
 
     // If the stored result is damaged, the folder is rendered again.
-    let damaged = damage_renders(&folder)?;
-    ensure!(damaged == 2, "{damaged} files");
+    let damaged = change_renders(&folder, "\"newer\"", "\"older\"")?;
+    ensure!(damaged == 3, "{damaged} files");
     controller.stop()?;
     controller = Controller::start(&plane.options())?;
     controller.ready().await?;
@@ -103,24 +113,111 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     Ok(())
 }
 
-/// Changes a byte of every stored render. Returns how many there are.
-fn damage_renders(folder: &std::path::Path) -> Result<usize> {
-    let mut folders = vec![folder.join("git")];
-    let mut count = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if folder.file_name().is_some_and(|name| name == "renders") {
-                let text = std::fs::read_to_string(&path)?;
-                ensure!(text.contains("\"newer\""), "{text}");
-                std::fs::write(&path, text.replace("\"newer\"", "\"older\""))?;
-                count += 1;
-            }
-        }
+/// Replaces a text in every stored render, which must have it. Returns how many there are.
+fn change_renders(folder: &std::path::Path, from: &str, to: &str) -> Result<usize> {
+    let stored = renders(folder);
+    for path in &stored {
+        let text = std::fs::read_to_string(path)?;
+        ensure!(text.contains(from), "no {from} in {text}");
+        std::fs::write(path, text.replace(from, to))?;
     }
-    Ok(count)
+    Ok(stored.len())
+}
+
+/// Starts the controller again, and waits until a pass got the objects of two folders from `kustomize` or from `disk`.
+async fn starts_again(options: &ControllerOptions<'_>, scene: &Scene, from: &str) -> Result<Controller> {
+    let mut controller = Controller::start(options)?;
+    controller.ready().await?;
+    for overlay in ["one", "two"] {
+        change_by_hand(scene, &format!("{overlay}-map")).await?;
+        is_value(scene, &format!("{overlay}-map"), "base").await?;
+    }
+    let all = (rendered(&controller, "kustomize").await?, rendered(&controller, "disk").await?);
+    let is_right = match from {
+        "disk" => all == (0, 2),
+        // After the pass that renders, the heal may find the result on the disk or in memory.
+        _ => all.0 == 2,
+    };
+    ensure!(is_right, "{all:?} instead of two from {from}");
+    Ok(controller)
+}
+
+#[tokio::test]
+async fn what_another_format_renderer_or_program_stored_is_rendered_anew() -> Result<()> {
+    let (plane, controller) = Plane::alone(ClusterOptions::default()).await?;
+    let folder = plane.folder();
+    let scene = Scene::on(&plane, "programs", ServerOptions::default()).await?;
+    write_overlays(&scene, &["one", "two"])?;
+    scene.repository(json!({})).await?;
+    let first = scene.publish("two overlays").await?;
+    for overlay in ["one", "two"] {
+        scene.sync(overlay, &format!("./overlays/{overlay}"), json!({})).await?;
+        scene.is_applied(overlay, &first).await?;
+    }
+    assert_eq!(rendered(&controller, "kustomize").await?, 2);
+    controller.stop()?;
+    let mut options = plane.options();
+    starts_again(&options, &scene, "disk").await?.stop()?;
+    for (from, to) in [
+        ("{\"format\":", "{\"format\":1"),
+        ("\"renderer\":\"kustomize v", "\"renderer\":\"kustomize v1"),
+        ("\"program\":\"", "\"program\":\"0"),
+    ] {
+        let changed = change_renders(&folder, from, to)?;
+        ensure!(changed == 2, "{changed} files");
+        starts_again(&options, &scene, "kustomize").await?.stop()?;
+        starts_again(&options, &scene, "disk").await?.stop()?;
+    }
+
+    // The same program with one more byte, which has no meaning, stands for one whose own code was changed.
+    let programs = harness::programs::folder()?;
+    let other = folder.join("other-controller");
+    std::fs::copy(programs.join(options.program), &other)?;
+    std::io::Write::write_all(&mut std::fs::File::options().append(true).open(&other)?, b"x")?;
+    let other = other.to_str().context("a path in UTF-8")?;
+    options.program = other;
+    options.arguments.push(format!("--renderer={}", programs.join("gitseal-renderer").display()));
+    starts_again(&options, &scene, "kustomize").await?.stop()?;
+    starts_again(&options, &scene, "disk").await?.stop()
+}
+
+#[tokio::test]
+async fn what_has_a_plaintext_secret_is_not_stored() -> Result<()> {
+    let (plane, controller) = Plane::alone(ClusterOptions::default()).await?;
+    let folder = plane.folder();
+    let scene = Scene::on(&plane, "not-stored", ServerOptions::default()).await?;
+    let secret =
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: token}\nstringData: {value: \"{{ .Values.token }}\"}\n";
+    scene.tree.write("chart/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n")?;
+    scene.tree.write("chart/templates/secret.yaml", secret)?;
+    scene.tree.write("chart/templates/map.yaml", config_map("chart", "1"))?;
+    let generator = "secretGenerator:\n- name: token\n  literals: [value=published-by-mistake]\n";
+    scene.tree.write("app/kustomization.yaml", format!("resources: [map.yaml]\n{generator}"))?;
+    scene.tree.write("app/map.yaml", config_map("app", "1"))?;
+    scene.repository(json!({})).await?;
+    scene.publish("plaintext").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.sync("chart", "./chart", json!({"helm": {"values": {"token": "published-by-mistake"}}})).await?;
+    for sync in ["app", "chart"] {
+        scene.is_not_ready(sync, "PlaintextSecret").await?;
+    }
+    assert_eq!((rendered(&controller, "kustomize").await?, rendered(&controller, "helm").await?), (1, 1));
+    let stored = renders(&folder);
+    ensure!(stored.is_empty(), "{stored:?}");
+
+    scene.tree.write("app/kustomization.yaml", "resources: [map.yaml]\n")?;
+    scene.tree.remove("chart/templates/secret.yaml")?;
+    let good = scene.publish("without it").await?;
+    for sync in ["app", "chart"] {
+        scene.is_applied(sync, &good).await?;
+    }
+    let stored = renders(&folder);
+    ensure!(stored.len() == 2, "{stored:?}");
+    for path in stored {
+        let text = std::fs::read_to_string(&path)?;
+        ensure!(text.contains("ConfigMap") && !text.contains("published-by-mistake"), "{text}");
+    }
+    Ok(())
 }
 
 #[tokio::test]
