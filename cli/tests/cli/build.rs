@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use crate::{gitseal_in, workplace::write};
 
 /// A repository with a kustomization that changes the name of its ConfigMap if it is rendered.
@@ -446,4 +448,128 @@ fn a_policy_of_helm_may_be_a_variable() {
         text.contains("helm.sh/resource-policy: keep\n") && text.contains("gitseal.dev/prune: disabled\n"),
         "{text}"
     );
+}
+
+#[test]
+fn sealed_values_on_the_command_line_become_sealed_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| write(folder.path(), path, text);
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    put("chart/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n");
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData:\n  password: {{ .Values.auth.password | quote }}\n  url: \
+        \"db://{{ .Values.auth.user }}:{{ .Values.auth.password }}@db\"\n";
+    put("chart/templates/secret.yaml", secret);
+    let sealed = |byte: u8| STANDARD.encode([&[1, 0][..], &[byte; 300]].concat());
+    let (password, user) = (sealed(7), sealed(8));
+    let file = |plain: &str| {
+        format!(
+            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: default}}\nspec:\n  encryptedData:\n    \
+             password: {password}\n    user: {user}\n{plain}"
+        )
+    };
+    put("secrets/db.yaml", &file(""));
+
+    let one = ["build", "chart", "--set-sealed=auth.password=secrets/db.yaml:password", "--set=auth.user=joe"];
+    let text = printed(folder.path(), &one);
+    for part in ["kind: SealedSecret", &password, "url: db://joe:{{ index . \"password\" }}@db"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("kind: Secret\n") && !text.contains(&user), "{text}");
+
+    // Without a key, all keys of the SealedSecret are values.
+    let json = printed(folder.path(), &["build", "chart", "--set-sealed=auth=secrets/db.yaml", "-o", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let spec = &list["items"][0]["spec"];
+    assert_eq!(spec["encryptedData"], serde_json::json!({"password": password, "user": user}), "{json}");
+    assert_eq!(spec["template"]["data"]["url"], "db://{{ index . \"user\" }}:{{ index . \"password\" }}@db", "{json}");
+    // A sealed value wins over a plain one of the same name, and needs no file of values.
+    let both = [&one[..], &["--set=auth.password=plain"]].concat();
+    assert_eq!(printed(folder.path(), &both), text);
+
+    put("secrets/plain.yaml", &file("    plain: hunter2-plain\n"));
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let outside = format!("auth={}", outside.path().display());
+    for (value, said) in [
+        ("auth", "it is not NAME=FILE"),
+        ("=secrets/db.yaml", "it is not NAME=FILE"),
+        ("auth=secrets/gone.yaml", "cannot read secrets/gone.yaml"),
+        (outside.as_str(), "the file is not in the repository of the chart"),
+        ("auth.a=secrets/db.yaml:gone", "secrets/db.yaml:1 has no sealed value gone: it has password, user"),
+        ("auth=secrets/plain.yaml", "secrets/plain.yaml:1: plain is not a sealed value"),
+    ] {
+        let told = refused(folder.path(), &["build", "chart", "--set-sealed", value]);
+        assert!(told.contains(said) && !told.contains("hunter2"), "{value}: {told}");
+    }
+    let told = refused(folder.path(), &["build", "secrets", "--set-sealed=a=secrets/db.yaml"]);
+    assert!(told.contains("--set-sealed is only for charts, and secrets is not a chart"), "{told}");
+}
+
+/// A component that adds a ConfigMap and changes every Deployment.
+const COMPONENT: &str = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nconfigMapGenerator: [{name: made, literals: [a=b]}]\n\
+    patches: [{patch: '[{\"op\": \"add\", \"path\": \"/spec/paused\", \"value\": true}]', target: {kind: Deployment}}]\n";
+
+#[test]
+fn the_changes_of_a_kustomization_and_of_a_chart_are_explained() {
+    let changes = "  components: [../part]\n  nameSuffix: -s\n  commonAnnotations: {example.com/owner: shop}\n  patches:\n  - {patch: \
+        '{apiVersion: v1, kind: ConfigMap, metadata: {name: map}, $patch: delete}'}\n";
+    for (of, more, place) in [
+        ("kustomization", "", "over/web.yaml:1"),
+        ("chart", "  helm: {values: {cluster: north}}\n", "chart/templates/web.yaml:1"),
+    ] {
+        let folder = with_variables("");
+        let root = folder.path();
+        let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {selector: {matchLabels: {app: web}}, template: \
+            {metadata: {labels: {app: web}}}}\n";
+        let map = |cluster: &str| {
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: map}}\ndata: {{cluster: {cluster}}}\n")
+        };
+        write(root, "over/kustomization.yaml", "namePrefix: o-\nresources: [web.yaml, map.yaml]\n");
+        write(root, "over/web.yaml", deployment);
+        write(root, "over/map.yaml", &map("north"));
+        write(root, "chart/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n");
+        write(root, "chart/templates/web.yaml", &deployment.replace("name: web}\nspec", "name: o-web}\nspec"));
+        write(root, "chart/templates/map.yaml", &map("{{ .Values.cluster }}").replace("name: map", "name: o-map"));
+        write(root, "part/kustomization.yaml", COMPONENT);
+        let path = if of == "chart" { "chart" } else { "over" };
+        // A patch has the name that the object has in its file, or in the output of the chart.
+        let changes = if of == "chart" { changes.replace("name: map", "name: o-map") } else { changes.to_owned() };
+        let sync = format!(
+            "apiVersion: gitseal.dev/v1alpha1\nkind: Sync\nmetadata: {{name: shop, namespace: shop}}\nspec:\n  repository: {{name: \
+             fleet}}\n  path: {path}\n{more}{changes}"
+        );
+        write(root, "of.yaml", &sync);
+        let explain = ["build", "--sync", "of.yaml", "--explain"];
+        let text = printed(root, &explain);
+        let is_step = |line: &&str| line.starts_with(|first: char| first.is_alphabetic()) && line.contains(": ");
+        assert_eq!(
+            text.lines().filter(is_step).collect::<Vec<_>>(),
+            [
+                "rendered: 2 objects",
+                "components: 1 added, 1 changed, 1 unchanged",
+                "nameSuffix: 3 changed",
+                "commonAnnotations: 3 changed",
+                "patches[0]: 1 removed, 2 unchanged",
+            ],
+            "{of}: {text}"
+        );
+        for part in [
+            "added ConfigMap shop/made-",
+            "+  paused: true\n",
+            "-  name: o-web\n+  name: o-web-s\n",
+            "example.com/owner: shop\n",
+            "removed ConfigMap shop/o-map-s",
+            place,
+        ] {
+            assert!(text.contains(part), "{of}: {part}: {text}");
+        }
+        // After the last change, the objects are those that `gitseal build --sync` prints.
+        let json: serde_json::Value =
+            serde_json::from_str(&printed(root, &[&explain[..], &["-o", "json"]].concat())).unwrap();
+        let names: Vec<_> = json["steps"][2]["changes"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        let built = printed(root, &["build", "--sync", "of.yaml"]);
+        for name in names {
+            let name = name.as_str().unwrap();
+            assert_eq!(built.contains(&format!("name: {name}\n")), !name.starts_with("o-map"), "{name}: {built}");
+        }
+    }
 }
