@@ -1,5 +1,6 @@
 //! The fields `substitute` and `substituteFrom` of a Sync, which replace variables in what was rendered.
 
+mod flux;
 mod inputs;
 
 use anyhow::{Context, Result, ensure};

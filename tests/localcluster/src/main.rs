@@ -87,6 +87,7 @@ fn build() -> Result<()> {
         parts::kubeseal()?,
         parts::sealed_secrets_controller()?,
         parts::templates()?,
+        parts::envsubst()?,
         parts::kubectl()?,
     ] {
         writeln!(out, "{}", path.display())?;

@@ -114,6 +114,15 @@ const TEMPLATES: Module = Module {
     links: &[],
 };
 
+const ENVSUBST: Module = Module {
+    name: "envsubst",
+    part: "Flux's replacement of variables",
+    takes: "seconds, once",
+    ldflags: "-s -w",
+    targets: &[("envsubst", ".")],
+    links: &[],
+};
+
 const ETCD: &str = "etcd";
 const API_SERVER: &str = "kube-apiserver";
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
@@ -204,6 +213,12 @@ pub fn sealed_secrets_crd() -> Result<PathBuf> {
 /// describes its input and output.
 pub fn templates() -> Result<PathBuf> {
     Ok(TEMPLATES.folder()?.join("templates"))
+}
+
+/// A program that replaces variables in texts as Flux does. It is built if it is missing. `parts/envsubst/main.go` describes its
+/// input and output.
+pub fn envsubst() -> Result<PathBuf> {
+    Ok(ENVSUBST.folder()?.join("envsubst"))
 }
 
 /// The supervisor that [`crate::spawn_supervised`] uses. It is built if it is missing.
