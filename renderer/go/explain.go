@@ -29,6 +29,7 @@ var (
 	twice     = regexp.MustCompile(`merging resources from '([^']*)': may not add resource with an already registered id: ([^\s']+)`)
 	badRegexp = regexp.MustCompile("error parsing regexp: ([^:`]*)")
 	noMatch   = regexp.MustCompile(`no resource matches strategic merge patch "([^"]*)": no matches for Id`)
+	noMerge   = regexp.MustCompile(`merging from generator [^:]*: id resid\.ResId\{.*Kind:"([^"]*)".*Name:"([^"]*)".*\} does not exist; cannot merge or replace`)
 	objectID  = regexp.MustCompile(`^([^.]+)\.(?:[^/]*)/(.*)\.([^.]*)$`)
 	inQuotes  = regexp.MustCompile(`'(/[^']*)'`)
 )
@@ -73,6 +74,9 @@ func explained(err error, files *repository) *failure {
 	if found := last(badRegexp); found != nil {
 		return &failure{Message: "a regular expression is not valid: " + found[1]}
 	}
+	if found := last(noMerge); found != nil {
+		return &failure{Message: fmt.Sprintf("a generator merges or replaces %s %s, which does not exist: leave out its `behavior`, or add the %s as a resource", found[1], found[2], found[1])}
+	}
 	if found := last(noMatch); found != nil {
 		return &failure{Message: fmt.Sprintf("a patch without target names %s, which does not exist: name an existing object, or give the patch a target", namedByID(found[1]))}
 	}
@@ -107,6 +111,7 @@ var quoting = []struct {
 	{regexp.MustCompile(`(?s)Multiple Strategic-Merge Patches in one .*`), "a patch with a target has several documents"},
 	{regexp.MustCompile(`(?s)(missing metadata\.name) in object \{.*`), "$1"},
 	{regexp.MustCompile(`(?s)unable to parse SM or JSON patch from \[.*\]`), "a patch is neither a strategic merge patch nor a JSON patch"},
+	{regexp.MustCompile(`(?s)nodes unequal:.*`), "it changes an object"},
 	{regexp.MustCompile(`(?s):? node contents:.*`), ""},
 	{regexp.MustCompile(`(?s):? value: \{.*`), ""},
 	{regexp.MustCompile("(?s)`.*`"), "`…`"},

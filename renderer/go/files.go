@@ -153,8 +153,8 @@ func (r *repository) asInRepository(text string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(text, r.mount+"/", "/"), r.mount, "/")
 }
 
-// found returns the path of the file that was read and whose path ends with `end`. If there is no such file, or more
-// than one, it returns `end`.
+// found returns the path in the repository of the file that was read and whose path ends with `end`. If there is no such file, or
+// more than one, it returns `end`.
 func (r *repository) found(end string) string {
 	var found []string
 	for name, entry := range r.entries {
@@ -163,7 +163,7 @@ func (r *repository) found(end string) string {
 		}
 	}
 	if len(found) == 1 {
-		return found[0]
+		return r.inRepository(found[0])
 	}
 	return end
 }

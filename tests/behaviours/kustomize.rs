@@ -37,7 +37,14 @@ fn folders_are_rendered_as_kustomize_renders_them() -> Result<()> {
 #[test]
 fn what_cannot_be_rendered_says_why() -> Result<()> {
     for case in Case::all(REFUSED)? {
-        case.is_refused(&case.build(&[])?)?;
+        let ours = case.build(&[])?;
+        case.is_refused(&ours)?;
+        // A message that is another one with each render would be written to the status each time.
+        let (told, again) = (text(&ours.stderr), text(&case.build(&[])?.stderr));
+        ensure!(told == again, "{}: {told}\nand then {again}", case.name);
+        ensure!(!told.contains("gitseal-") && !told.contains("0x"), "{}: {told}", case.name);
+        let theirs = kustomize_build(&case)?;
+        ensure!(!theirs.status.success(), "{}: kustomize renders it: {}", case.name, text(&theirs.stdout));
     }
     Ok(())
 }
