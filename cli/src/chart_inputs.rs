@@ -18,6 +18,7 @@ use kube::{
 use manifests::{Limits, Manifest, parse};
 use pipeline::{InputMap, Looked, OtherFile, input_maps, lookups, other_files, repository_of};
 use renderer::{At, Capabilities, Input, Inputs, MOST_LOOKED_UP, Repository, looked_up, variables_in};
+use schemas::KubernetesVersion;
 use serde_json::Value;
 
 use crate::{
@@ -55,6 +56,18 @@ pub struct InputArgs {
     /// them. If this flag is given, all other objects count as missing
     #[arg(long, value_name = "FILE")]
     lookup: Vec<PathBuf>,
+}
+
+/// What the templates of charts of Syncs see if no cluster is asked: what this version of Kubernetes serves, and `more`. A
+/// version that is not known counts as the newest one here.
+pub fn capabilities(version: Option<&str>, more: &[String]) -> Capabilities {
+    let newest = KubernetesVersion::newest();
+    let known = version.map_or(Ok(newest), str::parse).unwrap_or(newest);
+    let mut api_versions = known.api_versions();
+    api_versions.extend(more.iter().cloned());
+    api_versions.sort();
+    api_versions.dedup();
+    Capabilities { kube_version: version.map(str::to_owned), api_versions }
 }
 
 impl InputArgs {

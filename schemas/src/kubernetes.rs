@@ -1,7 +1,7 @@
 //! The kinds of Kubernetes itself, from the table that `examples/generate.rs` writes.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     str::FromStr,
     sync::LazyLock,
@@ -40,7 +40,22 @@ impl KubernetesVersion {
     pub fn newest() -> Self {
         Self(TABLES.kinds.values().filter_map(|kind| kind.to).max().unwrap_or_default())
     }
+
+    /// What this version serves without further settings, for example `apps/v1` and `apps/v1/Deployment`, sorted. Alpha and beta
+    /// versions are left out, because Kubernetes does not serve them unless somebody switches them on.
+    pub fn api_versions(self) -> Vec<String> {
+        let is_stable = |version: &str| !version.contains("alpha") && !version.contains("beta");
+        let served = served(self).filter(|id| is_stable(&id.1) && !IS_NO_RESOURCE.contains(&id.2.as_str()));
+        let versions = served.flat_map(|(group, version, kind)| {
+            let api_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
+            [format!("{api_version}/{kind}"), api_version]
+        });
+        versions.collect::<BTreeSet<_>>().into_iter().collect()
+    }
 }
+
+/// Kinds of which there are no objects of their own: they are sent to other objects, for example to evict a Pod.
+const IS_NO_RESOURCE: [&str; 3] = ["Eviction", "Scale", "TokenRequest"];
 
 impl fmt::Display for KubernetesVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ use renderer::{BuiltRelease, Capabilities, Chart, Release, ReleaseValues, Render
 use worker::Cancel;
 
 use crate::{
+    chart_inputs::capabilities,
     copies::{Copies, WithCopies},
     folder,
     global::Global,
@@ -106,9 +107,9 @@ impl ChartArgs {
         }
     }
 
-    /// The version of Kubernetes and the API versions that templates see.
+    /// What the templates of the chart of a Sync see.
     pub(super) fn capabilities(&self) -> Capabilities {
-        Capabilities { kube_version: self.kube_version.clone(), api_versions: self.api_versions.clone() }
+        capabilities(self.kube_version.as_deref(), &self.api_versions)
     }
 
     /// All given values, in Helm's order: later ones win.

@@ -21,7 +21,7 @@ use self::{
 };
 use super::diff::nobodys;
 use crate::{
-    chart_inputs::{InputArgs, Surroundings},
+    chart_inputs::{InputArgs, Surroundings, capabilities},
     fleet::{Fleet, Rendered, Wrong},
     folder,
     global::Global,
@@ -79,8 +79,7 @@ pub fn run(args: &LintArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let mut sealed = SealedFiles::new(&fleet.root);
     let is_plain = fleet.syncs.is_empty() && fleet.not_here.is_empty() && fleet.wrong.is_empty();
     for version in versions {
-        let capabilities =
-            Capabilities { kube_version: Some(format!("v{version}.0")), api_versions: args.api_versions.clone() };
+        let capabilities = capabilities(Some(&format!("v{version}.0")), &args.api_versions);
         if is_plain {
             let (sync, objects) = without_syncs(args, &namespace, capabilities)?;
             report.objects = objects.len();

@@ -11,12 +11,11 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use manifests::in_one_line;
 use pipeline::guard;
-use renderer::Capabilities;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::{
-    chart_inputs::InputArgs,
+    chart_inputs::{InputArgs, capabilities},
     edit,
     fleet::{Fleet, Found, NotHere, Rendered},
     folder,
@@ -82,8 +81,7 @@ pub fn run(args: &TestArgs, global: &Global) -> anyhow::Result<ExitCode> {
         ));
     }
     let golden = args.golden.clone().unwrap_or_else(|| fleet.root.join(".gitseal/golden"));
-    let capabilities =
-        Capabilities { kube_version: args.kube_version.clone(), api_versions: args.api_versions.clone() };
+    let capabilities = capabilities(args.kube_version.as_deref(), &args.api_versions);
     let mut wanted = BTreeMap::new();
     let mut failed = Vec::new();
     // The golden files of Syncs that could not be rendered. It is not known whether these files are up to date.
