@@ -16,6 +16,8 @@
 
 mod check;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod generated;
 mod helm;
 mod list;

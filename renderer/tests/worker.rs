@@ -6,9 +6,10 @@ mod texts;
 
 use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
 
-use renderer::{Limits, Object, Renderer, RendererError, Unrendered};
+use proptest::{prelude::*, sample::Index};
+use renderer::{Limits, Object, Renderer, RendererError, Unrendered, fuzzing};
 use serde_json::json;
-use texts::{Script, Texts, children, real};
+use texts::{Script, Texts, bytes_of, children, real};
 use worker::Cancel;
 
 fn one_map() -> Texts {
@@ -149,6 +150,34 @@ fn a_result_that_does_not_fit_what_was_read_is_a_lie() {
     // This one has read what it names.
     let (end, asked) = with(&[ENTRY, ('Q', "app/a.yaml")], &result_from("app/a.yaml"));
     assert_eq!((end.unwrap().len(), asked.len()), (1, 2));
+}
+
+proptest! {
+    /// The fuzz target `frames` does the same with more patience.
+    #[test]
+    fn frames_with_changed_bytes_are_refused_or_fit_what_was_read(
+        is_failure in any::<bool>(),
+        changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..6),
+    ) {
+        let (result, failure) = (result_from("app/a.yaml"), r#"{"message":"a"}"#);
+        let end = if is_failure { ('E', failure) } else { ('M', result.as_str()) };
+        let mut frames = bytes_of(&[ENTRY, ('Q', "app"), ('Q', "app/a.yaml"), end]);
+        for (place, byte) in &changes {
+            *place.get_mut(&mut frames) = *byte;
+        }
+        let texts = one_map();
+        let limits = Limits { files: 4096, asks: 16, answer: 64 << 10, ..Limits::default() };
+        let believed = fuzzing::kustomize(&frames, "app", &texts, &limits);
+        let asked = texts.asked.into_inner().unwrap();
+        let is_read = |path: &str| asked.iter().any(|known| known == path) && texts.files.contains_key(path);
+        if changes.is_empty() {
+            prop_assert_eq!(believed.is_some(), !is_failure, "what is right is believed");
+        }
+        for Object { origin, .. } in believed.iter().flatten() {
+            prop_assert!(origin.is_empty() || is_read(origin), "{}", origin);
+        }
+        prop_assert!(believed.is_none() || is_read(ENTRY.1));
+    }
 }
 
 #[test]

@@ -56,11 +56,7 @@ impl Script {
     /// A script that sends these frames at once, whatever it is sent, and then waits for its end.
     pub(crate) fn sending(frames: &[(char, &str)]) -> Self {
         let script = Self::new("cat \"${0%/*}/frames\"; cat >/dev/null");
-        let bytes = frames.iter().flat_map(|(kind, body)| {
-            let length = u32::try_from(body.len() + 1).unwrap();
-            [&length.to_be_bytes()[..], &[*kind as u8], body.as_bytes()].concat()
-        });
-        fs::write(script.0.path().join("frames"), bytes.collect::<Vec<_>>()).unwrap();
+        fs::write(script.0.path().join("frames"), bytes_of(frames)).unwrap();
         script
     }
 
@@ -73,6 +69,15 @@ impl Script {
     pub(crate) fn program(&self) -> PathBuf {
         self.0.path().join("worker")
     }
+}
+
+/// Frames as they are sent.
+pub(crate) fn bytes_of(frames: &[(char, &str)]) -> Vec<u8> {
+    let bytes = frames.iter().flat_map(|(kind, body)| {
+        let length = u32::try_from(body.len() + 1).unwrap();
+        [&length.to_be_bytes()[..], &[*kind as u8], body.as_bytes()].concat()
+    });
+    bytes.collect()
 }
 
 /// The path of the program that `build.rs` built.
