@@ -615,7 +615,8 @@ fn remote<'a>(
     let server = Server { url, with_credentials: !credentials.is_anonymous(), timeout: request.timeout };
     let serves = url.serves();
     let session = |authorization, url: &str| {
-        let session = client.map(|client| Session::new(client.clone(), authorization, deadline, url));
+        let until = (deadline, request.cancel.clone());
+        let session = client.map(|client| Session::new(client.clone(), authorization, until, url));
         session.map(|session| session.only_below(credentials.prefixes(serves)))
     };
     if serves == Serves::Artifacts {

@@ -158,6 +158,50 @@ async fn the_password_stays_at_the_host_of_the_index() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_redirect_takes_no_password_to_another_host() -> Result<()> {
+    const PASSWORD: &str = "hunter2-of-moved-charts";
+    let access = || Access::Basic { username: "reader".to_owned(), password: PASSWORD.to_owned() };
+    let keys = [("username", "reader"), ("password", PASSWORD)];
+    let (scene, server) = scene_with("chart-moved", access(), &keys).await?;
+    // The same password would open this, too.
+    let elsewhere = ChartServer::start(access())?;
+    secret(&scene, &format!("{}{}", server.certificate_authority(), elsewhere.certificate_authority()), &keys).await?;
+    let first = add(server.folder(), "hello", "1.0.0", "one")?;
+    server.publish(None)?;
+    repository(&scene, &server, "hello", Value::Null).await?;
+    is_fetched(&scene, &first).await?;
+    let host = |server: &ChartServer| server.web().base().trim_start_matches("https://").to_owned();
+    let told = async || -> Result<()> {
+        let before = elsewhere.requests().len();
+        scene.fetch().await?;
+        let asked = elsewhere.requests();
+        ensure!(asked.len() > before && asked.iter().all(|request| !request.with_credentials), "{asked:?}");
+        let message = scene.repository_fails("NetworkError").await?;
+        let told = format!(
+            "cannot fetch from {}: the server answers with status 401, and the credentials of spec.secretRef are sent only to {}",
+            host(&elsewhere),
+            host(&server)
+        );
+        ensure!(message == told, "{message}");
+        Ok(())
+    };
+    for status in [301, 302, 307] {
+        // The index.
+        server.web().move_with(status, "stable", &elsewhere.url());
+        told().await?;
+        server.web().stay("stable");
+        // The archive that the index names.
+        add(server.folder(), "hello", &format!("1.1.{status}"), "two")?;
+        server.publish(Some(&format!("{}/files", server.web().base())))?;
+        server.web().move_with(status, "files", &elsewhere.url());
+        told().await?;
+    }
+    let log = Plane::shared().await?.log().await;
+    ensure!(!log.contains(PASSWORD), "a password is shown");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_a_chart_says_of_itself_is_told() -> Result<()> {
     let (scene, server) = scene_with("chart-says", Access::Anonymous, &[]).await?;
     let chart = |version: &str, says: &str| {

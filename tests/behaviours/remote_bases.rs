@@ -1,13 +1,16 @@
 //! Remote bases: folders of other Git repositories that kustomizations name by URLs.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, Result, ensure};
 use crds::Repository;
 use harness::{
     Plane, Scene, eventually,
+    faults::{Fault, FaultProxy, Which},
     git::{GitServer, ServerOptions, WorkTree},
     kubernetes,
     programs::{Controller, ControllerOptions},
-    web::Access,
+    web::{Access, FullPort},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -43,6 +46,19 @@ fn tag(tree: &WorkTree, name: &str) -> Result<()> {
 
 fn overlay(scene: &Scene, prefix: &str, resource: &str) -> Result<()> {
     scene.tree.write("app/kustomization.yaml", format!("namePrefix: {prefix}-\nresources:\n- {resource}\n"))
+}
+
+/// How many remote bases of the Repository `name` are on disk.
+fn on_disk(plane: &Plane, scene: &Scene, name: &str) -> usize {
+    let folder = plane.folder().join("git").join(&scene.namespace);
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter(|found| found.to_string_lossy().starts_with(&format!("{name}@"))).count()
+}
+
+/// The files in a folder and below it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// What the status records of remote bases: each reference with its revision.
@@ -202,6 +218,160 @@ async fn credentials_go_only_to_the_repositories_that_they_are_for() -> Result<(
     ensure!(open.requests().iter().all(|request| !request.with_credentials), "it got credentials");
     let log = plane.log().await;
     ensure!(!log.contains(OWN) && !log.contains(OTHER), "a password is in the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redirect_takes_no_credentials_to_another_host_or_path() -> Result<()> {
+    const PASSWORD: &str = "password-of-bases-77c1";
+    let access = || Access::Basic { username: "reader".into(), password: PASSWORD.into() };
+    let options = |access| ServerOptions { access, tls: true, ..ServerOptions::default() };
+    let scene = Scene::new("remote-redirect").await?;
+    let (server, other) = (GitServer::new(options(access()))?, GitServer::new(options(access()))?);
+    let open = GitServer::new(options(Access::Anonymous))?;
+    library(&server)?;
+    library(&other)?;
+    library(&open)?;
+    // The same credentials would open this, too.
+    server.create("private")?.publish("private")?;
+    let authorities: Vec<_> = [&server, &other, &open].iter().filter_map(|one| one.certificate_authority()).collect();
+    let data = json!({"ca.crt": authorities.concat(), "username": "reader", "password": PASSWORD});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bases"}, "stringData": data});
+    kubernetes::apply(&scene.client, &scene.namespace, secret).await?;
+    let allowed = json!([{"url": server.url("lib"), "secretRef": {"name": "bases"}}]);
+    scene.repository(json!({"remotes": allowed})).await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let host = |server: &GitServer| server.base().trim_start_matches("https://").to_owned();
+    let told = async |reference: &str, to: &GitServer| -> Result<()> {
+        overlay(&scene, "a", &entry(&server, "base", reference))?;
+        let revision = scene.publish(reference).await?;
+        let texts = [
+            &format!("cannot fetch from {}: the server answers with status 401", host(to)),
+            &format!("the credentials of secretRef in spec.remotes are sent only to {}/lib/", host(&server)),
+            reference,
+        ];
+        let found = scene.sync_when("app", "the redirect to be told", |sync, ready| {
+            let attempted = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_ref());
+            attempted == Some(&revision)
+                && ready.reason == "RemoteNotFetched"
+                && texts.iter().all(|text| ready.message.contains(*text))
+        });
+        found.await.map(drop)
+    };
+    for status in [301, 302, 307] {
+        server.move_with(status, "lib.git", &other.url("lib"));
+        told(&format!("host-{status}"), &other).await?;
+        server.move_with(status, "lib.git", &server.url("private"));
+        told(&format!("path-{status}"), &server).await?;
+    }
+    let asked = other.requests();
+    ensure!(!asked.is_empty() && asked.iter().all(|request| !request.with_credentials), "{asked:?}");
+    let asked: Vec<_> =
+        server.requests().into_iter().filter(|request| request.target.starts_with("/private.git/")).collect();
+    ensure!(!asked.is_empty() && asked.iter().all(|request| !request.with_credentials), "{asked:?}");
+
+    // What everybody may read is read, without the credentials.
+    server.move_with(301, "lib.git", &open.url("lib"));
+    overlay(&scene, "a", &entry(&server, "base", "v1"))?;
+    let revision = scene.publish("an open base").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "a-map", "one").await?;
+    let asked = open.requests();
+    ensure!(!asked.is_empty() && asked.iter().all(|request| !request.with_credentials), "{asked:?}");
+    let log = Plane::shared().await?.log().await;
+    ensure!(!log.contains(PASSWORD), "a password is in the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_repository_does_not_wait_for_the_fetch_of_a_remote_base() -> Result<()> {
+    let plane = Plane::shared().await?;
+    let scene = Scene::new("remote-deleted").await?;
+    let full = FullPort::new()?;
+    library(&scene.server)?;
+    scene.repository(json!({"timeout": "10m", "remotes": [{"url": format!("{}/", full.base()?)}]})).await?;
+    overlay(&scene, "a", &format!("{}/lib.git//base?ref=v1", full.base()?))?;
+    scene.publish("a base that does not come").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_not_ready("app", "RemoteNotFetched").await?;
+    eventually("the fetch to hang", || async {
+        ensure!(full.is_tried()? && on_disk(plane, &scene, "repo") == 1, "nobody connects");
+        Ok(())
+    })
+    .await?;
+    scene.api::<Repository>().delete("repo", &DeleteParams::default()).await?;
+    scene.is_not_ready("app", "RepositoryNotFound").await?;
+    eventually("its files to be gone", || async {
+        let left = files(&plane.folder().join("git").join(&scene.namespace));
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    // A new one of the same name does not wait, either.
+    scene.repository(json!({"remotes": [{"url": scene.server.url("lib")}]})).await?;
+    overlay(&scene, "a", &entry(&scene.server, "base", "v1"))?;
+    let revision = scene.publish("a base that comes").await?;
+    scene.is_applied("app", &revision).await?;
+    is_value(&scene, "a-map", "one").await
+}
+
+#[tokio::test]
+async fn a_kill_between_a_fetch_and_its_record_leaves_nothing() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "remote-kill", ServerOptions::default()).await?;
+    let proxy = FaultProxy::start(plane.cluster.kubeconfig()).await?;
+    let folder = plane.folder();
+    let start = async || -> Result<Controller> {
+        let mut controller = Controller::start(&ControllerOptions::new(proxy.kubeconfig(), &folder))?;
+        controller.ready().await?;
+        Ok(controller)
+    };
+    let library = library(&scene.server)?;
+    tag(&library, "v2")?;
+    let controller = start().await?;
+    scene.repository(json!({"remotes": [{"url": scene.server.url("lib")}]})).await?;
+    overlay(&scene, "a", &entry(&scene.server, "base", "v1"))?;
+    scene.publish("an overlay").await?;
+    let status = || Which::method(http::Method::PATCH).path("/repositories/repo/status");
+    let interrupted = async |controller: Controller, held: &harness::faults::Injected, count: usize| -> Result<()> {
+        eventually("a record that is not written", || async {
+            ensure!(held.hits() > 0 && on_disk(&plane, &scene, "repo") == count, "nothing was fetched");
+            Ok(())
+        })
+        .await?;
+        controller.kill()
+    };
+
+    // The fetch has ended, and its record is not written.
+    let held = proxy.inject(status(), Fault::Hold);
+    scene.sync("app", "./app", json!({})).await?;
+    interrupted(controller, &held, 1).await?;
+    ensure!(recorded(&scene).await?.is_empty(), "it is recorded");
+    ensure!(scene.get("v1", "ConfigMap", "a-map").await?.is_none(), "it was used before it was recorded");
+    held.lift();
+    // Meanwhile, somebody moves the tag: whatever is used now is what is recorded.
+    library.write("shared/map.yaml", config_map("map", "two"))?;
+    let second = library.publish("another base")?;
+    tag(&library, "v1")?;
+    let controller = start().await?;
+    is_value(&scene, "a-map", "two").await?;
+    ensure!(recorded(&scene).await? == [("v1".to_owned(), format!("sha1:{second}"))]);
+    ensure!(on_disk(&plane, &scene, "repo") == 1);
+
+    // The same for a base that nobody wants any more after the restart.
+    let held = proxy.inject(status(), Fault::Hold);
+    overlay(&scene, "a", &entry(&scene.server, "base", "v2"))?;
+    scene.tree.publish("another tag")?;
+    scene.request::<Repository>("repo").await?;
+    interrupted(controller, &held, 2).await?;
+    held.lift();
+    scene.tree.write("app/kustomization.yaml", "resources: [map.yaml]\n")?;
+    scene.tree.write("app/map.yaml", config_map("own", "1"))?;
+    scene.tree.publish("no base")?;
+    let _controller = start().await?;
+    is_value(&scene, "own", "1").await?;
+    ensure!(recorded(&scene).await? == [("v1".to_owned(), format!("sha1:{second}"))]);
+    ensure!(on_disk(&plane, &scene, "repo") == 1, "it is still on disk");
     Ok(())
 }
 

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crds::Repository;
 use harness::{
-    Plane, Scene,
+    Plane, Scene, eventually,
     chart_repository::ChartServer,
     charts::{Helm, package},
     git::ServerOptions,
     kubernetes,
     registry::{Login, Registry, USERNAME},
-    web::Access,
+    web::{Access, LoggedRequest},
 };
 use serde_json::{Value, json};
 
@@ -123,6 +123,76 @@ async fn charts_that_are_locked_are_fetched_if_the_repository_allows_it() -> Res
     let log = Plane::shared().await?.log().await;
     ensure!(!log.contains(PASSWORD), "a password is in the log");
     is_value(&scene, "shop-cache", "two-own").await
+}
+
+#[tokio::test]
+async fn an_index_or_a_redirect_takes_no_credentials_to_another_host_or_path() -> Result<()> {
+    let access = || Access::Basic { username: USERNAME.into(), password: PASSWORD.into() };
+    let scene = Scene::new("remote-charts-moved").await?;
+    // The same credentials would open both, and every path.
+    let (server, elsewhere) = (ChartServer::start(access())?, ChartServer::start(access())?);
+    let archive = part(server.folder(), "cache", "1.0.0", "one")?;
+    fs::copy(&archive, elsewhere.folder().join("cache-1.0.0.tgz"))?;
+    elsewhere.publish(None)?;
+    server.publish(None)?;
+    shop(
+        &scene,
+        &json!([{"name": "cache", "version": "1.x", "repository": server.url()}]),
+        server.certificate_authority(),
+    )?;
+    let own = server.requests().len();
+    secret(&scene, &format!("{}{}", server.certificate_authority(), elsewhere.certificate_authority()), true).await?;
+    let host = |server: &ChartServer| server.web().base().trim_start_matches("https://").to_owned();
+    let told = async |to: &ChartServer, what: &str| -> Result<()> {
+        let texts = [
+            format!("cannot fetch from {}: the server answers with status 401", host(to)),
+            format!("the credentials of secretRef in spec.remotes are sent only to {}/stable/", host(&server)),
+        ];
+        let found = scene.sync_when("shop", what, |_, ready| {
+            ready.reason == "RemoteNotFetched" && texts.iter().all(|text| ready.message.contains(text))
+        });
+        found.await.map(drop)
+    };
+
+    // The index leads to a path that the entry does not allow.
+    server.publish(Some(&format!("{}/private", server.web().base())))?;
+    scene.repository(json!({"remotes": [{"url": server.url(), "secretRef": {"name": "charts"}}]})).await?;
+    scene.publish("a chart with a dependency").await?;
+    scene.sync("shop", "./shop", json!({"helm": {}})).await?;
+    told(&server, "the other path").await?;
+    let asked: Vec<_> = server.requests().into_iter().skip(own).collect();
+    ensure!(asked.iter().any(|request| request.target.starts_with("/private/")), "{asked:?}");
+    let is_right = |request: &LoggedRequest| request.with_credentials == request.target.starts_with("/stable/");
+    ensure!(asked.iter().all(is_right), "{asked:?}");
+
+    // The index leads to another host. After that, a redirect of the index, or of the archive that it names, does.
+    let told_elsewhere = async |what: &str| -> Result<()> {
+        let before = elsewhere.requests().len();
+        scene.fetch().await?;
+        eventually(what, || async {
+            let asked = elsewhere.requests();
+            ensure!(asked.len() > before, "nothing was asked for");
+            ensure!(asked.iter().all(|request| !request.with_credentials), "{asked:?}");
+            Ok(())
+        })
+        .await?;
+        told(&elsewhere, what).await
+    };
+    server.publish(Some(&elsewhere.url()))?;
+    told_elsewhere("the other host").await?;
+    server.publish(Some(&format!("{}/files", server.web().base())))?;
+    for status in [301, 302, 307] {
+        server.web().move_with(status, "files", &elsewhere.url());
+        told_elsewhere(&format!("the archive with {status}")).await?;
+        server.web().move_with(status, "stable", &elsewhere.url());
+        told_elsewhere(&format!("the index with {status}")).await?;
+        server.web().stay("stable");
+    }
+
+    // It is back.
+    server.publish(None)?;
+    scene.fetch().await?;
+    is_value(&scene, "shop-cache", "one-own").await
 }
 
 #[tokio::test]

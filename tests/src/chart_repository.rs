@@ -64,6 +64,11 @@ impl ChartServer {
         self.downloads.load(Ordering::SeqCst)
     }
 
+    /// The server.
+    pub fn web(&self) -> &WebServer {
+        &self.server
+    }
+
     /// The requests so far.
     pub fn requests(&self) -> Vec<LoggedRequest> {
         self.server.requests()

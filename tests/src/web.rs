@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -76,8 +76,8 @@ struct Shared {
     access: Access,
     handler: Handler,
     log: Mutex<Vec<LoggedRequest>>,
-    /// For the first part of a path, the URL that requests are redirected to.
-    moved: Mutex<HashMap<String, String>>,
+    /// For the first part of a path, the status and the URL with which requests are redirected.
+    moved: Mutex<HashMap<String, (u16, String)>>,
     /// The `Retry-After` of refusals, in seconds.
     busy: Mutex<Option<u64>>,
 }
@@ -112,7 +112,17 @@ impl WebServer {
 
     /// From now on, requests whose path begins with `name` are redirected to the same path below `base`.
     pub fn move_to(&self, name: &str, base: &str) {
-        lock(&self.shared.moved).insert(name.to_owned(), base.to_owned());
+        self.move_with(StatusCode::FOUND.as_u16(), name, base);
+    }
+
+    /// The same, with this status.
+    pub fn move_with(&self, status: u16, name: &str, base: &str) {
+        lock(&self.shared.moved).insert(name.to_owned(), (status, base.to_owned()));
+    }
+
+    /// From now on, requests whose path begins with `name` are no longer redirected.
+    pub fn stay(&self, name: &str) {
+        lock(&self.shared.moved).remove(name);
     }
 
     /// From now on, every request is refused with status 429 and with `Retry-After` of this many seconds. With `None`, the server
@@ -240,8 +250,8 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
         let busy = busy.header(header::RETRY_AFTER, seconds).header(header::CONTENT_TYPE, "text/plain");
         return plain(busy, "come again later");
     }
-    if let Some(location) = moved(&shared, &target) {
-        return plain(Response::builder().status(StatusCode::FOUND).header(header::LOCATION, location), "moved");
+    if let Some((status, location)) = moved(&shared, &target) {
+        return plain(Response::builder().status(status).header(header::LOCATION, location), "moved");
     }
     if !shared.access.admits(authorization) {
         let (status, text) = match authorization {
@@ -268,10 +278,50 @@ impl Access {
     }
 }
 
-fn moved(shared: &Shared, target: &str) -> Option<String> {
+fn moved(shared: &Shared, target: &str) -> Option<(u16, String)> {
     let (name, tail) = target.trim_start_matches('/').split_once('/')?;
-    let base = lock(&shared.moved).get(name)?.clone();
-    Some(format!("{base}/{tail}"))
+    let (status, base) = lock(&shared.moved).get(name)?.clone();
+    Some((status, format!("{base}/{tail}")))
+}
+
+/// A port that nobody can connect to: a connection is neither accepted nor refused.
+pub struct FullPort {
+    listener: TcpListener,
+    _waiting: Vec<std::net::TcpStream>,
+}
+
+impl FullPort {
+    /// Takes a free port, and fills its queue of connections that wait to be accepted.
+    pub fn new() -> Result<Self> {
+        /// More than any queue has room for.
+        const MOST: usize = 10_000;
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let address = listener.local_addr()?;
+        let mut waiting = Vec::new();
+        while let Ok(connection) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            waiting.push(connection);
+            ensure!(waiting.len() < MOST, "the queue of the port has no end");
+        }
+        Ok(Self { listener, _waiting: waiting })
+    }
+
+    /// Its URL, without a slash at the end.
+    pub fn base(&self) -> Result<String> {
+        Ok(format!("http://{}", self.listener.local_addr()?))
+    }
+
+    /// Whether somebody tries to connect now.
+    pub fn is_tried(&self) -> Result<bool> {
+        /// The state of a connection that was not answered yet.
+        const SYN_SENT: &str = "02";
+        let to = format!("0100007F:{:04X}", self.listener.local_addr()?.port());
+        let connections = std::fs::read_to_string("/proc/net/tcp").context("the connections of this machine")?;
+        let is_to = |line: &str| {
+            let mut fields = line.split_whitespace().skip(2);
+            fields.next() == Some(&to) && fields.next() == Some(SYN_SENT)
+        };
+        Ok(connections.lines().any(is_to))
+    }
 }
 
 /// A short text.

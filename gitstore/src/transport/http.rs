@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs;
@@ -11,6 +11,7 @@ use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use worker::Cancel;
 
 use super::refusal;
 use crate::FetchError;
@@ -110,7 +111,7 @@ pub(crate) fn client(pem: &[u8], reach: Reach) -> Result<ureq::Agent, FetchError
         .tls_config(tls)
         .http_status_as_error(false)
         .max_redirects(0)
-        // These steps cannot be interrupted when a fetch is cancelled, so they have short timeouts.
+        // A request that nobody waits for any more ends only after these steps, so they have short timeouts.
         .timeout_resolve(Some(Duration::from_secs(10)))
         .timeout_connect(Some(Duration::from_secs(10)))
         .build();
@@ -165,6 +166,7 @@ pub(crate) struct Session {
     /// The credentials, which are sent only to `origin`.
     pub(crate) authorization: Option<HeaderValue>,
     deadline: Instant,
+    cancel: Cancel,
     origin: Option<Origin>,
     /// What the paths of requests with credentials begin with; `None` if they may have any path.
     prefixes: Option<Vec<String>>,
@@ -172,9 +174,14 @@ pub(crate) struct Session {
 
 impl Session {
     /// `url` is that of the Repository. Only its scheme, host and port count.
-    pub(crate) fn new(agent: ureq::Agent, authorization: Option<HeaderValue>, deadline: Instant, url: &str) -> Self {
+    pub(crate) fn new(
+        agent: ureq::Agent,
+        authorization: Option<HeaderValue>,
+        (deadline, cancel): (Instant, Cancel),
+        url: &str,
+    ) -> Self {
         let origin = url.parse().ok().and_then(|url| Origin::of(&url));
-        Self { agent, authorization, deadline, origin, prefixes: None }
+        Self { agent, authorization, deadline, cancel, origin, prefixes: None }
     }
 
     /// Sends the credentials only with requests whose path begins with one of these texts.
@@ -185,7 +192,7 @@ impl Session {
 
     /// A session for another server: with the same deadline, and with the credentials for that server.
     pub(crate) fn of(&self, url: &str, authorization: Option<HeaderValue>) -> Self {
-        Self::new(self.agent.clone(), authorization, self.deadline, url)
+        Self::new(self.agent.clone(), authorization, (self.deadline, self.cancel.clone()), url)
     }
 
     /// Whether the credentials are for this URL.
@@ -222,14 +229,34 @@ impl Session {
             request = request.header(header::AUTHORIZATION, value);
         }
         let invalid = |error: ureq::http::Error| Fault::Connection(error.to_string());
-        let result = if method == Method::POST {
-            let request = request.body(body).map_err(invalid)?;
-            self.agent.run(self.agent.configure_request(request).timeout_global(Some(remaining)).build())
+        let agent = self.agent.clone();
+        if method == Method::POST {
+            let request = request.body(body.to_vec()).map_err(invalid)?;
+            let request = self.agent.configure_request(request).timeout_global(Some(remaining)).build();
+            self.unless_cancelled(remaining, move || agent.run(request))
         } else {
             let request = request.body(()).map_err(invalid)?;
-            self.agent.run(self.agent.configure_request(request).timeout_global(Some(remaining)).build())
-        };
-        result.map_err(|error| Fault::of(&error))
+            let request = self.agent.configure_request(request).timeout_global(Some(remaining)).build();
+            self.unless_cancelled(remaining, move || agent.run(request))
+        }
+    }
+
+    /// Sends a request in a thread of its own, and waits for the response, but not after a cancellation: looking up a name and
+    /// connecting cannot be interrupted.
+    fn unless_cancelled(
+        &self,
+        remaining: Duration,
+        run: impl FnOnce() -> Result<Response<ureq::Body>, ureq::Error> + Send + 'static,
+    ) -> Result<Response<ureq::Body>, Fault> {
+        let (ended, end) = mpsc::channel();
+        let cancelled = ended.clone();
+        let _stop = self.cancel.on_cancel(move || drop(cancelled.send(None)));
+        std::thread::spawn(move || drop(ended.send(Some(run()))));
+        match end.recv_timeout(remaining) {
+            Ok(Some(result)) => result.map_err(|error| Fault::of(&error)),
+            Ok(None) => Err(Fault::Connection("the fetch was cancelled".into())),
+            Err(_) => Err(Fault::Timeout),
+        }
     }
 
     /// The response of `url`, if its status is a success.
@@ -370,7 +397,8 @@ mod tests {
         let agent = client(&[], Reach::Others).unwrap();
         let is_own = |entry: &str, serves: Serves, url: &str| {
             let prefixes = Credentials::none().only_for(entry).prefixes(serves);
-            let session = Session::new(agent.clone(), None, Instant::now(), "https://host.example/team/app");
+            let session =
+                Session::new(agent.clone(), None, (Instant::now(), Cancel::new()), "https://host.example/team/app");
             session.only_below(prefixes).is_own(&url.parse().unwrap())
         };
         for (entry, serves, path, is) in [

@@ -274,8 +274,11 @@ impl Remote<'_> {
     }
 
     fn explain(&self, error: &gix::Error, commit: Option<&str>) -> FetchError {
-        if let Some(fault) = self.fault.take() {
-            return self.server.explain(fault);
+        if let Some((at, fault)) = self.fault.take() {
+            return match &self.http {
+                Some(http) => self.server.explain_of(&http.session, at.as_ref(), fault),
+                None => self.server.explain(fault),
+            };
         }
         let detail = causes(error);
         let lower = detail.to_lowercase();

@@ -9,10 +9,10 @@ use ureq::http::Uri;
 use worker::Cancel;
 
 use super::http::{Answer, Fault, Session};
-use super::{Server, presentable, store_error};
+use super::{Server, store_error};
 use crate::FetchError;
 use crate::archive::ARCHIVE_BYTES;
-use crate::error::{FoundDigest, Refusal};
+use crate::error::FoundDigest;
 use remotes::Revision;
 
 /// The requests of one fetch.
@@ -87,20 +87,7 @@ impl Requests<'_> {
 
     /// Explains why a request to `at` failed; without `at`, a request to the Repository's own server.
     pub(crate) fn explain(&self, at: Option<&Uri>, fault: Fault) -> FetchError {
-        let Some(other) = at.filter(|at| !self.session.is_own(at)) else { return self.server.explain(fault) };
-        let host = presentable(other.authority().map_or("", |authority| authority.as_str()));
-        match fault {
-            Fault::Status(Refusal { status: status @ (401 | 403), .. }) if self.server.with_credentials => {
-                let own = self.session.own(&self.server.host());
-                let detail = format!(
-                    "the server answers with status {status}, and the credentials of spec.secretRef are sent only to {own}"
-                );
-                FetchError::Network { host, detail }
-            }
-            Fault::Status(refusal) => FetchError::Refused { host, refusal },
-            Fault::Timeout => FetchError::Timeout { host, seconds: self.server.timeout.as_secs() },
-            fault => self.server.explain_at(host, fault),
-        }
+        self.server.explain_of(&self.session, at, fault)
     }
 }
 

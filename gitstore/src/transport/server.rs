@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use super::http::Fault;
+use ureq::http::Uri;
+
+use super::http::{Fault, Session};
 use super::presentable;
 use crate::FetchError;
+use crate::error::Refusal;
 use crate::url::{RemoteUrl, Serves};
 
 /// What messages say about the server of a fetch.
@@ -31,6 +34,25 @@ impl Server<'_> {
 
     pub(crate) fn explain(&self, fault: Fault) -> FetchError {
         self.explain_at(self.host(), fault)
+    }
+
+    /// Explains why a request to `at` failed; without `at`, a request to the Repository's own server. A redirect or an index may have
+    /// led to another server, or to a path that the credentials are not for.
+    pub(crate) fn explain_of(&self, session: &Session, at: Option<&Uri>, fault: Fault) -> FetchError {
+        let Some(other) = at.filter(|at| !session.is_own(at)) else { return self.explain(fault) };
+        let host = presentable(other.authority().map_or("", |authority| authority.as_str()));
+        match fault {
+            Fault::Status(Refusal { status: status @ (401 | 403), .. }) if self.with_credentials => {
+                let own = session.own(&self.host());
+                let detail = format!(
+                    "the server answers with status {status}, and the credentials of spec.secretRef are sent only to {own}"
+                );
+                FetchError::Network { host, detail }
+            }
+            Fault::Status(refusal) if self.url.serves() != Serves::Git => FetchError::Refused { host, refusal },
+            Fault::Timeout => FetchError::Timeout { host, seconds: self.timeout.as_secs() },
+            fault => self.explain_at(host, fault),
+        }
     }
 
     /// The error for a failure at this host.

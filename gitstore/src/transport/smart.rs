@@ -16,19 +16,21 @@ use super::presentable;
 /// The most bytes of a list of references. The list is held in memory, unlike a pack.
 const REFERENCES_BYTES: u64 = 8 << 20;
 
-/// Where a [`SmartHttp`] keeps its first fault. It is not taken from gix's error, because gix wraps errors several
-/// times.
+/// Where a [`SmartHttp`] keeps its first fault, and the URL of the request that failed. It is not taken from gix's error, because
+/// gix wraps errors several times.
 #[derive(Clone, Default)]
-pub(crate) struct FaultSlot(Arc<Mutex<Option<Fault>>>);
+pub(crate) struct FaultSlot(Arc<Mutex<Option<FaultAt>>>);
+
+type FaultAt = (Option<Uri>, Fault);
 
 impl FaultSlot {
-    pub(crate) fn take(&self) -> Option<Fault> {
+    pub(crate) fn take(&self) -> Option<FaultAt> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn note(&self, fault: Fault) -> io::Error {
+    fn note(&self, at: Option<Uri>, fault: Fault) -> io::Error {
         let error = io::Error::other(format!("{fault:?}"));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((at, fault));
         error
     }
 }
@@ -48,14 +50,14 @@ impl SmartHttp {
         Self { session, pack_bytes, fault, redirected: None }
     }
 
-    fn body(&self, response: Response<ureq::Body>, limit: u64) -> Box<Body> {
+    fn body(&self, at: Uri, response: Response<ureq::Body>, limit: u64) -> Box<Body> {
         let body = response.into_body().into_with_config().limit(limit);
-        Box::new(Body { reader: BufReader::with_capacity(64 << 10, body.reader()), fault: self.fault.clone() })
+        Box::new(Body { reader: BufReader::with_capacity(64 << 10, body.reader()), at, fault: self.fault.clone() })
     }
 
     fn post_now(&self, url: &str, headers: &[(String, String)], request: &[u8]) -> io::Result<Answer> {
         let url: Uri = url.parse().map_err(io::Error::other)?;
-        let note = |fault| self.fault.note(fault);
+        let note = |fault| self.fault.note(Some(url.clone()), fault);
         let response = self.session.send(Method::POST, &url, headers, request).map_err(note)?;
         if response.status().is_redirection() {
             return Err(note(Fault::Redirect("it came in the middle of a fetch".into())));
@@ -64,7 +66,7 @@ impl SmartHttp {
         // A packet begins with its length, in four hexadecimal digits.
         let asks_for_references = request.get(4..).is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
         let limit = if asks_for_references { REFERENCES_BYTES } else { self.pack_bytes };
-        Ok(Answer { headers: header_lines(&response), body: self.body(response, limit) })
+        Ok(Answer { headers: header_lines(&response), body: self.body(url, response, limit) })
     }
 
     /// Follows redirects as Git does: only for the first request, and only if the end of the path stays the same, so
@@ -74,19 +76,20 @@ impl SmartHttp {
         url: &str,
         base_url: &str,
         headers: &[(String, String)],
-    ) -> io::Result<Response<ureq::Body>> {
+    ) -> io::Result<(Uri, Response<ureq::Body>)> {
         let tail = url.strip_prefix(base_url).unwrap_or(url);
         let accepts = |target: &str| {
             if target.ends_with(tail) { Ok(()) } else { Err("its target is not a Git repository") }
         };
-        let note = |fault| self.fault.note(fault);
-        let (last, response) = self.session.get(url, headers, accepts).map_err(|failed| note(failed.1))?;
+        let (last, response) =
+            self.session.get(url, headers, accepts).map_err(|failed| self.fault.note(failed.0, failed.1))?;
+        let note = |fault| self.fault.note(Some(last.clone()), fault);
         let response = self.session.succeeded(&last, response).map_err(note)?;
-        let last = last.to_string();
-        if last != url {
-            self.redirected = last.strip_suffix(tail).map(ToOwned::to_owned);
+        let text = last.to_string();
+        if text != url {
+            self.redirected = text.strip_suffix(tail).map(ToOwned::to_owned);
         }
-        Ok(response)
+        Ok((last, response))
     }
 }
 
@@ -101,7 +104,7 @@ impl Http for SmartHttp {
         base_url: &str,
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> gix::Result<GetResponse<Self::Headers, Self::ResponseBody>> {
-        let response = self.discover(url, base_url, &split_headers(headers)).map_err(gix::Error::from_error)?;
+        let (at, response) = self.discover(url, base_url, &split_headers(headers)).map_err(gix::Error::from_error)?;
         let kind = content_type(&response);
         if kind != "application/x-git-upload-pack-advertisement" {
             let detail = if kind.starts_with("text/html") {
@@ -112,11 +115,11 @@ impl Http for SmartHttp {
             } else {
                 format!("it answers with {:?}", presentable(kind))
             };
-            return Err(gix::Error::from_error(self.fault.note(Fault::Protocol(detail))));
+            return Err(gix::Error::from_error(self.fault.note(Some(at), Fault::Protocol(detail))));
         }
         Ok(GetResponse {
             headers: ResponsePart::ready(Box::new(Cursor::new(header_lines(&response)))),
-            body: ResponsePart::ready(self.body(response, REFERENCES_BYTES)),
+            body: ResponsePart::ready(self.body(at, response, REFERENCES_BYTES)),
         })
     }
 
@@ -144,18 +147,19 @@ impl Http for SmartHttp {
 /// The bytes of a response. A failure while reading is stored.
 struct Body {
     reader: BufReader<ureq::BodyReader<'static>>,
+    at: Uri,
     fault: FaultSlot,
 }
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| note_read(&self.fault, error))
+        self.reader.read(buffer).map_err(|error| note_read(&self.fault, &self.at, error))
     }
 }
 
 impl BufRead for Body {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.reader.fill_buf().map_err(|error| note_read(&self.fault, error))
+        self.reader.fill_buf().map_err(|error| note_read(&self.fault, &self.at, error))
     }
 
     fn consume(&mut self, amount: usize) {
@@ -163,11 +167,11 @@ impl BufRead for Body {
     }
 }
 
-fn note_read(fault: &FaultSlot, error: io::Error) -> io::Error {
+fn note_read(fault: &FaultSlot, at: &Uri, error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::Interrupted {
         return error;
     }
-    fault.note(Fault::of_reading(error))
+    fault.note(Some(at.clone()), Fault::of_reading(error))
 }
 
 fn content_type(response: &Response<ureq::Body>) -> &str {

@@ -1,7 +1,7 @@
 //! Tests the tests' own Git server with the `git` program, and the controller's Git store with this server.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gitstore::{
     Cancel, Credentials, FetchError, FetchRequest, GitStore, Limits, Reference, RepositoryKey, SnapshotError,
@@ -11,7 +11,7 @@ use manifests::{Tree as _, TreeEntry};
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::web::Access;
+use crate::web::{Access, FullPort};
 
 const PASSWORD: &str = "hunter2-is-not-a-password";
 
@@ -192,10 +192,15 @@ fn a_redirect_to_another_server_does_not_carry_the_credentials() {
 
     let (closed, _tree) = server(basic(), true);
     first.redirect("app", &closed.url("app"));
-    assert_eq!(
-        client.refused(&first.url("app"), trust(password(PASSWORD), &[&first, &closed])),
-        "AuthenticationFailed"
+    let error = client.fetch(&first.url("app"), trust(password(PASSWORD), &[&first, &closed])).unwrap_err();
+    let host = |server: &GitServer| server.base().trim_start_matches("https://").to_owned();
+    assert_eq!(error.reason(), "NetworkError");
+    let told = format!(
+        "cannot fetch from {}: the server answers with status 401, and the credentials of spec.secretRef are sent only to {}",
+        host(&closed),
+        host(&first)
     );
+    assert_eq!(error.to_string(), told);
 }
 
 #[test]
@@ -319,6 +324,33 @@ fn a_fetch_that_nobody_wants_any_more_ends() {
     // The cancellation does not end the next fetch.
     let (server, tree) = server(Access::Anonymous, false);
     assert_eq!(client.fetch(&server.url("app"), Credentials::none()).unwrap(), tree.head().unwrap());
+}
+
+#[test]
+fn a_fetch_that_cannot_even_connect_ends_when_nobody_wants_it_any_more() {
+    /// Less than the time that a connection may take.
+    const SOON: Duration = Duration::from_secs(5);
+    let (full, client, cancel) = (FullPort::new().unwrap(), Client::new(), Cancel::new());
+    let request = FetchRequest {
+        key: key(),
+        url: format!("{}/app.git", full.base().unwrap()),
+        reference: Reference::Head,
+        credentials: Credentials::none(),
+        fetched: Vec::new(),
+        trusted: None,
+        timeout: Duration::from_secs(3600),
+        cancel: cancel.clone(),
+    };
+    std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| client.store.fetch(&request));
+        while !full.is_tried().unwrap() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        cancel.cancel();
+        let cancelled = Instant::now();
+        assert_eq!(fetching.join().unwrap().unwrap_err().reason(), "FetchCancelled");
+        assert!(cancelled.elapsed() < SOON, "{:?}", cancelled.elapsed());
+    });
 }
 
 #[test]
