@@ -38,6 +38,14 @@ pub struct Fetches {
     gate: Gate,
     running: Arc<Mutex<HashMap<ObjectKey, Running>>>,
     slow: Mutex<HashSet<ObjectKey>>,
+    next: Mutex<HashMap<ObjectKey, Next>>,
+}
+
+/// The next fetch of a Repository.
+struct Next {
+    /// What the last fetch was for.
+    occasion: String,
+    at: Instant,
 }
 
 #[derive(Clone)]
@@ -56,7 +64,7 @@ pub(crate) struct Fetch {
 
 impl Default for Fetches {
     fn default() -> Self {
-        Self { gate: Gate::new(AT_A_TIME), running: Arc::default(), slow: Mutex::default() }
+        Self { gate: Gate::new(AT_A_TIME), running: Arc::default(), slow: Mutex::default(), next: Mutex::default() }
     }
 }
 
@@ -101,6 +109,31 @@ impl Fetches {
     pub(crate) fn forget(&self, key: &ObjectKey) {
         self.cancel(key);
         lock(&self.slow).retain(|other| !belongs_to(other, key));
+        lock(&self.next).remove(key);
+    }
+
+    /// Notes how long the next fetch of a Repository has to wait after a fetch for this `occasion`, which changes when somebody
+    /// edits the Repository or requests a fetch.
+    pub(crate) fn wait(&self, key: &ObjectKey, occasion: String, pause: Duration) {
+        lock(&self.next).insert(key.clone(), Next { occasion, at: Instant::now() + pause });
+    }
+
+    /// How long the next fetch of a Repository still has to wait. `None` if it is due, because the time has come or because this
+    /// is another occasion; then nothing is noted any more.
+    pub(crate) fn waits(&self, key: &ObjectKey, occasion: &str) -> Option<Duration> {
+        let mut all = lock(&self.next);
+        let next = all.remove(key)?;
+        let left = next.at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        if next.occasion != occasion {
+            return None;
+        }
+        all.insert(key.clone(), next);
+        Some(left)
+    }
+
+    /// From now on, the next fetch of every Repository is due.
+    pub(crate) fn wait_no_more(&self) {
+        lock(&self.next).clear();
     }
 
     /// Waits for the turn to fetch from `host`; `None` if the fetch is cancelled first.
@@ -177,6 +210,26 @@ mod tests {
         assert_eq!(is_cancelled(), [true, true, false]);
         assert!(fetches.turn(&one, "git.example").now_or_never().is_some_and(|turn| turn.is_none()));
         assert_eq!(*lock(&fetches.slow), HashSet::from([key("app-b@1f")]));
+    }
+
+    #[test]
+    fn a_repository_that_waits_is_fetched_only_at_its_time_or_on_another_occasion() {
+        let (fetches, key) = (Fetches::default(), ObjectKey::new("team", "app"));
+        let hour = Duration::from_secs(3600);
+        assert_eq!(fetches.waits(&key, "1"), None, "it was never fetched");
+        fetches.wait(&key, "1".into(), hour);
+        assert!(fetches.waits(&key, "1").is_some_and(|left| left <= hour));
+        assert!(fetches.waits(&key, "1").is_some(), "it waits still");
+        assert_eq!(fetches.waits(&key, "2"), None);
+        assert_eq!(fetches.waits(&key, "1"), None, "it is being fetched");
+        fetches.wait(&key, "2".into(), Duration::ZERO);
+        assert_eq!(fetches.waits(&key, "2"), None);
+        fetches.wait(&key, "2".into(), hour);
+        fetches.wait_no_more();
+        assert_eq!(fetches.waits(&key, "2"), None);
+        fetches.wait(&key, "2".into(), hour);
+        fetches.forget(&key);
+        assert_eq!(fetches.waits(&key, "2"), None);
     }
 
     fn key(namespace: &str, name: u64) -> ObjectKey {

@@ -3,7 +3,7 @@
 //! # Flow
 //! A render needs a remote repository that is not there yet ([`Remotes::want`]). It fails, and the remote repository is fetched
 //! ([`reconcile`]). After that, the reconciler of the Repository puts what was fetched into the current snapshot, which changes the
-//! content of the Syncs that need it.
+//! content of the Syncs that need it. The Repository itself is not fetched for this.
 //!
 //! # Guarantees
 //! - What a tag led to when it was first fetched is used from then on. The status of the Repository records it before it is used.
@@ -292,9 +292,10 @@ fn stored(git: &GitStore, repository: &ObjectKey, remote: &RemoteRepository, id:
 }
 
 /// Whatever was edited or requested, as one text.
-fn occasion(repository: &Repository) -> String {
+pub(crate) fn occasion(repository: &Repository) -> String {
     let generation = repository.metadata.generation.unwrap_or_default();
-    format!("{generation} {}", requested_at(repository).unwrap_or_default())
+    let uid = repository.metadata.uid.as_deref().unwrap_or_default();
+    format!("{uid} {generation} {}", requested_at(repository).unwrap_or_default())
 }
 
 /// Fetches a remote repository.

@@ -127,6 +127,13 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if repository.spec.suspend {
         return;
     }
+    let occasion = remotes::occasion(&repository);
+    let is_damaged = ctx.sources.snapshot(&key).is_some_and(|snapshot| snapshot.is_damaged());
+    if let Some(pause) = ctx.fetches.waits(&key, &occasion).filter(|_| !is_damaged) {
+        // Only what it uses of other repositories is new.
+        ctx.queues.repositories.add_after(key, pause);
+        return;
+    }
     // This fetch replaces the fetch that is due later. The later time is removed from the queue, so that the next fetch
     // is not too early if the server asks for a longer pause after this fetch.
     ctx.queues.repositories.forget(&key);
@@ -177,7 +184,9 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             backoff::pause(failures, FIRST_RETRY, interval).max(asked)
         }
     };
-    report(&ctx, &key, &repository, (old, unsure), result).await;
+    let is_told = report(&ctx, &key, &repository, (old, unsure), result).await;
+    let next = if is_told { next } else { next.min(FIRST_RETRY) };
+    ctx.fetches.wait(&key, occasion, next);
     ctx.queues.repositories.add_after(key, next);
 }
 
@@ -498,13 +507,14 @@ fn enqueue_syncs(ctx: &Context, key: &ObjectKey, wanted: impl Fn(&Sync) -> bool)
     }
 }
 
+/// Writes the status. Returns whether it was written.
 async fn report(
     ctx: &Context,
     key: &ObjectKey,
     repository: &Repository,
     (mut old, mut unsure): (RepositoryStatus, BTreeSet<String>),
     result: Result<Fetched, RepositoryError>,
-) {
+) -> bool {
     let generation = repository.metadata.generation;
     let mut new = old.clone();
     new.observed_generation = generation;
@@ -539,10 +549,11 @@ async fn report(
             if ctx.remotes.was_recorded(key, &old.remotes) {
                 ctx.queues.repositories.add(key.clone());
             }
+            true
         }
         Err(error) => {
             tracing::warn!(repository = %key, %error, "the status could not be written");
-            ctx.queues.repositories.add_after(key.clone(), FIRST_RETRY);
+            false
         }
     }
 }

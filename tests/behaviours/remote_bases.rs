@@ -20,7 +20,10 @@ use kube::{
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
-use crate::objects::{config_map, is_value};
+use crate::{
+    objects::{config_map, is_value},
+    traces::handled,
+};
 
 /// The entry of a kustomization for a folder of the repository `lib` of a server.
 fn entry(server: &GitServer, folder: &str, reference: &str) -> String {
@@ -45,7 +48,12 @@ fn tag(tree: &WorkTree, name: &str) -> Result<()> {
 }
 
 fn overlay(scene: &Scene, prefix: &str, resource: &str) -> Result<()> {
-    scene.tree.write("app/kustomization.yaml", format!("namePrefix: {prefix}-\nresources:\n- {resource}\n"))
+    overlay_at(scene, "app", prefix, resource)
+}
+
+fn overlay_at(scene: &Scene, folder: &str, prefix: &str, resource: &str) -> Result<()> {
+    let kustomization = format!("namePrefix: {prefix}-\nresources:\n- {resource}\n");
+    scene.tree.write(&format!("{folder}/kustomization.yaml"), kustomization)
 }
 
 /// How many remote bases of the Repository `name` are on disk.
@@ -169,6 +177,39 @@ async fn a_server_that_is_away_delays_only_the_syncs_that_need_it() -> Result<()
     other.start()?;
     scene.is_applied("app", &second).await?;
     is_value(&scene, "a-map", "two").await
+}
+
+#[tokio::test]
+async fn a_remote_base_that_arrives_does_not_have_its_repository_fetched() -> Result<()> {
+    let scene = Scene::new("remote-arrives").await?;
+    let other = GitServer::new(ServerOptions::default())?;
+    let library = library(&other)?;
+    tag(&library, "v2")?;
+    scene.repository(json!({"remotes": [{"url": other.url("lib")}]})).await?;
+    overlay(&scene, "a", &entry(&other, "base", "v1"))?;
+    overlay_at(&scene, "later", "b", &entry(&other, "base", "v2"))?;
+    let revision = scene.publish("two overlays").await?;
+    // The Repository waits for its next fetch, which is due in an hour.
+    let asked = scene.server.request_count();
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    handled(&scene, "app").await?;
+    ensure!(scene.server.request_count() == asked, "{:?}", scene.server.requests());
+
+    // Its server asks for a pause.
+    scene.server.be_busy(Some(3600));
+    scene.fetch().await?;
+    scene.repository_fails("TooManyRequests").await?;
+    let asked = scene.server.request_count();
+    scene.sync("later", "./later", json!({})).await?;
+    scene.is_applied("later", &revision).await?;
+    is_value(&scene, "b-map", "one").await?;
+    handled(&scene, "later").await?;
+    ensure!(recorded(&scene).await?.len() == 2 && scene.server.request_count() == asked);
+    scene.repository_fails("TooManyRequests").await?;
+    // A request does not wait.
+    scene.server.be_busy(None);
+    scene.publish("after the pause").await.map(drop)
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ pub(super) fn doubt_everything(ctx: &Context) {
         ctx.records.doubt(key.clone());
         ctx.queues.syncs.add(key);
     }
+    ctx.fetches.wait_no_more();
     for repository in ctx.repositories.state() {
         ctx.queues.repositories.add(ObjectKey::of(&*repository));
     }
