@@ -27,14 +27,15 @@ use crate::{
     context::{Context, InStore as _},
     fetches::{self, Fetch},
     queue::{Queue, Tenant},
+    render,
     repository::{RepositoryError, git_key, secret_data},
     status::requested_at,
 };
 
 /// The pause after the first failure. The pause doubles with each further failure, up to the Repository's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
-/// How many remote repositories of one Repository are kept. When there are more, those that no Sync needs are forgotten.
-const MOST: usize = 16;
+/// How many remote repositories of one Repository are kept. When another one is wanted, those that no Sync needs are forgotten.
+const MOST: usize = 2 * render::REMOTES;
 
 /// A remote repository that the kustomizations of a Repository use.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

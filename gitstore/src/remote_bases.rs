@@ -69,8 +69,8 @@ impl RemoteRepositories {
             Some((_, state)) => state.clone(),
             None if self.known.len() < self.most => RemoteState::Awaited,
             None => RemoteState::Failed(format!(
-                "{}: there is no room for it: a Repository uses at most {} other repositories and charts, and Syncs use these, or may \
-                 use them and were not rendered yet: {}; use fewer of them, or add a Repository for some of the folders",
+                "{}: there is no room for it: a Repository keeps at most {} other repositories and charts, and Syncs use these, or may \
+                 use them because they were not rendered completely yet: {}; use fewer of them, or add a Repository for some of the folders",
                 remote.root(),
                 self.most,
                 self.known.keys().map(String::as_str).collect::<Vec<_>>().join(", ")

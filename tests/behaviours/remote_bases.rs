@@ -1,6 +1,9 @@
 //! Remote bases: folders of other Git repositories that kustomizations name by URLs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use crds::Repository;
@@ -45,6 +48,26 @@ fn library(server: &GitServer) -> Result<WorkTree> {
 fn tag(tree: &WorkTree, name: &str) -> Result<()> {
     tree.git(["tag", "--force", name])?;
     tree.git(["push", "--force", "origin", &format!("refs/tags/{name}")]).map(drop)
+}
+
+/// Adds folders `part-1` and so on to the repository `lib`, each with a ConfigMap and a tag of the same name.
+fn parts(library: &WorkTree, numbers: Range<usize>) -> Result<()> {
+    let names = numbers.map(|number| format!("part-{number}"));
+    for part in names.clone() {
+        library.write(&format!("{part}/kustomization.yaml"), "resources: [map.yaml]\n")?;
+        library.write(&format!("{part}/map.yaml"), config_map(&part, "one"))?;
+    }
+    library.publish("parts")?;
+    for part in names {
+        tag(library, &part)?;
+    }
+    Ok(())
+}
+
+/// The entries of a kustomization for these parts.
+fn of_parts(server: &GitServer, numbers: Range<usize>) -> String {
+    let entries = numbers.map(|number| format!("part-{number}")).map(|part| entry(server, &part, &part));
+    entries.collect::<Vec<_>>().join("\n- ")
 }
 
 fn overlay(scene: &Scene, prefix: &str, resource: &str) -> Result<()> {
@@ -478,24 +501,48 @@ async fn a_remote_base_reads_only_its_own_repository_and_other_bases_that_are_al
 }
 
 #[tokio::test]
+async fn a_commit_can_exchange_all_remote_bases_of_a_folder() -> Result<()> {
+    let scene = Scene::new("remote-exchange").await?;
+    let library = library(&scene.server)?;
+    parts(&library, 0..49)?;
+    scene.repository(json!({"remotes": [{"url": scene.server.url("lib")}]})).await?;
+    scene.sync("app", "./app", json!({"pruneLimit": "100%"})).await?;
+    let applied = async |entries: String, number: usize| -> Result<()> {
+        overlay(&scene, "a", &entries)?;
+        let revision = scene.publish("other parts").await?;
+        scene.is_applied("app", &revision).await?;
+        is_value(&scene, &format!("a-part-{number}"), "one").await
+    };
+    let of = |numbers| of_parts(&scene.server, numbers);
+    applied(of(0..16), 15).await?;
+    // Another one in the place of one of them: the last of the list, and the first.
+    applied(of(1..17), 16).await?;
+    applied([of(17..18), of(2..17)].join("\n- "), 17).await?;
+    scene.is_gone("v1", "ConfigMap", "a-part-0").await?;
+    // All others, again and again.
+    applied(of(32..48), 32).await?;
+    applied(of(0..16), 0).await?;
+    applied(of(16..32), 31).await?;
+    let kept = recorded(&scene).await?.len();
+    ensure!(kept <= 32, "{kept}");
+
+    // More than a folder may use.
+    overlay(&scene, "a", &of(32..49))?;
+    scene.publish("too many").await?;
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    ensure!(message.contains("lib.git@part-48: the folder uses more than 16 other repositories and charts"), "{message}");
+    is_value(&scene, "a-part-31", "one").await
+}
+
+#[tokio::test]
 async fn a_restart_without_the_other_server_renders_from_the_disk() -> Result<()> {
     let plane = Plane::start(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "remote-restart", ServerOptions::default()).await?;
     let other = GitServer::new(ServerOptions::default())?;
     let library = library(&other)?;
-    // As many tags as a Repository keeps.
-    let parts = || (1..16).map(|number| format!("part-{number}"));
-    for part in parts() {
-        library.write(&format!("{part}/kustomization.yaml"), "resources: [map.yaml]\n")?;
-        library.write(&format!("{part}/map.yaml"), config_map(&part, "one"))?;
-    }
-    library.publish("parts")?;
-    let mut resources = vec![entry(&other, "base", "v1")];
-    for part in parts() {
-        tag(&library, &part)?;
-        resources.push(entry(&other, &part, &part));
-    }
-    let resources = resources.join("\n- ");
+    // As many tags as a folder may use.
+    parts(&library, 1..16)?;
+    let resources = [entry(&other, "base", "v1"), of_parts(&other, 1..16)].join("\n- ");
     scene.repository(json!({"remotes": [{"url": other.url("lib")}]})).await?;
     overlay(&scene, "a", &resources)?;
     let first = scene.publish("an overlay").await?;

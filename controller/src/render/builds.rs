@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,6 +20,9 @@ use worker::Cancel;
 use super::closure::{Asked, Root};
 use crate::admission::{Claim, Gate, Group, Lease};
 
+/// How many remote repositories the folder of a Sync may use. A Repository keeps twice as many, so that one commit can exchange all
+/// of them.
+pub(crate) const REMOTES: usize = 16;
 /// How long all kustomizations of a folder may take together. For all this time, the pass keeps its turn, and other
 /// passes wait.
 const FOLDER: Duration = Duration::from_secs(120);
@@ -176,7 +180,9 @@ pub(super) struct Files {
     paths: Paths,
     asked: RefCell<Asked>,
     remotes: Arc<RemoteRepositories>,
-    /// A remote repository that the render needs and that is not on disk.
+    /// The remote repositories that the render has needed so far.
+    needed: RefCell<BTreeSet<Root>>,
+    /// One of them that is not on disk.
     missing: RefCell<Option<RemoteRepository>>,
 }
 
@@ -184,7 +190,7 @@ impl Files {
     /// The files of `snapshot`, before the renderer asks for any path.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let (paths, remotes) = (snapshot.paths(gitstore::Limits::default()), snapshot.remotes().clone());
-        Self { paths, asked: RefCell::default(), remotes, missing: RefCell::default() }
+        Self { paths, asked: RefCell::default(), remotes, needed: RefCell::default(), missing: RefCell::default() }
     }
 }
 
@@ -225,6 +231,13 @@ impl Files {
     /// A folder of a remote repository, if that may be used and is on disk.
     fn remote(&self, remote: RemoteRepository, folder: String) -> RemoteFolder {
         let root = remote.root();
+        if !self.has_room(&root) {
+            let why = format!(
+                "{root}: the folder uses more than {REMOTES} other repositories and charts: use fewer of them, or apply its parts \
+                 with several Syncs"
+            );
+            return RemoteFolder::Refused(why);
+        }
         // The result depends on whether it is there.
         self.asked.borrow_mut().insert((root.as_str().into(), Box::default()));
         let RemoteRepository { url, reference } = remote.clone();
@@ -236,6 +249,12 @@ impl Files {
         };
         self.missing.replace(Some(remote));
         RemoteFolder::Refused(why)
+    }
+
+    /// Notes that the render needs a remote repository. Returns whether it needs not too many.
+    fn has_room(&self, root: &str) -> bool {
+        let mut needed = self.needed.borrow_mut();
+        needed.contains(root) || needed.len() < REMOTES && needed.insert(root.into())
     }
 }
 

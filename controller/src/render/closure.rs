@@ -23,7 +23,21 @@ pub(crate) struct Closure {
     /// there were too many paths to remember; then any commit may change the result.
     asked: Option<Box<[Place]>>,
     /// The remote repositories that are used, by their names. They are known even if there were too many paths to remember.
-    remotes: Box<[Box<str>]>,
+    remotes: Box<[Root]>,
+    #[serde(default)]
+    before: Before,
+}
+
+/// What a folder may use of remote repositories, besides those that its last render asked for.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+enum Before {
+    /// Nothing: the last render was complete.
+    #[default]
+    Nothing,
+    /// Those of its last complete render.
+    These(Box<[Root]>),
+    /// All: it is not known what its last complete render used.
+    All,
 }
 
 /// The name of the remote repository that a path is in; empty for the Repository itself.
@@ -46,7 +60,7 @@ impl Closure {
     pub(crate) fn of_chart(asked: &Asked, is_changed: bool) -> Self {
         let remotes = remotes(asked);
         let asked = is_short(asked).then(|| asked.iter().cloned().collect());
-        Self { is_chart: true, is_changed, is_mixed: false, asked, remotes }
+        Self { is_chart: true, is_changed, is_mixed: false, asked, remotes, before: Before::Nothing }
     }
 
     /// What the folder `path` depends on, after a render of the kustomizations in `folders` that asked for the paths
@@ -63,14 +77,18 @@ impl Closure {
             asked.extend(ignore_files(&path).into_iter().map(|path| (Root::default(), path.into())));
             asked.into_iter().collect()
         });
-        Self { is_chart: false, is_changed: false, is_mixed, asked, remotes }
+        Self { is_chart: false, is_changed: false, is_mixed, asked, remotes, before: Before::Nothing }
     }
 
-    /// The same after a render that was not complete: what the folder used `before` may still be used.
+    /// The same after a render that was not complete: what the last complete render used is still used. `before` is the closure
+    /// before this render.
     #[must_use]
-    pub(crate) fn and_before(mut self, before: &Self) -> Self {
-        let all: BTreeSet<_> = self.remotes.iter().chain(&before.remotes).cloned().collect();
-        self.remotes = all.into_iter().collect();
+    pub(crate) fn and_before(mut self, before: Option<&Self>) -> Self {
+        self.before = match before {
+            None => Before::All,
+            Some(Self { before: Before::Nothing, remotes, .. }) => Before::These(remotes.clone()),
+            Some(Self { before, .. }) => before.clone(),
+        };
         self
     }
 
@@ -88,12 +106,22 @@ impl Closure {
     /// About how much memory this closure takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let asked: usize = self.asked.iter().flatten().map(bytes_of).sum();
-        asked + self.remotes.iter().map(|root| root.len() + PER_PATH).sum::<usize>()
+        let before: &[Root] = match &self.before {
+            Before::These(before) => before,
+            Before::Nothing | Before::All => &[],
+        };
+        asked + self.remotes.iter().chain(before).map(|root| root.len() + PER_PATH).sum::<usize>()
     }
 
-    /// Whether the folder depends on the remote repository with this name.
+    /// Whether the folder depends on the remote repository with this name, or may depend on it.
     pub(crate) fn uses(&self, root: &str) -> bool {
-        self.remotes.iter().any(|used| **used == *root)
+        let is_among = |all: &[Root]| all.iter().any(|used| **used == *root);
+        is_among(&self.remotes)
+            || match &self.before {
+                Before::Nothing => false,
+                Before::These(before) => is_among(before),
+                Before::All => true,
+            }
     }
 
     /// The identity of everything in `snapshot` that the folder depends on. `folder` is the identity of the folder
@@ -167,9 +195,25 @@ mod tests {
         for closure in [Closure::new("app", &["app".to_owned()], &asked), Closure::of_chart(&asked, false)] {
             assert!(closure.asked.is_none() && uses(&closure) == [true, false, false]);
         }
-        // A render ended at a remote repository that is not there yet.
-        let next = Asked::from([(two.into(), "".into())]);
-        let next = Closure::of_chart(&next, false).and_before(&Closure::of_chart(&asked, false));
-        assert_eq!(uses(&next), [true, true, false]);
+    }
+
+    #[test]
+    fn what_the_last_complete_render_used_is_used_until_the_next_one_is_complete() {
+        let [one, two, three, four] =
+            ["one", "two", "three", "four"].map(|name| format!("https://git.example/{name}@v1"));
+        let uses = |closure: &Closure| [&one, &two, &three, &four].map(|root| closure.uses(root));
+        let render = |root: &str| Closure::of_chart(&Asked::from([(root.into(), "".into())]), false);
+        let complete = render(&one);
+        assert_eq!(uses(&complete), [true, false, false, false]);
+        // Two commits in a row need remote repositories that do not come.
+        let first = render(&two).and_before(Some(&complete));
+        assert_eq!(uses(&first), [true, true, false, false]);
+        let second = render(&three).and_before(Some(&first));
+        assert_eq!(uses(&second), [true, false, true, false]);
+        assert_eq!(uses(&render(&three)), [false, false, true, false]);
+        // After a restart, no render was complete yet.
+        let unknown = render(&two).and_before(None);
+        assert_eq!(uses(&render(&three).and_before(Some(&unknown))), [true; 4]);
+        assert!(first.bytes() > render(&two).bytes());
     }
 }

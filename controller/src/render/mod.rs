@@ -28,9 +28,9 @@ use pipeline::{
 use renderer::{Applied, Capabilities, Changes, Names, Release};
 use worker::Cancel;
 
-pub(crate) use self::closure::Closure;
 #[cfg(test)]
 pub(crate) use self::closure::Root;
+pub(crate) use self::{builds::REMOTES, closure::Closure};
 use self::{
     builds::{Builds, Processes},
     kept::Kept,
@@ -304,10 +304,10 @@ impl Renderer {
                     Some(_) => Closure::of_chart(&asked, changes.is_some()),
                     None => Closure::new(&target.path, &folders, &asked),
                 });
-                let closure = closure.map(|closure| match &before {
-                    Some(before) if rendered.is_err() => closure.and_before(before),
-                    _ => closure,
-                });
+                let is_complete = rendered.is_ok();
+                let before = before.as_deref();
+                let closure =
+                    closure.map(|closure| if is_complete { closure } else { closure.and_before(before) });
                 *lock(&end) = Some(End {
                     from: match (is_built, &release) {
                         (true, Some(_)) => FROM_HELM,
