@@ -548,7 +548,9 @@ mod tests {
         let (kept, lost) = (of("app", "v1"), of("lost", "v1"));
         let gone = [of("app", "v2"), of("gone", "v1")];
         for key in [&kept, &lost, &key("app"), &gone[0], &gone[1]] {
-            std::fs::create_dir_all(folder.path().join("store").join(&key.namespace).join(&key.name)).unwrap();
+            // The remote repositories of a Repository are together in a folder.
+            let name = key.name.replace('@', "@/");
+            std::fs::create_dir_all(folder.path().join("store").join(&key.namespace).join(name)).unwrap();
         }
         let found = unrecorded(git.remotes(), &repositories);
         assert_eq!(HashSet::from_iter(found.clone()), HashSet::from(gone));

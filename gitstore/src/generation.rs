@@ -1,7 +1,8 @@
 //! The folders and files of a store.
 //!
 //! ```text
-//! <root>/<namespace>/<name>/<digest of the URL>/
+//! <root>/<namespace>/<name>/<digest of the URL>/              a Repository
+//! <root>/<namespace>/<name>@/<digest>/<digest of the URL>/    what it uses of another repository
 //!     current         which revision is good, and in which generation: JSON, replaced atomically
 //!     generation-3/   a bare Git repository with the objects of the last revisions
 //!         archives/   for each archive that was unpacked, the commit that was made from it
@@ -207,10 +208,9 @@ impl Generation {
         if self.damaged.swap(true, Ordering::Relaxed) {
             return;
         }
-        // <root>/<namespace>/<name>/<digest of the URL>/generation-3
-        let mut above = self.path.ancestors().skip(2).filter_map(|folder| folder.file_name()?.to_str());
-        if let (Some(name), Some(namespace)) = (above.next(), above.next()) {
-            self.all.damaged.tell(&RepositoryKey { namespace: namespace.to_owned(), name: name.to_owned() });
+        // <folder of the Repository>/<digest of the URL>/generation-3
+        if let Some(key) = self.path.ancestors().nth(2).and_then(RepositoryKey::of_folder) {
+            self.all.damaged.tell(&key);
         }
     }
 
@@ -256,8 +256,10 @@ impl Drop for Generation {
             {
                 let _ = fs::remove_dir_all(folder.join(RENDERS));
             }
-            // The folders of the URL, the name and the namespace are deleted, too, if they are empty.
-            for folder in self.path.ancestors().skip(1).take(3) {
+            // The folders of the URL, of the Repository and of the namespace are deleted, too, if they are empty.
+            let of_key = self.path.ancestors().nth(2).and_then(RepositoryKey::of_folder);
+            let above = of_key.map_or(0, |key| key.folder().components().count());
+            for folder in self.path.ancestors().skip(1).take(1 + above) {
                 if fs::remove_dir(folder).is_err() {
                     break;
                 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use remotes::RemoteRepository;
 
@@ -23,7 +24,39 @@ impl RepositoryKey {
 
     /// The name of the Repository: of itself, or of the one whose kustomizations use it.
     pub fn of_repository(&self) -> &str {
-        self.name.split_once(REMOTE_OF).map_or(&self.name, |(name, _)| name)
+        self.parts().0
+    }
+
+    /// The name of the Repository, and the digest of one of its remote repositories.
+    pub(super) fn parts(&self) -> (&str, Option<&str>) {
+        self.name.split_once(REMOTE_OF).map_or((&self.name, None), |(name, digest)| (name, Some(digest)))
+    }
+
+    /// Its folder in a store: `<namespace>/<name>`, or `<namespace>/<name>@/<digest>` for a remote repository. So the name of a
+    /// Repository may be almost as long as that of a file.
+    pub(super) fn folder(&self) -> PathBuf {
+        let namespace = PathBuf::from(&self.namespace);
+        match self.parts() {
+            (name, Some(digest)) => namespace.join(format!("{name}{REMOTE_OF}")).join(digest),
+            (name, None) => namespace.join(name),
+        }
+    }
+
+    /// The key that has this folder in a store.
+    pub(super) fn of_folder(folder: &Path) -> Option<Self> {
+        let mut names = folder.ancestors().filter_map(|folder| folder.file_name()?.to_str());
+        let (last, above) = (names.next()?, names.next()?);
+        let (namespace, name) = if above.ends_with(REMOTE_OF) {
+            (names.next()?, format!("{above}{last}"))
+        } else {
+            (above, last.to_owned())
+        };
+        Some(Self { namespace: namespace.to_owned(), name })
+    }
+
+    /// Whether a folder in that of a namespace has the remote repositories of a Repository.
+    pub(super) fn has_remotes(folder: &Path) -> bool {
+        folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(REMOTE_OF))
     }
 }
 
@@ -153,5 +186,9 @@ mod tests {
         let (one, two) = (key.remote(&remote("v1")), key.remote(&remote("v2")));
         assert_ne!(one, two);
         assert_eq!((one.of_repository(), key.of_repository()), ("app", "app"));
+        for key in [key, one, two] {
+            let folder = Path::new("/store").join(key.folder());
+            assert_eq!(RepositoryKey::of_folder(&folder), Some(key));
+        }
     }
 }

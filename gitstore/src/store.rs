@@ -1,6 +1,6 @@
 //! The store: its repositories, and how one of them is brought up to date.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -259,11 +259,10 @@ impl GitStore {
     /// Forgets a Repository that was deleted, with the remote repositories that only it uses. If a fetch of it is running, waits
     /// for its end. Files that a snapshot still reads are deleted when the snapshot is dropped.
     pub fn remove(&self, key: &RepositoryKey) {
-        let namespace = self.root.join(&key.namespace);
-        for folder in subfolders(&namespace).collect::<Vec<_>>() {
-            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-            let other = RepositoryKey { namespace: key.namespace.clone(), name };
-            if other != *key && other.of_repository() == key.name {
+        let in_memory: Vec<_> = lock(&self.entries).keys().map(|(key, _)| key.clone()).collect();
+        let on_disk = remotes_in(&self.root.join(&key.namespace));
+        for other in in_memory.into_iter().chain(on_disk).collect::<BTreeSet<_>>() {
+            if other != *key && other.namespace == key.namespace && other.of_repository() == key.name {
                 self.remove_one(&other);
             }
         }
@@ -272,14 +271,7 @@ impl GitStore {
 
     /// The remote repositories of which something is on disk.
     pub fn remotes(&self) -> Vec<RepositoryKey> {
-        let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let of = |folder: PathBuf| {
-            let namespace = name(&folder);
-            subfolders(&folder)
-                .map(|folder| RepositoryKey { namespace: namespace.clone(), name: name(&folder) })
-                .collect::<Vec<_>>()
-        };
-        subfolders(&self.root).flat_map(of).filter(|key| key.of_repository() != key.name).collect()
+        subfolders(&self.root).flat_map(|namespace| remotes_in(&namespace)).collect()
     }
 
     fn remove_one(&self, key: &RepositoryKey) {
@@ -296,8 +288,10 @@ impl GitStore {
         for url_folder in subfolders(&folder) {
             self.generations.clear(&url_folder);
         }
-        let _ = fs::remove_dir(&folder);
-        let _ = folder.parent().map(fs::remove_dir);
+        // A folder with something else in it stays.
+        for empty in folder.ancestors().take_while(|folder| *folder != self.root) {
+            let _ = fs::remove_dir(empty);
+        }
     }
 
     fn update(&self, entry: &Entry, remote: &mut Remote<'_>, request: &FetchRequest) -> Result<Revision, FetchError> {
@@ -424,15 +418,16 @@ impl GitStore {
     }
 
     fn folder(&self, key: &RepositoryKey) -> Result<PathBuf, FetchError> {
-        for part in [&key.namespace, &key.name] {
+        let (name, remote) = key.parts();
+        for part in [key.namespace.as_str(), name].into_iter().chain(remote) {
             let usable = part.len() <= 253
                 && part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'@'));
+                && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
             if !usable {
-                return Err(FetchError::InvalidKey(part.clone()));
+                return Err(FetchError::InvalidKey(part.to_owned()));
             }
         }
-        Ok(self.root.join(&key.namespace).join(&key.name))
+        Ok(self.root.join(key.folder()))
     }
 
     /// When the URL of a Repository has changed and the new one works, the objects of the old one are deleted.
@@ -646,7 +641,13 @@ fn url_folder(url: &RemoteUrl) -> String {
     digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+/// The remote repositories of which something is in the folder of a namespace.
+fn remotes_in(namespace: &Path) -> Vec<RepositoryKey> {
+    let all = subfolders(namespace).filter(|folder| RepositoryKey::has_remotes(folder));
+    all.flat_map(|folder| subfolders(&folder)).filter_map(|folder| RepositoryKey::of_folder(&folder)).collect()
+}
+
+fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir())
 }
 

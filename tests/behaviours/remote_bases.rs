@@ -81,9 +81,8 @@ fn overlay_at(scene: &Scene, folder: &str, prefix: &str, resource: &str) -> Resu
 
 /// How many remote bases of the Repository `name` are on disk.
 fn on_disk(plane: &Plane, scene: &Scene, name: &str) -> usize {
-    let folder = plane.folder().join("git").join(&scene.namespace);
-    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter(|found| found.to_string_lossy().starts_with(&format!("{name}@"))).count()
+    let folder = plane.folder().join("git").join(&scene.namespace).join(format!("{name}@"));
+    std::fs::read_dir(folder).into_iter().flatten().count()
 }
 
 /// The files in a folder and below it.
@@ -498,6 +497,30 @@ async fn a_remote_base_reads_only_its_own_repository_and_other_bases_that_are_al
     scene.is_applied("app", &revision).await?;
     is_value(&scene, "a-deep", "further").await?;
     is_value(&scene, "a-map", "one").await
+}
+
+#[tokio::test]
+async fn a_repository_with_the_longest_name_uses_remote_bases() -> Result<()> {
+    let plane = Plane::shared().await?;
+    let scene = Scene::new("remote-long").await?;
+    let name = "n".repeat(253);
+    library(&scene.server)?;
+    overlay(&scene, "a", &entry(&scene.server, "base", "v1"))?;
+    scene.tree.publish("an overlay")?;
+    let repository = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": name},
+        "spec": {"url": scene.server.url("repo"), "remotes": [{"url": scene.server.url("lib")}]},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, repository).await?;
+    scene.sync("app", "./app", json!({"repository": {"name": name}})).await?;
+    is_value(&scene, "a-map", "one").await?;
+    ensure!(on_disk(plane, &scene, &name) == 1);
+    scene.api::<Repository>().delete(&name, &DeleteParams::default()).await?;
+    eventually("its files to be gone", || async {
+        ensure!(on_disk(plane, &scene, &name) == 0);
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

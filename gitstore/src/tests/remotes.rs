@@ -88,3 +88,16 @@ fn a_repository_is_removed_with_its_remote_repositories() {
     fixture.store.remove(&key());
     assert_eq!(folders(), 0);
 }
+
+#[test]
+fn a_repository_with_the_longest_name_has_remote_repositories() {
+    let fixture = Fixture::new();
+    fixture.write("a.yaml", "a").push();
+    let longest = RepositoryKey { name: "n".repeat(253), ..key() };
+    for key in [longest.clone(), longest.remote(&remote())] {
+        fixture.store.fetch(&FetchRequest { key, ..fixture.request(branch("main")) }).unwrap();
+    }
+    assert_eq!(fixture.store.remotes(), [longest.remote(&remote())]);
+    fixture.store.remove(&longest);
+    assert!(fs::read_dir(fixture.folder.path().join("store")).unwrap().next().is_none());
+}
