@@ -6,13 +6,16 @@
 //! content of the Syncs that need it. The Repository itself is not fetched for this.
 //!
 //! # Guarantees
-//! - What a tag led to when it was first fetched is used from then on. The status of the Repository records it before it is used.
+//! - What a tag led to when it was first fetched is used from then on, until somebody accepts what it leads to now. The status of the
+//!   Repository records what is used before it is used.
 //! - A remote repository that does not answer delays neither its Repository nor Syncs that do not use it.
+
+mod moved;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crds::{AllowedRemote, ObjectKey, RemoteRevision, Repository};
@@ -22,7 +25,9 @@ use gitstore::{
     RepositoryKey, Revision, RevisionId, Snapshot,
 };
 
+pub(crate) use self::moved::{in_short, tell};
 use crate::{
+    admission::Lease,
     backoff,
     context::{Context, InStore as _},
     fetches::{self, Fetch},
@@ -73,15 +78,31 @@ pub struct Remotes {
 }
 
 struct Known {
-    /// What it led to when it was first fetched.
+    /// What is used: what it led to when it was first fetched, or what somebody accepted since then.
     pinned: Option<RevisionId>,
-    /// Whether the status of the Repository records this. Before that, it is not used: otherwise it would be forgotten if the
-    /// controller ended now, and another commit could be used later.
-    is_recorded: bool,
+    /// What was fetched and will be used as soon as the status of the Repository records it. If it were used before, and the
+    /// controller ended, it would be forgotten, and another commit could be used later.
+    arrived: Option<Box<Snapshot>>,
     state: RemoteState,
     failures: u32,
     /// The generation and the last request of the Repository when the last fetch began.
     tried: String,
+    /// What it leads to now, if that is something else.
+    moved: Option<RevisionId>,
+    /// That of `moved` which somebody accepted, until it is used.
+    accepted: Option<RevisionId>,
+    /// When its server was last asked what it leads to.
+    asked: Option<Instant>,
+    is_to_ask: bool,
+}
+
+/// What is to be done for a remote repository.
+#[derive(Debug, Eq, PartialEq)]
+enum Task {
+    /// To fetch this.
+    Fetch(Reference),
+    /// To ask what it leads to now.
+    Ask,
 }
 
 impl Remotes {
@@ -91,12 +112,13 @@ impl Remotes {
             return;
         }
         let known = recorded.iter().take(MOST).filter_map(|recorded| {
-            let pinned = recorded.revision.parse::<Revision>().ok()?.id;
-            let RemoteRevision { url, chart, reference, .. } = recorded;
+            let id = |text: &str| Some(text.parse::<Revision>().ok()?.id);
+            let RemoteRevision { url, chart, reference, revision, moved } = recorded;
+            let (pinned, moved) = (id(revision)?, moved.as_deref().and_then(id));
             let remote = RemoteRepository::new(url, chart.as_deref(), reference);
             let stored = stored(git, key, &remote, &pinned);
             let state = stored.map_or(RemoteState::Awaited, |snapshot| RemoteState::Fetched(Box::new(snapshot)));
-            Some((remote, Known { pinned: Some(pinned), is_recorded: true, state, ..Known::new() }))
+            Some((remote, Known { pinned: Some(pinned), state, moved, ..Known::new() }))
         });
         let known = known.collect();
         self.lock().entry(key.clone()).or_insert(known);
@@ -122,11 +144,11 @@ impl Remotes {
     ) -> bool {
         let mut all = self.lock();
         let known = all.entry(repository.clone()).or_default();
-        match known.get(remote).map(|known| &known.state) {
-            Some(RemoteState::Fetched(_)) => return true,
+        match known.get(remote) {
+            Some(Known { arrived: Some(_), .. } | Known { state: RemoteState::Fetched(_), .. }) => return true,
             // It is tried again later.
-            Some(RemoteState::Failed(_)) => return false,
-            Some(RemoteState::Awaited) => {}
+            Some(Known { state: RemoteState::Failed(_), .. }) => return false,
+            Some(Known { state: RemoteState::Awaited, .. }) => {}
             // Otherwise each try would fetch the Repository, although nothing can change.
             None if known.len() >= MOST => {
                 self.without_room().insert(repository.clone());
@@ -165,6 +187,7 @@ impl Remotes {
         let mut all = self.lock();
         for (remote, known) in all.get_mut(&key).into_iter().flatten() {
             let is_due = match &known.state {
+                _ if known.arrived.is_some() => false,
                 RemoteState::Fetched(snapshot) => snapshot.is_damaged(),
                 RemoteState::Failed(_) => known.tried != now,
                 RemoteState::Awaited => false,
@@ -183,7 +206,7 @@ impl Remotes {
         let allowed = allowed.iter().map(|allowed| allowed.url.clone()).collect();
         let all = self.lock();
         let known = all.get(repository).into_iter().flatten();
-        let known = known.map(|(remote, known)| (remote.clone(), known.usable()));
+        let known = known.map(|(remote, known)| (remote.clone(), known.state.clone()));
         Arc::new(RemoteRepositories::new(allowed, known, MOST))
     }
 
@@ -194,46 +217,63 @@ impl Remotes {
         known.filter_map(|(remote, known)| known.record(remote)).collect()
     }
 
-    /// Notes what the status of a Repository records now. Returns whether more may be used than before.
+    /// Notes what the status of a Repository records now. Returns whether other files may be used than before.
     pub(crate) fn was_recorded(&self, repository: &ObjectKey, recorded: &[RemoteRevision]) -> bool {
-        let mut more = false;
+        let mut is_new = false;
         for (remote, known) in self.lock().get_mut(repository).into_iter().flatten() {
-            if !known.is_recorded && known.record(remote).is_some_and(|record| recorded.contains(&record)) {
-                (known.is_recorded, more) = (true, true);
+            if known.record(remote).is_some_and(|record| recorded.contains(&record)) {
+                is_new |= known.use_arrived();
             }
         }
-        more
+        is_new
     }
 
-    /// What to fetch for a remote repository; `None` if nothing is to be fetched any more. `tried` is noted. What is on disk
-    /// counts as what it led to, if nothing else is known.
-    fn reference(&self, key: &RemoteKey, tried: &str, on_disk: Option<RevisionId>) -> Option<Reference> {
+    /// What is to be done for a remote repository; `None` if it is nothing. `tried` is noted with a fetch. What is on disk counts as
+    /// what it led to, if nothing else is known.
+    fn task(&self, key: &RemoteKey, tried: &str, on_disk: Option<RevisionId>) -> Option<Task> {
         let mut all = self.lock();
         let known = all.get_mut(&key.repository)?.get_mut(&key.remote)?;
-        tried.clone_into(&mut known.tried);
-        known.pinned = known.pinned.take().or(on_disk);
-        match (&known.state, &known.pinned) {
-            (RemoteState::Fetched(_), _) => None,
-            (_, Some(pinned)) => Some(key.remote.pinned(pinned)),
-            (_, None) => Some(key.remote.reference()),
+        if known.arrived.is_some() {
+            return None;
         }
+        known.pinned = known.pinned.take().or(on_disk);
+        if std::mem::take(&mut known.is_to_ask) && known.accepted.is_none() {
+            return Some(Task::Ask);
+        }
+        let reference = match (&known.accepted, &known.state, &known.pinned) {
+            (Some(accepted), ..) => key.remote.pinned(accepted),
+            (None, RemoteState::Fetched(_), _) => return None,
+            (None, _, Some(pinned)) => key.remote.pinned(pinned),
+            (None, _, None) => key.remote.reference(),
+        };
+        tried.clone_into(&mut known.tried);
+        Some(Task::Fetch(reference))
     }
 
-    /// Notes how a fetch ended. Returns the number of failures in a row, and whether the state is another one than before; `None` if
+    /// Notes how a fetch ended. Returns the number of failures in a row, and whether the Repository has something to do now; `None` if
     /// it was forgotten in the meantime.
     fn note(&self, key: &RemoteKey, result: Result<Snapshot, String>) -> Option<(u32, bool)> {
         let mut all = self.lock();
         let known = all.get_mut(&key.repository)?.get_mut(&key.remote)?;
         Some(match result {
             Ok(snapshot) => {
-                known.pinned.get_or_insert_with(|| snapshot.revision().id.clone());
-                (known.state, known.failures) = (RemoteState::Fetched(Box::new(snapshot)), 0);
+                if known.pinned.is_none() {
+                    known.asked = Some(Instant::now());
+                }
+                (known.arrived, known.failures) = (Some(Box::new(snapshot)), 0);
                 (0, true)
             }
             Err(why) => {
                 known.failures = known.failures.saturating_add(1);
-                let is_new = !matches!(&known.state, RemoteState::Failed(before) if *before == why);
-                known.state = RemoteState::Failed(why);
+                let is_new = match &known.state {
+                    // What somebody accepted does not come. What was used before is still used.
+                    RemoteState::Fetched(_) => false,
+                    RemoteState::Failed(before) if *before == why => false,
+                    _ => {
+                        known.state = RemoteState::Failed(why);
+                        true
+                    }
+                };
                 (known.failures, is_new)
             }
         })
@@ -252,22 +292,32 @@ impl Remotes {
 impl Known {
     /// What is known before the first fetch.
     fn new() -> Self {
-        Self { pinned: None, is_recorded: false, state: RemoteState::Awaited, failures: 0, tried: String::new() }
+        let (pinned, arrived, state, failures) = (None, None, RemoteState::Awaited, 0);
+        let (tried, moved, accepted, asked, is_to_ask) = (String::new(), None, None, None, false);
+        Self { pinned, arrived, state, failures, tried, moved, accepted, asked, is_to_ask }
     }
 
-    /// The state as far as it may be used.
-    fn usable(&self) -> RemoteState {
-        match &self.state {
-            RemoteState::Fetched(_) if !self.is_recorded => RemoteState::Awaited,
-            state => state.clone(),
-        }
+    /// What will be used as soon as it is recorded.
+    fn used(&self) -> Option<&RevisionId> {
+        self.arrived.as_ref().map(|snapshot| &snapshot.revision().id).or(self.pinned.as_ref())
+    }
+
+    /// From now on, what was fetched is used. Returns whether that is new.
+    fn use_arrived(&mut self) -> bool {
+        let Some(snapshot) = self.arrived.take() else { return false };
+        let id = snapshot.revision().id.clone();
+        self.moved = self.moved.take().filter(|moved| *moved != id);
+        (self.pinned, self.accepted, self.state) = (Some(id), None, RemoteState::Fetched(snapshot));
+        true
     }
 
     /// What the status of the Repository is to record; `None` before the first fetch.
     fn record(&self, remote: &RemoteRepository) -> Option<RemoteRevision> {
         let ((url, chart), reference) = (remote.place(), remote.reference.clone());
         let (url, chart) = (url.to_owned(), chart.map(str::to_owned));
-        Some(RemoteRevision { url, chart, reference, revision: self.pinned.as_ref()?.to_string() })
+        let used = self.used()?;
+        let moved = self.moved.as_ref().filter(|moved| *moved != used).map(ToString::to_string);
+        Some(RemoteRevision { url, chart, reference, revision: used.to_string(), moved })
     }
 }
 
@@ -299,7 +349,7 @@ pub(crate) fn occasion(repository: &Repository) -> String {
     format!("{uid} {generation} {}", requested_at(repository).unwrap_or_default())
 }
 
-/// Fetches a remote repository.
+/// Fetches a remote repository, or asks what it leads to now.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: RemoteKey) {
     // The fetch is noted before the spec is read, so that a later edit cancels this fetch.
     let running = ctx.fetches.begin_remote(&key.fetch());
@@ -308,7 +358,11 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: RemoteKey) {
         let (git, on_disk, url) = (ctx.git.clone(), key.on_disk(), key.remote.url.clone());
         tokio::task::spawn_blocking(move || git.last(&on_disk, &url)).await.ok().flatten().map(|revision| revision.id)
     };
-    let Some(reference) = ctx.remotes.reference(&key, &occasion(&repository), on_disk) else { return };
+    let reference = match ctx.remotes.task(&key, &occasion(&repository), on_disk) {
+        None => return,
+        Some(Task::Ask) => return moved::ask(&ctx, key, &repository, &running).await,
+        Some(Task::Fetch(reference)) => reference,
+    };
     let result = match fetch(&ctx, &key, &repository, reference, &running).await {
         Ok(snapshot) => Ok(snapshot),
         Err(NotFetched::Failed(why)) => Err(format!("{}: {why}", key.remote.root())),
@@ -394,29 +448,9 @@ async fn fetch(
     reference: Reference,
     running: &Fetch,
 ) -> Result<Snapshot, NotFetched> {
-    let RemoteKey { repository: of, remote } = key;
-    let spec = &repository.spec;
-    if spec.suspend {
-        return Err("it is not fetched, because the Repository is suspended".to_owned().into());
-    }
-    let allowed = spec.remotes.iter().find(|allowed| remote.is_allowed_by(&allowed.url));
-    let allowed = allowed.ok_or_else(|| "spec.remotes of the Repository does not allow it".to_owned())?;
-    let timeout = duration(&spec.timeout)?.min(fetches::LONGEST);
-    let host = gitstore::host_of(&remote.url);
-    let turn = ctx.fetches.turn(running, &host).await.ok_or(NotFetched::Cancelled)?;
-    // The Secret may have changed while the fetch waited.
-    let credentials = credentials(ctx, of, allowed, remote).await.map_err(|error| told(&error))?;
+    let remote = &key.remote;
     let is_pinned = reference != remote.reference();
-    let request = FetchRequest {
-        key: key.on_disk(),
-        url: remote.url.clone(),
-        reference,
-        credentials,
-        fetched: Vec::new(),
-        trusted: None,
-        timeout,
-        cancel: running.cancel(),
-    };
+    let (request, turn) = request(ctx, key, repository, reference, running).await?;
     let git = ctx.git.clone();
     // The turn lasts as long as the thread works, even if the caller no longer waits for the result.
     let work = move || {
@@ -446,6 +480,39 @@ async fn fetch(
         Err(FetchError::Cancelled) => Err(NotFetched::Cancelled),
         Err(error) => Err((told(&error.into()) + more).into()),
     }
+}
+
+/// Waits for the turn to fetch, and makes the request.
+async fn request(
+    ctx: &Context,
+    key: &RemoteKey,
+    repository: &Repository,
+    reference: Reference,
+    running: &Fetch,
+) -> Result<(FetchRequest, Lease), NotFetched> {
+    let RemoteKey { repository: of, remote } = key;
+    let spec = &repository.spec;
+    if spec.suspend {
+        return Err("it is not fetched, because the Repository is suspended".to_owned().into());
+    }
+    let allowed = spec.remotes.iter().find(|allowed| remote.is_allowed_by(&allowed.url));
+    let allowed = allowed.ok_or_else(|| "spec.remotes of the Repository does not allow it".to_owned())?;
+    let timeout = duration(&spec.timeout)?.min(fetches::LONGEST);
+    let host = gitstore::host_of(&remote.url);
+    let turn = ctx.fetches.turn(running, &host).await.ok_or(NotFetched::Cancelled)?;
+    // The Secret may have changed while the fetch waited.
+    let credentials = credentials(ctx, of, allowed, remote).await.map_err(|error| told(&error))?;
+    let request = FetchRequest {
+        key: key.on_disk(),
+        url: remote.url.clone(),
+        reference,
+        credentials,
+        fetched: Vec::new(),
+        trusted: None,
+        timeout,
+        cancel: running.cancel(),
+    };
+    Ok((request, turn))
 }
 
 /// The credentials for a remote repository: those of the entry that allows it, and no others. They are sent only to what this entry
@@ -492,11 +559,13 @@ mod tests {
             chart: None,
             reference: "v1".into(),
             revision: format!("sha1:{}", "4f1c".repeat(10)),
+            moved: None,
         };
         remotes.load(&git, &repository, std::slice::from_ref(&recorded));
-        assert_eq!(remotes.reference(&key("v1"), "", None), Some(Reference::Commit("4f1c".repeat(10))));
+        let task = |reference| remotes.task(&key(reference), "", None);
+        assert_eq!(task("v1"), Some(Task::Fetch(Reference::Commit("4f1c".repeat(10)))));
         assert!(!remotes.want(&repository, &remote("v2"), |_| true));
-        assert_eq!(remotes.reference(&key("v2"), "", None), Some(Reference::Tag("v2".into())));
+        assert_eq!(task("v2"), Some(Task::Fetch(Reference::Tag("v2".into()))));
         // A later status does not count.
         remotes.load(&git, &repository, &[]);
         assert_eq!(remotes.record(&repository), [recorded]);
@@ -506,24 +575,18 @@ mod tests {
         assert!(!remotes.want(&repository, &remote("v2"), |_| true), "it is tried again later");
         remotes.forget(&repository);
         assert!(!remotes.knows(&key("v2")) && remotes.note(&key("v2"), Err("no".into())).is_none());
-        assert_eq!((remotes.record(&repository), remotes.reference(&key("v1"), "", None)), (vec![], None));
+        assert_eq!((remotes.record(&repository), task("v1")), (vec![], None));
     }
 
     #[test]
-    fn what_is_on_disk_counts_and_is_used_only_when_the_status_records_it() {
+    fn what_is_on_disk_counts() {
         let (remotes, repository) = (Remotes::default(), ObjectKey::new("team", "app"));
         let key = RemoteKey { repository: repository.clone(), remote: remote("v1") };
         remotes.want(&repository, &key.remote, |_| true);
-        let on_disk = RevisionId::Commit("4f1c".repeat(10));
-        assert_eq!(remotes.reference(&key, "", Some(on_disk)), Some(Reference::Commit("4f1c".repeat(10))));
-        let later = Some(RevisionId::Commit("2222".repeat(10)));
-        assert_eq!(remotes.reference(&key, "", later), Some(Reference::Commit("4f1c".repeat(10))));
-
-        let is_recorded = || remotes.lock()[&repository][&key.remote].is_recorded;
-        let record = remotes.record(&repository);
-        assert!(!is_recorded() && !remotes.was_recorded(&repository, &[]) && !is_recorded());
-        assert!(remotes.was_recorded(&repository, &record) && is_recorded());
-        assert!(!remotes.was_recorded(&repository, &record), "nothing is new");
+        for on_disk in ["4f1c", "2222"] {
+            let task = remotes.task(&key, "", Some(RevisionId::Commit(on_disk.repeat(10))));
+            assert_eq!(task, Some(Task::Fetch(Reference::Commit("4f1c".repeat(10)))));
+        }
     }
 
     #[test]
@@ -570,10 +633,7 @@ mod tests {
         assert_eq!(remotes.make_room(&repository, |_| false), [], "nobody wants another one");
         assert!(!remotes.want(&repository, &remote("new"), not("none")), "there is no room, and none can be made");
         assert!(remotes.want(&repository, &remote("new"), not("v3")), "room can be made");
-        assert_eq!(
-            remotes.reference(&RemoteKey { repository: repository.clone(), remote: remote("new") }, "", None),
-            None
-        );
+        assert_eq!(remotes.task(&RemoteKey { repository: repository.clone(), remote: remote("new") }, "", None), None);
         let forgotten = remotes.make_room(&repository, not("v3"));
         assert_eq!(forgotten, [remote("v3")]);
         assert!(!remotes.want(&repository, &remote("new"), not("none")));

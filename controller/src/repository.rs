@@ -184,6 +184,9 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             backoff::pause(failures, FIRST_RETRY, interval).max(asked)
         }
     };
+    if result.is_ok() {
+        ctx.remotes.ask(&key, requested_at(&*repository) != old.last_handled_reconcile_at.as_deref());
+    }
     let is_told = report(&ctx, &key, &repository, (old, unsure), result).await;
     let next = if is_told { next } else { next.min(FIRST_RETRY) };
     ctx.fetches.wait(&key, occasion, next);
@@ -354,9 +357,17 @@ async fn attach_remotes(
         remotes::forget(ctx, key, forgotten).await;
     }
     ctx.remotes.fetch_again(repository);
+    let annotations = repository.metadata.annotations.as_ref();
+    if let Some(accepted) = annotations.and_then(|all| all.get(crds::names::ACCEPT_MOVED)) {
+        ctx.remotes.accept(key, accepted);
+    }
+    let before = old.remotes.clone();
     let new = RepositoryStatus { remotes: ctx.remotes.record(key), ..old.clone() };
     match status::write(&ctx.api, &resource_of::<Repository>(), key, old, unsure, new).await {
-        Ok(()) => drop(ctx.remotes.was_recorded(key, &old.remotes)),
+        Ok(()) => {
+            ctx.remotes.was_recorded(key, &old.remotes);
+            remotes::tell(ctx, key, repository, (&before, &old.remotes));
+        }
         // What is not recorded is not used yet.
         Err(error) => {
             tracing::warn!(repository = %key, %error, "the status could not be written");
@@ -516,7 +527,7 @@ async fn report(
     result: Result<Fetched, RepositoryError>,
 ) -> bool {
     let generation = repository.metadata.generation;
-    let mut new = old.clone();
+    let (before, mut new) = (old.remotes.clone(), old.clone());
     new.observed_generation = generation;
     new.remotes = ctx.remotes.record(key);
     new.last_handled_reconcile_at = requested_at(repository).map(str::to_owned);
@@ -529,6 +540,9 @@ async fn report(
             }
             let signed = if signed_by(repository).is_some() { ", and its signature is by a trusted key" } else { "" };
             let mut message = format!("fetched {revision}{signed}");
+            if let Some(moved) = remotes::in_short(&new.remotes) {
+                message = format!("{message}; {moved}");
+            }
             if is_deprecated {
                 message.push_str("; the chart says that it is deprecated: look for what replaces it");
                 if !status::says(&old.conditions, "Fetched", &message) {
@@ -546,6 +560,7 @@ async fn report(
     }
     match status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, &mut unsure, new).await {
         Ok(()) => {
+            remotes::tell(ctx, key, repository, (&before, &old.remotes));
             if ctx.remotes.was_recorded(key, &old.remotes) {
                 ctx.queues.repositories.add(key.clone());
             }

@@ -40,13 +40,14 @@ impl Listed {
 }
 
 /// Watches Repositories. A Repository is fetched when it is new, when it was edited and when a fetch is requested, but
-/// not when only its status changes.
+/// not when only its status changes. When somebody accepts what its remote bases lead to now, they are fetched.
 pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Writer<Repository>, listed: Listed) {
-    let mut seen: HashMap<ObjectKey, (Option<i64>, Option<String>)> = HashMap::new();
+    let mut seen: HashMap<ObjectKey, (Option<i64>, [Option<String>; 2])> = HashMap::new();
     follow(&ctx, watcher::Config::default(), writer, &listed.repositories, |event| {
         let (key, now) = match &event {
             Seen::Put { now, .. } => {
-                let asked = now.annotations().get(crds::names::RECONCILE_REQUESTED_AT).cloned();
+                let asked = [crds::names::RECONCILE_REQUESTED_AT, crds::names::ACCEPT_MOVED];
+                let asked = asked.map(|name| now.annotations().get(name).cloned());
                 (ObjectKey::of(*now), Some((now.metadata.generation, asked)))
             }
             Seen::Gone(repository) => (ObjectKey::of(*repository), None),
@@ -62,7 +63,8 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
             // fetch has to wait.
             ctx.sources.add(&key);
         }
-        let generation = |seen: Option<&(Option<i64>, Option<String>)>| seen.and_then(|(generation, _)| *generation);
+        let generation =
+            |seen: Option<&(Option<i64>, [Option<String>; 2])>| seen.and_then(|(generation, _)| *generation);
         if generation(before.as_ref()) != generation(now.as_ref()) {
             ctx.fetches.cancel(&key);
         }

@@ -58,6 +58,8 @@ pub mod names {
     pub const RECONCILE_REQUESTED_AT: &str = "gitseal.dev/reconcile-requested-at";
     /// Annotation on a Sync: the value of `status.pruneConfirmation`, to confirm the large prune that waits.
     pub const CONFIRM_PRUNE: &str = "gitseal.dev/confirm-prune";
+    /// Annotation on a Repository: values of `moved` in `status.remotes`, separated by commas, to use what is there now.
+    pub const ACCEPT_MOVED: &str = "gitseal.dev/accept-moved";
     /// Annotation on a suspended Repository or Sync: why, in the words of who suspended it.
     pub const SUSPEND_REASON: &str = "gitseal.dev/suspend-reason";
     /// Annotation on an applied object: with the value `disabled`, the object is not deleted when it leaves Git.

@@ -78,7 +78,8 @@ pub struct RepositorySpec {
     pub secret_ref: Option<LocalReference>,
     /// Other repositories that renders may use: Git repositories for remote bases of kustomizations, for example
     /// `https://host/team/app//base?ref=v1.2.3`; chart repositories and registries for charts that other charts depend on and that
-    /// their `Chart.lock` names. The controller fetches them. What has no entry is refused.
+    /// their `Chart.lock` names. The controller fetches them. What has no entry is refused. `verify` does not hold for them: nobody
+    /// checks their signatures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub remotes: Vec<AllowedRemote>,
@@ -196,8 +197,8 @@ pub struct RepositoryStatus {
     /// used, unless `spec.ref.digest` names this digest. At most 32 versions, the last one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<VersionDigest>,
-    /// The remote bases and charts that were fetched, each with what its `ref` led to at that time. This is used from then on, even if the tag
-    /// is moved.
+    /// The remote bases and charts that were fetched, each with what its `ref` led to at that time. This is used from then on, even if
+    /// the tag is moved, until somebody accepts what it leads to now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remotes: Vec<RemoteRevision>,
     /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
@@ -238,6 +239,10 @@ pub struct RemoteRevision {
     /// The tag or commit that kustomizations name, or the version of the chart.
     #[serde(rename = "ref")]
     pub reference: String,
-    /// What it led to: `sha1:` and the hash of the commit, or `sha256:` and the digest of the archive or manifest.
+    /// What is used: `sha1:` and the hash of the commit, or `sha256:` and the digest of the archive or manifest.
     pub revision: String,
+    /// What `ref` leads to now, if that is something else. It is used as soon as the Repository has the annotation
+    /// `gitseal.dev/accept-moved` with this value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<String>,
 }

@@ -193,6 +193,21 @@ impl GitStore {
     /// transferred objects do not fit the stored ones, or stored objects are damaged, everything is fetched again
     /// within the same call.
     pub fn fetch(&self, request: &FetchRequest) -> Result<Revision, FetchError> {
+        let (url, entry) = self.checked(request)?;
+        let revision = self.talk(request, &url, &entry, |remote| self.update(&entry, remote, request))?;
+        self.retire_other_urls(&request.key, &entry.folder);
+        Ok(revision)
+    }
+
+    /// Asks the remote which revision the reference stands for now. Nothing is transferred or stored, and no signature is checked.
+    pub fn ask(&self, request: &FetchRequest) -> Result<Revision, FetchError> {
+        let (url, entry) = self.checked(request)?;
+        let ask = |remote: &mut Remote<'_>| Ok(remote.find(&request.reference, None)?.revision().clone());
+        self.talk(request, &url, &entry, ask)
+    }
+
+    /// Checks a request before anything is sent.
+    fn checked(&self, request: &FetchRequest) -> Result<(RemoteUrl, Arc<Entry>), FetchError> {
         let url = RemoteUrl::parse(&request.url, self.options.allow_file_urls)?;
         if url.is_plain_http() && !request.credentials.is_anonymous() {
             return Err(FetchError::CredentialsOverHttp);
@@ -216,22 +231,30 @@ impl GitStore {
             return Err(FetchError::InvalidReference { reference, why });
         }
         let entry = self.entry(&request.key, &url)?;
+        Ok((url, entry))
+    }
+
+    /// Talks to the remote, until the request is cancelled. Conversations for the same Repository wait for each other.
+    fn talk<T>(
+        &self,
+        request: &FetchRequest,
+        url: &RemoteUrl,
+        entry: &Entry,
+        talk: impl FnOnce(&mut Remote<'_>) -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
         let _one_at_a_time = lock(&entry.fetching);
         let kind = (request.credentials.trust_digest(), Reach::of(url.as_str()));
         let client = if url.is_file() { None } else { Some(self.client(kind, &request.credentials)?) };
-        let mut remote = remote(request, &url, client.as_ref(), &entry.last_index, self.options.transfer_bytes)?;
+        let mut remote = remote(request, url, client.as_ref(), &entry.last_index, self.options.transfer_bytes)?;
         let result = {
             let _stop = client.clone().map(|client| shut_down_with(&request.cancel, client));
-            self.update(&entry, &mut remote, request)
+            talk(&mut remote)
         };
         if request.cancel.is_cancelled() {
             return Err(FetchError::Cancelled);
         }
         if let Some(client) = client {
             self.keep(kind, client);
-        }
-        if result.is_ok() {
-            self.retire_other_urls(&request.key, &entry.folder);
         }
         result
     }

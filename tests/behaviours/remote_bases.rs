@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use crds::Repository;
 use harness::{
     Plane, Scene, eventually,
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::{config_map, is_value},
-    traces::handled,
+    traces::{event, events, handled},
 };
 
 /// The entry of a kustomization for a folder of the repository `lib` of a server.
@@ -126,13 +126,10 @@ async fn a_remote_base_is_fetched_if_the_repository_allows_it_and_its_tag_stays(
     library.write("shared/map.yaml", config_map("map", "two"))?;
     let second = library.publish("another base")?;
     tag(&library, "v1")?;
-    let asked = scene.server.requests().iter().filter(|request| request.target.contains("lib.git")).count();
     overlay(&scene, "b", &entry(&scene.server, "base", "v1"))?;
     let revision = scene.publish("another prefix").await?;
     scene.is_applied("app", &revision).await?;
     is_value(&scene, "b-map", "one").await?;
-    let requests = scene.server.requests();
-    ensure!(requests.iter().filter(|request| request.target.contains("lib.git")).count() == asked, "{requests:?}");
 
     overlay(&scene, "b", &entry(&scene.server, "base", &second))?;
     let revision = scene.publish("the new commit").await?;
@@ -161,6 +158,65 @@ async fn a_remote_base_is_fetched_if_the_repository_allows_it_and_its_tag_stays(
     let message = scene.is_not_ready("app", "BuildFailed").await?;
     ensure!(message.contains("does not allow"), "{message}");
     is_value(&scene, "c-map", "one").await
+}
+
+#[tokio::test]
+async fn a_tag_that_was_moved_is_told_and_used_when_somebody_accepts_that() -> Result<()> {
+    let scene = Scene::new("remote-moved").await?;
+    let library = library(&scene.server)?;
+    let (url, first) = (scene.server.url("lib"), format!("sha1:{}", library.head()?));
+    scene.repository(json!({"remotes": [{"url": url}]})).await?;
+    overlay(&scene, "a", &entry(&scene.server, "base", "v1"))?;
+    let revision = scene.publish("an overlay").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    let records = async |revision: &str, moved: Option<&str>| {
+        eventually("the record", || async {
+            let remotes = scene.api::<Repository>().get("repo").await?.status.unwrap_or_default().remotes;
+            let [one] = &remotes[..] else { bail!("{remotes:?}") };
+            ensure!(one.revision == revision && one.moved.as_deref() == moved, "{one:?}");
+            Ok(())
+        })
+        .await
+    };
+    let asked = || scene.server.requests().iter().filter(|request| request.target.contains("lib.git")).count();
+    library.write("shared/map.yaml", config_map("map", "two"))?;
+    let second = format!("sha1:{}", library.publish("another base")?);
+    tag(&library, "v1")?;
+    // Its server is asked only when the Repository is fetched.
+    let before = asked();
+    handled(&scene, "app").await?;
+    ensure!(asked() == before);
+    scene.fetch().await?;
+    records(&first, Some(&second)).await?;
+    let told = [
+        &format!("{url}@v1 leads to {second} now, and {first} is still used"),
+        &format!(
+            "kubectl annotate repository -n {} repo --overwrite gitseal.dev/accept-moved={second}",
+            scene.namespace
+        ),
+    ];
+    event(&scene, "repo", "RemoteMoved", &told.map(String::as_str)).await?;
+    is_value(&scene, "a-map", "one").await?;
+    scene.fetch().await?;
+    let status = scene.api::<Repository>().get("repo").await?.status.unwrap_or_default();
+    let ready = crds::find_condition(&status.conditions, "Ready").context("Ready")?;
+    ensure!(ready.reason == "Fetched" && ready.message.contains("v1 leads to something else now"), "{ready:?}");
+
+    // It is used.
+    scene.annotate::<Repository>("repo", crds::names::ACCEPT_MOVED, &second).await?;
+    is_value(&scene, "a-map", "two").await?;
+    records(&second, None).await?;
+    ensure!(events(&scene, "repo", "RemoteMoved").await?.len() == 1);
+
+    // The tag is moved again. What was accepted before does not count for that.
+    library.write("shared/map.yaml", config_map("map", "three"))?;
+    let third = format!("sha1:{}", library.publish("a third base")?);
+    tag(&library, "v1")?;
+    scene.fetch().await?;
+    records(&second, Some(&third)).await?;
+    handled(&scene, "app").await?;
+    is_value(&scene, "a-map", "two").await
 }
 
 #[tokio::test]
@@ -553,7 +609,10 @@ async fn a_commit_can_exchange_all_remote_bases_of_a_folder() -> Result<()> {
     overlay(&scene, "a", &of(32..49))?;
     scene.publish("too many").await?;
     let message = scene.is_not_ready("app", "BuildFailed").await?;
-    ensure!(message.contains("lib.git@part-48: the folder uses more than 16 other repositories and charts"), "{message}");
+    ensure!(
+        message.contains("lib.git@part-48: the folder uses more than 16 other repositories and charts"),
+        "{message}"
+    );
     is_value(&scene, "a-part-31", "one").await
 }
 

@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crds::Repository;
 use harness::{
-    Plane, Scene, eventually,
+    Plane, Scene,
     chart_repository::ChartServer,
     charts::{Helm, package},
+    eventually,
     git::ServerOptions,
     kubernetes,
     registry::{Login, Registry, USERNAME},
@@ -102,6 +103,15 @@ async fn charts_that_are_locked_are_fetched_if_the_repository_allows_it() -> Res
     let revision = scene.publish("another value").await?;
     scene.is_applied("shop", &revision).await?;
     is_value(&scene, "shop-cache", "one-other").await?;
+    // It is used when somebody accepts it.
+    let moved = eventually("the other content to be told", || async {
+        let remotes = scene.api::<Repository>().get("repo").await?.status.unwrap_or_default().remotes;
+        let of_cache = remotes.iter().find(|one| one.chart.as_deref() == Some("cache")).context("cache")?;
+        of_cache.moved.clone().with_context(|| format!("{remotes:?}"))
+    })
+    .await?;
+    scene.annotate::<Repository>("repo", crds::names::ACCEPT_MOVED, &moved).await?;
+    is_value(&scene, "shop-cache", "changed-other").await?;
 
     // A newer version, and a lock that does not fit.
     part(server.folder(), "cache", "1.1.0", "two")?;

@@ -306,8 +306,7 @@ impl Renderer {
                 });
                 let is_complete = rendered.is_ok();
                 let before = before.as_deref();
-                let closure =
-                    closure.map(|closure| if is_complete { closure } else { closure.and_before(before) });
+                let closure = closure.map(|closure| if is_complete { closure } else { closure.and_before(before) });
                 *lock(&end) = Some(End {
                     from: match (is_built, &release) {
                         (true, Some(_)) => FROM_HELM,

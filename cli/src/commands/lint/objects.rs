@@ -9,7 +9,7 @@ use super::report::Finding;
 
 /// The annotations of gitseal that are written in Git, each with the only values that have an effect; without values if
 /// others have an effect, too.
-const ANNOTATIONS: [(&str, &[&str]); 15] = [
+const ANNOTATIONS: [(&str, &[&str]); 16] = [
     (names::PRUNE, &[names::PRUNE_DISABLED]),
     (names::REPLACE, &[names::REPLACE_ALLOWED]),
     (names::RESTART_ON_SECRET_CHANGE, &["true", "false"]),
@@ -26,6 +26,7 @@ const ANNOTATIONS: [(&str, &[&str]); 15] = [
     (names::SUSPEND_REASON, &[]),
     (names::RECONCILE_REQUESTED_AT, &[]),
     (names::CONFIRM_PRUNE, &[]),
+    (names::ACCEPT_MOVED, &[]),
 ];
 
 /// Annotations with gitseal's prefix that have no effect.
