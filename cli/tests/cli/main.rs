@@ -12,6 +12,7 @@ mod install;
 mod keys;
 mod kubeseal;
 mod lint;
+mod pages;
 mod remotes;
 mod reseal;
 mod seal;
