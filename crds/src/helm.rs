@@ -29,8 +29,8 @@ pub struct Helm {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub lookup: Vec<Lookup>,
-    /// Whether the CustomResourceDefinitions in the chart's folder `crds/` are applied (`Apply`) or left out (`Skip`).
-    /// With `Apply`, they are also applied again when the chart changes them.
+    /// Whether the CustomResourceDefinitions in the chart's folder `crds/` are applied, also when the chart changes them (`Apply`);
+    /// whether only those are made that do not exist, and none is changed (`Create`); or whether all are left out (`Skip`).
     #[serde(default)]
     pub crds: ChartCrds,
     /// Whether the chart's tests (`helm.sh/hook: test`) run for each revision, when all other objects are healthy. The Sync is
@@ -43,7 +43,7 @@ pub struct Helm {
 pub(crate) const ONE: &str = "set exactly one of file, configMap and sealedSecret";
 pub(crate) const REPOSITORY: &str = "repository can only be set with file or sealedSecret";
 pub(crate) const OPTIONAL: &str = "optional can only be set with configMap";
-const PATH: &str = "sealedSecret and path can only be set together";
+const PATH: &str = "path can only be set with sealedSecret, and is required with the key of a sealedSecret";
 const KEY: &str = "key can only be set with configMap or sealedSecret";
 
 /// Values for a chart: a file with values, a ConfigMap, or sealed values. A file is in the repository of the chart, or in
@@ -52,7 +52,7 @@ const KEY: &str = "key can only be set with configMap or sealedSecret";
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.file), has(self.configMap), has(self.sealedSecret)].filter(is, is).size() == 1").message(ONE))]
 #[x_kube(validation = Rule::new("!has(self.repository) || !has(self.configMap)").message(REPOSITORY))]
-#[x_kube(validation = Rule::new("has(self.sealedSecret) == has(self.path)").message(PATH))]
+#[x_kube(validation = Rule::new("has(self.sealedSecret) ? has(self.path) || !has(self.key) : !has(self.path)").message(PATH))]
 #[x_kube(validation = Rule::new("has(self.configMap) || has(self.sealedSecret) || !has(self.key)").message(KEY))]
 #[x_kube(validation = Rule::new("!has(self.optional) || has(self.configMap)").message(OPTIONAL))]
 pub struct ValuesFrom {
@@ -78,7 +78,8 @@ pub struct ValuesFrom {
     #[schemars(length(min = 1, max = 1024))]
     pub sealed_secret: Option<String>,
     /// With `configMap`: the key whose text has the values. Default: `values.yaml`. With `sealedSecret`: the key of one
-    /// sealed value. Default: all keys, each below `path`.
+    /// sealed value. Default: all keys, each below `path`. Without `path`, each key is the name of a value in the chart, for example
+    /// `auth.password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -96,7 +97,9 @@ impl ValuesFrom {
             Some(ONE)
         } else if repository.is_some() && config_map.is_some() {
             Some(REPOSITORY)
-        } else if sealed_secret.is_some() != path.is_some() {
+        } else if path.is_some() && sealed_secret.is_none()
+            || sealed_secret.is_some() && key.is_some() && path.is_none()
+        {
             Some(PATH)
         } else if key.is_some() && config_map.is_none() && sealed_secret.is_none() {
             Some(KEY)
@@ -170,6 +173,8 @@ pub enum ChartCrds {
     /// The definitions are applied, and applied again when the chart changes them.
     #[default]
     Apply,
+    /// The definitions that do not exist are made. Those that exist are never changed, whoever made them.
+    Create,
     /// The definitions are left out.
     Skip,
 }
@@ -188,6 +193,7 @@ mod tests {
         let mistake = |entry: Value| serde_json::from_value::<ValuesFrom>(entry).unwrap().mistake();
         assert_eq!(mistake(json!({"file": "a.yaml"})), None);
         assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth"})), None);
+        assert_eq!(mistake(json!({"sealedSecret": "a.yaml"})), None);
         assert_eq!(mistake(json!({"repository": {"name": "config"}, "file": "a.yaml"})), None);
         assert_eq!(mistake(json!({"repository": {"name": "config"}})), Some(ONE));
         assert_eq!(mistake(json!({"sealedSecret": "a.yaml", "path": "auth.password", "key": "password"})), None);

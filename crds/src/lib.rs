@@ -66,6 +66,10 @@ pub mod names {
     pub const PRUNE: &str = "gitseal.dev/prune";
     /// The only value of [`PRUNE`] that has an effect.
     pub const PRUNE_DISABLED: &str = "disabled";
+    /// Annotation in Git: with the value `disabled`, the object is made if it does not exist, and never changed.
+    pub const CHANGE: &str = "gitseal.dev/change";
+    /// The only value of [`CHANGE`] that has an effect.
+    pub const CHANGE_DISABLED: &str = "disabled";
     /// Annotation in Git: the object may be deleted and made again if the API server refuses to change the existing
     /// object.
     pub const REPLACE: &str = "gitseal.dev/replace";

@@ -487,7 +487,9 @@ pub enum SnapshotError {
         there_is: String,
     },
     /// The path names a file, a link or a submodule.
-    #[error("{path:?} is a {kind} at {revision}, not a folder: spec.path must name a folder")]
+    #[error(
+        "{path:?} is a {kind} at {revision}, not a folder: spec.path must name a folder, or, with spec.helm, the archive of a chart (.tgz)"
+    )]
     NotAFolder {
         /// The path, or the part of it that is not a folder.
         path: String,

@@ -164,14 +164,14 @@ impl Snapshot {
         format!("{}{}", self.revision.id, self.remotes.identity())
     }
 
-    /// The identity of each folder's contents, in the order of the paths. Reads no file. Folders that consecutive paths have in common
-    /// are read once.
+    /// The identity of each folder's contents, in the order of the paths. A path may also be that of an archive of a chart. Reads no
+    /// file. Folders that consecutive paths have in common are read once.
     ///
     /// # Errors
-    /// For each path: the path is refused, not found, or not a folder.
+    /// For each path: the path is refused, not found, or neither a folder nor an archive.
     pub fn content_ids(&self, paths: &[&str]) -> Vec<Result<ContentId, SnapshotError>> {
         let (repository, mut recent) = (self.repository(), Recent::default());
-        paths.iter().map(|path| Ok(self.locate(&repository, path, &mut recent)?.content_id())).collect()
+        paths.iter().map(|path| Ok(self.locate_source(&repository, path, &mut recent)?.content_id())).collect()
     }
 
     /// Whether objects could not be read. The next fetch then returns another snapshot, perhaps of the same revision.
@@ -206,14 +206,33 @@ impl Snapshot {
         Self { revision, contents: self.contents.clone(), remotes: self.remotes.clone() }
     }
 
+    /// The folder at a path.
     pub(super) fn locate(
         &self,
         repository: &gix::Repository,
         path: &str,
         recent: &mut Recent,
     ) -> Result<Located, SnapshotError> {
+        let located = self.locate_source(repository, path, recent)?;
+        match located.archive {
+            None => Ok(located),
+            Some(mode) => Err(self.not_a_folder(located.path, mode)),
+        }
+    }
+
+    fn not_a_folder(&self, path: String, mode: EntryMode) -> SnapshotError {
+        SnapshotError::NotAFolder { path, kind: kind_name(mode), revision: self.revision.to_string() }
+    }
+
+    /// The folder at a path, or the archive of a chart.
+    fn locate_source(
+        &self,
+        repository: &gix::Repository,
+        path: &str,
+        recent: &mut Recent,
+    ) -> Result<Located, SnapshotError> {
         let path = normalize(path)?;
-        let mut located = Located { path, tree: self.contents.tree, ignore_files: Vec::new() };
+        let mut located = Located { path, tree: self.contents.tree, archive: None, ignore_files: Vec::new() };
         let mut above = String::new();
         for name in located.path.split('/').filter(|name| !name.is_empty()) {
             let names = self.names(repository, located.tree, &above, recent)?;
@@ -222,14 +241,16 @@ impl Snapshot {
                 located.ignore_files.push((above.clone(), id, mode));
             }
             let here = join(&above, name);
-            let revision = self.revision.to_string();
             located.tree = match names.find(name, hash) {
                 Some((mode, id)) if mode.is_tree() => id,
-                Some((mode, _)) => {
-                    return Err(SnapshotError::NotAFolder { path: here, kind: kind_name(mode), revision });
+                Some((mode, id)) if here == located.path && is_archive(&here) && mode.is_blob() => {
+                    located.archive = Some(mode);
+                    id
                 }
+                Some((mode, _)) => return Err(self.not_a_folder(here, mode)),
                 None => {
                     let there_is = there_is(&above, TreeRefIter::from_bytes(&names.entries, hash));
+                    let revision = self.revision.to_string();
                     return Err(SnapshotError::PathNotFound { path: located.path.clone(), revision, there_is });
                 }
             };
@@ -317,11 +338,18 @@ impl Snapshot {
     }
 }
 
-/// A folder that was found.
+/// Whether a file of this name is the archive of a chart.
+fn is_archive(path: &str) -> bool {
+    std::path::Path::new(path).extension().is_some_and(|extension| extension == "tgz")
+}
+
+/// A folder that was found, or the archive of a chart.
 pub(super) struct Located {
     /// Normalized; `""` for the root.
     pub(super) path: String,
     pub(super) tree: ObjectId,
+    /// Set if it is the archive of a chart: then `tree` is the file.
+    archive: Option<EntryMode>,
     /// The ignore files in the folders above: folder, object, kind of entry.
     pub(super) ignore_files: Vec<(String, ObjectId, EntryMode)>,
 }

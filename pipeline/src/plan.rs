@@ -176,6 +176,8 @@ pub const MOST_VALUES: usize = 50_000;
 
 /// The facts about the cluster that a plan needs.
 pub trait LiveView {
+    /// Whether the object exists, whoever made it.
+    fn exists(&self, id: &ObjectId) -> bool;
     /// Whether the object exists and nobody has changed our fields since they were last applied.
     fn is_untouched(&self, id: &ObjectId) -> bool;
     /// Whether somebody changed or removed the object since it was last applied.
@@ -303,6 +305,14 @@ pub fn plan(
         if !scope.contains(&id) {
             continue;
         }
+        if is_only_made(manifest) && plan.leaves(&key, &id, live) {
+            plan.unchanged += 1;
+            if plan.inventory.contains(&id) {
+                plan.kinds.insert(id.clone(), resource.clone());
+                plan.origins.insert(id, manifest.origin.clone());
+            }
+            continue;
+        }
         if plan.is_awaited(sync, manifest, &id) {
             plan.awaited.insert(id.clone());
         }
@@ -424,7 +434,22 @@ impl Held {
     }
 }
 
+/// Whether the object has the annotation [`crds::names::CHANGE`], so that it is not changed once it exists. The Secret of a
+/// SealedSecret always follows the SealedSecret.
+pub fn is_only_made(manifest: &Manifest) -> bool {
+    let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let value = annotations.and_then(|all| all.get(crds::names::CHANGE));
+    value.is_some_and(|value| value == crds::names::CHANGE_DISABLED) && !manifest.id.is_sealed_secret()
+}
+
 impl Plan {
+    /// Whether an object that is not to be changed stays as it is, because it exists. An object that another Sync has released for
+    /// the Sync `key` is applied once: otherwise, no Sync would have it any more.
+    fn leaves(&self, key: &ObjectKey, id: &ObjectId, live: &impl LiveView) -> bool {
+        let is_handed_over = || !self.inventory.contains(id) && live.owner(id).as_ref() == Some(key);
+        live.exists(id) && !is_handed_over()
+    }
+
     /// The wave that an object of the folder has by its wave number and its kind. An object that uses a Secret of this
     /// revision may be applied in a later tier of the same number.
     pub fn wave_of(&self, id: &ObjectId) -> Wave {

@@ -22,6 +22,8 @@ pub struct Release {
     pub target_namespace: Option<String>,
     /// Whether a Sync also applies the tests of the chart.
     pub tests: bool,
+    /// Whether a Sync makes only those objects of `crds/` that do not exist, and changes none.
+    pub only_new_crds: bool,
 }
 
 /// Values for a chart, plain or sealed.

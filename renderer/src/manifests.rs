@@ -1,6 +1,7 @@
 //! Reads the rendered text as objects with their places in Git.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     collections::HashMap,
     sync::Arc,
@@ -18,7 +19,7 @@ use crate::{
     generated,
     helm::{ReleaseValues, Values},
     places::Places,
-    sealed::{Placeholders, SealedValues, Take, Unsealable},
+    sealed::{BEGINS_WITH as PLACEHOLDER, Field, Placeholders, SealedValues, Take, Unsealable},
 };
 
 /// The rendered objects of a folder.
@@ -37,6 +38,15 @@ pub struct BuiltRelease {
     pub manifests: Vec<Vec<Manifest>>,
     /// Whether a Sync also applies the tests of the chart.
     pub tests: bool,
+    /// Whether a Sync makes only those objects of `crds/` that do not exist, and changes none.
+    pub only_new_crds: bool,
+}
+
+impl BuiltRelease {
+    /// The objects that were rendered for `release`.
+    pub(crate) fn new(release: &Release, rendered: RenderedChart, manifests: Vec<Vec<Manifest>>) -> Self {
+        Self { rendered, manifests, tests: release.tests, only_new_crds: release.only_new_crds }
+    }
 }
 
 impl Renderer {
@@ -83,7 +93,7 @@ impl Renderer {
             placeholders.resolve(object, &namespace, take)
         })?;
         placeholders.all_used().map_err(|why| misplaced("Helm", &chart.path, why))?;
-        Ok(BuiltRelease { rendered, manifests, tests: release.tests })
+        Ok(BuiltRelease::new(release, rendered, manifests))
     }
 }
 
@@ -244,6 +254,12 @@ fn located<'o, E>(
             let sealed = match seal(object.generated, manifest, &mut take) {
                 Ok(sealed) => sealed,
                 Err(Unsealable::Wrong(why)) => return Err(refused(why)),
+                Err(Unsealable::Misplaced(why, field)) => {
+                    let template = files.text(&origin.file).unwrap_or_default();
+                    let line = line_of_field(&field, &object.yaml, &template, origin.line).unwrap_or(origin.line);
+                    let place = Location { line, ..origin };
+                    return Err(misplaced(tool, folder, format!("{place}: {id}: {why}")));
+                }
                 Err(Unsealable::NoRoom) => {
                     return Err(no_room.unwrap_or_else(|| {
                         refused("there is not enough memory for the sealed values of this Secret".to_owned())
@@ -407,11 +423,16 @@ struct Source {
 impl Files {
     /// The file, which is parsed within `memory` bytes. If this is not enough, the lines of its objects are not known.
     fn at(&mut self, file: &str, memory: usize) -> &Source {
-        let needs_places = self.needs_places;
+        let (bytes, needs_places) = (&self.bytes, self.needs_places);
         self.known.entry(file.to_owned()).or_insert_with(|| {
-            let bytes = self.bytes.remove(file).unwrap_or_default();
-            Source::new(file, &bytes, memory, needs_places)
+            let bytes = bytes.get(file).map(Vec::as_slice).unwrap_or_default();
+            Source::new(file, bytes, memory, needs_places)
         })
+    }
+
+    /// The text of a file that was read.
+    fn text(&self, file: &str) -> Option<Cow<'_, str>> {
+        Some(String::from_utf8_lossy(self.bytes.get(file)?))
     }
 
     /// The places that the sealed values of `file` are bound to; `None` if no object comes from this file.
@@ -462,6 +483,38 @@ impl Source {
         let known = same.or_else(longest).or_else(first).map(|(_, line)| *line);
         known.or_else(|| self.kinds.get(&object.id.kind).copied()).unwrap_or(1)
     }
+}
+
+/// How many lines before a field are compared to find its line in a template.
+const LINES_COMPARED: usize = 20;
+
+/// The line of a field with a sealed value in the template that it was rendered from. `object` is the rendered object, and `from` its
+/// line in the template. `None` if the line is not known, for example because another template was included.
+fn line_of_field(field: &Field, object: &str, template: &str, from: u32) -> Option<u32> {
+    let rendered: Vec<_> = object.lines().map(str::trim).collect();
+    let item = |line: &str| line.trim_start_matches("- ").trim_start_matches(['"', '\'']).to_owned();
+    let is_key = |line: &str| field.key.as_ref().is_some_and(|key| item(line).starts_with(key.as_str()));
+    let has_text = |line: &str| line.contains(&field.line);
+    let found = |fits: &dyn Fn(&str) -> bool| rendered.iter().position(|line| fits(line));
+    let at = found(&|line| is_key(line) && has_text(line)).or_else(|| found(&has_text)).or_else(|| found(&is_key))?;
+    // What the line begins with, up to the value, is the same in the template.
+    let line = rendered[at];
+    let end = line.find(PLACEHOLDER).or_else(|| Some(line.find(": ")? + 1)).unwrap_or_default();
+    let begins = line[..end].trim_end_matches(['"', '\'', ' ']);
+    let written: Vec<_> = template.lines().map(str::trim).collect();
+    let fits = |line: &str| line.strip_prefix(begins).is_some_and(|rest| rest.contains("{{"));
+    let alike = |number: usize| {
+        let before = |lines: &[&str], at: usize| {
+            lines[..at].iter().rev().take(LINES_COMPARED).map(|line| (*line).to_owned()).collect::<Vec<_>>()
+        };
+        let pairs = before(&rendered, at).into_iter().zip(before(&written, number));
+        pairs.take_while(|(a, b)| a == b).count()
+    };
+    let first = usize::try_from(from).ok()?.saturating_sub(1);
+    let lines = (first..written.len()).filter(|number| !begins.is_empty() && fits(written[*number]));
+    // The first of those that have the most equal lines before them.
+    let best = lines.max_by_key(|number| (alike(*number), std::cmp::Reverse(*number)))?;
+    u32::try_from(best + 1).ok()
 }
 
 /// How many kinds of one template are remembered at most, because a remembered kind takes more memory than its line in
@@ -609,8 +662,12 @@ mod tests {
              {{sealedsecrets.bitnami.com/namespace-wide: 'true'}}}}\nspec: {{encryptedData: {{password: {sealed}}}}}\n"
         );
         let mut placeholders = Placeholders::default();
-        let wanted =
-            SealedValues { file: "db.yaml".into(), content: None, key: Some("password".into()), path: "a".into() };
+        let wanted = SealedValues {
+            file: "db.yaml".into(),
+            content: None,
+            key: Some("password".into()),
+            path: Some("a".into()),
+        };
         let parsed = manifests::parse("db.yaml", file.as_bytes(), &Limits::default()).unwrap();
         let values = placeholders.add(&wanted, &parsed).unwrap();
         let [crate::Values::SetString(set)] = &values[..] else { panic!("{values:?}") };

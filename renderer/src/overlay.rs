@@ -274,7 +274,7 @@ impl Renderer {
         rendered.notes = placeholders.in_notes(&rendered.notes);
         let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
         let Located { manifests, .. } = files.located(Reading::new("Helm", folder), objects, |_, _, _| Ok(None))?;
-        let applied = crate::BuiltRelease { rendered, manifests, tests: release.tests }.into_applied();
+        let applied = crate::BuiltRelease::new(release, rendered, manifests).into_applied();
         let not_applied = |why| RenderError::NotRendered { folder: folder.to_owned(), why };
         let Applied { objects: mut manifests, notes } = applied.map_err(not_applied)?;
         let variables = changes.variables(folder, repository, room, &mut placeholders)?;
@@ -346,7 +346,7 @@ fn seal<E>(
         match sealed {
             // The text of the SealedSecret is dropped. The parsed object needs about as much memory as the text.
             Ok(text) => room.use_up(text.map_or(0, |text| text.len() as u64)),
-            Err(Unsealable::Wrong(why)) => return Err(refused(why)),
+            Err(Unsealable::Wrong(why) | Unsealable::Misplaced(why, _)) => return Err(refused(why)),
             Err(Unsealable::NoRoom) => {
                 return Err(no_room.unwrap_or_else(|| {
                     refused("there is not enough memory for the sealed values of this Secret".to_owned())

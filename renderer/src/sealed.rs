@@ -42,13 +42,13 @@ pub struct SealedValues {
     /// The key of the value; `None` for all values of the SealedSecret.
     pub key: Option<String>,
     /// The name of the value in the chart, as for `helm --set`. If there is no `key`, this is the name of a table in
-    /// which each value has its own key.
-    pub path: String,
+    /// which each value has its own key. `None`: each key is the whole name of its value.
+    pub path: Option<String>,
 }
 
 /// The beginning of each placeholder. If it is found in upper case, or without the rest of a placeholder, then a
 /// template changed a placeholder.
-const BEGINS_WITH: &str = "gitsealvalue";
+pub(crate) const BEGINS_WITH: &str = "gitsealvalue";
 
 /// A file with sealed values, and the scope, namespace and name that they are bound to.
 struct SealedFile {
@@ -90,8 +90,26 @@ pub(crate) struct Placeholders {
 pub(crate) enum Unsealable {
     /// What is wrong, and what to do.
     Wrong(String),
+    /// The same, and which field is wrong.
+    Misplaced(String, Field),
     /// There is not enough memory.
     NoRoom,
+}
+
+/// A field that contains a placeholder which cannot become a sealed value.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Field {
+    /// The name of the field; `None` for an item of a list.
+    pub(crate) key: Option<String>,
+    /// The line of its text that contains the placeholder.
+    pub(crate) line: String,
+}
+
+impl Field {
+    fn new(key: Option<&str>, text: &str) -> Self {
+        let line = text.lines().find(|line| has_any_word(line)).unwrap_or(text).trim();
+        Self { key: key.map(str::to_owned), line: line.to_owned() }
+    }
 }
 
 impl From<String> for Unsealable {
@@ -135,9 +153,13 @@ impl Placeholders {
     /// the placeholders.
     pub(crate) fn add(&mut self, wanted: &SealedValues, manifests: &[Manifest]) -> Result<Vec<Values>, String> {
         let SealedValues { file, key, path, .. } = wanted;
-        let path_of = |of: &str| match key {
-            Some(_) => path.clone(),
-            None => format!("{path}.{}", of.replace('.', "\\.")),
+        if let ([sealed], None) = (manifests, path) {
+            check_names(sealed)?;
+        }
+        let path_of = |of: &str| match (key, path) {
+            (Some(_), Some(path)) => path.clone(),
+            (None, Some(path)) => format!("{path}.{}", of.replace('.', "\\.")),
+            (_, None) => of.to_owned(),
         };
         let words = self.words(file, key.as_deref(), path_of, |_| true, manifests)?;
         let mut values = Vec::new();
@@ -260,8 +282,8 @@ impl Placeholders {
         let Manifest { id, body, .. } = manifest;
         let is_value = |field: &str| id.is_secret() && matches!(field, "data" | "stringData");
         for (field, value) in body.iter().filter(|(field, _)| !is_value(field)) {
-            if let Some(place) = place_of_word(field, value) {
-                return Err(self.outside(&place, value).into());
+            if let Some((place, found)) = place_of_word(field, value) {
+                return Err(Unsealable::Misplaced(self.outside(&place, value), found));
             }
         }
         if !id.is_secret() {
@@ -283,7 +305,7 @@ impl Placeholders {
                 .iter()
                 .find_map(|(key, (field, parts))| Some((key, field, parts.as_ref()?.as_ref().err()?)))
             {
-                Some((key, field, ())) => Err(changed(field, key).into()),
+                Some((key, field, ())) => Err(changed(field, key)),
                 None => Ok(None),
             };
         }
@@ -294,7 +316,7 @@ impl Placeholders {
         for (key, (field, _)) in &values {
             match parts.remove(key.as_str()) {
                 Some((_, Some(Ok(parts)))) => all.push((key.as_str(), parts)),
-                Some((field, Some(Err(())))) => return Err(changed(field, key).into()),
+                Some((field, Some(Err(())))) => return Err(changed(field, key)),
                 Some((_, None)) | None => {
                     return Err(format!(
                         "{field}.{key} is not text, but in a Secret with a sealed value, all values must be text: put \
@@ -360,7 +382,7 @@ impl Placeholders {
         let mut templates = Map::new();
         for (key, parts) in &values {
             if !matches!(parts[..], [Part::Value(_)]) {
-                templates.insert((*key).to_owned(), template(parts, &names).into());
+                templates.insert((*key).to_owned(), template(key, parts, &names).into());
             }
         }
         let scope = scope.map_or(Scope::Strict, |one| one.file.scope);
@@ -588,35 +610,126 @@ fn values_of(secret: &Map<String, Value>) -> (SecretValues, Option<String>) {
     (values, not_text)
 }
 
+/// Refuses a SealedSecret whose keys cannot all be names of values in a chart. Helm's own message would name none of them.
+fn check_names(sealed: &Manifest) -> Result<(), String> {
+    let data = sealed.body.get("spec").and_then(|spec| spec.get("encryptedData")).and_then(Value::as_object);
+    let keys: BTreeSet<&str> = data.into_iter().flat_map(Map::keys).map(String::as_str).collect();
+    for key in &keys {
+        if key.split('.').any(str::is_empty) {
+            return Err(format!(
+                "{}: the key {} is no name of a value: a part of it between dots is empty",
+                sealed.origin,
+                printable(key)
+            ));
+        }
+        let mut above = key.match_indices('.').map(|(at, _)| &key[..at]);
+        if let Some(above) = above.find(|above| keys.contains(above)) {
+            let (above, key) = (printable(above), printable(key));
+            return Err(format!(
+                "{}: the keys {above} and {key} exclude each other: {above} would be a value and a table",
+                sealed.origin
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Whether a Secret can have a value of this key.
 fn is_key(key: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=253).contains(&key.len()) && key.bytes().all(is_allowed)
 }
 
-/// A Go template for a text with these parts. `names` are the keys of the values.
-fn template(parts: &[Part<'_>], names: &BTreeMap<usize, String>) -> String {
+/// The format of a text that sealed values are put into.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Format {
+    /// Values are put there as they are.
+    Text,
+    /// A JSON object or array. All values are inside of its strings: otherwise, it would not be JSON with the placeholders.
+    Json,
+    /// By its key, a file in YAML.
+    Yaml,
+}
+
+impl Format {
+    /// The format of the text that has this key in its Secret.
+    fn of(key: &str, parts: &[Part<'_>]) -> Self {
+        let text: String = parts.iter().map(|part| if let Part::Text(text) = part { text } else { "x" }).collect();
+        if text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() {
+            Self::Json
+        } else if [".yaml", ".yml"].iter().any(|end| key.ends_with(end)) {
+            Self::Yaml
+        } else {
+            Self::Text
+        }
+    }
+}
+
+/// What a value must not contain in YAML outside of double quotes, as an expression of Go: it would end the text there, be a part of
+/// the syntax, or be read as something else than a text.
+const BREAKS_YAML: &str = r#"['"[:cntrl:]{}\[\],]|: | #|:$|^[-?:#&*!|>%@` ]|^$| $|^0[0-9]"#;
+
+/// How many bytes of a line before a value are looked at.
+const LINE: usize = 1024;
+
+/// Whether the end of a line of YAML is inside of double quotes.
+fn is_in_double_quotes(line: &str) -> bool {
+    let begins = [": \"", "- \""].iter().filter_map(|begin| Some(line.rfind(begin)? + begin.len())).max();
+    begins.is_some_and(|begins| !line[begins..].contains('"'))
+}
+
+/// A Go template for a text with these parts, which has this key in its Secret. `names` are the keys of the values.
+fn template(key: &str, parts: &[Part<'_>], names: &BTreeMap<usize, String>) -> String {
     let value = |index: &usize| format!("index . {}", json!(names[index]));
-    let mut text = String::new();
+    let in_quotes =
+        |index: &usize| format!("{{{{ toRawJson ({}) | trimPrefix \"\\\"\" | trimSuffix \"\\\"\" }}}}", value(index));
+    let format = Format::of(key, parts);
+    let (mut text, mut line, mut checked) = (String::new(), String::new(), BTreeSet::new());
     for (number, part) in parts.iter().enumerate() {
         match part {
             Part::Text(literal) => {
                 let is_last = number + 1 == parts.len();
                 text.push_str(&escaped(literal, is_last));
+                if let Some((_, last)) = literal.rsplit_once('\n') {
+                    last.clone_into(&mut line);
+                } else {
+                    line.push_str(literal);
+                }
+                // Otherwise, many values in one long line would take long.
+                if line.len() > LINE {
+                    let from =
+                        (line.len() - LINE..=line.len()).find(|from| line.is_char_boundary(*from)).unwrap_or_default();
+                    line.drain(..from);
+                }
             }
-            Part::Value(index) => text.push_str(&format!("{{{{ {} }}}}", value(index))),
+            Part::Value(index) if format == Format::Json => text.push_str(&in_quotes(index)),
+            Part::Value(index) if format == Format::Yaml && is_in_double_quotes(&line) => {
+                text.push_str(&in_quotes(index));
+            }
+            Part::Value(index) => {
+                if format == Format::Yaml {
+                    checked.insert(*index);
+                }
+                text.push_str(&format!("{{{{ {} }}}}", value(index)));
+            }
             Part::Base64(parts) => {
                 let arguments = parts.iter().map(|part| match part {
                     OwnedPart::Text(text) => json!(text).to_string(),
                     OwnedPart::Value(index) => format!("({})", value(index)),
                 });
                 let arguments: Vec<_> = arguments.collect();
-                let format = json!("%s".repeat(arguments.len()));
-                text.push_str(&format!("{{{{ printf {format} {} | b64enc }}}}", arguments.join(" ")));
+                let verbs = json!("%s".repeat(arguments.len()));
+                text.push_str(&format!("{{{{ printf {verbs} {} | b64enc }}}}", arguments.join(" ")));
             }
         }
     }
-    text
+    let check = |index: usize| {
+        let (breaks, value) = (json!(BREAKS_YAML), value(&index));
+        format!(
+            "{{{{ if regexMatch {breaks} ({value}) }}}}{{{{ fail \"the value would break the YAML\" }}}}{{{{ end }}}}"
+        )
+    };
+    checked.into_iter().map(check).collect::<String>() + &text
 }
 
 /// A text that a Go template prints as it is. In a template, two braces begin an action, and so would one brace right
@@ -641,33 +754,41 @@ fn has_any_word(text: &str) -> bool {
     has_word(text) || ENCODED.is_match(text)
 }
 
-/// Where in a value a placeholder is, as a path of fields.
-fn place_of_word(field: &str, value: &Value) -> Option<String> {
+/// Where in a value a placeholder is, as a path of fields, and the last field of this path.
+fn place_of_word(field: &str, value: &Value) -> Option<(String, Field)> {
     if has_any_word(field) {
-        return Some("the name of a field".to_owned());
+        return Some(("the name of a field".to_owned(), Field::new(None, field)));
     }
-    place_in(value).map(|place| format!("{field}{place}"))
+    place_in(Some(field), value).map(|(place, found)| (format!("{field}{place}"), found))
 }
 
-/// The path is put together only when a placeholder was found, because names of fields may be long.
-fn place_in(value: &Value) -> Option<String> {
+/// The path is put together only when a placeholder was found, because names of fields may be long. `key` is the name of the field
+/// with this value.
+fn place_in(key: Option<&str>, value: &Value) -> Option<(String, Field)> {
     match value {
-        Value::String(text) => has_any_word(text).then(String::new),
-        Value::Array(items) => {
-            items.iter().enumerate().find_map(|(at, item)| Some(format!("[{at}]{}", place_in(item)?)))
-        }
+        Value::String(text) => has_any_word(text).then(|| (String::new(), Field::new(key, text))),
+        Value::Array(items) => items.iter().enumerate().find_map(|(at, item)| {
+            let (place, found) = place_in(None, item)?;
+            Some((format!("[{at}]{place}"), found))
+        }),
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            if has_any_word(name) { Some(String::new()) } else { Some(format!(".{name}{}", place_in(value)?)) }
+            if has_any_word(name) {
+                return Some((String::new(), Field::new(None, name)));
+            }
+            let (place, found) = place_in(Some(name), value)?;
+            Some((format!(".{name}{place}"), found))
         }),
         _ => None,
     }
 }
 
-fn changed(field: &str, key: &str) -> String {
-    format!(
+fn changed(field: &str, key: &str) -> Unsealable {
+    let field_of_value = Field { key: Some(key.to_owned()), line: format!("{key}:") };
+    let why = format!(
         "{field}.{key} contains a sealed value that a template changed, for example with trunc or upper: templates can only \
          place sealed values, combine them with other text, and encode them with b64enc"
-    )
+    );
+    Unsealable::Misplaced(why, field_of_value)
 }
 
 #[cfg(test)]

@@ -136,11 +136,13 @@ pub fn release_of(sync: &Sync, capabilities: &Capabilities, inputs: &Inputs) -> 
         api_versions: capabilities.api_versions.clone(),
         only_api_versions: !capabilities.api_versions.is_empty(),
         values: Vec::new(),
-        include_crds: helm.crds == ChartCrds::Apply,
+        include_crds: helm.crds != ChartCrds::Skip,
         is_upgrade: false,
         lookup: Some(answers.collect::<Result<_, _>>()?),
     };
-    Ok(Some(Release { chart, values, target_namespace: sync.spec.target_namespace.clone(), tests: helm.test }))
+    let target_namespace = sync.spec.target_namespace.clone();
+    let only_new_crds = helm.crds == ChartCrds::Create;
+    Ok(Some(Release { chart, values, target_namespace, tests: helm.test, only_new_crds }))
 }
 
 fn wrong(message: String) -> NotRendered {
@@ -160,7 +162,7 @@ fn values_of(from: &ValuesFrom, index: usize, inputs: &Inputs) -> Result<Release
             file,
             content: input.map(|input| input.content.clone()),
             key: from.key.clone(),
-            path: from.path.clone().unwrap_or_default(),
+            path: from.path.clone(),
         }));
     }
     Ok(ReleaseValues::Plain(match input {
@@ -229,6 +231,9 @@ impl BuiltRelease {
         for (ChartObject { hook, crd, .. }, mut manifests) in self.rendered.objects.iter().zip(self.manifests) {
             for manifest in manifests.iter_mut().filter(|manifest| *crd || is_kept_by_helm(manifest)) {
                 annotate(manifest, &[(crds::names::PRUNE, crds::names::PRUNE_DISABLED)]);
+            }
+            for manifest in manifests.iter_mut().filter(|_| *crd && self.only_new_crds) {
+                annotate(manifest, &[(crds::names::CHANGE, crds::names::CHANGE_DISABLED)]);
             }
             if let Some(hook) = hook {
                 let is_test = self.tests && is_test(hook);
@@ -361,6 +366,10 @@ mod tests {
     use super::*;
     use crate::RenderedChart;
 
+    fn built(rendered: RenderedChart, manifests: Vec<Manifest>) -> BuiltRelease {
+        BuiltRelease::new(&Release::default(), rendered, vec![manifests])
+    }
+
     /// The annotations of the objects that a Sync applies from the document `text`; `crd` says whether the document
     /// comes from `crds/`.
     fn annotations(text: &str, crd: bool) -> Vec<Value> {
@@ -368,7 +377,7 @@ mod tests {
         let object = crate::Object::default();
         let object = ChartObject { object, source: String::new(), crd, hook: None };
         let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
-        let applied = BuiltRelease { rendered, manifests: vec![manifests], tests: false }.into_applied().unwrap();
+        let applied = built(rendered, manifests).into_applied().unwrap();
         applied.objects.into_iter().map(|manifest| manifest.body["metadata"]["annotations"].clone()).collect()
     }
 
@@ -423,7 +432,7 @@ mod tests {
             let object =
                 ChartObject { object: crate::Object::default(), source: String::new(), crd: false, hook: Some(hook) };
             let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
-            let applied = BuiltRelease { rendered, manifests: vec![manifests], tests: false }.into_applied().unwrap();
+            let applied = built(rendered, manifests).into_applied().unwrap();
             let annotations = &applied.objects[0].body["metadata"]["annotations"];
             assert_eq!(annotations["gitseal.dev/wave"], "-505");
             annotations["gitseal.dev/delete-when"].as_str().map(str::to_owned)

@@ -2,9 +2,11 @@
 //!
 //! The cases are described in `render_cases.rs`. They use only flags that both programs have.
 
+mod archives;
 mod hooks;
 pub(crate) mod inputs;
 mod lookups;
+mod placed;
 mod synced;
 
 use std::{

@@ -100,7 +100,7 @@ fn values_that_the_api_server_would_refuse_are_refused_without_it() {
     let folder = chart_of_a_sync("  helm:\n    valuesFrom: [{sealedSecret: secrets/web.yaml, key: password}]\n");
     for arguments in [["build", "--sync", "clusters/web.yaml"].as_slice(), &["lint"]] {
         let told = refused(folder.path(), arguments);
-        assert!(told.contains("spec.helm.valuesFrom[0]: sealedSecret and path can only be set together"), "{told}");
+        assert!(told.contains("spec.helm.valuesFrom[0]: path can only be set with sealedSecret"), "{told}");
     }
 }
 

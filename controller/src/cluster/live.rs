@@ -283,6 +283,10 @@ impl Live {
 }
 
 impl LiveView for Live {
+    fn exists(&self, id: &ObjectId) -> bool {
+        self.index().entries.get(id).is_some_and(|entry| entry.object.live.is_some())
+    }
+
     fn is_untouched(&self, id: &ObjectId) -> bool {
         self.index().entries.get(id).is_some_and(|entry| entry.is_untouched())
     }

@@ -170,6 +170,7 @@ fn what_is_tried_again_is_never_stalled() {
     all.extend(table! {
         KindError::Discovery { .. } => KindError::Discovery { origin: origin(), id: id(), source: unknown_kind() }, false;
         KindError::Watch(_) => KindError::Watch(not_started()), false;
+        KindError::NotRead { .. } => KindError::NotRead { origin: origin(), id: id(), source: ApiError::Transport("a".into()) }, false;
     });
     let unknown = || PlanError::UnknownKind {
         origin: origin(),

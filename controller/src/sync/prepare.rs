@@ -5,11 +5,12 @@ use std::{
     sync::Arc,
 };
 
+use crds::ObjectKey;
 use futures::{StreamExt as _, stream};
 use manifests::{Location, Manifest, ObjectId};
 use pipeline::{
     Failure, Held, Inventory, Kinds, Plan, Resource, Stage, StageError, guard,
-    plan::{self, LiveView as _, OnDelete, Scope},
+    plan::{self, LiveView, OnDelete, Scope},
 };
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     source::{Sourced, content_with_settings},
 };
 use crate::{
-    cluster::{Cluster, DiscoveryError, WatchError},
+    cluster::{ApiError, Cluster, DiscoveryError, Live, WatchError},
     context::InStore as _,
     keys::Keyring,
     render::Patience,
@@ -40,6 +41,18 @@ pub(super) enum KindError {
     /// A kind cannot be watched.
     #[error("{0}")]
     Watch(#[from] WatchError),
+    /// The API server did not say whether an object exists.
+    #[error(
+        "{origin}: {id}: it must not be changed ({CHANGE}), and the API server did not say whether it exists: {source}", CHANGE = crds::names::CHANGE
+    )]
+    NotRead {
+        /// Where the object is in Git.
+        origin: Location,
+        /// The object.
+        id: ObjectId,
+        /// The error of the request.
+        source: ApiError,
+    },
 }
 
 impl StageError for KindError {
@@ -49,11 +62,40 @@ impl StageError for KindError {
         match self {
             Self::Discovery { .. } => "DiscoveryFailed",
             Self::Watch(_) => "WatchFailed",
+            Self::NotRead { .. } => "ObjectNotRead",
         }
     }
 
     fn is_terminal(&self) -> bool {
         false
+    }
+}
+
+/// The live index, and objects that exist without being in the index.
+struct Known<'a> {
+    live: &'a Live,
+    others: BTreeSet<ObjectId>,
+}
+
+impl LiveView for Known<'_> {
+    fn exists(&self, id: &ObjectId) -> bool {
+        self.live.exists(id) || self.others.contains(id)
+    }
+
+    fn is_untouched(&self, id: &ObjectId) -> bool {
+        self.live.is_untouched(id)
+    }
+
+    fn is_touched(&self, id: &ObjectId) -> bool {
+        self.live.is_touched(id)
+    }
+
+    fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
+        self.live.owner(id)
+    }
+
+    fn is_expired_job(&self, id: &ObjectId) -> bool {
+        self.live.is_expired_job(id)
     }
 }
 
@@ -99,9 +141,10 @@ impl Pass<'_> {
         let mut kinds = self.kinds_served(&manifests.objects).await?;
         self.watch(&manifests.objects, &kinds).await?;
         kinds.extend(plan::kinds_defined(&manifests.objects));
-        let (live, keyed) = (&self.ctx.cluster.live, |parts: &[&[u8]]| values_digest(&self.ctx.keyring, parts));
+        let live = Known { live: &self.ctx.cluster.live, others: self.of_others(&manifests.objects, &kinds).await? };
+        let keyed = |parts: &[&[u8]]| values_digest(&self.ctx.keyring, parts);
         loop {
-            let plan = plan::plan(self.sync, &manifests.objects, &kinds, current, live, scope, Some(&keyed))?;
+            let plan = plan::plan(self.sync, &manifests.objects, &kinds, current, &live, scope, Some(&keyed))?;
             if !self.frees(&plan).await {
                 return Ok(plan);
             }
@@ -167,6 +210,26 @@ impl Pass<'_> {
             }
         }
         frees
+    }
+
+    /// The objects among `manifests` that must not be changed and that no Sync has applied, but that exist. The watches do not show
+    /// such objects.
+    async fn of_others(&self, manifests: &[Manifest], kinds: &Kinds) -> Result<BTreeSet<ObjectId>, KindError> {
+        let (api, live) = (self.identity(), &self.ctx.cluster.live);
+        let mut others = BTreeSet::new();
+        for manifest in manifests.iter().filter(|manifest| plan::is_only_made(manifest)) {
+            let Some(resource) = kinds.of(manifest) else { continue };
+            let id = plan::ids_in_cluster(self.sync, manifest, resource).swap_remove(0);
+            if live.exists(&id) {
+                continue;
+            }
+            match api.get_metadata(resource, id.namespace.as_deref(), &id.name).await {
+                Ok(_) => drop(others.insert(id)),
+                Err(error) if error.is_not_found() => {}
+                Err(source) => return Err(KindError::NotRead { origin: manifest.origin.clone(), id, source }),
+            }
+        }
+        Ok(others)
     }
 
     /// The kinds of the folder's objects, as the cluster serves them. Requests are made only for kinds that were never

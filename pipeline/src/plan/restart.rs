@@ -168,6 +168,10 @@ mod tests {
     struct AsApplied;
 
     impl LiveView for AsApplied {
+        fn exists(&self, _: &ObjectId) -> bool {
+            true
+        }
+
         fn is_untouched(&self, _: &ObjectId) -> bool {
             true
         }

@@ -255,11 +255,21 @@ fn the_kinds_of_a_revision_are_those_that_its_definitions_serve() {
 struct Cluster {
     untouched: BTreeSet<ObjectId>,
     touched: BTreeSet<ObjectId>,
+    /// Objects that gitseal has not applied.
+    foreign: BTreeSet<ObjectId>,
     theirs: BTreeSet<ObjectId>,
+    /// Objects that another Sync has released for this one.
+    handed_over: BTreeSet<ObjectId>,
     expired: BTreeSet<ObjectId>,
 }
 
 impl LiveView for Cluster {
+    fn exists(&self, id: &ObjectId) -> bool {
+        [&self.untouched, &self.touched, &self.foreign, &self.theirs, &self.handed_over]
+            .into_iter()
+            .any(|some| some.contains(id))
+    }
+
     fn is_untouched(&self, id: &ObjectId) -> bool {
         self.untouched.contains(id)
     }
@@ -273,7 +283,8 @@ impl LiveView for Cluster {
     }
 
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
-        self.theirs.contains(id).then(|| ObjectKey::new("team", "other"))
+        let theirs = self.theirs.contains(id).then(|| ObjectKey::new("team", "other"));
+        theirs.or_else(|| self.handed_over.contains(id).then(|| ObjectKey::of(&sync(json!({})))))
     }
 }
 
@@ -316,6 +327,41 @@ fn a_plan_widens_the_inventory_and_prunes_what_left_git() {
 
     let plan = planned(json!({"prune": false}), TWO, &current, &Cluster::default()).unwrap();
     assert!(plan.prune.is_empty() && plan.inventory.contains(&gone));
+}
+
+#[test]
+fn an_object_that_is_not_to_be_changed_is_only_made() {
+    let object = |value: &str| {
+        format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c0, annotations: {{gitseal.dev/change: {value}}}}}, data: {{a: b}}}}"
+        )
+    };
+    let (c0, mine) = (id("", "ConfigMap", "c0"), inventory(&config_maps(1)));
+    let planned = |value: &str, current: &Inventory, live: &Cluster| {
+        let plan = planned(json!({}), &object(value), current, live).unwrap();
+        assert!(plan.held.is_empty() && plan.prune.is_empty());
+        (
+            plan.waves.values().flatten().map(|step| step.why).collect::<Vec<_>>(),
+            plan.inventory.contains(&c0),
+            plan.unchanged,
+        )
+    };
+    let there = |live: fn(&mut Cluster) -> &mut BTreeSet<ObjectId>| {
+        let mut cluster = Cluster::default();
+        live(&mut cluster).insert(c0.clone());
+        cluster
+    };
+    let (none, nothing) = (Inventory::default(), Cluster::default());
+    assert_eq!(planned("disabled", &none, &nothing), (vec![Why::Change], true, 0));
+    // Whoever made it, it is as it is. The Sync has it only if the Sync made it.
+    assert_eq!(planned("disabled", &none, &there(|live| &mut live.foreign)), (vec![], false, 1));
+    assert_eq!(planned("disabled", &none, &there(|live| &mut live.theirs)), (vec![], false, 1));
+    assert_eq!(planned("disabled", &mine, &there(|live| &mut live.untouched)), (vec![], true, 1));
+    assert_eq!(planned("disabled", &mine, &there(|live| &mut live.touched)), (vec![], true, 1));
+    // It is gone, or it comes from another Sync, which does not have it any more.
+    assert_eq!(planned("disabled", &mine, &nothing), (vec![Why::Change], true, 0));
+    assert_eq!(planned("disabled", &none, &there(|live| &mut live.handed_over)), (vec![Why::Change], true, 0));
+    assert_eq!(planned("other", &none, &there(|live| &mut live.foreign)), (vec![Why::Change], true, 0));
 }
 
 /// A SealedSecret in Git.

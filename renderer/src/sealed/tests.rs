@@ -25,7 +25,7 @@ const WIDE: &str = "sealedsecrets.bitnami.com/namespace-wide";
 
 fn placeholders(scope: &str) -> (Placeholders, Vec<String>) {
     let mut all = Placeholders::default();
-    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: "auth".into() };
+    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: Some("auth".into()) };
     let values = all.add(&wanted, &parsed(&file(scope))).unwrap();
     let words = values.into_iter().map(|value| match value {
         Values::SetString(text) => text.split_once('=').unwrap().1.to_owned(),
@@ -40,7 +40,7 @@ fn resolve(all: &Placeholders, text: &str) -> Result<Option<Value>, String> {
     let namespace = manifest.id.namespace.as_deref().unwrap_or("shop");
     match all.resolved(manifest, namespace, &mut |_| true) {
         Ok(made) => Ok(made.map(Value::Object)),
-        Err(Unsealable::Wrong(why)) => Err(why),
+        Err(Unsealable::Wrong(why) | Unsealable::Misplaced(why, _)) => Err(why),
         Err(Unsealable::NoRoom) => panic!("there is room"),
     }
 }
@@ -52,7 +52,7 @@ fn secret(values: &str) -> String {
 #[test]
 fn notes_have_the_names_of_sealed_values_and_no_placeholder() {
     let mut all = Placeholders::default();
-    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: "auth".into() };
+    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: Some("auth".into()) };
     let values = all.add(&wanted, &parsed(&file(WIDE))).unwrap();
     let Some(Values::SetString(text)) = values.first() else { panic!("no value") };
     let (path, word) = text.split_once('=').unwrap();
@@ -73,7 +73,7 @@ fn values_become_words_with_their_names_in_the_chart() {
         file: "secrets/db.yaml".into(),
         content: None,
         key: key.map(str::to_owned),
-        path: "auth".into(),
+        path: Some("auth".into()),
     };
     let of_all = all.add(&wanted(None), &parsed(&file(WIDE))).unwrap();
     let names = of_all.iter().map(|value| match value {
@@ -157,7 +157,7 @@ fn thousands_of_values_in_one_text_all_get_a_key() {
          'true'}}}}\nspec:\n  encryptedData:\n{values}"
     );
     let mut all = Placeholders::default();
-    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: "auth".into() };
+    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: Some("auth".into()) };
     let limits = Limits { memory: 1 << 30, ..Limits::default() };
     let manifests = manifests::parse("secrets/db.yaml", text.as_bytes(), &limits).unwrap();
     all.add(&wanted, &manifests).unwrap();
@@ -286,7 +286,7 @@ fn templates_give_the_text_with_its_values() {
         }
         let parts = all.parts(&text).unwrap_or_else(|()| panic!("{text:?} is refused"));
         let names = BTreeMap::from([(0, "password".to_owned()), (1, "tls.key".to_owned())]);
-        let template = template(&parts, &names);
+        let template = template("a", &parts, &names);
         let data = [("password", values[0].as_bytes()), ("tls.key", values[1].as_bytes())];
         let salts = gotemplate::Salts::new("shop", "web", std::iter::empty::<(&str, &str)>());
         let mut renderer = gotemplate::Renderer::new(data, salts, gotemplate::Limits::default());
@@ -296,7 +296,7 @@ fn templates_give_the_text_with_its_values() {
 }
 
 fn wanted(key: &str, path: &str) -> SealedValues {
-    SealedValues { file: "secrets/db.yaml".into(), content: None, key: Some(key.into()), path: path.into() }
+    SealedValues { file: "secrets/db.yaml".into(), content: None, key: Some(key.into()), path: Some(path.into()) }
 }
 
 #[test]
@@ -372,6 +372,31 @@ fn templates_do_not_grow_beyond_the_memory_that_is_taken() {
         });
         let made = made.unwrap().unwrap();
         assert!(asked >= 2 * made.len() as u64, "{asked} bytes for two times {}", made.len());
+    }
+}
+
+#[test]
+fn without_a_path_each_key_is_the_name_of_a_value() {
+    let wanted = SealedValues { file: "secrets/db.yaml".into(), content: None, key: None, path: None };
+    let names = |keys: &str| {
+        let text = file(WIDE).split_once("    password").unwrap().0.to_owned();
+        let values: String = keys.split(' ').map(|key| format!("    {key}: {}\n", sealed_text(7))).collect();
+        let values = Placeholders::default().add(&wanted, &parsed(&(text + &values)))?;
+        let name = |value: Values| match value {
+            Values::SetString(text) => text.split_once('=').unwrap().0.to_owned(),
+            other => panic!("{other:?}"),
+        };
+        Ok::<_, String>(values.into_iter().map(name).collect::<Vec<_>>())
+    };
+    assert_eq!(names("password auth.password a.b.c").unwrap(), ["a.b.c", "auth.password", "password"]);
+    for (keys, told) in [
+        (".a", "secrets/db.yaml:1: the key .a is no name of a value: a part of it between dots is empty"),
+        ("a..b", "the key a..b is no name"),
+        ("a.", "the key a. is no name"),
+        ("a a-b a.b.c", "secrets/db.yaml:1: the keys a and a.b.c exclude each other: a would be a value and a table"),
+    ] {
+        let error = names(keys).unwrap_err();
+        assert!(error.contains(told), "{keys}: {error}");
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::Sync;
-use harness::{Plane, Scene, eventually, git::ServerOptions, programs::Controller};
+use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes, programs::Controller};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -175,6 +175,49 @@ async fn sealed_values_reach_the_secrets_of_a_chart_and_nothing_else() -> Result
     let secret = scene.api::<Secret>().get("app-db").await?;
     assert_eq!((decoded(&secret, "password")?, secret.uid()), ("Of-The-Chart-2".to_owned(), uid));
     ensure!(scene.api::<ConfigMap>().get("checksum").await?.data != checksum, "the checksum is the same");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_of_sealed_values_has_values_at_any_place_of_the_chart() -> Result<()> {
+    let scene = Scene::new("sealed-file").await?;
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: all}\nstringData:\n  top: {{ .Values.top | quote }}\n  \
+        url: \"db://{{ .Values.database.user }}:{{ .Values.database.admin.password }}@db\"\n";
+    write_chart(&scene, &[("secret", secret)])?;
+    scene.tree.write("charts/web/values.yaml", "database: {user: me, admin: {password: none, name: root}}\n")?;
+    let sealed = async |names: &[(&str, &str)]| -> Result<String> {
+        let mut values = String::new();
+        for (name, value) in names {
+            let value = scene.seal_for(Scope::NamespaceWide, "any", value.as_bytes()).await?;
+            values += &format!("    {name}: {value}\n");
+        }
+        Ok(format!(
+            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: values, annotations: \
+             {{sealedsecrets.bitnami.com/namespace-wide: 'true'}}}}\nspec:\n  encryptedData:\n{values}"
+        ))
+    };
+    scene.tree.write(
+        "secrets/values.yaml",
+        sealed(&[("top", "At-The-Root-1"), ("database.admin.password", "Deep-Inside-1")]).await?,
+    )?;
+    let first = scene.publish("a file of sealed values").await?;
+    let spec = json!({"helm": {"valuesFrom": [{"sealedSecret": "secrets/values.yaml"}]}});
+    scene.sync("app", "./charts/web", spec).await?;
+    scene.is_applied("app", &first).await?;
+    let secret = scene.api::<Secret>().get("all").await?;
+    assert_eq!(decoded(&secret, "top")?, "At-The-Root-1");
+    assert_eq!(decoded(&secret, "url")?, "db://me:Deep-Inside-1@db");
+
+    scene
+        .tree
+        .write("secrets/values.yaml", sealed(&[("top", "At-The-Root-2"), ("top.password", "Deep-Inside-2")]).await?)?;
+    scene.publish("keys that exclude each other").await?;
+    let message = scene.is_not_ready("app", "SealedValue").await?;
+    ensure!(message.contains("secrets/values.yaml:1: the keys top and top.password exclude each other"), "{message}");
+    // The API server refuses an entry with a key for which there is no name.
+    let refused = json!({"helm": {"valuesFrom": [{"sealedSecret": "secrets/values.yaml", "key": "top"}]}});
+    let refused = scene.sync("refused", "./charts/web", refused).await.expect_err("refused").to_string();
+    ensure!(refused.contains("is required with the key of a sealedSecret"), "{refused}");
     Ok(())
 }
 
@@ -376,6 +419,86 @@ async fn definitions_of_a_chart_come_first_unless_they_are_skipped() -> Result<(
     scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
     scene.is_applied("app", &first).await?;
     scene.has(&format!("{group}/v1"), "Thing", "one", json!({})).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_change_of_a_definition_is_applied_in_one_mode_only() -> Result<()> {
+    let scene = Scene::new("chart-crds-modes").await?;
+    let (definitions, space) = (Api::<CustomResourceDefinition>::all(scene.client.clone()), scene.namespace.as_str());
+    let group = |of: &str| format!("{of}.{space}.example.com");
+    let with = |of: &str, short: &str| {
+        definition_of_things(&group(of)).replace("singular: thing", &format!("singular: thing, shortNames: [{short}]"))
+    };
+    // The short name of the definition; `None` if there is no definition.
+    let short_name = async |of: &str| -> Result<Option<String>> {
+        let found = definitions.get_opt(&format!("things.{}", group(of))).await?;
+        Ok(found.map(|found| found.spec.names.short_names.unwrap_or_default().concat()))
+    };
+    let write = |mode: &str, of: &str, text: &str| {
+        scene.tree.write(&format!("charts/{mode}/Chart.yaml"), CHART)?;
+        scene.tree.write(&format!("charts/{mode}/templates/map.yaml"), MAP)?;
+        scene.tree.write(&format!("charts/{mode}/crds/{of}.yaml"), text)
+    };
+    let modes = ["Apply", "Create", "Skip"].map(|mode| (mode, mode.to_lowercase()));
+    for (_, name) in &modes {
+        write(name, name, &with(name, "before"))?;
+    }
+    // Somebody has made this one without gitseal.
+    kubernetes::apply_cluster_wide(&scene.client, json_of(&with("foreign", "foreign"))?).await?;
+    write("create", "foreign", &with("foreign", "before"))?;
+    let first = scene.publish("charts with definitions").await?;
+    for (mode, name) in &modes {
+        scene
+            .sync(name, &format!("./charts/{name}"), json!({"helm": {"crds": mode, "values": {"level": "x"}}}))
+            .await?;
+        scene.is_applied(name, &first).await?;
+    }
+    let all = async || -> Result<Vec<Option<String>>> {
+        Ok(vec![
+            short_name("apply").await?,
+            short_name("create").await?,
+            short_name("skip").await?,
+            short_name("foreign").await?,
+        ])
+    };
+    let of = |names: [&str; 4]| names.map(|name| (!name.is_empty()).then(|| name.to_owned())).to_vec();
+    assert_eq!(all().await?, of(["before", "before", "", "foreign"]));
+
+    // The files change, and there is another one.
+    for (_, name) in &modes {
+        write(name, name, &with(name, "after"))?;
+        write(name, "later", &with(&format!("later-{name}"), "later"))?;
+    }
+    write("create", "foreign", &with("foreign", "after"))?;
+    let second = scene.publish("other definitions").await?;
+    for (_, name) in &modes {
+        scene.is_applied(name, &second).await?;
+    }
+    assert_eq!(all().await?, of(["after", "before", "", "foreign"]));
+    for (name, there) in [("later-apply", true), ("later-create", true), ("later-skip", false)] {
+        assert_eq!(short_name(name).await?.is_some(), there, "{name}");
+    }
+
+    // Somebody changes two of them.
+    let by_hand = Patch::Merge(json!({"spec": {"names": {"shortNames": ["hand"]}}}));
+    for name in ["create", "apply"] {
+        definitions.patch(&format!("things.{}", group(name)), &PatchParams::default(), &by_hand).await?;
+    }
+    eventually("the definition to be put back", || async {
+        ensure!(short_name("apply").await?.as_deref() == Some("after"));
+        Ok(())
+    })
+    .await?;
+    scene.sync("create", "./charts/create", json!({"helm": {"crds": "Create", "values": {"level": "y"}}})).await?;
+    is_value(&scene, "create-map", "y").await?;
+    assert_eq!(short_name("create").await?.as_deref(), Some("hand"));
+    Ok(())
+}
+
+/// The object of a manifest.
+fn json_of(manifest: &str) -> Result<serde_json::Value> {
+    let objects = manifests::parse("a.yaml", manifest.as_bytes(), &manifests::Limits::default())?;
+    Ok(serde_json::Value::Object(objects.into_iter().next().context("an object")?.body))
 }
 
 #[tokio::test]

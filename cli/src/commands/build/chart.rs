@@ -167,7 +167,7 @@ fn sealed(text: &str, root: &Path) -> anyhow::Result<SealedValues> {
     let found = fs::canonicalize(file).map_err(|error| wrong(&format!("cannot read {file}: {error}")))?;
     let inside = found.strip_prefix(root).ok().and_then(Path::to_str);
     let file = inside.ok_or_else(|| wrong("the file is not in the repository of the chart"))?.to_owned();
-    Ok(SealedValues { file, content: None, key, path: path.to_owned() })
+    Ok(SealedValues { file, content: None, key, path: Some(path.to_owned()) })
 }
 
 /// Whether there is a chart: a folder with a Chart.yaml, or an archive.
@@ -203,7 +203,7 @@ pub(super) fn render(
         is_upgrade: args.is_upgrade,
         lookup: None,
     };
-    let release = Release { chart, values: args.all_values(&root)?, target_namespace: None, tests: false };
+    let release = Release { chart, values: args.all_values(&root)?, ..Release::default() };
     let copy = WorkingCopy { root };
     let files = WithCopies::new(&copy, copies);
     let built = folder::renderer().release(&release, &files, &mut Unlimited, &Cancel::new());

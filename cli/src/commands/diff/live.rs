@@ -150,6 +150,10 @@ impl Live {
 }
 
 impl LiveView for Live {
+    fn exists(&self, id: &ObjectId) -> bool {
+        matches!(self.seen.get(id), Some(Seen::There(_) | Seen::Unreadable))
+    }
+
     fn is_untouched(&self, id: &ObjectId) -> bool {
         match self.seen.get(id) {
             Some(Seen::There(_)) => self.expected(id).is_some() && !self.is_touched(id),
@@ -194,6 +198,10 @@ impl LiveView for Live {
 pub struct Unknown;
 
 impl LiveView for Unknown {
+    fn exists(&self, _: &ObjectId) -> bool {
+        false
+    }
+
     fn is_untouched(&self, _: &ObjectId) -> bool {
         false
     }

@@ -9,8 +9,9 @@ use super::report::Finding;
 
 /// The annotations of gitseal that are written in Git, each with the only values that have an effect; without values if
 /// others have an effect, too.
-const ANNOTATIONS: [(&str, &[&str]); 16] = [
+const ANNOTATIONS: [(&str, &[&str]); 17] = [
     (names::PRUNE, &[names::PRUNE_DISABLED]),
+    (names::CHANGE, &[names::CHANGE_DISABLED]),
     (names::REPLACE, &[names::REPLACE_ALLOWED]),
     (names::RESTART_ON_SECRET_CHANGE, &["true", "false"]),
     (names::SUBSTITUTE, &[names::SUBSTITUTE_DISABLED]),
