@@ -88,7 +88,8 @@ pub struct SyncSpec {
     /// Applies the folder to another cluster. This is not supported yet: a Sync with this field is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kube_config: Option<KubeConfig>,
-    /// If true, the Sync is Ready only when all its objects are healthy and its Jobs are complete.
+    /// If true, the Sync is Ready only when all its objects are healthy and its Jobs are complete. If false, it waits only
+    /// for the hooks and tests of a chart, and for objects with the annotation `gitseal.dev/delete-when`.
     #[serde(default = "default_true")]
     pub wait: bool,
     /// When the objects of the next wave number are applied: `applied` means when all objects of the number before are
@@ -97,7 +98,7 @@ pub struct SyncSpec {
     #[serde(default)]
     pub waves: Waves,
     /// How long objects may take to become healthy after they were applied. This holds for all objects if `wait` is
-    /// true, and for the objects that the next wave waits for.
+    /// true, for the objects that the next wave waits for, and for those that the Sync waits for even if `wait` is false.
     #[serde(default = "default_timeout")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub timeout: String,

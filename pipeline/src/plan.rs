@@ -66,6 +66,8 @@ pub struct Plan {
     deleted_when_healthy: BTreeSet<ObjectId>,
     /// The objects that are deleted when they have failed.
     deleted_when_failed: BTreeSet<ObjectId>,
+    /// The objects that the Sync waits for even with `wait: false`.
+    always_awaited: BTreeSet<ObjectId>,
     /// The hooks of Helm, and the tests.
     hooks: BTreeSet<ObjectId>,
     /// The objects that are applied when all others are healthy.
@@ -323,6 +325,9 @@ pub fn plan(
         }
         if deleted.failed && !id.is_sealed_secret() {
             plan.deleted_when_failed.insert(id.clone());
+        }
+        if wave::is_always_awaited(manifest) {
+            plan.always_awaited.insert(id.clone());
         }
         if wave::is_hook(manifest) || is_test(manifest) {
             plan.hooks.insert(id.clone());
@@ -600,6 +605,12 @@ impl Plan {
     /// Whether the object is deleted when it is healthy.
     pub fn is_deleted_when_healthy(&self, id: &ObjectId) -> bool {
         self.deleted_when_healthy.contains(id)
+    }
+
+    /// Whether the Sync waits for the object even with `wait: false`: it is a hook or a test, or it is deleted when it is
+    /// healthy or has failed.
+    pub fn is_always_awaited(&self, id: &ObjectId) -> bool {
+        self.always_awaited.contains(id)
     }
 
     /// Whether some objects are tests, which are applied when all others are healthy.

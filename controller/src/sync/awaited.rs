@@ -6,15 +6,19 @@ use crds::Sync;
 use manifests::ObjectId;
 use pipeline::{Plan, health, plan::Barrier};
 
-use super::{Record, carry_out::Outcome, record::Pending};
+use super::{
+    Record,
+    carry_out::Outcome,
+    record::{Healthy, Pending},
+};
 
 /// The objects of a pass whose health is awaited, and the waves that wait for them.
 pub(super) struct Awaited {
     objects: BTreeMap<ObjectId, Pending>,
     /// Those of `objects` that this pass is about to write.
     steps: BTreeSet<ObjectId>,
-    /// Whether the health of all other applied objects is known or already awaited.
-    others_are_healthy: bool,
+    /// Which of the other applied objects are known to be healthy, or are already awaited.
+    healthy: Healthy,
     /// Whether these are all objects whose health is not known.
     are_all: bool,
     barrier: Option<Barrier>,
@@ -23,18 +27,24 @@ pub(super) struct Awaited {
 impl Awaited {
     /// Finds the objects whose health is awaited. If the health of the Sync's other objects is known, these are only
     /// objects that this pass writes. If the Sync does not `wait`, these are only objects that later waves wait for,
-    /// and objects that are deleted when they are healthy. Also removes from `plan` the waves that have to wait.
+    /// and those that are always awaited, such as hooks. Also removes from `plan` the waves that have to wait.
     pub(super) fn of(record: &mut Record, plan: &mut Plan, sync: &Sync) -> Self {
         let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
-        let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);
+        let is_unknown = |id: &ObjectId| match record.healthy {
+            _ if steps.contains(id) => true,
+            Healthy::None => true,
+            Healthy::AlwaysAwaited => !plan.is_always_awaited(id),
+            Healthy::All => false,
+        };
         let waits = sync.spec.waits_for_health() || plan.has_tests();
-        let is_asked = |id: &ObjectId| waits || plan.has_to_be_healthy(id) || plan.is_deleted_when_healthy(id);
+        let is_asked = |id: &ObjectId| waits || plan.has_to_be_healthy(id) || plan.is_always_awaited(id);
         let objects = plan.kinds.iter().filter(|(id, _)| !health::is_healthy_at_once(sync, id) && is_unknown(id));
         let objects = objects.filter(|(id, _)| is_asked(id)).map(|(id, resource)| {
             let origin = plan.origins.get(id).cloned();
-            let deleted_when_failed = plan.is_deleted_when_failed(id);
+            let (is_always_awaited, deleted_when_failed) =
+                (plan.is_always_awaited(id), plan.is_deleted_when_failed(id));
             let failed = record.why_failed(id).filter(|_| !steps.contains(id));
-            (id.clone(), Pending { resource: resource.clone(), origin, deleted_when_failed, failed })
+            (id.clone(), Pending { resource: resource.clone(), origin, is_always_awaited, deleted_when_failed, failed })
         });
         let mut objects: BTreeMap<_, _> = objects.collect();
         let mut barrier = record.barrier.take();
@@ -46,7 +56,8 @@ impl Awaited {
             objects.retain(|id, _| plan.kinds.contains_key(id));
         }
         steps.retain(|id| objects.contains_key(id));
-        Self { objects, steps, others_are_healthy: record.others_are_healthy || are_all, are_all, barrier }
+        let healthy = if are_all { Healthy::All } else { record.healthy };
+        Self { objects, steps, healthy, are_all, barrier }
     }
 
     /// Records the objects whose health is awaited after the plan was carried out with this `outcome`: those that were
@@ -62,7 +73,7 @@ impl Awaited {
         if self.are_all {
             record.reported = None;
         }
-        record.others_are_healthy = self.others_are_healthy;
+        record.healthy = self.healthy;
         record.barrier = self.barrier.clone().map(|barrier| barrier.until(|id| record.pending.contains_key(id)));
         self.barrier
     }

@@ -7,7 +7,7 @@ use std::{
 
 use crds::Deletion;
 use manifests::ObjectId;
-use pipeline::{Failure, Stage, plan::Wave};
+use pipeline::{Failure, Inventory, Stage, plan::Wave};
 
 use super::{Pass, Record, prune::Pruner};
 use crate::{cluster::Live, events::EventType, status::reference};
@@ -33,6 +33,11 @@ pub(super) fn finished(record: &Record) -> BTreeSet<ObjectId> {
         known.deletion == Some(Deletion::Due) && known.manifest.is_some() && is_applied(Wave::time(known.wave))
     });
     due.map(|(id, _)| id).filter(|id| !waits.contains(&time(id))).cloned().collect()
+}
+
+/// Whether objects are still to be deleted when they are healthy.
+pub(super) fn is_any_due(inventory: &Inventory) -> bool {
+    inventory.iter().any(|(_, known)| known.deletion == Some(Deletion::Due))
 }
 
 /// Whether an object still exists that was finished or had failed: the controller ended between the write of the inventory and the deletion.
@@ -115,7 +120,7 @@ impl Pass<'_> {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::{Inventory, plan::Barrier};
+    use pipeline::plan::Barrier;
 
     use super::*;
     use crate::sync::record::Pending;
@@ -151,7 +156,13 @@ mod tests {
             let pending = pending.iter().map(|name| {
                 (
                     id(name),
-                    Pending { resource: resource.clone(), origin: None, deleted_when_failed: false, failed: None },
+                    Pending {
+                        resource: resource.clone(),
+                        origin: None,
+                        is_always_awaited: true,
+                        deleted_when_failed: false,
+                        failed: None,
+                    },
                 )
             });
             let barrier = barrier.map(|number| Barrier { number, awaited: BTreeSet::new() });

@@ -66,6 +66,7 @@ pub(crate) use self::{
 use self::{
     carry_out::Outcome,
     decide::{Decision, Situation, decide},
+    record::Healthy,
     report::{Stored, not_understood},
     restored::RebuildError,
     source::{SourceError, Sourced},
@@ -344,7 +345,7 @@ impl Pass<'_> {
         let is_edited = record.seen_generation != self.sync.metadata.generation;
         let is_new = is_edited || record.content.as_ref() != Some(&sourced.content);
         if is_edited && self.checks_anew(record) {
-            record.others_are_healthy = false;
+            record.healthy = Healthy::None;
         }
         if scope == Scope::Folder {
             record.seen_generation = self.sync.metadata.generation;
@@ -459,12 +460,14 @@ impl Pass<'_> {
             self.heal_from_last_good(record).await;
         } else {
             self.ctx.wants.forget(self.key);
-            if !self.sync.spec.waits_for_health() {
-                record.pending.clear();
-                record.others_are_healthy = false;
+            // As long as objects are to be deleted when they are healthy, also those count that later waves wait for.
+            if !self.sync.spec.waits_for_health() && !finished::is_any_due(&record.inventory) {
+                record.pending.retain(|_, pending| pending.is_always_awaited);
+                record.healthy = Healthy::AlwaysAwaited;
             }
             report::remember(record, sourced, outcome);
             if record.pending.is_empty() {
+                record.pending_since = None;
                 return self.ready(record, &revision).await;
             }
         }

@@ -15,6 +15,7 @@ use super::{
     finalize::NotAll,
     poll_health::{Facts, Unhealthy, ended},
     prune::Pruner,
+    record::Healthy,
 };
 use tokio::time::Instant;
 
@@ -43,7 +44,7 @@ impl Pass<'_> {
         record.pending.clear();
         record.pending_since = None;
         record.barrier = None;
-        record.others_are_healthy = false;
+        record.healthy = Healthy::None;
     }
 
     /// Runs the hooks, and prunes all objects, step by step.
@@ -148,7 +149,7 @@ impl Pass<'_> {
                     let Some(how) = live.expired(&id) else {
                         // Somebody deleted it, so the next plan makes it again.
                         record.pending.remove(&id);
-                        record.others_are_healthy = false;
+                        record.healthy = Healthy::None;
                         continue;
                     };
                     ended(how, pending.failed)

@@ -11,8 +11,8 @@ use pipeline::{Inventory, Resource, health::HEALTH_CHECK_FAILED, plan::Barrier};
 use tokio::time::Instant;
 
 use super::{
-    dependencies::LastRead, first_inventory, on_delete::FAILED as DELETE_HOOK_FAILED, report::Counts,
-    requests::Requests,
+    dependencies::LastRead, finished::is_any_due, first_inventory, on_delete::FAILED as DELETE_HOOK_FAILED,
+    report::Counts, requests::Requests,
 };
 use crate::{
     cluster::{Api, ApiError},
@@ -73,8 +73,8 @@ pub struct Record {
     pub pending: BTreeMap<ObjectId, Pending>,
     /// What the last process or leader reported about objects that had failed, until their health is awaited again.
     pub reported: Option<String>,
-    /// Whether all other applied objects are known to be healthy. If not, the next pass checks all objects.
-    pub others_are_healthy: bool,
+    /// Which of the other applied objects are known to be healthy. The next pass checks the rest.
+    pub healthy: Healthy,
     /// What the later waves wait for. When everything that they wait for is healthy, the next pass applies them.
     pub barrier: Option<Barrier>,
     /// What the earlier passes did for the same content, if it is applied in several passes because waves wait.
@@ -97,6 +97,18 @@ pub struct Record {
     pub seen_generation: Option<i64>,
 }
 
+/// Which of the applied objects that are not awaited are known to be healthy.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Healthy {
+    /// None of them.
+    #[default]
+    None,
+    /// Those that a Sync waits for even with `wait: false`, such as hooks.
+    AlwaysAwaited,
+    /// All of them.
+    All,
+}
+
 /// An object whose health is awaited.
 #[derive(Clone, Debug)]
 pub struct Pending {
@@ -104,6 +116,8 @@ pub struct Pending {
     pub resource: Arc<Resource>,
     /// Where the object is in Git, if this is known.
     pub origin: Option<Location>,
+    /// Whether the Sync waits for the object even with `wait: false`.
+    pub is_always_awaited: bool,
     /// Whether the object is deleted when it has failed.
     pub deleted_when_failed: bool,
     /// If the object has failed: why, if this is known.
@@ -136,6 +150,13 @@ impl Record {
         // again.
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
+        // Older versions did not wait for what is deleted when it is healthy, if the Sync had `wait: false`.
+        let is_left = is_any_due(&inventory);
+        let healthy = match is_ready && !is_left {
+            false => Healthy::None,
+            true if sync.spec.waits_for_health() => Healthy::All,
+            true => Healthy::AlwaysAwaited,
+        };
         let reported = ready.filter(|ready| [HEALTH_CHECK_FAILED, DELETE_HOOK_FAILED].contains(&ready.reason.as_str()));
         Ok(Self {
             reported: reported.map(|ready| ready.message.clone()),
@@ -144,7 +165,7 @@ impl Record {
             status,
             inventory,
             content,
-            others_are_healthy: is_ready && sync.spec.waits_for_health(),
+            healthy,
             seen_generation,
             // If the Sync was edited after the last pass, the health of all objects is determined again.
             health_checks: if seen_generation == sync.metadata.generation {

@@ -268,6 +268,15 @@ pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest
     planned.collect()
 }
 
+/// Whether a Sync waits for the object even with `wait: false`. A hook that is in Git as plain YAML, without the annotations of
+/// waves, is an object like any other.
+pub(super) fn is_always_awaited(manifest: &Manifest) -> bool {
+    let is_hook_that_waits = is_hook(manifest) && asks_to_wait(manifest).unwrap_or_default();
+    is_hook_that_waits
+        || is_test(manifest).unwrap_or_default()
+        || asks_for_deletion(manifest).is_ok_and(|when| when.healthy || when.failed)
+}
+
 /// Whether the object is a hook of Helm.
 pub(super) fn is_hook(manifest: &Manifest) -> bool {
     annotation(manifest, crds::names::HELM_HOOK).is_some()

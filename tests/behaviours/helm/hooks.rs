@@ -17,8 +17,8 @@ use crate::{
     cli::gitseal,
     faults::Faulty,
     handover::Sealer,
-    jobs::{BATCH, completes, job_uid},
-    objects::{is_value, sealed_secret},
+    jobs::{self, BATCH, completes, job_uid},
+    objects::{deployment, is_value, sealed_secret},
     traces::{event, handled, uid},
     waves_wait::fails,
 };
@@ -280,6 +280,62 @@ async fn a_hook_that_failed_is_deleted_if_its_policy_says_so_and_runs_again_at_a
     // It has succeeded, so it stays.
     ensure!(is_there(scene, BATCH, "Job", "migrate").await?);
     Ok(())
+}
+
+/// The Sync waits until the object is healthy.
+async fn is_awaited(scene: &Scene, name: &str) -> Result<()> {
+    let waits = |_: &Sync, ready: &Condition| ready.reason == "WaitingForHealth" && ready.message.contains(name);
+    scene.sync_when("app", &format!("the wait for {name}"), waits).await.map(drop)
+}
+
+#[tokio::test]
+async fn hooks_are_awaited_and_deleted_even_if_the_sync_does_not_wait() -> Result<()> {
+    let scene = Scene::new("hook-no-wait").await?;
+    let policies = "before-hook-creation,hook-succeeded";
+    let migrate = with_policy(&job("migrate", "pre-install,pre-upgrade", 0, ""), policies);
+    let migrate = migrate.replace("annotations: {", "annotations: {tag: '{{ .Values.tag }}', ");
+    let seed = with_policy(&job("seed", "post-install,post-upgrade", 0, ""), policies);
+    // The control plane has no nodes, so this Deployment never becomes available.
+    let web = deployment("web", 1);
+    write_chart(&scene, &[("map", MAP), ("web", &web), ("migrate", &migrate), ("seed", &seed)])?;
+    let first = scene.publish("a chart").await?;
+    let with = |tag: &str| json!({"timeout": "1h", "wait": false, "helm": {"values": {"tag": tag}}});
+    scene.sync("app", "./charts/web", with("1")).await?;
+    is_awaited(&scene, "migrate").await?;
+    ensure!(!is_there(&scene, "v1", "ConfigMap", "app-map").await?);
+    completes(&scene, "migrate").await?;
+    is_awaited(&scene, "seed").await?;
+    scene.is_gone(BATCH, "Job", "migrate").await?;
+    completes(&scene, "seed").await?;
+    scene.is_applied("app", &first).await?;
+    scene.is_gone(BATCH, "Job", "seed").await?;
+
+    // Only the first hook changes, so no later wave waits for it.
+    scene.sync("app", "./charts/web", with("2")).await?;
+    scene.has(BATCH, "Job", "migrate", json!({"metadata": {"annotations": {"tag": "2"}}})).await?;
+    is_awaited(&scene, "migrate").await?;
+    completes(&scene, "migrate").await?;
+    scene.is_ready("app").await?;
+    scene.is_gone(BATCH, "Job", "migrate").await?;
+    ensure!(!is_there(&scene, BATCH, "Job", "seed").await?, "it runs again");
+    scene.sync("app", "./charts/web", with("3")).await?;
+    scene.has(BATCH, "Job", "migrate", json!({"metadata": {"annotations": {"tag": "3"}}})).await?;
+    fails(&scene, "migrate").await?;
+    scene.is_not_ready("app", "HealthCheckFailed").await.map(drop)
+}
+
+#[tokio::test]
+async fn an_object_is_deleted_when_it_is_healthy_even_if_the_sync_does_not_wait() -> Result<()> {
+    let scene = Scene::new("delete-no-wait").await?;
+    let spec = "  managedBy: example.com/nobody\n";
+    scene.tree.write("app/once.yaml", jobs::job("once", "once:1", "gitseal.dev/delete-when: healthy", spec))?;
+    scene.tree.write("app/web.yaml", deployment("web", 1))?;
+    let first = scene.publish("a Job").await?;
+    scene.sync("app", "./app", json!({"timeout": "1h", "wait": false})).await?;
+    is_awaited(&scene, "once").await?;
+    completes(&scene, "once").await?;
+    scene.is_applied("app", &first).await?;
+    scene.is_gone(BATCH, "Job", "once").await
 }
 
 #[tokio::test]
