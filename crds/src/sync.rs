@@ -272,6 +272,10 @@ pub struct InventoryEntry {
     /// Present if the object is deleted when it is healthy, or was deleted because it had failed (`gitseal.dev/delete-when`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d: Option<Deletion>,
+    /// Present if the object is a Job or a Pod that has failed, or failed and was deleted: why. At most 512 bytes. Empty if so
+    /// many objects have failed that there is no room for the text. Absent again when the object is healthy or is made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e: Option<String>,
 }
 
 /// Whether an object that is deleted when it is healthy, or has failed, was deleted.

@@ -75,16 +75,13 @@ fn and_more(more: usize) -> String {
     if more == 0 { String::new() } else { format!("; and {more} more") }
 }
 
-/// The reason if an object failed.
-pub const HEALTH_CHECK_FAILED: &str = "HealthCheckFailed";
-
 impl StageError for HealthError {
     const STAGE: Stage = Stage::Health;
 
     fn reason(&self) -> &'static str {
         match self {
             Self::Failed { is_test: true, .. } | Self::TimedOut { is_test: true, .. } => "TestFailed",
-            Self::Failed { .. } => HEALTH_CHECK_FAILED,
+            Self::Failed { .. } => "HealthCheckFailed",
             Self::TimedOut { .. } => "HealthCheckTimedOut",
         }
     }

@@ -2,6 +2,7 @@
 //! applied.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
@@ -9,7 +10,10 @@ use std::{
 use crds::{Deletion, InventoryEntry};
 use manifests::ObjectId;
 
-use crate::{FieldsDigest, plan::Wave};
+use crate::{
+    FieldsDigest,
+    plan::{Wave, runs_once},
+};
 
 /// A Sync's inventory. Clones share their entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -32,7 +36,16 @@ pub struct Tracked {
     pub wave: i32,
     /// See [`InventoryEntry::d`].
     pub deletion: Option<Deletion>,
+    /// Why the object has failed; see [`InventoryEntry::e`].
+    pub failed: Option<String>,
 }
+
+/// How many bytes the text has at most that says why an object has failed.
+const WHY_BYTES: usize = 512;
+/// How many bytes of JSON these texts have at most, all together. If there are more, only the first ones are stored.
+pub const ALL_WHY_BYTES: usize = 16 * 1024;
+/// The text for an object that has failed, if its own text was not stored.
+const NOT_STORED: &str = "it has failed; why is not stored, because many objects have failed";
 
 impl Tracked {
     /// The entry in the form that it has in a Sync's status.
@@ -45,6 +58,7 @@ impl Tracked {
             u: self.values.clone(),
             w: (self.wave != 0).then_some(self.wave),
             d: self.deletion,
+            e: self.failed.clone(),
         }
     }
 }
@@ -64,6 +78,7 @@ impl Inventory {
                     values: entry.u.clone(),
                     wave: entry.w.unwrap_or(0),
                     deletion: entry.d,
+                    failed: entry.e.clone(),
                 };
                 Ok((Arc::new(id), Arc::new(record)))
             })
@@ -73,11 +88,23 @@ impl Inventory {
 
     /// The entries for a status, in the order of the ids.
     pub fn write(&self) -> Vec<InventoryEntry> {
-        self.entries.iter().map(|(id, record)| record.entry(id)).collect()
+        let mut room = ALL_WHY_BYTES;
+        let entries = self.entries.iter().map(|(id, record)| {
+            let mut entry = record.entry(id);
+            if let Some(why) = &mut entry.e {
+                match room.checked_sub(json_bytes(why)) {
+                    Some(left) => room = left,
+                    None => why.clear(),
+                }
+            }
+            entry
+        });
+        entries.collect()
     }
 
     /// The size that the inventory will have in a status, in bytes of JSON, when the objects of `digests` are applied.
-    /// For each object, `digests` has the digest of its manifest and the length of the digest of its values.
+    /// For each object, `digests` has the digest of its manifest and the length of the digest of its values. The texts that say why
+    /// objects have failed are not counted: see [`ALL_WHY_BYTES`].
     pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, (&str, usize)>) -> usize {
         let entries = self.entries.iter().map(|(id, record)| {
             let mut entry = record.entry(id);
@@ -86,8 +113,9 @@ impl Inventory {
                 entry.u = (*values > 0).then(|| "0".repeat(*values));
                 entry.f = Some(entry.f.unwrap_or_else(|| FieldsDigest::LONGEST.to_string()));
             }
+            entry.e = (runs_once(id) || entry.e.is_some()).then(String::new);
             // One byte more for the comma after the entry.
-            serde_json::to_string(&entry).map_or(0, |json| json.len() + 1)
+            json_bytes(&entry) + 1
         });
         entries.sum()
     }
@@ -155,6 +183,20 @@ impl Inventory {
         }
     }
 
+    /// Records that `id` has failed, and why; `None` if it has not failed.
+    pub fn set_failed(&mut self, id: &ObjectId, why: Option<&str>) {
+        let why = why.map(|why| cut(why, WHY_BYTES));
+        if let Some(record) = self.entries.get_mut(id).filter(|record| record.failed.as_deref() != why.as_deref()) {
+            Arc::make_mut(record).failed = why.map(Cow::into_owned);
+        }
+    }
+
+    /// If `id` is known to have failed: why.
+    pub fn why_failed(&self, id: &ObjectId) -> Option<&str> {
+        let why = self.get(id)?.failed.as_deref()?;
+        Some(if why.is_empty() { NOT_STORED } else { why })
+    }
+
     /// Whether `id` was deleted because it was healthy.
     pub fn is_done(&self, id: &ObjectId) -> bool {
         self.get(id).is_some_and(|record| record.deletion == Some(Deletion::Done))
@@ -176,6 +218,7 @@ impl Inventory {
             let record = Arc::make_mut(record);
             record.manifest = Some(manifest);
             record.fields = fields;
+            record.failed = None;
         }
     }
 
@@ -200,6 +243,20 @@ impl Inventory {
     }
 }
 
+/// The text, or its beginning with `…` if it has more bytes than `most`.
+fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    const MORE: &str = "…";
+    if text.len() <= most {
+        return text.into();
+    }
+    let end = (0..=most - MORE.len()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}{MORE}", &text[..end]).into()
+}
+
+fn json_bytes(value: &impl serde::Serialize) -> usize {
+    serde_json::to_string(value).map_or(0, |json| json.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,7 +274,35 @@ mod tests {
         inventory.set_wave(&id("apps", "Deployment", "web"), -7);
         inventory.set_deletion(&id("", "ConfigMap", "settings"), Some(Deletion::Due));
         inventory.set_values(&id("apps", "Deployment", "web"), Some("def".into()));
+        inventory.set_failed(&id("apps", "Deployment", "web"), Some("no node fits"));
         assert_eq!(Inventory::read(&inventory.write()).unwrap(), inventory);
+    }
+
+    #[test]
+    fn why_objects_failed_is_known_until_they_are_applied_again_and_takes_little_room() {
+        let mut inventory = Inventory::default();
+        let job = |number: usize| id("batch", "Job", &format!("job-{number:03}"));
+        for number in 0..100 {
+            inventory.widen(job(number), "v1");
+        }
+        let sizes = HashMap::new();
+        let before = inventory.bytes_when_applied(&sizes);
+        for number in 0..100 {
+            inventory.set_failed(&job(number), Some(&"é\"".repeat(500)));
+        }
+        let text = inventory.why_failed(&job(0)).unwrap();
+        assert!(text.len() <= WHY_BYTES && text.starts_with("é\"é") && text.ends_with('…'), "{text}");
+        let written = inventory.write();
+        let bytes = serde_json::to_string(&written).unwrap().len();
+        assert!(bytes <= before + 1 + ALL_WHY_BYTES, "{bytes} {before}");
+        assert_eq!(inventory.bytes_when_applied(&sizes), before);
+        let read = Inventory::read(&written).unwrap();
+        assert_eq!(read.why_failed(&job(0)), Some(text));
+        assert_eq!(read.why_failed(&job(99)), Some(NOT_STORED));
+
+        inventory.applied(&job(0), "digest".into(), None);
+        inventory.set_failed(&job(1), None);
+        assert_eq!((inventory.why_failed(&job(0)), inventory.why_failed(&job(1))), (None, None));
     }
 
     #[test]

@@ -88,9 +88,13 @@ impl Faulty {
 
     /// Kills the controller, and starts it again.
     pub(super) async fn restart(&mut self) -> Result<()> {
-        let next = start_controller(&self.proxy, &self.scene.namespace, &self.folder, self.program);
         self.controller.process().signal(localcluster::Signal::Kill)?;
-        self.controller = next.await?;
+        self.start_again().await
+    }
+
+    /// Starts the controller, which was killed.
+    pub(super) async fn start_again(&mut self) -> Result<()> {
+        self.controller = start_controller(&self.proxy, &self.scene.namespace, &self.folder, self.program).await?;
         Ok(())
     }
 

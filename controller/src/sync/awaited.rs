@@ -19,8 +19,6 @@ pub(super) struct Awaited {
     steps: BTreeSet<ObjectId>,
     /// Which of the other applied objects are known to be healthy, or are already awaited.
     healthy: Healthy,
-    /// Whether these are all objects whose health is not known.
-    are_all: bool,
     barrier: Option<Barrier>,
 }
 
@@ -43,8 +41,7 @@ impl Awaited {
             let origin = plan.origins.get(id).cloned();
             let (is_always_awaited, deleted_when_failed) =
                 (plan.is_always_awaited(id), plan.is_deleted_when_failed(id));
-            let failed = record.why_failed(id).filter(|_| !steps.contains(id));
-            (id.clone(), Pending { resource: resource.clone(), origin, is_always_awaited, deleted_when_failed, failed })
+            (id.clone(), Pending { resource: resource.clone(), origin, is_always_awaited, deleted_when_failed })
         });
         let mut objects: BTreeMap<_, _> = objects.collect();
         let mut barrier = record.barrier.take();
@@ -57,7 +54,7 @@ impl Awaited {
         }
         steps.retain(|id| objects.contains_key(id));
         let healthy = if are_all { Healthy::All } else { record.healthy };
-        Self { objects, steps, healthy, are_all, barrier }
+        Self { objects, steps, healthy, barrier }
     }
 
     /// Records the objects whose health is awaited after the plan was carried out with this `outcome`: those that were
@@ -70,9 +67,6 @@ impl Awaited {
         let held: BTreeSet<_> = outcome.held.iter().map(|held| &held.id).collect();
         self.objects.retain(|id, _| !self.steps.contains(id) && !held.contains(id));
         record.pending.extend(self.objects);
-        if self.are_all {
-            record.reported = None;
-        }
         record.healthy = self.healthy;
         record.barrier = self.barrier.clone().map(|barrier| barrier.until(|id| record.pending.contains_key(id)));
         self.barrier

@@ -6,6 +6,7 @@ use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{
     Cause, Failure, Held, Inventory, Plan, Stage, StageError,
+    inventory::ALL_WHY_BYTES,
     plan::Barrier,
     prune::{LargePrune, NEEDS_CONFIRMATION, large_prune},
 };
@@ -46,8 +47,9 @@ pub(super) struct Outcome {
 
 /// The largest request that etcd accepts by default. A Sync is stored in one request.
 const MOST_BYTES: usize = 1_572_864;
-/// How many bytes are left for conditions, history, notes and `managedFields`, besides the content of the Sync itself.
-const SPARE_BYTES: usize = 96 * 1024;
+/// How many bytes are left for conditions, history, notes, `managedFields` and the texts about objects that have failed, besides the
+/// content of the Sync itself.
+const SPARE_BYTES: usize = 96 * 1024 + ALL_WHY_BYTES;
 
 /// The inventory was not stored.
 #[derive(Debug, thiserror::Error)]

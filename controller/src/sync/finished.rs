@@ -106,9 +106,7 @@ impl Pass<'_> {
     /// Deletes objects that have failed, as their annotation says. `failed` says why they failed.
     pub(super) async fn delete_failed(&self, record: &mut Record, failed: BTreeMap<ObjectId, String>) {
         for (id, why) in &failed {
-            if let Some(pending) = record.pending.get_mut(id) {
-                pending.failed = Some(why.clone());
-            }
+            record.inventory.set_failed(id, Some(why));
         }
         let api = self.identity();
         let due = failed.into_keys().map(|id| (id, Deletion::Failed)).collect();
@@ -161,7 +159,6 @@ mod tests {
                         origin: None,
                         is_always_awaited: true,
                         deleted_when_failed: false,
-                        failed: None,
                     },
                 )
             });

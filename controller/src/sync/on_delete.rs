@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crds::DeletionStep;
+use manifests::ObjectId;
 use pipeline::{Failure, Inventory, Stage, health::Health, plan::OnDelete};
 
 use super::{
@@ -135,6 +136,7 @@ impl Pass<'_> {
             let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
             let read = api.get(&pending.resource, id.namespace.as_deref(), &id.name).await;
             drop(place);
+            let why = record.inventory.why_failed(&id);
             let mut facts = Facts::default();
             let health = match (turn, read) {
                 (Err(health), _) => health,
@@ -143,7 +145,7 @@ impl Pass<'_> {
                     self.assess(&id, object, &turn).await
                 }
                 (_, Err(error)) if error.is_not_found() && record.inventory.has_failed(&id) => {
-                    Health::Failed(pending.failed.unwrap_or_else(|| "it has failed, and was deleted".into()))
+                    Health::Failed(why.unwrap_or("it has failed, and was deleted").into())
                 }
                 (_, Err(error)) if error.is_not_found() => {
                     let Some(how) = live.expired(&id) else {
@@ -152,7 +154,7 @@ impl Pass<'_> {
                         record.healthy = Healthy::None;
                         continue;
                     };
-                    ended(how, pending.failed)
+                    ended(how, why)
                 }
                 (_, Err(error)) => Health::InProgress(error.to_string()),
             };
@@ -167,7 +169,8 @@ impl Pass<'_> {
                 }
                 Health::Failed(why) => {
                     record.has_become_failed(&id, &why, live.expired(&id).is_some());
-                    return Err(self.failed(&format!("{id}: {why}")));
+                    let again = if record.inventory.has_failed(&id) { String::new() } else { runs_again(&id) };
+                    return Err(self.failed(&format!("{id}: {why}{again}")));
                 }
             }
         }
@@ -207,6 +210,14 @@ impl Pass<'_> {
             crds::names::DELETE_HOOKS_SKIP
         )
     }
+}
+
+/// What to do to run a hook again that has failed and still exists.
+fn runs_again(id: &ObjectId) -> String {
+    let kind = id.kind.to_lowercase();
+    let kind = if id.group.is_empty() { kind } else { format!("{kind}.{}", id.group) };
+    let namespace = id.namespace.as_ref().map(|namespace| format!("-n {namespace} ")).unwrap_or_default();
+    format!("; delete it to run it again: kubectl delete {kind} {namespace}{}", id.name)
 }
 
 fn more_begin() -> Failure {

@@ -17,7 +17,7 @@ use pipeline::{
         apart::own_check,
         pods::{self, Said},
     },
-    plan::Wave,
+    plan::{Wave, runs_once},
 };
 
 use super::{Pass, Record, carry_out::Outcome, finished::finished, record::SeenPods, report::WAITING_FOR_HEALTH};
@@ -84,6 +84,11 @@ impl Facts {
         Self { pods: pods::selector(id, object), uid: uid.to_owned(), may_recover }
     }
 
+    /// Whether the object was read.
+    fn is_read(&self) -> bool {
+        !self.uid.is_empty()
+    }
+
     /// Whether the Pods or the events of the object may say what is wrong with it. A watch on the object does not show
     /// them.
     fn is_elsewhere(&self, id: &ObjectId) -> bool {
@@ -109,16 +114,17 @@ impl Pass<'_> {
         let (barrier, inventory) = (record.barrier.as_ref(), &record.inventory);
         let is_due = |id: &ObjectId| barrier.is_none_or(|barrier| inventory.wave_of(id).number <= barrier.number);
         let pending = record.pending.iter().filter(|(id, _)| is_due(id));
-        let pending = pending.map(|(id, pending)| (id.clone(), pending.resource.clone(), pending.failed.clone()));
+        let pending = pending.map(|(id, pending)| (id.clone(), pending.resource.clone()));
         let pending: Vec<_> = pending.collect();
         let since = *record.pending_since.get_or_insert_with(Instant::now);
         let is_new = since.elapsed() < UNREAD;
         let results: Vec<_> = stream::iter(pending)
-            .map(|(id, resource, why)| {
+            .map(|(id, resource)| {
                 let api = &api;
                 async move {
+                    let why = inventory.why_failed(&id);
                     if inventory.has_failed(&id) {
-                        let why = why.unwrap_or_else(|| DELETED.to_owned());
+                        let why = why.unwrap_or(DELETED).to_owned();
                         return (id, Health::Failed(why), Facts::default());
                     }
                     if is_new
@@ -172,7 +178,12 @@ impl Pass<'_> {
                     record.became_healthy(&id);
                     ctx.cluster.live.await_health(&id, false);
                 }
-                Health::InProgress(why) => waiting.push(Unhealthy { id, why, facts }),
+                Health::InProgress(why) => {
+                    if facts.is_read() {
+                        record.inventory.set_failed(&id, None);
+                    }
+                    waiting.push(Unhealthy { id, why, facts });
+                }
                 Health::Failed(why) => {
                     record.has_become_failed(&id, &why, ctx.cluster.live.expired(&id).is_some());
                     failed.push(Unhealthy { id, why, facts });
@@ -234,6 +245,9 @@ impl Pass<'_> {
                 of_it.clone()
             }
         };
+        if has_failed && runs_once(&id) {
+            record.inventory.set_failed(&id, Some(&why));
+        }
         if !is_over {
             // No watch shows changes of the Pods or events, so they are read from time to time, with growing pauses.
             let left = timeout.saturating_sub(waited);
@@ -336,11 +350,11 @@ impl Pass<'_> {
 
 /// The health of a Job that Kubernetes deleted after its time to live. `how` is what is known about its end, and `why` says why it
 /// failed, if it was seen to fail.
-pub(super) fn ended(how: Expired, why: Option<String>) -> Health {
+pub(super) fn ended(how: Expired, why: Option<&str>) -> Health {
     match (how, why) {
         // If nothing shows that it failed, it counts as complete: it ended, because otherwise it would still exist.
         (Expired::Complete, _) | (Expired::Unseen, None) => Health::Current,
-        (_, why) => Health::Failed(format!("{}; {REMOVED}", why.as_deref().unwrap_or("it did not complete"))),
+        (_, why) => Health::Failed(format!("{}; {REMOVED}", why.unwrap_or("it did not complete"))),
     }
 }
 

@@ -7,21 +7,18 @@ use std::{
 
 use crds::{Deletion, HealthCheck, ObjectKey, Sync, SyncStatus, conditions, find_condition};
 use manifests::{Location, ObjectId};
-use pipeline::{Inventory, Resource, health::HEALTH_CHECK_FAILED, plan::Barrier};
+use pipeline::{
+    Inventory, Resource,
+    plan::{Barrier, runs_once},
+};
 use tokio::time::Instant;
 
-use super::{
-    dependencies::LastRead, finished::is_any_due, first_inventory, on_delete::FAILED as DELETE_HOOK_FAILED,
-    report::Counts, requests::Requests,
-};
+use super::{dependencies::LastRead, finished::is_any_due, first_inventory, report::Counts, requests::Requests};
 use crate::{
     cluster::{Api, ApiError},
     keys::Keyring,
     status,
 };
-
-/// The text about an object that failed before the controller began.
-const FAILED_BEFORE: &str = "it failed before the controller began";
 
 /// The data that the controller keeps in memory for one Sync.
 #[derive(Default)]
@@ -71,8 +68,6 @@ pub struct Record {
     pub unsettled: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Pending>,
-    /// What the last process or leader reported about objects that had failed, until their health is awaited again.
-    pub reported: Option<String>,
     /// Which of the other applied objects are known to be healthy. The next pass checks the rest.
     pub healthy: Healthy,
     /// What the later waves wait for. When everything that they wait for is healthy, the next pass applies them.
@@ -120,8 +115,6 @@ pub struct Pending {
     pub is_always_awaited: bool,
     /// Whether the object is deleted when it has failed.
     pub deleted_when_failed: bool,
-    /// If the object has failed: why, if this is known.
-    pub failed: Option<String>,
 }
 
 /// What a read showed about the Pods of an object.
@@ -157,9 +150,7 @@ impl Record {
             true if sync.spec.waits_for_health() => Healthy::All,
             true => Healthy::AlwaysAwaited,
         };
-        let reported = ready.filter(|ready| [HEALTH_CHECK_FAILED, DELETE_HOOK_FAILED].contains(&ready.reason.as_str()));
         Ok(Self {
-            reported: reported.map(|ready| ready.message.clone()),
             uid: sync.metadata.uid.clone(),
             next,
             status,
@@ -190,23 +181,17 @@ impl Record {
     /// Records that `id` is healthy.
     pub(super) fn became_healthy(&mut self, id: &ObjectId) {
         self.pending.remove(id);
+        self.inventory.set_failed(id, None);
         if let Some(barrier) = &mut self.barrier {
             barrier.awaited.remove(id);
         }
     }
 
-    /// Why the object has failed, if it was reported before and is still awaited: by this process, or by the last one.
-    pub(super) fn why_failed(&self, id: &ObjectId) -> Option<String> {
-        let by_this = self.pending.get(id).and_then(|pending| pending.failed.clone());
-        let by_last = || self.reported.as_ref().is_some_and(|message| names(message, id));
-        by_this.or_else(|| by_last().then(|| FAILED_BEFORE.to_owned()))
-    }
-
     /// Records that the object has failed. A Job that failed and was then deleted by Kubernetes (`is_gone`) is made again in the same
     /// cases as an object that gitseal deleted because it failed.
     pub(super) fn has_become_failed(&mut self, id: &ObjectId, why: &str, is_gone: bool) {
-        if let Some(pending) = self.pending.get_mut(id) {
-            pending.failed = Some(why.to_owned());
+        if runs_once(id) {
+            self.inventory.set_failed(id, Some(why));
         }
         if is_gone {
             self.inventory.set_deletion(id, Some(Deletion::Failed));
@@ -238,11 +223,6 @@ impl Record {
         self.next = self.status.clone();
         Ok(())
     }
-}
-
-/// Whether the message about objects that have failed names this one.
-fn names(message: &str, id: &ObjectId) -> bool {
-    [": ", " failed: "].iter().any(|then| message.contains(&format!("{id}{then}")))
 }
 
 /// The records of all Syncs.
@@ -294,7 +274,6 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::health::HealthError;
     use serde_json::json;
 
     use super::*;
@@ -323,32 +302,5 @@ mod tests {
         let written = server.bodies(STATUS);
         record.write(&client.api, &key).await.unwrap();
         assert_eq!(server.bodies(STATUS), written);
-    }
-
-    #[tokio::test]
-    async fn what_the_last_process_reported_as_failed_has_still_failed() {
-        let id = |name: &str| ObjectId {
-            group: "batch".into(),
-            kind: "Job".into(),
-            namespace: Some("team".into()),
-            name: name.into(),
-        };
-        let keyring = keyring_of_vectors().await;
-        let why = |reason: &str, message: String, name: &str| {
-            let ready = json!({
-                "type": "Ready", "status": "False", "reason": reason, "message": message,
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            });
-            let sync = json!({
-                "metadata": {}, "spec": {"repository": {"name": "repo"}, "path": "web"}, "status": {"conditions": [ready]},
-            });
-            Record::load(&keyring, &serde_json::from_value(sync).unwrap()).unwrap().why_failed(&id(name))
-        };
-        let at_deletion = || format!("prune: its hooks did not succeed: {}: BackoffLimitExceeded: a", id("backup"));
-        assert!(why("DeleteHookFailed", at_deletion(), "backup").is_some());
-        assert_eq!(why("DeleteHookFailed", at_deletion(), "back"), None);
-        assert_eq!(why("PruneFailed", at_deletion(), "backup"), None);
-        let failed = HealthError::Failed { origin: None, id: id("backup"), why: "a".into(), more: 0, is_test: false };
-        assert!(why("HealthCheckFailed", failed.to_string(), "backup").is_some());
     }
 }
