@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, KubeSchema, core::Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -164,14 +164,21 @@ pub struct KubeConfig {
 /// Fields that gitseal does not apply, and the objects in which it leaves them out.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.paths) || has(self.managers)").message("set paths, managers or both"))]
 pub struct Difference {
     /// The objects whose fields are left out: those that match every field given in `target`. If no field is given, all
     /// objects.
     #[serde(default)]
     pub target: DifferenceTarget,
     /// The fields, as JSON pointers (RFC 6901), for example `/spec/replicas`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(regex(pattern = "^(/([^/~]|~[01])*)+$")))]
     pub paths: Vec<String>,
+    /// Names of field managers, as `metadata.managedFields` has them. The fields that one of them owns in the cluster are
+    /// left out, as long as it owns them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128)))]
+    pub managers: Vec<String>,
 }
 
 /// See [`Difference::target`].

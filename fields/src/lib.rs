@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod job;
+mod left;
 mod managers;
 pub mod set;
 mod take_over;
@@ -17,8 +18,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::Value;
 
 pub use job::{Expired, expired_job};
+pub use left::{leave_out, owned_by, without_ours};
 pub use managers::Managers;
-pub use take_over::{Taken, take_over};
+pub use take_over::{LeftToOthers, Taken, take_over};
 pub use touched::{Touched, touched, touched_beside};
 pub use versions::with_version;
 

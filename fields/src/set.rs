@@ -56,7 +56,7 @@ pub fn is_empty(set: &Value) -> bool {
 }
 
 /// Whether the field or item whose entry is `child` is itself in the set, and not only what is below it.
-fn is_itself(child: &Value) -> bool {
+pub(crate) fn is_itself(child: &Value) -> bool {
     child.as_object().is_some_and(|child| child.is_empty() || child.contains_key(ITSELF))
 }
 
@@ -118,7 +118,7 @@ pub fn path_of(pointer: &str, set: &Value, object: &Map<String, Value>) -> Vec<S
 /// Whether a key of a field set means this item of a list. The key is `k:{…}` with some fields of the item, or `v:…`
 /// with its value. If the item lacks a field that the key names, the field has its default value, so this does not
 /// count as a difference.
-fn is_key_of(key: &str, item: &Value) -> bool {
+pub(crate) fn is_key_of(key: &str, item: &Value) -> bool {
     if let Some(value) = key.strip_prefix("v:") {
         return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
     }

@@ -7,6 +7,15 @@ use serde_json::{Map, Value};
 
 use crate::{Managers, is_of_object, is_ours, set, set_of};
 
+/// What is left to others in an object.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeftToOthers<'a> {
+    /// JSON pointers of fields.
+    pub paths: &'a [String],
+    /// Field managers. Everything that they own is left to them.
+    pub managers: &'a [String],
+}
+
 /// The result of taking over an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
@@ -30,7 +39,7 @@ impl Taken {
 ///
 /// The following are not taken over, even if one of `managers` wrote them:
 /// - subresources (an autoscaler's `scale`), the status, finalizers, owners,
-/// - fields that `left_to_others` (JSON pointers) names,
+/// - fields that `left_to_others` names (JSON pointers), and those of its managers,
 /// - `spec.replicas` if `body` does not set it, because an autoscaler probably sets it,
 /// - fields that controllers of Kubernetes set (`FILLED_IN`), and certificates of webhooks (`caBundle`),
 /// - the time of a `kubectl rollout restart`, because removing it would restart the Pods again,
@@ -40,17 +49,19 @@ pub fn take_over(
     managers: &Managers,
     id: &ObjectId,
     body: &Map<String, Value>,
-    left_to_others: &[String],
+    left_to_others: LeftToOthers<'_>,
 ) -> Option<Taken> {
     let is_taken = |entry: &ManagedFieldsEntry| {
-        is_of_object(entry) && !is_ours(entry) && managers.contain(entry.manager.as_deref().unwrap_or_default())
+        let manager = entry.manager.as_deref().unwrap_or_default();
+        let is_left = left_to_others.managers.iter().any(|left| left == manager);
+        is_of_object(entry) && !is_ours(entry) && !is_left && managers.contain(manager)
     };
     let mut version: Option<Option<String>> = None;
     let mut taken = Value::Object(Map::new());
     let mut kept = Vec::with_capacity(entries.len());
     for entry in entries {
         let fields =
-            is_taken(entry).then(|| set_of(entry)).flatten().map(|all| takeable(all, id, body, left_to_others));
+            is_taken(entry).then(|| set_of(entry)).flatten().map(|all| takeable(all, id, body, left_to_others.paths));
         let fields = fields.filter(|fields| !set::is_empty(fields));
         match fields.filter(|_| version.as_ref().is_none_or(|version| *version == entry.api_version)) {
             Some(fields) => {
@@ -155,7 +166,8 @@ mod tests {
     fn taken(before: &Value, id: &ObjectId, body: Value, left: &[&str]) -> Option<Taken> {
         let Value::Object(body) = body else { panic!("an object") };
         let left: Vec<_> = left.iter().map(|left| (*left).to_owned()).collect();
-        take_over(&entries(before.clone()), &Managers::default(), id, &body, &left)
+        let left = LeftToOthers { paths: &left, managers: &[] };
+        take_over(&entries(before.clone()), &Managers::default(), id, &body, left)
     }
 
     fn ours(fields: Value) -> Value {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use fields::is_ours;
+use fields::{is_ours, owned_by, set};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -33,8 +33,25 @@ impl FieldsDigest {
         if let Some(fields) = &ours.fields_v1 {
             absorb(&mut hasher, &fields.0);
         }
-        let bytes = hasher.finalize();
-        Some(Self(u64::from_be_bytes(bytes[..8].try_into().expect("SHA-256 has 32 bytes"))))
+        Some(Self::end(hasher))
+    }
+
+    /// Like [`FieldsDigest::of`], for an object in which everything that `managers` own is left to them. So the digest also
+    /// changes when they own other fields than before.
+    pub fn beside(managed_fields: Option<&[ManagedFieldsEntry]>, managers: &[String]) -> Option<Self> {
+        let ours = Self::of(managed_fields)?;
+        let theirs = if managers.is_empty() { Value::Null } else { owned_by(managed_fields?, managers) };
+        if set::is_empty(&theirs) {
+            return Some(ours);
+        }
+        let mut hasher = Sha256::new();
+        hasher.update(ours.0.to_be_bytes());
+        absorb(&mut hasher, &theirs);
+        Some(Self::end(hasher))
+    }
+
+    fn end(hasher: Sha256) -> Self {
+        Self(u64::from_be_bytes(hasher.finalize()[..8].try_into().expect("SHA-256 has 32 bytes")))
     }
 
     /// Reads what [`fmt::Display`] wrote.

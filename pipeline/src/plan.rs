@@ -23,7 +23,7 @@ use crate::{
     Cause, Held, Inventory, Kinds, Resource, Stage, StageError, inventory::Tracked, namespace_for,
     references::secrets_used,
 };
-pub use as_applied::digest_as_applied;
+pub use as_applied::{digest_as_applied, left_to_managers};
 use as_applied::{complete, left_to_others, object_at, whole};
 pub use barrier::Barrier;
 pub use crd::kinds_defined;
@@ -95,6 +95,9 @@ pub struct Step {
     pub stamp: Option<Stamp>,
     /// JSON pointers of the fields that the Sync leaves to others. `content` does not have these fields.
     pub left_to_others: Vec<String>,
+    /// Field managers to which the Sync leaves the fields that they own in the cluster. `content` has these fields,
+    /// because only the object in the cluster shows which ones they are.
+    pub left_to_managers: Vec<String>,
     /// The object with the fields that are left to others, if they are in Git. If the object does not exist, it is made
     /// with these fields, because it may need them.
     pub first: Option<Box<Map<String, Value>>>,
@@ -501,7 +504,8 @@ impl Plan {
         let first = (!left_to_others.is_empty()).then(|| whole(key, manifest.clone()).body);
         let mut manifest = complete(sync, key, manifest);
         let mut first = first.filter(|first| *first != manifest.body).map(Box::new);
-        let digest = manifest.digest();
+        let left_to_managers = left_to_managers(&sync.spec.ignore_differences, &manifest.id);
+        let digest = as_applied::digest(&manifest, &left_to_managers);
         let stamp = stamp.filter(|_| !restart::is_left_to_others(&left_to_others));
         if let Some(stamp) = &stamp {
             stamp.write(&mut manifest.body);
@@ -524,6 +528,7 @@ impl Plan {
             why: Why::Change,
             stamp,
             left_to_others,
+            left_to_managers,
             first,
             needs: uses.into_iter().collect(),
             runs_again: false,
@@ -547,6 +552,7 @@ impl Plan {
             why: Why::Change,
             stamp: None,
             left_to_others: Vec::new(),
+            left_to_managers: Vec::new(),
             first: None,
             needs: Vec::new(),
             runs_again: false,

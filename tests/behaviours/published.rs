@@ -7,17 +7,21 @@ use harness::{
     git::ServerOptions,
     programs::{Controller, ControllerOptions},
 };
-use k8s_openapi::api::{admissionregistration::v1::ValidatingWebhookConfiguration, apps::v1::Deployment};
+use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingWebhookConfiguration, apps::v1::Deployment, core::v1::Event,
+};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
 use crate::{
+    cli::gitseal,
     jobs::completes,
     objects::{config_map, deployment, sealed_secret},
+    traces::handled,
 };
 
 /// A chart's hook: a Job that no controller runs.
@@ -152,8 +156,8 @@ async fn a_hook_has_its_secret_and_a_sealed_secret_may_be_a_hook() -> Result<()>
     scene.has("v1", "ConfigMap", "app", json!({"data": {"value": "1"}})).await.map(drop)
 }
 
-/// argoproj/argo-cd 9071, 9696, 4912 and 8970: `ignoreDifferences` had no effect on fields that another controller
-/// writes, or had an effect only until the next commit was applied.
+/// argoproj/argo-cd 4912 and 8970: `ignoreDifferences` had no effect on fields that another controller writes, or had an effect
+/// only until the next commit was applied.
 #[tokio::test]
 async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     let scene = Scene::new("others").await?;
@@ -232,6 +236,80 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     let fourth = scene.publish("fourth").await?;
     scene.is_applied("app", &fourth).await?;
     has_image("web", 4, "example.invalid/new").await
+}
+
+/// argoproj/argo-cd 9071 and 9696: fields were to be left alone because a named field manager owns them
+/// (`managedFieldsManagers`), and were changed nevertheless.
+#[tokio::test]
+async fn what_a_named_manager_owns_stays_until_it_owns_it_no_more() -> Result<()> {
+    let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "managers", ServerOptions::default()).await?;
+    scene.repository(json!({})).await?;
+    let write = |image: &str, replicas: u32, seconds: u32| {
+        let web = deployment("web", replicas).replace("example.invalid/c", &format!("example.invalid/{image}"));
+        scene.tree.write("app/web.yaml", web + &format!("  minReadySeconds: {seconds}\n"))
+    };
+    write("one", 1, 1)?;
+    let first = scene.publish("first").await?;
+    let differences = json!([{"target": {"kind": "Deployment"}, "managers": ["image-updater", "scaler"]}]);
+    scene.sync("app", "./app", json!({"wait": false, "ignoreDifferences": differences})).await?;
+    scene.is_applied("app", &first).await?;
+    let by = |manager: &str| PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+    let deployments = scene.api::<Deployment>();
+    let set_image = async |manager: &str, image: &str| -> Result<()> {
+        let container = json!({"name": "c", "image": format!("example.invalid/{image}")});
+        let updated = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        deployments.patch("web", &by(manager), &Patch::Strategic(updated)).await?;
+        Ok(())
+    };
+    let has = async |image: &str, replicas: u32, seconds: u32| {
+        eventually(&format!("the image {image}, {replicas} replicas and {seconds} s"), || async {
+            let web = scene.get("apps/v1", "Deployment", "web").await?.context("no Deployment")?;
+            let found = web.pointer("/spec/template/spec/containers/0/image");
+            ensure!(found == Some(&json!(format!("example.invalid/{image}"))), "{found:?}");
+            ensure!(web.pointer("/spec/replicas") == Some(&json!(replicas)), "{:?}", web["spec"]["replicas"]);
+            ensure!(web["spec"]["minReadySeconds"] == json!(seconds), "{:?}", web["spec"]["minReadySeconds"]);
+            Ok(())
+        })
+        .await
+    };
+    // Both managers write fields that are in Git: one with an update, the other to the subresource `scale`.
+    set_image("image-updater", "theirs").await?;
+    deployments.patch_scale("web", &by("scaler"), &Patch::Merge(json!({"spec": {"replicas": 5}}))).await?;
+    // A commit that changes another field leaves them alone, and so does a commit that changes the same fields.
+    write("one", 1, 2)?;
+    let second = scene.publish("a field that nobody else writes").await?;
+    scene.is_applied("app", &second).await?;
+    has("theirs", 5, 2).await?;
+    write("two", 2, 3)?;
+    let third = scene.publish("the same fields, too").await?;
+    scene.is_applied("app", &third).await?;
+    has("theirs", 5, 3).await?;
+    // Drift of other fields is put back.
+    deployments.patch("web", &by("somebody"), &Patch::Merge(json!({"spec": {"minReadySeconds": 7}}))).await?;
+    has("theirs", 5, 3).await?;
+
+    controller.stop()?;
+    controller = Controller::start(&plane.options())?;
+    controller.ready().await?;
+    handled(&scene, "app").await?;
+    has("theirs", 5, 3).await?;
+    let kubeconfig = plane.cluster.kubeconfig().to_str().context("a path")?;
+    gitseal(&scene, &["diff", "app", "--sync", "app", "--kubeconfig", kubeconfig]).await?.is(0, &[])?;
+    let events = scene.api::<Event>().list(&ListParams::default()).await?.items;
+    let told = events.iter().filter(|event| event.reason.as_deref() == Some("Drifted")).filter_map(|event| event.message.as_deref());
+    let told: Vec<_> = told.collect();
+    ensure!(told.iter().all(|told| !told.contains("image") && !told.contains("replicas")), "{told:?}");
+    ensure!(told.iter().any(|told| told.contains("minReadySeconds")), "{told:?}");
+
+    // As soon as another writer owns one of the fields, Git counts again for this field.
+    set_image("somebody", "nobodys").await?;
+    has("two", 5, 3).await?;
+    set_image("image-updater", "theirs-again").await?;
+    has("theirs-again", 5, 3).await?;
+    // Without the rule, Git counts for all fields.
+    scene.sync("app", "./app", json!({"wait": false, "ignoreDifferences": null})).await?;
+    has("two", 2, 3).await
 }
 
 /// argoproj/argo-cd 8834 and many like it: an object was out of sync for ever, because the API server stores its fields in another

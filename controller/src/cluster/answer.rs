@@ -32,6 +32,12 @@ pub struct Written {
 }
 
 impl Written {
+    /// The answer, with the digest for an object in which everything that `managers` own is left to them.
+    pub fn beside(self, managers: &[String]) -> Self {
+        let fields = FieldsDigest::beside(Some(&self.managed_fields), managers);
+        Self { fields, ..self }
+    }
+
     pub(super) fn of(resource: &Resource, meta: &ObjectMeta, created: bool) -> Self {
         Self {
             uid: meta.uid.clone().unwrap_or_default(),

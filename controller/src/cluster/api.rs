@@ -1,7 +1,12 @@
 //! The requests to the API server that the controller needs. Each request asks the API server to answer with as little
 //! as possible.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ::fields::Managers;
 use http::{HeaderValue, Method, Request, header};
@@ -311,6 +316,26 @@ impl Api {
     ) -> Result<bool, ApiError> {
         let released = |entries: &[ManagedFieldsEntry]| fields::released(entries, pointers, whole);
         Ok(self.rewrite_owners(resource, namespace, name, None, released).await?.is_some())
+    }
+
+    /// Gives up our ownership of the fields that `managers` own. Returns these fields, as `managedFields` has them; there are none
+    /// if the object does not exist.
+    pub async fn leave_to(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        managers: &[String],
+    ) -> Result<Value, ApiError> {
+        let owned = Mutex::new(Value::Null);
+        let left = |entries: &[ManagedFieldsEntry]| {
+            let theirs = ::fields::owned_by(entries, managers);
+            let left = ::fields::without_ours(entries, &theirs);
+            *owned.lock().unwrap_or_else(PoisonError::into_inner) = theirs;
+            left
+        };
+        self.rewrite_owners(resource, namespace, name, None, left).await?;
+        Ok(owned.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Removes the ownership that others have of a Secret's `stringData`. The values stay as they are. If the Secret

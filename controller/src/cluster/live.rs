@@ -47,7 +47,7 @@ pub use self::{
 };
 use super::{Namespaces, api::SharedResource};
 use crate::metrics::Metrics;
-use crds::ObjectKey;
+use crds::{Difference, ObjectKey};
 
 /// How long a pass of a Sync waits for the first list of a kind before it gives up.
 const FIRST_LIST: Duration = Duration::from_secs(30);
@@ -131,6 +131,8 @@ struct Index {
     entries: HashMap<ObjectId, Box<Entry>>,
     /// The objects that each Sync waits for.
     waits: HashMap<ObjectKey, Vec<ObjectId>>,
+    /// The rules of Syncs that leave fields to the field managers that own them. Most Syncs have none.
+    left: HashMap<ObjectKey, Arc<[Difference]>>,
     writes: u64,
     observations: u64,
 }

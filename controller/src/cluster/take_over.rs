@@ -1,7 +1,7 @@
 //! Changes the ownership of fields where an apply alone cannot make the object as Git says: for an object that another
 //! tool made, and for an object whose kind has a new version.
 
-use ::fields::Managers;
+use ::fields::{LeftToOthers, Managers};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use manifests::ObjectId;
 use serde_json::{Map, Value, json};
@@ -23,14 +23,15 @@ pub struct AsInGit<'a> {
     pub resource: &'a Resource,
     /// The manifest that is applied.
     pub body: &'a Map<String, Value>,
-    /// JSON pointers to the fields that are left to others.
-    pub left_to_others: &'a [String],
+    /// What is left to others.
+    pub left_to_others: LeftToOthers<'a>,
 }
 
 impl<'a> AsInGit<'a> {
     /// The object of `step`, with the manifest `body`.
     pub fn of(step: &'a Step, body: &'a Map<String, Value>) -> Self {
-        Self { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others }
+        let left_to_others = LeftToOthers { paths: &step.left_to_others, managers: &step.left_to_managers };
+        Self { id: &step.id, resource: &step.resource, body, left_to_others }
     }
 
     /// The manifest as JSON: the body of the request that applies the object.

@@ -19,6 +19,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use ::fields::{leave_out, set};
 use futures::{StreamExt, stream};
 use gitstore::Snapshot;
 use manifests::ObjectId;
@@ -147,11 +148,14 @@ impl<'a> Applier<'a> {
                         if let Some(values) = values {
                             same_values.insert(step.id.clone(), values);
                         }
+                        let mut is_put_back = true;
                         if step.why == Why::Heal {
                             let drifted = Drifted::of(before.as_ref(), &written);
-                            applied.healed.push(Healed { id: step.id.clone(), drifted });
+                            // Perhaps others only began, or ceased, to own fields that are left to them.
+                            is_put_back = step.left_to_managers.is_empty() || !drifted.is_nothing();
+                            applied.healed.push(Healed { id: step.id.clone(), drifted, is_put_back });
                         }
-                        record(applied, step, &written, &same_values);
+                        record(applied, step, (&written, is_put_back), &same_values);
                     }
                     Err(because) => {
                         let is_sealed = is_sealed(&step);
@@ -278,7 +282,8 @@ impl<'a> Applier<'a> {
         if step.id.is_sealed_secret() {
             return self.accept(step, body, turn).await;
         }
-        let mut written = self.object(step, body, turn, place).await?;
+        let left = self.leave_to_managers(step, body).await?;
+        let mut written = self.object(step, left.as_ref().unwrap_or(body), turn, place).await?;
         written.created |= made;
         let is_definition = step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io";
         if is_definition && written.going.is_none() {
@@ -295,9 +300,29 @@ impl<'a> Applier<'a> {
         self.api.release(&step.resource, namespace, name, &step.left_to_others, whole).await
     }
 
+    /// Leaves the fields that some managers own to them. Returns `body` without these fields; `None` if there are none.
+    async fn leave_to_managers(
+        &self,
+        step: &Step,
+        body: &Map<String, Value>,
+    ) -> Result<Option<Map<String, Value>>, ApiError> {
+        if step.left_to_managers.is_empty() {
+            return Ok(None);
+        }
+        let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
+        let owned = self.api.leave_to(&step.resource, namespace, name, &step.left_to_managers).await?;
+        if set::is_empty(&owned) {
+            return Ok(None);
+        }
+        let mut left = body.clone();
+        leave_out(&mut left, &owned);
+        Ok(Some(left))
+    }
+
     async fn write(&self, step: &Step, body: Zeroizing<Vec<u8>>) -> Result<Written, ApiError> {
         let writing = self.live().begin(&step.id);
         let written = self.api.apply(&step.resource, step.id.namespace.as_deref(), &step.id.name, body).await?;
+        let written = written.beside(&step.left_to_managers);
         writing.applied(&written);
         Ok(written)
     }
@@ -314,7 +339,7 @@ fn is_sealed(step: &Step) -> bool {
     matches!(step.content, Content::Sealed(_))
 }
 
-fn record(applied: &mut Applied, step: Step, written: &Written, same_values: &SameValues) {
+fn record(applied: &mut Applied, step: Step, (written, is_put_back): (&Written, bool), same_values: &SameValues) {
     let values = match (&step.stamp, applied.inventory.get(&step.id)) {
         (Some(stamp), _) => Some(stamp.digest.clone()),
         // The Secret was put back from the same SealedSecret, so what the inventory says about its values stays.
@@ -328,7 +353,7 @@ fn record(applied: &mut Applied, step: Step, written: &Written, same_values: &Sa
     if is_sealed(&step) {
         applied.secrets.push((step.id.clone(), step.digest));
     }
-    if step.why == Why::Accept && !written.created {
+    if (step.why == Why::Accept || !is_put_back) && !written.created {
         applied.unchanged += 1;
     } else if written.created {
         applied.created.push(step.id);

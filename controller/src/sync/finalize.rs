@@ -323,6 +323,7 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.cluster.live.stop_waiting(key);
     ctx.cluster.live.stop_looking_out(key);
     ctx.cluster.live.stop_looking_out_for_inputs(key, |_| false);
+    ctx.cluster.live.leaves(key, &[]);
     ctx.inputs.forget(key);
     ctx.expressions.forget(key);
     ctx.wants.forget(key);

@@ -353,6 +353,7 @@ impl Pass<'_> {
         let (ctx, started) = (self.ctx, std::time::Instant::now());
         let mut outcome = Outcome::default();
         outcome.applied.inventory = record.inventory.clone();
+        ctx.cluster.live.leaves(self.key, &self.sync.spec.ignore_differences);
         let is_edited = record.seen_generation != self.sync.metadata.generation;
         let is_new = is_edited || record.content.as_ref() != Some(&sourced.content);
         if is_edited && self.checks_anew(record) {

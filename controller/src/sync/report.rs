@@ -197,14 +197,17 @@ impl Pass<'_> {
     /// Reports the objects that drifted and were put back in this pass.
     pub(super) fn healed(&self, outcome: &Outcome) {
         let Self { ctx, sync, key, .. } = *self;
-        for Healed { id, drifted } in &outcome.applied.healed {
+        for Healed { id, drifted, is_put_back } in &outcome.applied.healed {
             let times = ctx.drift.healed(Some(key), id, Instant::now());
-            ctx.metrics.drift_healed(&id.kind);
-            let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
-            let drifted = drifted.outside_of("Git");
-            let note = format!("{id} {drifted} and is put back{again}");
-            tracing::info!(object = %id, times, drifted, "drift healed");
-            ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
+            if *is_put_back {
+                ctx.metrics.drift_healed(&id.kind);
+                let again =
+                    if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
+                let drifted = drifted.outside_of("Git");
+                let note = format!("{id} {drifted} and is put back{again}");
+                tracing::info!(object = %id, times, drifted, "drift healed");
+                ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
+            }
             if ctx.cluster.live.is_touched(id) {
                 // Somebody changed the object again during the pass.
                 changes::drifted(ctx, key.clone(), id.clone());

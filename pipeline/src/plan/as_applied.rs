@@ -1,9 +1,12 @@
 //! Makes the object to apply from a manifest in Git.
 
-use crds::{ObjectKey, Sync};
+use std::collections::BTreeSet;
+
+use crds::{Difference, ObjectKey, Sync};
 use manifests::{Manifest, ObjectId, SERVER_METADATA};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::Sealed;
 
@@ -16,7 +19,29 @@ pub fn digest_as_applied(sync: &Sync, mut manifest: Manifest, id: &ObjectId) -> 
         return Some(sealed.digest(&id.sealed_secret()));
     }
     manifest.id.clone_from(id);
-    Some(complete(sync, &ObjectKey::of(sync), manifest).digest())
+    let managers = left_to_managers(&sync.spec.ignore_differences, id);
+    Some(digest(&complete(sync, &ObjectKey::of(sync), manifest), &managers))
+}
+
+/// The digest of what is applied. `managers` own fields that are left to them. Which fields these are is known only when the
+/// object is applied.
+pub(super) fn digest(manifest: &Manifest, managers: &[String]) -> String {
+    let digest = manifest.digest();
+    if managers.is_empty() {
+        return digest;
+    }
+    let both = Sha256::digest(format!("{digest} {managers:?}"));
+    both.iter().take(digest.len() / 2).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The field managers to which `differences` (those of a Sync) leave the fields that they own in the object. There are none
+/// for SealedSecrets and their Secrets.
+pub fn left_to_managers(differences: &[Difference], id: &ObjectId) -> Vec<String> {
+    if id.is_secret() || id.is_sealed_secret() {
+        return Vec::new();
+    }
+    let managers = differences.iter().filter(|difference| fits(&difference.target, id)).flat_map(|one| &one.managers);
+    managers.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The fields of the object that the Sync leaves to others.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, anyhow};
 use crds::FIELD_MANAGER;
+use fields::{LeftToOthers, leave_out, owned_by};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::{
     Client,
@@ -22,7 +23,7 @@ use serde_json::{Map, Value, json};
 use super::{
     kinds::Found,
     shown::{Comparable, Plain, Secret, difference},
-    taking_over::TakingOver,
+    taking_over::{TakingOver, entries},
 };
 
 /// What applying would do to an object.
@@ -110,9 +111,9 @@ pub struct InGit<'a> {
     pub id: &'a ObjectId,
     pub resource: &'a Resource,
     pub body: &'a Map<String, Value>,
-    /// JSON pointers to the fields that the Sync leaves to others (`ignoreDifferences`).
-    pub left_to_others: &'a [String],
-    /// The object as it is created if it does not exist: with the values that Git has for the fields in
+    /// What the Sync leaves to others (`ignoreDifferences`).
+    pub left_to_others: LeftToOthers<'a>,
+    /// The object as it is created if it does not exist: with the values that Git has for the fields at the paths in
     /// `left_to_others`. `None` if Git has no such fields.
     pub first: Option<&'a Map<String, Value>>,
     /// JSON pointer to the digest that the controller writes into the Pod template of a workload with the annotation
@@ -199,8 +200,12 @@ impl Requests<'_> {
             return Value::Object(self.object.first.unwrap_or(self.object.body).clone());
         };
         let mut body = Value::Object(self.object.body.clone());
-        for pointer in self.object.left_to_others.iter().map(String::as_str).chain(self.object.stamp) {
+        for pointer in self.object.left_to_others.paths.iter().map(String::as_str).chain(self.object.stamp) {
             put_back(&mut body, live, pointer);
+        }
+        let managers = self.object.left_to_others.managers;
+        if let (Some(body), false) = (body.as_object_mut(), managers.is_empty()) {
+            leave_out(body, &owned_by(&entries(live), managers));
         }
         body
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context;
-use crds::{ObjectKey, Sync};
+use crds::{Difference, ObjectKey, Sync};
 use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
@@ -17,7 +17,7 @@ use kube::{
 use manifests::ObjectId;
 use pipeline::{
     FieldsDigest, Inventory, Resource, SecretFacts,
-    plan::LiveView,
+    plan::{LiveView, left_to_managers},
     prune::{made_by, said_by},
 };
 
@@ -29,6 +29,7 @@ pub struct Live {
     /// The inventory of the Sync.
     inventory: Inventory,
     key: ObjectKey,
+    differences: Vec<Difference>,
     seen: HashMap<ObjectId, Seen>,
     /// The objects of other Syncs, as far as they are known.
     others: HashMap<ObjectId, Vec<ObjectKey>>,
@@ -56,7 +57,8 @@ impl Live {
                 others.entry(id).or_default().push(ObjectKey::of(other));
             }
         }
-        Self { inventory, key, seen: HashMap::new(), others, knows_all: syncs.are_all }
+        let differences = sync.spec.ignore_differences.clone();
+        Self { inventory, key, differences, seen: HashMap::new(), others, knows_all: syncs.are_all }
     }
 
     /// Reads the metadata of objects.
@@ -169,7 +171,9 @@ impl LiveView for Live {
             Some(Seen::There(meta)) => {
                 let is_taken = self.said(id).is_some_and(|sync| sync != self.key);
                 let is_mixed = id.is_secret() && SecretFacts::of(meta).is_mixed();
-                FieldsDigest::of(meta.managed_fields.as_deref()) != Some(expected) || is_taken || is_mixed
+                let managers = left_to_managers(&self.differences, id);
+                let now = FieldsDigest::beside(meta.managed_fields.as_deref(), &managers);
+                now != Some(expected) || is_taken || is_mixed
             }
             Some(Seen::Gone) => true,
             Some(Seen::Unreadable) | None => false,

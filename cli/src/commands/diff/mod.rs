@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use crds::{ObjectKey, Repository, Sync};
-use fields::Managers;
+use fields::{LeftToOthers, Managers};
 use futures::{StreamExt, stream};
 use kube::{Api, Client};
 use manifests::{Manifest, ObjectId, in_one_line};
@@ -386,7 +386,8 @@ impl Comparison<'_> {
         outcomes.extend(held.into_iter().map(|held| (held.id, Ok(Outcome::Held(held.because)))));
         let results = stream::iter(&steps).map(|(wave, step)| async {
             let Content::Manifest(body) = &step.content else { return None };
-            let (id, resource, left_to_others) = (&step.id, &*step.resource, &step.left_to_others[..]);
+            let (id, resource) = (&step.id, &*step.resource);
+            let left_to_others = LeftToOthers { paths: &step.left_to_others, managers: &step.left_to_managers };
             let stamp = if self.live.is_none() { stamp_of(id, body) } else { None };
             let object = InGit { id, resource, body, left_to_others, first: step.first.as_deref(), stamp };
             Some((*wave, id, compare(self.client, self.found, &in_folder, &self.taking_over, object).await))

@@ -48,7 +48,8 @@ impl<'a> TakingOver<'a> {
     }
 }
 
-fn entries(object: &Map<String, Value>) -> Vec<ManagedFieldsEntry> {
+/// The `managedFields` of an object.
+pub fn entries(object: &Map<String, Value>) -> Vec<ManagedFieldsEntry> {
     let entries = object.get("metadata").and_then(|metadata| metadata.get("managedFields")).cloned();
     entries.and_then(|entries| serde_json::from_value(entries).ok()).unwrap_or_default()
 }

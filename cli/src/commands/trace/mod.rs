@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{Api, Client};
 use manifests::{ObjectId, in_one_line};
-use pipeline::{FieldsDigest, Inventory, health::Health};
+use pipeline::{FieldsDigest, Inventory, health::Health, plan::left_to_managers};
 use renderer::Capabilities;
 use serde::Serialize;
 
@@ -238,7 +238,8 @@ impl Trace {
             Some(Err(why)) => (None, Some(why)),
             None => (None, None),
         };
-        let live = FieldsDigest::of(Some(last.managed_fields()));
+        let left = |owner: &Owner| left_to_managers(&owner.sync.spec.ignore_differences, &last.id);
+        let live = FieldsDigest::beside(Some(last.managed_fields()), &owner.map(left).unwrap_or_default());
         Self {
             object: Named::of(first),
             made_by: chain.iter().skip(1).map(Named::of).collect(),

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, sync::MutexGuard};
 
 use ::fields::Expired;
-use crds::ObjectKey;
+use crds::{Difference, ObjectKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use manifests::ObjectId;
-use pipeline::FieldsDigest;
+use pipeline::{FieldsDigest, plan::left_to_managers};
 
 use super::{Change, Entry, Index, Live, watch::live_object};
 use crate::cluster::{SecretFacts, answer::resource_version};
@@ -275,11 +275,29 @@ impl Live {
         version < known
     }
 
+    /// Records the `ignoreDifferences` of a Sync. Which fields are left to the field managers that they name is a part of the
+    /// digest of what is expected, so this must be recorded before the objects of the Sync are seen or written.
+    pub fn leaves(&self, sync: &ObjectKey, differences: &[Difference]) {
+        let mut index = self.index();
+        let left: Vec<_> = differences.iter().filter(|one| !one.managers.is_empty()).cloned().collect();
+        if left.is_empty() {
+            index.left.remove(sync);
+        } else if index.left.get(sync).is_none_or(|known| **known != *left) {
+            index.left.insert(sync.clone(), left.into());
+        }
+    }
+
     /// Stores `live` as the current state of `id`, and reports the change if it concerns a Sync or a SealedSecret.
-    fn replace(&self, mut index: MutexGuard<'_, Index>, id: ObjectId, live: Option<LiveObject>) {
-        let Some(entry) = index.entries.get_mut(&id) else {
+    fn replace(&self, mut index: MutexGuard<'_, Index>, id: ObjectId, mut live: Option<LiveObject>) {
+        let Index { entries, left, .. } = &mut *index;
+        let Some(entry) = entries.get_mut(&id) else {
             return;
         };
+        if let (Some(live), Some(owner)) = (&mut live, &entry.claim.owner)
+            && let Some(differences) = left.get(owner)
+        {
+            live.fields = FieldsDigest::beside(live.owners.as_deref(), &left_to_managers(differences, &id));
+        }
         let before = std::mem::replace(&mut entry.object.live, live);
         let facts =
             |live: &Option<LiveObject>| live.as_ref().map(|live| (live.uid.clone(), live.fields, live.secret.clone()));

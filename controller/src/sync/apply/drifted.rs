@@ -13,6 +13,8 @@ pub(crate) struct Healed {
     pub id: ObjectId,
     /// How others had changed the object.
     pub drifted: Drifted,
+    /// Whether something was put back. Otherwise, others only own other fields than before, and these are left to them.
+    pub is_put_back: bool,
 }
 
 /// See [`Healed::drifted`].
@@ -25,6 +27,11 @@ pub(crate) enum Drifted {
 }
 
 impl Drifted {
+    /// Whether no field of ours is known to have been changed.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Touched(all) if all.is_empty())
+    }
+
     /// How somebody changed the object. `before` is its state before our write, and `written` the result of the write.
     pub(crate) fn of(before: Option<&LiveObject>, written: &Written) -> Self {
         let Some(before) = before else { return Self::Deleted };

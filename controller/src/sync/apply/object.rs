@@ -40,6 +40,7 @@ impl Applier<'_> {
         let writing = self.live().begin(&step.id);
         match self.api.take_over(object, written).await {
             Ok(written) => {
+                let written = written.beside(&step.left_to_managers);
                 writing.applied(&written);
                 Ok(written)
             }
@@ -82,7 +83,9 @@ impl Applier<'_> {
     async fn replaced(&self, step: &Step, object: AsInGit<'_>, what: String, place: Place) -> Result<Written, Because> {
         replacement::may_replace(&step.id, object.body, &what)?;
         let first = step.first.as_deref();
-        let made = first.map_or(object, |first| AsInGit { body: first, ..object });
+        // The new object has no fields of others yet, so it is made with all fields of Git.
+        let whole = first.or(if let Content::Manifest(whole) = &step.content { Some(whole) } else { None });
+        let made = whole.map_or(object, |whole| AsInGit { body: whole, ..object });
         if let Err(error) = self.api.would_make(made).await {
             return Err(Because::NotReplaced(what, error));
         }
@@ -152,6 +155,7 @@ fn is_of_another_version(error: &ApiError, object: AsInGit<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ::fields::LeftToOthers;
     use manifests::ObjectId;
 
     use super::*;
@@ -166,7 +170,7 @@ mod tests {
         let is = |error: &ApiError, group: &str| {
             let id = ObjectId { group: group.into(), kind: "Thing".into(), namespace: None, name: "a".into() };
             let resource = Resource { group: group.into(), ..Resource::secrets() };
-            is_of_another_version(error, AsInGit { id: &id, resource: &resource, body: &body, left_to_others: &[] })
+            is_of_another_version(error, AsInGit { id: &id, resource: &resource, body: &body, left_to_others: LeftToOthers::default() })
         };
         assert!(is(&undeclared, "example.com"));
         assert!(is(&undeclared, "gateway.networking.k8s.io"));
