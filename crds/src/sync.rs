@@ -110,6 +110,10 @@ pub struct SyncSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ignore_differences: Vec<Difference>,
+    /// Whether workloads of the folder are restarted when a value changes that they use from a Secret or ConfigMap of the
+    /// folder. The annotation `gitseal.dev/restart-on-secret-change` of a workload overrules this, with `"true"` or `"false"`.
+    #[serde(default)]
+    pub restart_on_secret_change: bool,
     /// If true, nothing is applied or deleted, and changes that others make are not undone. Applied objects stay.
     #[serde(default)]
     pub suspend: bool,

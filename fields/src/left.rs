@@ -104,8 +104,10 @@ mod tests {
 
     #[test]
     fn only_what_a_named_manager_wrote_into_the_object_is_theirs() {
-        let entry = |manager: &str, operation: &str, part: &str, fields: Value| json!({"manager": manager, "operation": operation,
-            "subresource": part, "apiVersion": "apps/v1", "fieldsV1": fields});
+        let entry = |manager: &str, operation: &str, part: &str, fields: Value| {
+            json!({"manager": manager, "operation": operation,
+            "subresource": part, "apiVersion": "apps/v1", "fieldsV1": fields})
+        };
         let labels = json!({"f:gitseal.dev/sync-name": {}, "f:app": {}});
         let all = entries(json!([
             entry("scaler", "Update", "scale", json!({"f:spec": {"f:replicas": {}}})),
@@ -128,9 +130,14 @@ mod tests {
     #[test]
     fn fields_of_maps_and_of_items_are_left_out() {
         let object = json!({"spec": {"replicas": 2, "paused": true, "selector": {"a": "b"}}, "data": {"one": "1"}});
-        let owned = json!({"f:spec": {"f:replicas": {}, "f:selector": {}}, "f:data": {".": {}, "f:one": {}, "f:two": {}}});
+        let owned =
+            json!({"f:spec": {"f:replicas": {}, "f:selector": {}}, "f:data": {".": {}, "f:one": {}, "f:two": {}}});
         assert_eq!(left(object.clone(), &owned), json!({"spec": {"paused": true}}));
-        assert_eq!(left(object.clone(), &json!({"f:data": {".": {}}})), object, "the map itself says nothing of its fields");
+        assert_eq!(
+            left(object.clone(), &json!({"f:data": {".": {}}})),
+            object,
+            "the map itself says nothing of its fields"
+        );
 
         let item = |name: &str| format!("k:{{\"name\":\"{name}\"}}");
         let whole = json!({".": {}, "f:name": {}, "f:image": {}});
@@ -144,10 +151,17 @@ mod tests {
         ];
         for (owned, containers) in cases {
             let owned = json!({"f:spec": {"f:containers": owned, "f:finalizers": {"v:\"two\"": {}}}});
-            assert_eq!(left(object.clone(), &owned), json!({"spec": {"containers": containers, "finalizers": ["one"]}}), "{owned}");
+            assert_eq!(
+                left(object.clone(), &owned),
+                json!({"spec": {"containers": containers, "finalizers": ["one"]}}),
+                "{owned}"
+            );
         }
         // The key `protocol` has its default value in Git.
         let port = json!({"f:ports": {r#"k:{"port":80,"protocol":"TCP"}"#: {".": {}, "f:port": {}, "f:protocol": {}, "f:name": {}}}});
-        assert_eq!(left(json!({"ports": [{"port": 80, "name": "http"}, {"port": 81}]}), &port), json!({"ports": [{"port": 81}]}));
+        assert_eq!(
+            left(json!({"ports": [{"port": 80, "name": "http"}, {"port": 81}]}), &port),
+            json!({"ports": [{"port": 81}]})
+        );
     }
 }

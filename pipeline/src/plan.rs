@@ -23,8 +23,8 @@ use crate::{
     Cause, Held, Inventory, Kinds, Resource, Stage, StageError, inventory::Tracked, namespace_for,
     references::secrets_used,
 };
-pub use as_applied::{digest_as_applied, left_to_managers};
 use as_applied::{complete, left_to_others, object_at, whole};
+pub use as_applied::{digest_as_applied, left_to_managers};
 pub use barrier::Barrier;
 pub use crd::kinds_defined;
 use restart::Values;
@@ -90,7 +90,7 @@ pub struct Step {
     pub content: Content,
     /// Why the object is applied.
     pub why: Why,
-    /// If the annotations of the object ask for restarts: the digest of the values that the object uses, which is
+    /// If the object is a workload that is restarted when values change: the digest of the values that it uses, which is
     /// written into its Pod template.
     pub stamp: Option<Stamp>,
     /// JSON pointers of the fields that the Sync leaves to others. `content` does not have these fields.

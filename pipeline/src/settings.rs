@@ -265,6 +265,7 @@ pub fn settings_digest(sync: &Sync) -> String {
     // These are added only if they are set, so that Syncs without them have the same digest as in older versions.
     settings.extend(spec.helm.as_ref().map(|helm| serde_json::json!(helm)));
     settings.extend((!spec.overlay.is_empty()).then(|| serde_json::json!({ "overlay": spec.overlay })));
+    settings.extend(spec.restart_on_secret_change.then(|| serde_json::json!("restartOnSecretChange")));
     settings.extend(spec.substitution.is_wanted().then(|| serde_json::json!(spec.substitution)));
     hex(&Sha256::digest(serde_json::Value::from(settings).to_string())[..4])
 }

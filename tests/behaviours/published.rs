@@ -297,7 +297,10 @@ async fn what_a_named_manager_owns_stays_until_it_owns_it_no_more() -> Result<()
     let kubeconfig = plane.cluster.kubeconfig().to_str().context("a path")?;
     gitseal(&scene, &["diff", "app", "--sync", "app", "--kubeconfig", kubeconfig]).await?.is(0, &[])?;
     let events = scene.api::<Event>().list(&ListParams::default()).await?.items;
-    let told = events.iter().filter(|event| event.reason.as_deref() == Some("Drifted")).filter_map(|event| event.message.as_deref());
+    let told = events
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("Drifted"))
+        .filter_map(|event| event.message.as_deref());
     let told: Vec<_> = told.collect();
     ensure!(told.iter().all(|told| !told.contains("image") && !told.contains("replicas")), "{told:?}");
     ensure!(told.iter().any(|told| told.contains("minReadySeconds")), "{told:?}");

@@ -89,6 +89,66 @@ async fn a_workload_is_restarted_once_for_each_change_of_its_values() -> Result<
     Ok(())
 }
 
+/// What [`stamp`] says of a Deployment, for a workload of any kind: the digest in its Pod template.
+async fn stamp_of(scene: &Scene, kind: &str, name: &str) -> Result<Option<String>> {
+    let found = scene.get("apps/v1", kind, name).await?.with_context(|| format!("no {kind} {name}"))?;
+    let stamp = &found["spec"]["template"]["metadata"]["annotations"][crds::names::VALUES_DIGEST];
+    Ok(stamp.as_str().map(str::to_owned))
+}
+
+#[tokio::test]
+async fn a_sync_asks_for_all_its_workloads_and_each_of_them_may_decline() -> Result<()> {
+    let scene = Scene::new("restarts-of-all").await?;
+    const KINDS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
+    const ASKS: [(&str, Option<&str>); 4] =
+        [("asks", Some("true")), ("declines", Some("false")), ("silent", None), ("unclear", Some("yes"))];
+    for kind in KINDS {
+        for (name, asks) in ASKS {
+            let text = workload(name, asks).replace("kind: Deployment", &format!("kind: {kind}"));
+            let text = if kind == "DaemonSet" { text.replace("  replicas: 0\n", "") } else { text };
+            scene.tree.write(&format!("app/{kind}-{name}.yaml"), text)?;
+        }
+    }
+    let write = async |value: &str| -> Result<()> {
+        scene.tree.write("app/settings.yaml", config_map("settings", value))?;
+        let sealed = scene.seal("db", format!("value-of-all-{value}").as_bytes()).await?;
+        scene.tree.write("app/db.yaml", sealed_secret("db", &sealed))
+    };
+    write("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    publish(&scene, "all").await?;
+    // For each field of the Sync: which workloads have a digest.
+    for (field, restarted) in
+        [(json!({}), ["asks"].as_slice()), (json!({"restartOnSecretChange": true}), &["asks", "silent", "unclear"])]
+    {
+        scene.sync("app", "./app", field.clone()).await?;
+        scene.is_ready("app").await?;
+        let mut before = Vec::new();
+        for kind in KINDS {
+            for (name, _) in ASKS {
+                let stamp = stamp_of(&scene, kind, name).await?;
+                ensure!(stamp.is_some() == restarted.contains(&name), "{field}: {kind} {name}: {stamp:?}");
+                before.push((kind, name, stamp));
+            }
+        }
+        write(&format!("another with {}", restarted.len())).await?;
+        publish(&scene, "other values").await?;
+        for (kind, name, before) in before {
+            let now = stamp_of(&scene, kind, name).await?;
+            ensure!((now != before) == restarted.contains(&name), "{field}: {kind} {name}: {before:?}, then {now:?}");
+        }
+    }
+    // Without the field, only those with the annotation keep a digest.
+    scene.sync("app", "./app", json!({"restartOnSecretChange": false})).await?;
+    scene.is_ready("app").await?;
+    for kind in KINDS {
+        for (name, _) in ASKS {
+            ensure!(stamp_of(&scene, kind, name).await?.is_some() == (name == "asks"), "{kind} {name}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn who_removes_the_digest_is_put_back_to_the_same_one() -> Result<()> {
     let scene = Scene::new("restart-drift").await?;

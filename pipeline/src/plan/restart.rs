@@ -57,44 +57,52 @@ pub(super) fn is_left_to_others(pointers: &[String]) -> bool {
     })
 }
 
-/// The JSON pointer to the stamp that the controller writes into this object, if the object is a workload that asks to be
-/// restarted.
+/// The JSON pointer to the stamp that the controller writes into this object, if the object is a workload whose annotation asks
+/// for restarts.
 pub fn stamp_of(id: &ObjectId, body: &Map<String, Value>) -> Option<&'static str> {
-    is_asked(id, body).then_some(POINTER)
+    is_restarted(id, body, false).then_some(POINTER)
 }
 
-/// Whether the object is a workload whose annotation asks for restarts when values change.
-fn is_asked(id: &ObjectId, body: &Map<String, Value>) -> bool {
+/// Whether the object is a workload that is restarted when values change: if its annotation asks for this or, without
+/// the annotation, if the Sync does (`by_default`).
+fn is_restarted(id: &ObjectId, body: &Map<String, Value>, by_default: bool) -> bool {
     let annotations = body.get("metadata").and_then(|metadata| metadata.get("annotations"));
     let is_workload = id.group == "apps"
         && matches!(id.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet")
         && pod_template(body).is_some();
+    let asked = annotations.and_then(|all| all.get(crds::names::RESTART_ON_SECRET_CHANGE)).and_then(Value::as_str);
     is_workload
-        && annotations.and_then(|all| all.get(crds::names::RESTART_ON_SECRET_CHANGE)).and_then(Value::as_str)
-            == Some("true")
+        && match asked {
+            Some("true") => true,
+            Some("false") => false,
+            _ => by_default,
+        }
 }
 
-/// The ConfigMaps and SealedSecrets of a folder. Empty if no workload of the folder asks for restarts.
+/// The ConfigMaps and SealedSecrets of a folder. Empty if no workload of the folder is restarted when values change.
 #[derive(Default)]
 pub(super) struct Values<'m> {
     manifests: HashMap<ObjectId, &'m Manifest>,
     /// The texts that [`Values::text`] has made. They are kept because many workloads may use the same values.
     texts: RefCell<HashMap<ObjectId, Option<String>>>,
+    /// Whether workloads without the annotation are restarted.
+    by_default: bool,
 }
 
 impl<'m> Values<'m> {
     /// The ConfigMaps and SealedSecrets in `manifests`.
     pub(super) fn new(sync: &Sync, manifests: &'m [Manifest], kinds: &Kinds) -> Self {
-        if !manifests.iter().any(|manifest| is_asked(&manifest.id, &manifest.body)) {
+        let by_default = sync.spec.restart_on_secret_change;
+        if !manifests.iter().any(|manifest| is_restarted(&manifest.id, &manifest.body, by_default)) {
             return Self::default();
         }
         let has_values = |manifest: &&Manifest| manifest.id.is_sealed_secret() || is_config_map(&manifest.id);
         let all = manifests.iter().filter(has_values);
         let known = all.filter_map(|manifest| Some((id_in_cluster(sync, manifest, kinds.of(manifest)?), manifest)));
-        Self { manifests: known.collect(), texts: RefCell::default() }
+        Self { manifests: known.collect(), texts: RefCell::default(), by_default }
     }
 
-    /// The stamp for the workload `manifest`, if the workload asks for restarts. `manifest` has the id that the
+    /// The stamp for the workload `manifest`, if the workload is restarted when values change. `manifest` has the id that the
     /// workload has in the cluster. Without `keyed`, the workload keeps the digest that it has in the inventory
     /// `current`.
     pub(super) fn stamp(
@@ -103,7 +111,7 @@ impl<'m> Values<'m> {
         current: &Inventory,
         keyed: Option<&KeyedDigest<'_>>,
     ) -> Option<Stamp> {
-        if self.manifests.is_empty() || !is_asked(&manifest.id, &manifest.body) {
+        if self.manifests.is_empty() || !is_restarted(&manifest.id, &manifest.body, self.by_default) {
             return None;
         }
         let Some(keyed) = keyed else {

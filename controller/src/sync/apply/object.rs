@@ -170,7 +170,10 @@ mod tests {
         let is = |error: &ApiError, group: &str| {
             let id = ObjectId { group: group.into(), kind: "Thing".into(), namespace: None, name: "a".into() };
             let resource = Resource { group: group.into(), ..Resource::secrets() };
-            is_of_another_version(error, AsInGit { id: &id, resource: &resource, body: &body, left_to_others: LeftToOthers::default() })
+            is_of_another_version(
+                error,
+                AsInGit { id: &id, resource: &resource, body: &body, left_to_others: LeftToOthers::default() },
+            )
         };
         assert!(is(&undeclared, "example.com"));
         assert!(is(&undeclared, "gateway.networking.k8s.io"));
