@@ -184,12 +184,27 @@ static TABLE: &[Entry] = &[
         .fails("status.?PostgresClusterStatus.orValue('').endsWith('Failed') || status.?PostgresClusterStatus.orValue('') == 'Invalid'"),
 ];
 
+/// Composite resources and claims of Crossplane have kinds and groups that their users choose, so they are told by the fields
+/// that Crossplane adds to their spec: `crossplane` in its version 2, these in earlier versions.
+const OF_COMPOSITES: [&str; 4] =
+    ["compositionRef", "compositionSelector", "compositionRevisionRef", "compositionUpdatePolicy"];
+
+fn is_composite(object: &Value) -> bool {
+    let spec = &object["spec"];
+    spec["crossplane"].is_object() || OF_COMPOSITES.iter().any(|field| spec.get(field).is_some())
+}
+
+static COMPOSITE: LazyLock<Rule> =
+    LazyLock::new(|| Rule::read(READY_AND_SYNCED, None, None).expect("a test reads this expression"));
+
 /// The rules of the table, which are read when they are first needed.
 static RULES: LazyLock<Vec<OnceLock<Rule>>> = LazyLock::new(|| TABLE.iter().map(|_| OnceLock::new()).collect());
 
-/// The health of an object, if the table has its kind.
+/// The health of an object, if the table has its kind, or if it is a composite resource.
 pub(super) fn health(id: &ObjectId, object: &Value) -> Option<Health> {
-    let number = TABLE.iter().position(|entry| entry.is_for(id))?;
+    let Some(number) = TABLE.iter().position(|entry| entry.is_for(id)) else {
+        return is_composite(object).then(|| COMPOSITE.health(object));
+    };
     let Entry { current, in_progress, failed, .. } = TABLE[number];
     let rule = RULES[number]
         .get_or_init(|| Rule::read(current, in_progress, failed).expect("a test reads every expression of the table"));

@@ -352,6 +352,26 @@ fn crossplane() {
     for kind in ["Composition", "CompositionRevision", "EnvironmentConfig"] {
         assert_eq!(assess(&id("apiextensions.crossplane.io", kind), &json!({"metadata": {}})), Health::Current);
     }
+    let specs = [
+        json!({"crossplane": {"compositionRef": {"name": "a"}}}),
+        json!({"compositionUpdatePolicy": "Automatic"}),
+        json!({"compositionSelector": {"matchLabels": {"a": "b"}}}),
+    ];
+    for spec in specs {
+        check(
+            "example.org",
+            &["Database"],
+            &spec,
+            &managed(("True", "Available"), ("True", "ReconcileSuccess", "")),
+            (&managed(("False", "Creating"), ("True", "ReconcileSuccess", "")), "Creating"),
+            (
+                &managed(("True", "Available"), ("False", "ReconcileError", "no composition")),
+                "ReconcileError: no composition",
+            ),
+        );
+    }
+    let other = json!({"metadata": {"generation": 1}, "spec": {"resourceRef": {"name": "a"}}});
+    assert_eq!(assess(&id("example.org", "Database"), &other), Health::Current, "it is not known to be one");
 }
 
 #[test]
