@@ -28,6 +28,7 @@ mod faults;
 mod fetches;
 mod handover;
 mod health_checks;
+mod health_kstatus;
 mod health_library;
 mod helm;
 mod hostile;

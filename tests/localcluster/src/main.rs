@@ -88,6 +88,7 @@ fn build() -> Result<()> {
         parts::sealed_secrets_controller()?,
         parts::templates()?,
         parts::envsubst()?,
+        parts::kstatus()?,
         parts::kubectl()?,
     ] {
         writeln!(out, "{}", path.display())?;

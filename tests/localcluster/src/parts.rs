@@ -123,6 +123,15 @@ const ENVSUBST: Module = Module {
     links: &[],
 };
 
+const KSTATUS: Module = Module {
+    name: "kstatus",
+    part: "the library kstatus",
+    takes: "seconds, once",
+    ldflags: "-s -w",
+    targets: &[("kstatus", ".")],
+    links: &[],
+};
+
 const ETCD: &str = "etcd";
 const API_SERVER: &str = "kube-apiserver";
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
@@ -219,6 +228,12 @@ pub fn templates() -> Result<PathBuf> {
 /// input and output.
 pub fn envsubst() -> Result<PathBuf> {
     Ok(ENVSUBST.folder()?.join("envsubst"))
+}
+
+/// A program that says what the library `kstatus` says of objects. It is built if it is missing. `parts/kstatus/main.go`
+/// describes its input and output.
+pub fn kstatus() -> Result<PathBuf> {
+    Ok(KSTATUS.folder()?.join("kstatus"))
 }
 
 /// The supervisor that [`crate::spawn_supervised`] uses. It is built if it is missing.
