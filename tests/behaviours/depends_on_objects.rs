@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::gitseal,
-    objects::{config_map, deployment, widgets},
+    objects::{apply_cluster_wide, config_map, deployment, widgets},
 };
 
 /// How often the controller read a Deployment of the scene.
@@ -22,12 +22,12 @@ async fn reads(scene: &Scene, name: &str) -> Result<usize> {
     Ok(reads.count())
 }
 
-fn on(kind: &str, api_version: &str, name: &str) -> Value {
+pub(crate) fn on(kind: &str, api_version: &str, name: &str) -> Value {
     json!({"apiVersion": api_version, "kind": kind, "name": name})
 }
 
 /// A Deployment `db` that nobody applies from Git. The control plane has no nodes, so a replica never runs.
-fn database(replicas: u32) -> Value {
+pub(crate) fn database(replicas: u32) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "db"}, "spec": {
         "replicas": replicas, "selector": {"matchLabels": {"app": "db"}},
         "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "c", "image": "example.invalid/c"}]}}}})
@@ -155,6 +155,59 @@ async fn an_object_is_read_with_the_rights_of_the_sync() -> Result<()> {
     let refusal = format!("{:#}", secret.err().context("a Secret is accepted")?);
     ensure!(refusal.contains("a Secret cannot be waited for"), "{refusal}");
     Ok(())
+}
+
+#[tokio::test]
+async fn objects_of_the_cluster_and_of_other_namespaces_need_rights_of_their_own() -> Result<()> {
+    let (scene, elsewhere) = (Scene::new("depends-cluster").await?, Scene::new("depends-elsewhere").await?);
+    let config_maps = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]});
+    scene.account("deployer", json!([config_maps])).await?;
+    let group = format!("{}.example.test", scene.namespace);
+    let definition = format!("widgets.{group}");
+    let crd = on("CustomResourceDefinition", "apiextensions.k8s.io/v1", &definition);
+    let mut settings = on("ConfigMap", "v1", "settings");
+    settings["namespace"] = json!(elsewhere.namespace);
+    let spec = |dependency: &Value| json!({"serviceAccountName": "deployer", "dependsOn": [dependency]});
+    let write = async |value: &str| -> Result<String> {
+        scene.tree.write("app/a.yaml", config_map("app", value))?;
+        scene.publish(value).await
+    };
+    write("1").await?;
+    // A namespace of its own is no right in another one, and none on objects of the cluster.
+    for (dependency, named) in [
+        (&crd, format!("CustomResourceDefinition.apiextensions.k8s.io {definition}, which spec.dependsOn names")),
+        (&settings, format!("ConfigMap {}/settings, which spec.dependsOn names", elsewhere.namespace)),
+    ] {
+        scene.sync("app", "./app", spec(dependency)).await?;
+        scene
+            .sync_when("app", &named, |_, ready| ready.reason == "Forbidden" && ready.message.contains(&named))
+            .await?;
+    }
+    ensure!(scene.get("v1", "ConfigMap", "app").await?.is_none());
+
+    let read = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]);
+    elsewhere.allow("deployer", &scene.namespace, read).await?;
+    waits(&scene, "app", &[&format!("ConfigMap {}/settings", elsewhere.namespace), "does not exist"]).await?;
+    let made = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}});
+    kubernetes::apply(&elsewhere.client, &elsewhere.namespace, made).await?;
+    scene.is_ready("app").await?;
+
+    let rules = json!([{"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["get"],
+        "resourceNames": [definition]}]);
+    let (version, name) = ("rbac.authorization.k8s.io/v1", format!("reads-{}", scene.namespace));
+    let subject = json!({"kind": "ServiceAccount", "name": "deployer", "namespace": scene.namespace});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
+    for object in [
+        json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}),
+        json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": name}, "roleRef": role, "subjects": [subject]}),
+    ] {
+        apply_cluster_wide(&scene.client, object).await?;
+    }
+    let second = write("2").await?;
+    scene.sync("app", "./app", spec(&crd)).await?;
+    waits(&scene, "app", &[&definition, "does not exist"]).await?;
+    widgets(&scene).await?;
+    scene.is_applied("app", &second).await.map(drop)
 }
 
 #[tokio::test]

@@ -93,3 +93,4 @@ mod verbs;
 mod versions;
 mod waves;
 mod waves_wait;
+mod woken;

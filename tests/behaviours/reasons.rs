@@ -4,12 +4,12 @@
 use anyhow::{Context, Result, ensure};
 use crds::Repository;
 use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::{
     ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cli::gitseal,
@@ -137,6 +137,101 @@ async fn a_job_that_fails_tells_at_once_what_its_pod_says() -> Result<()> {
     let log = format!("container m: Error, exit code 3 (its log: kubectl logs -n {} {pod} -c m)", scene.namespace);
     ensure!(message.contains("app/migrate.yaml:2: Job") && message.contains(&log), "{message}");
     Ok(())
+}
+
+/// Publishes an event about an object, as a program of the cluster does. `second` is the time of the event.
+async fn happens(scene: &Scene, of: &Value, (kind, reason, message): (&str, &str, &str), second: u32) -> Result<()> {
+    let (name, uid) = (&of["metadata"]["name"], &of["metadata"]["uid"]);
+    let at = format!("2100-01-01T00:00:{second:02}Z");
+    let event: Event = serde_json::from_value(json!({
+        "metadata": {"generateName": "event-", "namespace": scene.namespace}, "type": kind, "reason": reason, "message": message,
+        "involvedObject": {"apiVersion": "v1", "kind": of["kind"], "namespace": scene.namespace, "name": name, "uid": uid},
+        "firstTimestamp": at, "lastTimestamp": at, "source": {"component": "test"},
+    }))?;
+    scene.api::<Event>().create(&PostParams::default(), &event).await?;
+    Ok(())
+}
+
+/// Waits until the Sync waits for health with all these texts in its message.
+async fn waits_with(scene: &Scene, parts: &[&str]) -> Result<()> {
+    scene
+        .sync_when("app", &format!("{parts:?}"), |_, ready| {
+            ready.reason == "WaitingForHealth" && parts.iter().all(|part| ready.message.contains(part))
+        })
+        .await
+        .map(drop)
+}
+
+#[tokio::test]
+async fn why_a_pod_is_pending_is_told() -> Result<()> {
+    let scene = Scene::new("pending-pod").await?;
+    scene.tree.write("app/web.yaml", format!("# the web\n{}", deployment("web", 1)))?;
+    let revision = scene.publish("a web").await?;
+    scene.sync("app", "./app", json!({"timeout": "1h"})).await?;
+    let pods = scene.api::<Pod>();
+    let pod = eventually("a Pod", || async {
+        let found = pods.list(&ListParams::default().labels("app=web")).await?;
+        found.items.first().map(ResourceExt::name_any).context("there is none")
+    })
+    .await?;
+    // What the scheduler writes.
+    let place = format!("Pod {pod}: Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.");
+    let full = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/3 nodes are available: 3 Insufficient cpu."});
+    let says = async |conditions: &[Value]| -> Result<()> {
+        let status = json!({"status": {"phase": "Pending", "conditions": conditions}});
+        pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
+        Ok(())
+    };
+    says(&[full]).await?;
+    waits_with(&scene, &["app/web.yaml:2: Deployment", &place]).await?;
+    let claim = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."});
+    says(&[claim]).await?;
+    waits_with(&scene, &["pod has unbound immediate PersistentVolumeClaims"]).await?;
+    // The Pod has a node, and its status no longer says what it waits for. Only an event of the kubelet does.
+    says(&[json!({"type": "PodScheduled", "status": "True"})]).await?;
+    let object = scene.get("v1", "Pod", &pod).await?.context("the Pod")?;
+    let mount = "MountVolume.SetUp failed for volume \"data\": configmap \"settings\" not found";
+    happens(&scene, &object, ("Warning", "FailedMount", mount), 1).await?;
+    waits_with(&scene, &[&format!("Pod {pod}: FailedMount: {mount}")]).await?;
+    let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let status = json!({"status": {"phase": "Running", "conditions": [ready]}});
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    scene.is_applied("app", &revision).await.map(drop)
+}
+
+#[tokio::test]
+async fn why_a_volume_claim_is_pending_is_told() -> Result<()> {
+    let scene = Scene::new("pending-claim").await?;
+    let claim = "# the data\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\nspec:\n  storageClassName: ''\n  \
+                 accessModes: [ReadWriteOnce]\n  resources: {requests: {storage: 1Gi}}\n";
+    scene.tree.write("app/claim.yaml", claim)?;
+    let revision = scene.publish("a claim").await?;
+    scene.sync("app", "./app", json!({"timeout": "1h"})).await?;
+    // The real controller of volumes says this: it is an event that is no warning.
+    let place = format!("app/claim.yaml:2: PersistentVolumeClaim {}/data", scene.namespace);
+    waits_with(&scene, &[&place, "it is Pending", "FailedBinding: no persistent volumes available for this claim"])
+        .await?;
+    let object = scene.get("v1", "PersistentVolumeClaim", "data").await?.context("the claim")?;
+    // What a provisioner writes.
+    for (second, kind, reason, message) in [
+        (1, "Warning", "ProvisioningFailed", "failed to provision volume: quota of the project is used up"),
+        (2, "Normal", "WaitForFirstConsumer", "waiting for first consumer to be created before binding"),
+        (
+            3,
+            "Normal",
+            "ExternalProvisioning",
+            "Waiting for a volume to be created by the external provisioner 'ebs.csi.aws.com'",
+        ),
+    ] {
+        happens(&scene, &object, (kind, reason, message), second).await?;
+        waits_with(&scene, &[&place, &format!("{reason}: {message}")]).await?;
+    }
+    let status = json!({"status": {"phase": "Bound"}});
+    let claims = scene.api::<PersistentVolumeClaim>();
+    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    scene.is_applied("app", &revision).await.map(drop)
 }
 
 /// A StatefulSet has no condition for this: only its events say that its Pods are refused.

@@ -188,7 +188,8 @@ impl Event {
 
     /// Whether the event says why its object makes no progress.
     fn is_reason(&self) -> bool {
-        self.type_.as_deref() == Some("Warning") || self.reason.as_deref() == Some("WaitForFirstConsumer")
+        let waits = ["WaitForFirstConsumer", "FailedBinding", "ExternalProvisioning"];
+        self.type_.as_deref() == Some("Warning") || self.reason.as_deref().is_some_and(|reason| waits.contains(&reason))
     }
 }
 
