@@ -1,7 +1,7 @@
 //! Applies one object of Git. Some refusals of the API server are handled here: if a field cannot be changed, the
 //! object is replaced; if others own fields in another API version, their entries are moved to the version in Git.
 
-use pipeline::{refusal::immutable, replacement};
+use pipeline::{plan::Content, refusal::immutable, replacement};
 use serde_json::{Map, Value};
 
 use super::{super::overtaken::Overtaken, Applier, Because, Step, Turn, Written};
