@@ -315,6 +315,27 @@ mod tests {
     }
 
     #[test]
+    fn each_version_serves_what_is_neither_alpha_nor_beta() {
+        let of = |version: &str| version.parse::<KubernetesVersion>().unwrap().api_versions();
+        let (old, new) = (of("1.31"), of("1.36"));
+        assert!(new.is_sorted() && new.len() > 80, "{new:?}");
+        for (version, in_old, in_new) in [
+            ("v1", true, true),
+            ("v1/ConfigMap", true, true),
+            ("apps/v1", true, true),
+            ("networking.k8s.io/v1/Ingress", true, true),
+            ("resource.k8s.io/v1/ResourceClaim", false, true),
+            ("policy/v1beta1", false, false),
+            ("flowcontrol.apiserver.k8s.io/v1beta3", false, false),
+            ("autoscaling/v1/Scale", false, false),
+            ("apps/v1/", false, false),
+        ] {
+            let has = |list: &[String]| list.iter().any(|one| one == version);
+            assert_eq!((has(&old), has(&new)), (in_old, in_new), "{version}");
+        }
+    }
+
+    #[test]
     fn each_kind_is_served_deprecated_or_gone() {
         for (at, group, version, kind, expected) in [
             ("1.36", "apps", "v1", "Deployment", "served"),

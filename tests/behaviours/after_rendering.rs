@@ -1,6 +1,6 @@
 //! The fields of a Sync that change what was rendered.
 
-mod applied;
+pub(crate) mod applied;
 mod equal;
 
 use anyhow::{Context, Result, ensure};

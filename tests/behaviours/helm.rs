@@ -7,7 +7,7 @@ mod hooks;
 pub(crate) mod inputs;
 mod lookups;
 mod placed;
-mod synced;
+pub(crate) mod synced;
 
 use std::{
     fs,

@@ -59,6 +59,7 @@ mod provenance;
 mod proxy;
 mod prune;
 mod published;
+mod real_programs;
 mod reasons;
 mod refusals;
 mod registries;

@@ -51,14 +51,18 @@ pub(crate) async fn widgets(scene: &Scene) -> Result<String> {
 
 /// Defines a kind with namespaces and with a status of its own, in the version `v1` of a group.
 pub(crate) async fn define(client: &Client, group: &str, kind: &str, plural: &str) -> Result<()> {
+    apply_cluster_wide(client, definition(group, kind, plural)).await
+}
+
+/// The CustomResourceDefinition for [`define`].
+pub(crate) fn definition(group: &str, kind: &str, plural: &str) -> Value {
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("{plural}.{group}")},
         "spec": {"group": group, "scope": "Namespaced",
             "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema,
-                "subresources": {"status": {}}}]}});
-    apply_cluster_wide(client, definition).await
+                "subresources": {"status": {}}}]}})
 }
 
 /// Waits until a ConfigMap has this value.

@@ -128,7 +128,7 @@ pub(super) const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: 
 const CHECKSUM: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: checksum\n\
     data: {value: \"{{ include (print $.Template.BasePath \"/secret.yaml\") . | sha256sum }}\"}\n";
 
-pub(super) async fn sealed_file(scene: &Scene, password: &str, token: &str) -> Result<String> {
+pub(crate) async fn sealed_file(scene: &Scene, password: &str, token: &str) -> Result<String> {
     let password = scene.seal_for(Scope::NamespaceWide, "any", password.as_bytes()).await?;
     let token = scene.seal_for(Scope::NamespaceWide, "any", token.as_bytes()).await?;
     let wide = "metadata: {annotations: {sealedsecrets.bitnami.com/namespace-wide: 'true'}, ";
