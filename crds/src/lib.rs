@@ -83,6 +83,9 @@ pub mod names {
     pub const SUBSTITUTE_DISABLED: &str = "disabled";
     /// Annotation in Git: the number of the wave that the object is applied in.
     pub const WAVE: &str = "gitseal.dev/wave";
+    /// Annotation in Git, on an object of a wave below 0: the number of a later wave, above 0, in which the object is made again. It is
+    /// deleted in between.
+    pub const WAVE_AGAIN: &str = "gitseal.dev/wave-again";
     /// Annotation in Git: the object must be healthy before the next waves begin.
     pub const WAIT: &str = "gitseal.dev/wait";
     /// The only allowed value of [`WAIT`].

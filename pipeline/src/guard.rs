@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Stage, StageError, namespace_for,
-    plan::{asks_for_deletion, asks_to_wait, is_test, number_of, times},
+    plan::{asks_for_deletion, asks_to_wait, is_test, number_of, times, wave_again},
     render::NAMED_AT_ONCE,
 };
 
@@ -147,6 +147,18 @@ pub enum GuardError {
         /// The value of the annotation, as JSON.
         value: String,
     },
+    /// A value of the annotation [`crds::names::WAVE_AGAIN`] that is not allowed.
+    #[error(
+        "{origin}: {id}: {AGAIN} is {value}; it has to be an integer from 1 to 1000 in quotes, such as \"5\", and {WAVE} of the object has to be below 0", AGAIN = crds::names::WAVE_AGAIN, WAVE = crds::names::WAVE
+    )]
+    WaveAgain {
+        /// Where the object is.
+        origin: Location,
+        /// The object.
+        id: Box<ObjectId>,
+        /// The value of the annotation, as JSON.
+        value: String,
+    },
     /// A wave that is not an allowed number.
     #[error(
         "{origin}: {id}: {WAVE} is {value}; it has to be an integer from -1000 to 1000 in quotes, such as \"5\"", WAVE = crds::names::WAVE
@@ -175,6 +187,7 @@ impl GuardError {
             | Self::DeleteWhen { origin, .. }
             | Self::RunWhen { origin, .. }
             | Self::OnDelete { origin, .. }
+            | Self::WaveAgain { origin, .. }
             | Self::Wave { origin, .. } => origin,
         }
     }
@@ -188,6 +201,7 @@ impl GuardError {
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
             Self::Wave { .. }
+            | Self::WaveAgain { .. }
             | Self::Wait { .. }
             | Self::DeleteWhen { .. }
             | Self::RunWhen { .. }
@@ -420,6 +434,10 @@ fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
     if let Err(value) = number_of(manifest) {
         let (origin, id) = place();
         return Err(GuardError::Wave { origin, id, value: shown(value) });
+    }
+    if let Err(value) = wave_again(manifest) {
+        let (origin, id) = place();
+        return Err(GuardError::WaveAgain { origin, id, value: shown(value) });
     }
     if let Err(value) = asks_to_wait(manifest) {
         let (origin, id) = place();

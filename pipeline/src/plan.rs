@@ -1,6 +1,7 @@
 //! Compares manifests with live objects, and decides which objects to apply in which order, which are held back, and
 //! which to prune.
 
+mod again;
 mod as_applied;
 mod barrier;
 mod crd;
@@ -23,6 +24,8 @@ use crate::{
     Cause, Held, Inventory, Kinds, Resource, Stage, StageError, inventory::Tracked, namespace_for,
     references::secrets_used,
 };
+pub use again::of_either_time;
+use again::{Run, Runs};
 use as_applied::{complete, left_to_others, object_at, whole};
 pub use as_applied::{digest_as_applied, left_to_managers};
 pub use barrier::Barrier;
@@ -32,7 +35,7 @@ pub use restart::{KeyedDigest, Stamp, stamp_of};
 pub use wave::{
     HOOKS_AFTER, HOOKS_BEFORE, OnDelete, Tier, Times, TooLate, Wave, applied_on_delete, is_test, runs_once, times,
 };
-pub(crate) use wave::{asks_for_deletion, asks_to_wait, number_of};
+pub(crate) use wave::{asks_for_deletion, asks_to_wait, number_of, wave_again};
 
 /// Everything that must be done for one revision.
 #[derive(Default)]
@@ -70,6 +73,10 @@ pub struct Plan {
     always_awaited: BTreeSet<ObjectId>,
     /// The hooks of Helm, and the tests.
     hooks: BTreeSet<ObjectId>,
+    /// The objects that this plan makes for the second time, or that were made for the second time already.
+    second: BTreeSet<ObjectId>,
+    /// Of the objects that will be made again, and not in this plan: the number of the first wave in which one is.
+    again_in: Option<i32>,
     /// The objects that are applied when all others are healthy.
     tests: BTreeSet<ObjectId>,
     /// The steps of objects that were deleted because they were healthy or had failed, and whether later waves would wait for them.
@@ -283,7 +290,8 @@ pub fn plan(
     keyed: Option<&KeyedDigest<'_>>,
 ) -> Result<Plan, PlanError> {
     let key = ObjectKey::of(sync);
-    let numbers = wave::numbers(sync, manifests, kinds)?;
+    let runs = Runs::of(sync, manifests, kinds, current);
+    let numbers = wave::numbers(sync, manifests, kinds, &runs)?;
     let mut plan = Plan { inventory: current.clone(), numbers, ..Plan::default() };
     let mut keep = BTreeSet::new();
     let mut steps = Vec::new();
@@ -322,14 +330,24 @@ pub fn plan(
             plan.awaited.insert(id.clone());
         }
         // A SealedSecret is not deleted when it is healthy, because other objects use its Secret.
-        let deleted = asks_for_deletion(manifest).unwrap_or_default();
+        let mut deleted = asks_for_deletion(manifest).unwrap_or_default();
+        match runs.get(&manifest.id) {
+            Some(Run::First(number)) => {
+                deleted.healthy = true;
+                plan.again_in = Some(plan.again_in.map_or(number, |least| least.min(number)));
+            }
+            Some(Run::Second(_)) => {
+                plan.second.insert(id.clone());
+            }
+            None => {}
+        }
         if deleted.healthy && !id.is_sealed_secret() {
             plan.deleted_when_healthy.insert(id.clone());
         }
         if deleted.failed && !id.is_sealed_secret() {
             plan.deleted_when_failed.insert(id.clone());
         }
-        if wave::is_always_awaited(manifest) {
+        if wave::is_always_awaited(manifest) || deleted.healthy && !id.is_sealed_secret() {
             plan.always_awaited.insert(id.clone());
         }
         if wave::is_hook(manifest) || is_test(manifest) {
@@ -376,7 +394,7 @@ pub fn plan(
 /// # Errors
 /// The first such object.
 pub fn check_waves(sync: &Sync, manifests: &[Manifest], kinds: &Kinds) -> Result<(), Box<TooLate>> {
-    wave::numbers(sync, manifests, kinds).map(drop)
+    wave::numbers(sync, manifests, kinds, &Runs::default()).map(drop)
 }
 
 /// Why the object is held back, if another Sync has it or its Secret. The rest of the folder is applied.
@@ -505,7 +523,10 @@ impl Plan {
         let mut manifest = complete(sync, key, manifest);
         let mut first = first.filter(|first| *first != manifest.body).map(Box::new);
         let left_to_managers = left_to_managers(&sync.spec.ignore_differences, &manifest.id);
-        let digest = as_applied::digest(&manifest, &left_to_managers);
+        let mut digest = as_applied::digest(&manifest, &left_to_managers);
+        if self.second.contains(&manifest.id) {
+            digest = again::second(&digest);
+        }
         let stamp = stamp.filter(|_| !restart::is_left_to_others(&left_to_others));
         if let Some(stamp) = &stamp {
             stamp.write(&mut manifest.body);

@@ -6,7 +6,7 @@ use crds::{ChartCrds, Sync, ValuesFrom};
 use manifests::{Manifest, in_lines};
 use pipeline::{
     Entry, lookups, namespace_for, path_of,
-    plan::{HOOKS_AFTER, HOOKS_BEFORE, Times},
+    plan::{HOOKS_AFTER, HOOKS_BEFORE, Times, runs_once},
     release_name,
     render::NotRendered,
 };
@@ -218,7 +218,8 @@ const MOST_WEIGHT: i64 = 499;
 impl BuiltRelease {
     /// The objects that a Sync applies, and the notes. Hooks become objects in waves of their own, which wait until the
     /// objects of the wave before are healthy; those with the delete policy `hook-succeeded` are deleted when all hooks that
-    /// run at the same time are healthy, and those with `hook-failed` when they have failed. Hooks for deletions are marked as such, and tests if they are wanted. Hooks for rollbacks are left out.
+    /// run at the same time are healthy, and those with `hook-failed` when they have failed. Hooks that run before the other objects and after them are made twice. Hooks for deletions are marked as such,
+    /// and tests if they are wanted. Hooks for rollbacks are left out.
     /// What Helm would not delete is not pruned.
     ///
     /// # Errors
@@ -241,6 +242,10 @@ impl BuiltRelease {
                 let deleted = deleted_when(hook);
                 for manifest in &mut manifests {
                     in_wave(manifest, wave);
+                    if runs_twice(hook) && is_made_again(manifest, &deleted) {
+                        let again = number(HOOKS_AFTER, hook).to_string();
+                        annotate(manifest, &[(crds::names::WAVE_AGAIN, &again)]);
+                    }
                     if times.is_on_delete() {
                         annotate(manifest, &[(crds::names::ON_DELETE, &on_delete(times))]);
                     }
@@ -283,13 +288,29 @@ fn is_test(hook: &Hook) -> bool {
     is_any(hook, &["test", "test-success"]) && !is_any(hook, &PRE) && !is_any(hook, &POST)
 }
 
-/// The number of the wave that a hook runs in, and when it runs. `None` if it is not applied. A hook that is for several of the
-/// events before and after the other objects are applied runs before them. The number is that of the first time.
+/// Whether Helm runs the hook twice in one installation or one upgrade: before the other objects and after them.
+fn runs_twice(hook: &Hook) -> bool {
+    (0..PRE.len()).any(|event| is_any(hook, &PRE[event..=event]) && is_any(hook, &POST[event..=event]))
+}
+
+/// Whether an object of a hook that runs twice is made again for the second time. Otherwise, the object of the first time is still there,
+/// and does no work that would have to be done again.
+fn is_made_again(manifest: &Manifest, deleted_when: &str) -> bool {
+    let is_deleted = deleted_when.split(',').any(|when| when == crds::names::DELETE_WHEN_HEALTHY);
+    !manifest.id.is_sealed_secret() && (runs_once(&manifest.id) || is_deleted)
+}
+
+/// The number of the wave in which a hook runs at a time whose hooks with the weight zero run in the wave `base`.
+fn number(base: i32, hook: &Hook) -> i64 {
+    i64::from(base) + hook.weight.clamp(-MOST_WEIGHT, MOST_WEIGHT)
+}
+
+/// The number of the wave that a hook runs in, and when it runs. `None` if it is not applied. The number is that of the first time.
 fn runs(hook: &Hook, is_test: bool) -> Option<(i64, Times)> {
     let (pre, post) = (is_any(hook, &PRE), is_any(hook, &POST));
     let (before, after) = (is_any(hook, &["pre-delete"]), is_any(hook, &["post-delete"]));
     let times = Times { usual: pre || post || is_test, before, after };
-    let number = if pre || before && !post {
+    let base = if pre || before && !post {
         HOOKS_BEFORE
     } else if post || after {
         HOOKS_AFTER
@@ -298,7 +319,7 @@ fn runs(hook: &Hook, is_test: bool) -> Option<(i64, Times)> {
     } else {
         return None;
     };
-    Some((i64::from(number) + hook.weight.clamp(-MOST_WEIGHT, MOST_WEIGHT), times))
+    Some((number(base, hook), times))
 }
 
 /// The value of the annotation for an object that is applied at these times.
@@ -421,6 +442,35 @@ mod tests {
         for left_out in ["test", "pre-rollback", "post-rollback"] {
             assert_eq!(hook(&[left_out]), None);
         }
+    }
+
+    #[test]
+    fn a_hook_for_both_times_of_an_installation_runs_twice() {
+        let runs_twice = |events: &[&str]| {
+            let events = events.iter().map(|&event| event.to_owned()).collect();
+            super::runs_twice(&Hook { events, weight: 0, delete_policies: Vec::new() })
+        };
+        assert!(runs_twice(&["pre-install", "post-install"]) && runs_twice(&["post-upgrade", "test", "pre-upgrade"]));
+        // Helm never runs these two in the same operation.
+        assert!(!runs_twice(&["pre-install", "post-upgrade"]) && !runs_twice(&["pre-install", "pre-upgrade"]));
+
+        let again = |kind: &str, policies: &[&str]| {
+            let text = format!("apiVersion: {kind}\nmetadata: {{name: a}}\n");
+            let manifests = manifests::parse("a.yaml", text.as_bytes(), &manifests::Limits::default()).unwrap();
+            let delete_policies = policies.iter().map(|&policy| policy.to_owned()).collect();
+            let events = ["pre-install", "post-install"].map(str::to_owned).to_vec();
+            let hook = Hook { events, weight: -5, delete_policies };
+            let object =
+                ChartObject { object: crate::Object::default(), source: String::new(), crd: false, hook: Some(hook) };
+            let rendered = RenderedChart { objects: vec![object], ..RenderedChart::default() };
+            let applied = built(rendered, manifests).into_applied().unwrap();
+            let annotations = &applied.objects[0].body["metadata"]["annotations"];
+            assert_eq!(annotations[crds::names::WAVE], "-505");
+            annotations.get(crds::names::WAVE_AGAIN).cloned()
+        };
+        assert_eq!(again("batch/v1\nkind: Job", &[]), Some(json!("495")));
+        assert_eq!(again("v1\nkind: ServiceAccount", &["hook-succeeded"]), Some(json!("495")));
+        assert_eq!(again("v1\nkind: ServiceAccount", &["before-hook-creation"]), None, "it is still there");
     }
 
     #[test]

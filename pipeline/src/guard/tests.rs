@@ -193,6 +193,24 @@ fn a_wave_is_an_integer_in_quotes() {
 }
 
 #[test]
+fn an_object_is_made_again_only_in_a_later_wave_of_the_other_sign() {
+    let object = |wave: &str, again: &str| {
+        let annotations = format!("gitseal.dev/wave: '{wave}', gitseal.dev/wave-again: {again}");
+        let yaml = format!("\napiVersion: batch/v1\nkind: Job\nmetadata: {{name: a, annotations: {{{annotations}}}}}");
+        manifests("apps/a.yaml", &yaml)
+    };
+    for (wave, again) in [("-1", "'1'"), ("-1000", "'1000'"), ("5", "null")] {
+        assert!(guard(&sync(json!({})), &object(wave, again)).is_ok(), "{wave} {again}");
+    }
+    for (wave, again) in [("-5", "'-1'"), ("-5", "'0'"), ("-5", "'1001'"), ("-5", "5"), ("0", "'5'"), ("3", "'5'")] {
+        let error = refused(&sync(json!({})), &object(wave, again));
+        assert_eq!((error.reason(), error.is_terminal()), ("InvalidWave", true));
+        let message = error.to_string();
+        assert!(message.starts_with("apps/a.yaml:2: Job a: gitseal.dev/wave-again is "), "{message}");
+    }
+}
+
+#[test]
 fn waves_wait_only_for_health() {
     let object = |value: &str| {
         let yaml = format!(

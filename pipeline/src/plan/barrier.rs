@@ -35,7 +35,9 @@ impl Barrier {
 
 impl fmt::Display for Barrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(first) = self.awaited.first() else { return Ok(()) };
+        let Some(first) = self.awaited.first() else {
+            return write!(f, "the waves after {} begin in the next pass", self.number);
+        };
         if self.number == LAST {
             write!(f, "the tests wait until {first}")?;
         } else {
@@ -64,6 +66,8 @@ impl Plan {
     /// Leaves out the waves that have to wait for earlier ones, and returns what they wait for; `None` if nothing is
     /// left out. A wave has to wait if an earlier wave has an awaited object that is held back, or for which
     /// `may_be_unhealthy` is true. Tests wait for all other objects in this way. `may_be_unhealthy` must be true for every object that is about to be applied.
+    /// Before an object is made again, it is deleted, together with the other objects of its time, when all of them are healthy. So the
+    /// wave in which it is made again waits, and begins only in a later pass.
     ///
     /// Objects that are left out keep the entry that they have in `current`, the inventory of the Sync when the plan
     /// was made. Steps that undo drift stay in the plan even if their wave waits. Nothing is pruned until the last wave
@@ -83,12 +87,22 @@ impl Plan {
             let objects = self.kinds.keys().chain(held.iter().copied());
             tested.extend(objects.filter(|id| !self.tests.contains(id) && is_unhealthy(id)).cloned());
         }
-        let (number, awaited) = if first.is_none_or(|number| number > LAST) && !tested.is_empty() {
-            (LAST, tested)
+        let mut barrier = if first.is_none_or(|number| number > LAST) && !tested.is_empty() {
+            Some((LAST, tested))
         } else {
-            let number = first?;
-            (number, awaited.into_iter().filter(|(of, _)| *of == number).map(|(_, id)| id.clone()).collect())
+            first.map(|number| {
+                let of_it = awaited.into_iter().filter(|(of, _)| *of == number).map(|(_, id)| id.clone());
+                (number, of_it.collect())
+            })
         };
+        if let Some(again) = self.again_in
+            && barrier.as_ref().is_none_or(|(number, _)| *number >= again)
+        {
+            let objects = self.kinds.keys().chain(held.iter().copied());
+            let earlier = objects.filter(|id| self.wave_of(id).number < 0 && is_unhealthy(id)).cloned();
+            barrier = Some((again - 1, earlier.collect()));
+        }
+        let (number, awaited) = barrier?;
 
         let mut later = self.waves.split_off(&Wave { number: number + 1, tier: Tier::Foundations });
         let changed = changed_in_git(&later);
@@ -98,7 +112,7 @@ impl Plan {
         }
         later.retain(|_, steps| !steps.is_empty());
         self.waves.append(&mut later);
-        if left_out.is_empty() {
+        if left_out.is_empty() && self.again_in.is_none() {
             return None;
         }
         for Step { id, .. } in left_out {

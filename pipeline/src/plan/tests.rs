@@ -847,6 +847,81 @@ fn what_was_deleted_when_it_was_healthy_is_made_again_only_with_a_hook_of_its_ti
 }
 
 #[test]
+fn a_hook_for_both_times_is_deleted_in_between_and_made_again() {
+    let twice = |text: &str| {
+        let annotations = format!(
+            "annotations: {{gitseal.dev/wave: '-500', gitseal.dev/wave-again: '500', gitseal.dev/wait: healthy, helm.sh/hook: x, \
+             a: '{text}'}}, "
+        );
+        job("twice").replacen("metadata: {", &format!("metadata: {{{annotations}"), 1)
+    };
+    let late = awaited("505", &job("late"));
+    let yaml = |text: &str| folder(&[twice(text), config("usual"), late.clone()]);
+    let ids = [id("batch", "Job", "twice"), id("", "ConfigMap", "usual"), id("batch", "Job", "late")];
+    let [hook, usual, last] = &ids;
+    let live =
+        |there: &[&ObjectId]| Cluster { untouched: there.iter().copied().cloned().collect(), ..Cluster::default() };
+    let made_from = |plan: &Plan| {
+        let Content::Manifest(body) = &plan.waves.values().flatten().next().unwrap().content else {
+            panic!("no manifest")
+        };
+        body["metadata"]["annotations"][crds::names::MADE_FROM].as_str().unwrap().to_owned()
+    };
+    let run = |yaml: &str, current: &Inventory, there: &[&ObjectId], unhealthy: &[&ObjectId]| {
+        until_healthy(json!({}), yaml, current, &live(there), unhealthy)
+    };
+
+    let (plan, barrier) = run(&yaml("1"), &Inventory::default(), &[], &[]);
+    assert_eq!(order(&plan), ["-500: Job team/twice"]);
+    assert_eq!(barrier.unwrap(), Barrier { number: -500, awaited: [hook.clone()].into() });
+    assert!(plan.is_deleted_when_healthy(hook) && plan.is_always_awaited(hook));
+    let (first, current) = (made_from(&plan), applied(&plan));
+
+    // When it is healthy, everything before the second time is applied, and the hook is deleted.
+    let (plan, barrier) = run(&yaml("1"), &current, &[hook], &[]);
+    assert_eq!(order(&plan), ["0: ConfigMap team/usual"]);
+    let barrier = barrier.unwrap();
+    assert_eq!(barrier, Barrier { number: 499, awaited: BTreeSet::new() });
+    assert_eq!(barrier.to_string(), "the waves after 499 begin in the next pass");
+    let mut current = applied(&plan);
+    let before = current.clone();
+    current.set_deletion(hook, Some(Deletion::Done));
+
+    let (plan, barrier) = run(&yaml("1"), &current, &[usual], &[]);
+    assert_eq!(order(&plan), ["500: Job team/twice"]);
+    assert_eq!(barrier.unwrap(), Barrier { number: 500, awaited: [hook.clone()].into() });
+    assert!(!plan.is_deleted_when_healthy(hook) && made_from(&plan) != first);
+    // If it could not be applied, it is still the second time.
+    let (again, _) = run(&yaml("1"), &plan.inventory, &[usual], &[]);
+    assert_eq!(order(&again), ["500: Job team/twice"]);
+    let current = applied(&plan);
+    assert_eq!(of_either_time(current.get(hook).unwrap().manifest.as_deref().unwrap()), first);
+
+    let (plan, barrier) = run(&yaml("1"), &current, &[hook, usual], &[]);
+    assert_eq!((order(&plan), barrier), (vec!["505: Job team/late".to_owned()], None));
+    let mut current = applied(&plan);
+    let (plan, barrier) = run(&yaml("1"), &current, &[hook, usual, last], &[]);
+    assert!(plan.waves.is_empty() && barrier.is_none(), "{:?}", order(&plan));
+
+    // It changes, and nothing else: it runs twice again.
+    let (plan, barrier) = run(&yaml("2"), &current, &[hook, usual, last], &[]);
+    assert_eq!(order(&plan), ["-500: Job team/twice"]);
+    assert_eq!(barrier.unwrap().awaited, [hook.clone()].into());
+    // Without an annotation that waves wait, the second time waits nevertheless, for everything of the first time.
+    let patient = yaml("1").replace("gitseal.dev/wait: healthy, helm.sh", "helm.sh");
+    let (plan, _) = run(&patient, &Inventory::default(), &[], &[]);
+    let (_, barrier) = run(&patient, &applied(&plan), &[hook, usual], &[hook]);
+    assert_eq!(barrier.unwrap(), Barrier { number: 499, awaited: [hook.clone()].into() });
+
+    // If it was deleted after the second time, it is made again for the first time if another hook of that time changes.
+    let with_other = |text: &str| folder(&[yaml("1"), finishing("-490", "other", text)]);
+    current.set_deletion(hook, Some(Deletion::Done));
+    let (plan, _) = run(&with_other("1"), &current, &[usual, last], &[]);
+    assert_eq!(order(&plan), ["-500: Job team/twice"]);
+    assert!(before.get(hook).unwrap().deletion == Some(Deletion::Due));
+}
+
+#[test]
 fn what_failed_and_was_deleted_is_still_awaited_until_it_changes() {
     let yaml = |text: &str| {
         let hook = finishing("-505", "migrate", text).replace("delete-when: healthy", "delete-when: 'healthy, failed'");
@@ -914,7 +989,7 @@ fn a_sealed_secret_for_several_times_comes_with_its_first_user_at_the_deletion()
     let manifests = applied_on_delete(&manifests, OnDelete::Before);
     let sync = sync(json!({}));
     assert!(check_waves(&sync, &manifests, &kinds(&manifests)).is_ok());
-    let numbers = wave::numbers(&sync, &manifests, &kinds(&manifests)).unwrap();
+    let numbers = wave::numbers(&sync, &manifests, &kinds(&manifests), &Runs::default()).unwrap();
     assert_eq!(numbers.get(&id("bitnami.com", "SealedSecret", "db")), Some(&-500));
 }
 

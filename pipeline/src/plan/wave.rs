@@ -7,7 +7,11 @@ use manifests::{Location, Manifest, ObjectId};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{as_applied::object_at, id_in_cluster};
+use super::{
+    again::{Run, Runs},
+    as_applied::object_at,
+    id_in_cluster,
+};
 use crate::{Kinds, references::secrets_used};
 
 /// A wave: its objects are applied concurrently, and the next wave begins when all of them are applied.
@@ -98,6 +102,16 @@ pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
     let Some(value) = annotation(manifest, crds::names::WAVE) else { return Ok(is_test.then_some(TESTS)) };
     let number = value.as_str().and_then(|text| text.parse().ok()).filter(|number| Wave::NUMBERS.contains(number));
     number.map(|number| Some(if is_test { TESTS + number } else { number })).ok_or(value)
+}
+
+/// The number of the later wave in which the object is made again, if the manifest's annotation names one. The error is a value that
+/// is not allowed.
+pub(crate) fn wave_again(manifest: &Manifest) -> Result<Option<i32>, &Value> {
+    let Some(value) = annotation(manifest, crds::names::WAVE_AGAIN) else { return Ok(None) };
+    let number = value.as_str().and_then(|text| text.parse().ok());
+    let number = number.filter(|number| *number > 0 && Wave::NUMBERS.contains(number));
+    let is_before = number_of(manifest).is_ok_and(|first| first.is_some_and(|first| first < 0));
+    number.filter(|_| is_before).map(Some).ok_or(value)
 }
 
 /// The number of the wave of a test without a number in Git.
@@ -254,6 +268,7 @@ pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest
         let metadata = manifest.body.get_mut("metadata");
         if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {
             annotations.remove(crds::names::ON_DELETE);
+            annotations.remove(crds::names::WAVE_AGAIN);
             if manifest.id.is_sealed_secret() {
                 // It gets the number of the first object that uses its Secret.
                 annotations.remove(crds::names::WAVE);
@@ -305,13 +320,18 @@ pub struct TooLate {
 /// The wave numbers of the objects that are not in wave 0. A Namespace must not have a later wave than the objects in
 /// it. The same holds for a CustomResourceDefinition and the objects of its kind, and for a SealedSecret and the
 /// objects that use its Secret. If such an object has no number in Git, it gets the number of the first object that
-/// needs it.
+/// needs it. An object that is made twice has the number of the time that `runs` says.
 pub(super) fn numbers(
     sync: &Sync,
     manifests: &[Manifest],
     kinds: &Kinds,
+    runs: &Runs,
 ) -> Result<HashMap<ObjectId, i32>, Box<TooLate>> {
-    let said: Vec<Option<i32>> = manifests.iter().map(|manifest| number_of(manifest).unwrap_or_default()).collect();
+    let said = manifests.iter().map(|manifest| match runs.get(&manifest.id) {
+        Some(Run::Second(number)) => Some(number),
+        Some(Run::First(_)) | None => number_of(manifest).unwrap_or_default(),
+    });
+    let said: Vec<Option<i32>> = said.collect();
     if said.iter().all(Option::is_none) {
         return Ok(HashMap::new());
     }

@@ -639,6 +639,60 @@ async fn a_hook_that_failed_does_not_count_as_complete_when_its_time_to_live_is_
     Ok(())
 }
 
+#[tokio::test]
+async fn a_hook_for_both_times_of_an_installation_runs_before_and_after_the_other_objects() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-twice").await?;
+    let scene = &faulty.scene;
+    scene.repository(json!({})).await?;
+    let events = "pre-install,pre-upgrade,post-install,post-upgrade";
+    let check = job("check", events, 0, "").replace("annotations: {", "annotations: {tag: '{{ .Values.tag }}', ");
+    // It is deleted after each time, and the Job may need it at both.
+    let account = with_policy(&hook("v1\nkind: ServiceAccount", "checker", events, -5, ""), "hook-succeeded");
+    let seed = job("seed", "post-install,post-upgrade", 5, "");
+    write_chart(scene, &[("map", MAP), ("check", &check), ("account", &account), ("seed", &seed)])?;
+    let first = scene.publish("a chart").await?;
+    let with = |tag: &str| json!({"timeout": "1h", "helm": {"values": {"tag": tag}}});
+    scene.sync("app", "./charts/web", with("1")).await?;
+    let before = job_uid(scene, "check").await?;
+    ensure!(is_there(scene, "v1", "ServiceAccount", "checker").await?);
+    ensure!(!is_there(scene, "v1", "ConfigMap", "app-map").await?);
+    completes(scene, "check").await?;
+    let after = runs_again(scene, &before).await?;
+    ensure!(is_there(scene, "v1", "ConfigMap", "app-map").await?);
+    ensure!(is_there(scene, "v1", "ServiceAccount", "checker").await?, "the Job needs it");
+    ensure!(!is_there(scene, BATCH, "Job", "seed").await?, "its weight is larger");
+    faulty.restart().await?;
+    let scene = &faulty.scene;
+    handled(scene, "app").await?;
+    assert_eq!(job_uid(scene, "check").await?, after, "it ran three times");
+    completes(scene, "check").await?;
+    scene.has(BATCH, "Job", "seed", json!({})).await?;
+    completes(scene, "seed").await?;
+    scene.is_applied("app", &first).await?;
+    scene.is_gone("v1", "ServiceAccount", "checker").await?;
+    assert_eq!(job_uid(scene, "check").await?, after, "it stays for its log");
+
+    // Only the hook changes: it runs twice, although nothing is applied in between.
+    scene.sync("app", "./charts/web", with("2")).await?;
+    let before = runs_again(scene, &after).await?;
+    completes(scene, "check").await?;
+    let after = runs_again(scene, &before).await?;
+    completes(scene, "check").await?;
+    scene.is_ready("app").await?;
+    assert_eq!(job_uid(scene, "check").await?, after);
+    Ok(())
+}
+
+/// Waits until there is another Job `check` than the one with this UID, and returns its UID.
+async fn runs_again(scene: &Scene, before: &str) -> Result<String> {
+    eventually("the hook to run again", || async {
+        let now = job_uid(scene, "check").await?;
+        ensure!(now != before, "the same Job");
+        Ok(now)
+    })
+    .await
+}
+
 /// A folder with a Repository and its Sync `app`, the account and the rights of this Sync, and a ConfigMap.
 fn write_fleet(scene: &Scene) -> Result<()> {
     const RBAC: &str = "rbac.authorization.k8s.io";

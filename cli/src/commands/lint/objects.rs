@@ -9,7 +9,7 @@ use super::report::Finding;
 
 /// The annotations of gitseal that are written in Git, each with the only values that have an effect; without values if
 /// others have an effect, too.
-const ANNOTATIONS: [(&str, &[&str]); 17] = [
+const ANNOTATIONS: [(&str, &[&str]); 18] = [
     (names::PRUNE, &[names::PRUNE_DISABLED]),
     (names::CHANGE, &[names::CHANGE_DISABLED]),
     (names::REPLACE, &[names::REPLACE_ALLOWED]),
@@ -17,9 +17,10 @@ const ANNOTATIONS: [(&str, &[&str]); 17] = [
     (names::SUBSTITUTE, &[names::SUBSTITUTE_DISABLED]),
     (names::DELETE_HOOKS, &[names::DELETE_HOOKS_SKIP]),
     (names::RUN_TESTS, &[]),
-    // The guard checks the values of these five.
+    // The guard checks the values of these six.
     (names::RUN_WHEN, &[]),
     (names::WAVE, &[]),
+    (names::WAVE_AGAIN, &[]),
     (names::WAIT, &[]),
     (names::DELETE_WHEN, &[]),
     (names::ON_DELETE, &[]),

@@ -3,7 +3,7 @@
 
 use crds::Sync;
 use manifests::Location;
-use pipeline::inventory::Tracked;
+use pipeline::{inventory::Tracked, plan::of_either_time};
 
 use super::place::{Search, Unknown};
 
@@ -28,7 +28,10 @@ impl Origin {
         for revision in possible.iter().copied().chain(older) {
             let found = search.at(revision);
             match &found {
-                Ok(found) if found.digest.is_some() && found.digest == applied.manifest => {
+                Ok(found)
+                    if found.digest.is_some()
+                        && found.digest.as_deref() == applied.manifest.as_deref().map(of_either_time) =>
+                {
                     return Self { revisions: vec![revision.to_owned()], place: Some(Ok(found.place.clone())) };
                 }
                 Ok(_) => {}
