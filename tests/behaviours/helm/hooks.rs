@@ -776,6 +776,89 @@ async fn a_hook_may_take_longer_than_a_prune_waits_for_other_syncs() -> Result<(
     removed_with_its_repository("hook-slow", Duration::from_secs(130)).await
 }
 
+/// A folder with a Repository and its Sync `app`, the account and the rights of this Sync, and a ConfigMap.
+fn write_fleet(scene: &Scene) -> Result<()> {
+    const RBAC: &str = "rbac.authorization.k8s.io";
+    let any = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let spec = json!({"repository": {"name": "shop"}, "path": "./charts/web", "serviceAccountName": "deployer",
+        "timeout": "1h", "helm": {}});
+    let objects = json!([
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "deployer"}},
+        {"apiVersion": format!("{RBAC}/v1"), "kind": "Role", "metadata": {"name": "deployer"}, "rules": any},
+        {"apiVersion": format!("{RBAC}/v1"), "kind": "RoleBinding", "metadata": {"name": "deployer"},
+            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "deployer"},
+            "subjects": [{"kind": "ServiceAccount", "name": "deployer"}]},
+        {"apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "shop"},
+            "spec": {"url": scene.server.url("repo"), "interval": "1h", "ref": {"branch": "main"}}},
+        {"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "app"}, "spec": spec},
+    ]);
+    let all: Vec<_> = objects.as_array().into_iter().flatten().map(ToString::to_string).collect();
+    scene.tree.write("fleet/shop.yaml", all.join("\n---\n"))?;
+    scene.tree.write("fleet/stays.yaml", config_map("stays", "1"))
+}
+
+/// Checks that a Sync that leaves Git together with its Repository and its rights can still run its hooks for the deletion. The first
+/// hook runs for this long.
+async fn removed_with_its_repository(name: &str, runs_for: Duration) -> Result<()> {
+    let scene = Scene::new(name).await?;
+    scene.repository(json!({})).await?;
+    let (backup, clean) = (job("backup", "pre-delete", 0, ""), job("clean", "post-delete", 0, ""));
+    write_chart(&scene, &[("map", MAP), ("backup", &backup), ("clean", &clean)])?;
+    write_fleet(&scene)?;
+    let first = scene.publish("a fleet").await?;
+    scene.sync("fleet", "./fleet", json!({"timeout": "1h", "pruneLimit": "100%"})).await?;
+    scene.is_applied("fleet", &first).await?;
+    scene.is_applied("app", &first).await?;
+
+    scene.tree.remove("fleet/shop.yaml")?;
+    let second = scene.publish("without the shop").await?;
+    let needed = async || -> Result<()> {
+        let (gitseal, rbac) = ("gitseal.dev/v1alpha1", "rbac.authorization.k8s.io/v1");
+        for (version, kind, name) in [
+            (gitseal, "Repository", "shop"),
+            ("v1", "ServiceAccount", "deployer"),
+            (rbac, "Role", "deployer"),
+            (rbac, "RoleBinding", "deployer"),
+        ] {
+            let object = scene.get(version, kind, name).await?.with_context(|| format!("no {kind}"))?;
+            ensure!(object["metadata"]["deletionTimestamp"].is_null(), "{kind} is being deleted");
+        }
+        Ok(())
+    };
+    waits_for(&scene, "backup").await?;
+    tokio::time::sleep(runs_for).await;
+    handled(&scene, "fleet").await?;
+    let waits = |_: &Sync, ready: &Condition| ready.reason == "PruneWaitsForSync" && ready.message.contains("/app");
+    scene.sync_when("fleet", "the other Sync", waits).await?;
+    needed().await?;
+    ensure!(is_there(&scene, "v1", "ConfigMap", "app-map").await?);
+    completes(&scene, "backup").await?;
+    waits_for(&scene, "clean").await?;
+    ensure!(!is_there(&scene, "v1", "ConfigMap", "app-map").await?);
+    needed().await?;
+    completes(&scene, "clean").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    scene.is_applied("fleet", &second).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Repository", "shop").await?;
+    scene.is_gone("v1", "ServiceAccount", "deployer").await?;
+    for job in ["backup", "clean"] {
+        ensure!(!is_there(&scene, BATCH, "Job", job).await?, "{job}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sync_that_leaves_git_with_its_repository_and_rights_runs_its_hooks() -> Result<()> {
+    removed_with_its_repository("hook-fleet", Duration::ZERO).await
+}
+
+#[tokio::test]
+#[ignore = "takes more than two minutes: for the night"]
+async fn a_hook_may_take_longer_than_a_prune_waits_for_other_syncs() -> Result<()> {
+    // The time is what is tested: a prune waits two minutes for a Sync without hooks.
+    removed_with_its_repository("hook-slow", Duration::from_secs(130)).await
+}
+
 #[tokio::test]
 async fn a_hook_that_changed_runs_again_even_if_its_deletion_failed_once() -> Result<()> {
     let faulty = Faulty::without_work("hook-delete").await?;
