@@ -110,6 +110,16 @@ pub mod names {
     pub const RUN_WHEN: &str = "gitseal.dev/run-when";
     /// The only allowed value of [`RUN_WHEN`].
     pub const RUN_WHEN_HEALTHY: &str = "healthy";
+    /// Annotation in Git: the object is applied only in the installation of its Sync, or only in upgrades. Otherwise, what is there stays.
+    pub const ONLY_ON: &str = "gitseal.dev/only-on";
+    /// Value of [`ONLY_ON`]: until everything of the Sync was applied for the first time.
+    pub const ONLY_ON_INSTALLATION: &str = "installation";
+    /// Value of [`ONLY_ON`]: after that.
+    pub const ONLY_ON_UPGRADE: &str = "upgrade";
+    /// Annotation on a Sync: with the value `true`, what it applies was installed before, by something else.
+    pub const INSTALLED: &str = "gitseal.dev/installed";
+    /// The only value of [`INSTALLED`] that has an effect.
+    pub const INSTALLED_TRUE: &str = "true";
     /// Annotation on a test in the cluster: a digest of the manifests that it tests.
     pub const TESTED: &str = "gitseal.dev/tested";
     /// Annotation on a Sync: with the value of [`RECONCILE_REQUESTED_AT`], the request also runs the tests of the Sync.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Stage, StageError, namespace_for,
-    plan::{asks_for_deletion, asks_to_wait, is_test, number_of, times, wave_again},
+    plan::{asks_for_deletion, asks_to_wait, is_test, number_of, only_on, times, wave_again},
     render::NAMED_AT_ONCE,
 };
 
@@ -135,6 +135,18 @@ pub enum GuardError {
         /// The value of the annotation, as JSON.
         value: String,
     },
+    /// A value of the annotation [`crds::names::ONLY_ON`] that is not allowed.
+    #[error(
+        "{origin}: {id}: {ONLY_ON} is {value}; its value is {INSTALLATION} or {UPGRADE}", ONLY_ON = crds::names::ONLY_ON, INSTALLATION = crds::names::ONLY_ON_INSTALLATION, UPGRADE = crds::names::ONLY_ON_UPGRADE
+    )]
+    OnlyOn {
+        /// Where the object is.
+        origin: Location,
+        /// The object.
+        id: Box<ObjectId>,
+        /// The value of the annotation, as JSON.
+        value: String,
+    },
     /// A value of the annotation [`crds::names::ON_DELETE`] that is not allowed.
     #[error(
         "{origin}: {id}: {ON_DELETE} is {value}; its value is before, after or both, such as \"before,after\"; with also, such as \"also,before\", the object is applied with the other objects, too", ON_DELETE = crds::names::ON_DELETE
@@ -186,6 +198,7 @@ impl GuardError {
             | Self::Wait { origin, .. }
             | Self::DeleteWhen { origin, .. }
             | Self::RunWhen { origin, .. }
+            | Self::OnlyOn { origin, .. }
             | Self::OnDelete { origin, .. }
             | Self::WaveAgain { origin, .. }
             | Self::Wave { origin, .. } => origin,
@@ -205,6 +218,7 @@ impl GuardError {
             | Self::Wait { .. }
             | Self::DeleteWhen { .. }
             | Self::RunWhen { .. }
+            | Self::OnlyOn { .. }
             | Self::OnDelete { .. } => "InvalidWave",
         }
     }
@@ -450,6 +464,10 @@ fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
     if let Err(value) = is_test(manifest) {
         let (origin, id) = place();
         return Err(GuardError::RunWhen { origin, id, value: shown(value) });
+    }
+    if let Err(value) = only_on(manifest) {
+        let (origin, id) = place();
+        return Err(GuardError::OnlyOn { origin, id, value: shown(value) });
     }
     if let Err(value) = times(manifest) {
         let (origin, id) = place();

@@ -35,7 +35,8 @@ pub use restart::{KeyedDigest, Stamp, stamp_of};
 pub use wave::{
     HOOKS_AFTER, HOOKS_BEFORE, OnDelete, Tier, Times, TooLate, Wave, applied_on_delete, is_test, runs_once, times,
 };
-pub(crate) use wave::{asks_for_deletion, asks_to_wait, number_of, wave_again};
+use wave::{OnlyOn, is_installed};
+pub(crate) use wave::{asks_for_deletion, asks_to_wait, number_of, only_on, wave_again};
 
 /// Everything that must be done for one revision.
 #[derive(Default)]
@@ -326,6 +327,16 @@ pub fn plan(
             }
             continue;
         }
+        match only_on(manifest) {
+            Ok(Some(OnlyOn::Installation)) if is_installed(sync) && !is_applied(sync, manifest, &id, current) => {
+                continue;
+            }
+            Ok(Some(OnlyOn::Upgrade)) if !is_installed(sync) => {
+                plan.skip_once(sync, manifest, &id, &resource.version);
+                continue;
+            }
+            _ => {}
+        }
         if plan.is_awaited(sync, manifest, &id) {
             plan.awaited.insert(id.clone());
         }
@@ -387,6 +398,17 @@ pub fn plan(
         plan.prune.clone_from(&plan.left);
     }
     Ok(plan)
+}
+
+/// Whether the object was last applied as it is in `manifest`.
+fn is_applied(sync: &Sync, manifest: &Manifest, id: &ObjectId, current: &Inventory) -> bool {
+    let applied = current.get(id).and_then(|known| known.manifest.as_deref()).map(of_either_time);
+    applied.is_some() && digest_as_applied(sync, manifest.clone(), id).as_deref() == applied
+}
+
+/// Whether an object is applied only in the installation of its Sync.
+pub fn is_only_for_installation(manifest: &Manifest) -> bool {
+    only_on(manifest) == Ok(Some(OnlyOn::Installation))
 }
 
 /// Refuses an object that needs another object of a later wave. `kinds` has the kinds of the objects, as for [`plan`].
@@ -605,6 +627,17 @@ impl Plan {
             return None;
         }
         why.map(|why| Step { why, runs_again, ..step })
+    }
+
+    /// Records an object that is not applied in an installation as one that is done, so that it is applied when it changes.
+    fn skip_once(&mut self, sync: &Sync, manifest: &Manifest, id: &ObjectId, version: &str) {
+        let Some(digest) = digest_as_applied(sync, manifest.clone(), id).filter(|_| !id.is_sealed_secret()) else {
+            return;
+        };
+        self.inventory.widen(id.clone(), version);
+        self.inventory.applied(id, digest, None);
+        self.inventory.set_wave(id, self.numbers.get(id).copied().unwrap_or_default());
+        self.inventory.set_deletion(id, Some(Deletion::Done));
     }
 
     /// If a hook changed, adds to `steps` the hooks that are over and run at the same time as this hook (before the other

@@ -249,6 +249,9 @@ impl BuiltRelease {
                     if times.is_on_delete() {
                         annotate(manifest, &[(crds::names::ON_DELETE, &on_delete(times))]);
                     }
+                    if let Some(only) = only_on(hook).filter(|_| times.usual) {
+                        annotate(manifest, &[(crds::names::ONLY_ON, only)]);
+                    }
                     if is_test {
                         annotate(manifest, &[(crds::names::RUN_WHEN, crds::names::RUN_WHEN_HEALTHY)]);
                     }
@@ -286,6 +289,15 @@ fn is_any(hook: &Hook, names: &[&str]) -> bool {
 /// Whether the hook is a test that runs at no other time beside a deletion. A hook for more times runs only at the others.
 fn is_test(hook: &Hook) -> bool {
     is_any(hook, &["test", "test-success"]) && !is_any(hook, &PRE) && !is_any(hook, &POST)
+}
+
+/// The value of the annotation for a hook that is only for installations, or only for upgrades.
+fn only_on(hook: &Hook) -> Option<&'static str> {
+    match (is_any(hook, &[PRE[0], POST[0]]), is_any(hook, &[PRE[1], POST[1]])) {
+        (true, false) => Some(crds::names::ONLY_ON_INSTALLATION),
+        (false, true) => Some(crds::names::ONLY_ON_UPGRADE),
+        _ => None,
+    }
 }
 
 /// Whether Helm runs the hook twice in one installation or one upgrade: before the other objects and after them.

@@ -1169,3 +1169,56 @@ fn a_sync_unseals_so_many_values_and_holds_what_is_beyond() {
     assert_eq!(held([half, half, 0]), ["c"]);
     assert_eq!(held([1, MOST_VALUES, 1]), ["b", "c"]);
 }
+
+/// A hook that is only for an installation, or only for upgrades.
+fn only_on(when: &str, number: &str, name: &str, text: &str) -> String {
+    let annotations = format!(
+        "annotations: {{gitseal.dev/only-on: {when}, gitseal.dev/wave: '{number}', gitseal.dev/wait: healthy, helm.sh/hook: x, a: \
+         '{text}'}}, "
+    );
+    job(name).replacen("metadata: {", &format!("metadata: {{{annotations}"), 1)
+}
+
+#[test]
+fn hooks_of_an_installation_run_once_and_those_of_upgrades_not_in_it() {
+    let yaml = |text: &str| {
+        folder(&[
+            only_on("installation", "-500", "first", text),
+            only_on("upgrade", "-499", "later", text),
+            config("usual"),
+        ])
+    };
+    let planned_for = |sync: &Sync, text: &str, current: &Inventory, live: &Cluster| {
+        let manifests = parse("a.yaml", yaml(text).as_bytes(), &Limits::default()).unwrap();
+        plan(sync, &manifests, &kinds(&manifests), current, live, Scope::Folder, None).unwrap()
+    };
+    let new = sync(json!({}));
+    let first = planned_for(&new, "1", &Inventory::default(), &Cluster::default());
+    assert_eq!(order(&first), ["-500: Job team/first", "0: ConfigMap team/usual"]);
+    let current = applied(&first);
+    let later = id("batch", "Job", "later");
+    assert!(current.is_done(&later) && !first.has_to_be_healthy(&later));
+
+    let mut installed = new.clone();
+    installed.status =
+        Some(crds::SyncStatus { last_applied_revision: Some("main@sha1:1".into()), ..Default::default() });
+    let untouched = [id("batch", "Job", "first"), id("", "ConfigMap", "usual")].into();
+    let live = Cluster { untouched, ..Cluster::default() };
+    // The hook for upgrades is as it was in the installation, so it does not run.
+    let same = planned_for(&installed, "1", &current, &live);
+    assert!(same.waves.is_empty() && same.prune.is_empty(), "{:?}", order(&same));
+    assert!(same.has_to_be_healthy(&id("batch", "Job", "first")), "it may still run");
+    // An upgrade changes both hooks. The one for the installation stays as it is.
+    let upgrade = planned_for(&installed, "2", &current, &live);
+    assert_eq!(order(&upgrade), ["-499: Job team/later"]);
+    assert!(upgrade.prune.is_empty() && !upgrade.has_to_be_healthy(&id("batch", "Job", "first")));
+    assert!(upgrade.inventory.contains(&id("batch", "Job", "first")));
+    // As long as the installation is not complete, a hook that changes runs again.
+    assert_eq!(order(&planned_for(&new, "2", &current, &live)), ["-500: Job team/first"]);
+
+    // What something else had installed.
+    let mut adopted = new;
+    adopted.metadata.annotations = Some([("gitseal.dev/installed".to_owned(), "true".to_owned())].into());
+    let plan = planned_for(&adopted, "1", &Inventory::default(), &Cluster::default());
+    assert_eq!(order(&plan), ["-499: Job team/later", "0: ConfigMap team/usual"]);
+}

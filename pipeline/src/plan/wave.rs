@@ -126,6 +126,32 @@ pub fn is_test(manifest: &Manifest) -> Result<bool, &Value> {
     }
 }
 
+/// Whether an object is applied only in an installation, or only in upgrades.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OnlyOn {
+    /// Until everything of the Sync was applied for the first time.
+    Installation,
+    /// After that.
+    Upgrade,
+}
+
+/// When the object is applied, if its annotation says so. The error is a value that is not allowed.
+pub(crate) fn only_on(manifest: &Manifest) -> Result<Option<OnlyOn>, &Value> {
+    match annotation(manifest, crds::names::ONLY_ON) {
+        None => Ok(None),
+        Some(value) if value == crds::names::ONLY_ON_INSTALLATION => Ok(Some(OnlyOn::Installation)),
+        Some(value) if value == crds::names::ONLY_ON_UPGRADE => Ok(Some(OnlyOn::Upgrade)),
+        Some(value) => Err(value),
+    }
+}
+
+/// Whether everything of the Sync was applied before, by this Sync or, if its annotation says so, by something else.
+pub(super) fn is_installed(sync: &Sync) -> bool {
+    let said = sync.metadata.annotations.as_ref().and_then(|all| all.get(crds::names::INSTALLED));
+    said.is_some_and(|said| said == crds::names::INSTALLED_TRUE)
+        || sync.status.as_ref().is_some_and(|status| status.last_applied_revision.is_some())
+}
+
 /// Identifies what tests test: all other manifests of the folder, and the request of the Sync to run them again.
 pub(super) fn tested(sync: &Sync, manifests: &[Manifest]) -> String {
     let others = manifests.iter().filter(|manifest| !is_test(manifest).unwrap_or_default());

@@ -99,7 +99,10 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
     let body = json!({
         "apiVersion": "gitseal.dev/v1alpha1",
         "kind": "Sync",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {
+            "name": name, "namespace": namespace,
+            "annotations": {(crds::names::INSTALLED): crds::names::INSTALLED_TRUE},
+        },
         "spec": {
             "repository": {"name": repository},
             "path": if is_whole { "./".to_owned() } else { format!("./{inside}") },
@@ -304,7 +307,9 @@ fn compare(sync: &Sync, release: &Release, rendered: &[Manifest]) {
     if !lines.is_empty() {
         output::note("`gitseal diff --sync FILE`, with the file of the Sync, shows each difference");
     }
-    let runs_now = |hook: &&Manifest| pipeline::plan::times(hook).is_ok_and(|times| times.usual);
+    let runs_now = |hook: &&Manifest| {
+        pipeline::plan::times(hook).is_ok_and(|times| times.usual) && !pipeline::plan::is_only_for_installation(hook)
+    };
     for hook in hooks.into_iter().filter(runs_now) {
         output::note(format_args!("{}: the hook {} runs again when the Sync is applied", hook.origin, hook.id));
     }

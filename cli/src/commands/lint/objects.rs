@@ -17,8 +17,10 @@ const ANNOTATIONS: [(&str, &[&str]); 18] = [
     (names::SUBSTITUTE, &[names::SUBSTITUTE_DISABLED]),
     (names::DELETE_HOOKS, &[names::DELETE_HOOKS_SKIP]),
     (names::RUN_TESTS, &[]),
-    // The guard checks the values of these six.
+    (names::INSTALLED, &[names::INSTALLED_TRUE]),
+    // The guard checks the values of these seven.
     (names::RUN_WHEN, &[]),
+    (names::ONLY_ON, &[]),
     (names::WAVE, &[]),
     (names::WAVE_AGAIN, &[]),
     (names::WAIT, &[]),
