@@ -813,3 +813,85 @@ async fn an_object_of_a_chart_is_traced_to_its_template() -> Result<()> {
     gitseal(&scene, &map).await?.is(0, &["File:         charts/web/templates/map.yaml:1"])?;
     Ok(())
 }
+
+#[tokio::test]
+async fn library_charts_subcharts_and_schemas_count_and_no_release_is_stored() -> Result<()> {
+    let scene = Scene::new("chart-parts").await?;
+    let map = "{{ include \"lib.map\" (dict \"name\" \"own\" \"value\" .Values.level) }}\n";
+    write_chart(&scene, &[("map", map)])?;
+    scene
+        .tree
+        .write("charts/web/values.schema.json", "{\"properties\": {\"level\": {\"enum\": [\"info\", \"debug\"]}}}")?;
+    scene.tree.write("charts/web/values.yaml", "level: info\nsub: {level: of-the-parent}\n")?;
+    let part = |path: &str, text: &str| scene.tree.write(&format!("charts/web/charts/{path}"), text);
+    part("lib/Chart.yaml", "apiVersion: v2\nname: lib\nversion: 1.0.0\ntype: library\n")?;
+    let define = "{{ define \"lib.map\" }}apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .name }}}\ndata: {value: {{ .value }}}\n{{ end }}";
+    part("lib/templates/_map.tpl", define)?;
+    part("sub/Chart.yaml", "apiVersion: v2\nname: sub\nversion: 1.0.0\n")?;
+    part("sub/values.yaml", "level: of-the-subchart\n")?;
+    part("sub/templates/map.yaml", &map.replace("\"own\"", "\"of-sub\""))?;
+    let first = scene.publish("a chart with parts").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {"values": {"level": "loud"}}})).await?;
+    let told = scene.is_not_ready("app", "BuildFailed").await?;
+    ensure!(told.contains("level") && told.contains("schema"), "{told}");
+    ensure!(scene.get("v1", "ConfigMap", "of-sub").await?.is_none(), "a part was applied");
+
+    scene.sync("app", "./charts/web", json!({"helm": {"values": {"level": "debug"}}})).await?;
+    scene.is_applied("app", &first).await?;
+    is_value(&scene, "own", "debug").await?;
+    is_value(&scene, "of-sub", "of-the-parent").await?;
+    let secrets = scene.api::<Secret>().list(&kube::api::ListParams::default()).await?;
+    ensure!(secrets.items.iter().all(|secret| secret.type_.as_deref() != Some("helm.sh/release.v1")), "{secrets:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kind_that_is_installed_later_renders_the_charts_that_ask_for_it() -> Result<()> {
+    let (plane, _controller) = Plane::alone(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "kinds-later", ServerOptions::default()).await?;
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: seen}\ndata:\n  \
+        value: \"{{ .Capabilities.APIVersions.Has \"later.example/v1/Gadget\" }}\"\n";
+    write_chart(&scene, &[("map", template)])?;
+    scene.repository(json!({})).await?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    scene.is_applied("app", &first).await?;
+    is_value(&scene, "seen", "false").await?;
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gadgets.later.example"},
+        "spec": {
+            "group": "later.example", "scope": "Namespaced",
+            "names": {"kind": "Gadget", "plural": "gadgets"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+        },
+    });
+    let definition: CustomResourceDefinition = serde_json::from_value(definition)?;
+    Api::all(scene.client.clone()).create(&kube::api::PostParams::default(), &definition).await?;
+    is_value(&scene, "seen", "true").await
+}
+
+#[tokio::test]
+async fn hooks_of_the_installation_do_not_run_in_an_upgrade() -> Result<()> {
+    let scene = Scene::new("only-once").await?;
+    let hook = |name: &str, event: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  annotations: {{helm.sh/hook: {event}}}\n\
+             data: {{value: \"{{{{ .Values.level }}}}\"}}\n"
+        )
+    };
+    let (first_only, later_only) = (hook("first-only", "pre-install,post-install"), hook("later-only", "pre-upgrade"));
+    write_chart(&scene, &[("first", first_only.as_str()), ("later", later_only.as_str()), ("map", MAP)])?;
+    let first = scene.publish("a chart").await?;
+    scene.sync("app", "./charts/web", json!({"helm": {"values": {"level": "one"}}})).await?;
+    scene.is_applied("app", &first).await?;
+    is_value(&scene, "first-only", "one").await?;
+    ensure!(scene.get("v1", "ConfigMap", "later-only").await?.is_none(), "a hook for upgrades ran in the installation");
+
+    scene.sync("app", "./charts/web", json!({"helm": {"values": {"level": "two"}}})).await?;
+    is_value(&scene, "later-only", "two").await?;
+    is_value(&scene, "app-map", "two").await?;
+    scene.is_ready("app").await?;
+    is_value(&scene, "first-only", "one").await
+}
