@@ -161,7 +161,7 @@ fn times(number: &str, unit: u128) -> Option<u128> {
         return None;
     }
     let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
-    // Further digits are below a nanosecond for every unit.
+    // The 19th digit and those after it are less than a nanosecond, whatever the unit.
     let fraction = &fraction[..fraction.len().min(18)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     digits(whole)?.checked_mul(unit)?.checked_add(digits(fraction)? * unit / scale)
