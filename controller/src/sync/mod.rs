@@ -67,8 +67,8 @@ pub(crate) use self::{
 use self::{
     carry_out::Outcome,
     decide::{Decision, Situation, decide},
-    record::Healthy,
     overtaken::{Applies, Overtaken},
+    record::Healthy,
     report::{Stored, not_understood},
     restored::RebuildError,
     source::{SourceError, Sourced},

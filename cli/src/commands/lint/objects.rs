@@ -9,7 +9,7 @@ use super::report::Finding;
 
 /// The annotations of gitseal that are written in Git, each with the only values that have an effect; without values if
 /// others have an effect, too.
-const ANNOTATIONS: [(&str, &[&str]); 18] = [
+const ANNOTATIONS: [(&str, &[&str]); 20] = [
     (names::PRUNE, &[names::PRUNE_DISABLED]),
     (names::CHANGE, &[names::CHANGE_DISABLED]),
     (names::REPLACE, &[names::REPLACE_ALLOWED]),
