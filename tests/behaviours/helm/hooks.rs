@@ -12,9 +12,9 @@ use harness::{
 use http::Method;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::synced::{MAP, write_chart};
+use super::synced::{CHART, MAP, write_chart};
 use crate::{
     cli::gitseal,
     faults::Faulty,
@@ -693,87 +693,71 @@ async fn runs_again(scene: &Scene, before: &str) -> Result<String> {
     .await
 }
 
-/// A folder with a Repository and its Sync `app`, the account and the rights of this Sync, and a ConfigMap.
-fn write_fleet(scene: &Scene) -> Result<()> {
-    const RBAC: &str = "rbac.authorization.k8s.io";
-    let any = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
-    let spec = json!({"repository": {"name": "shop"}, "path": "./charts/web", "serviceAccountName": "deployer",
-        "timeout": "1h", "helm": {}});
-    let objects = json!([
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "deployer"}},
-        {"apiVersion": format!("{RBAC}/v1"), "kind": "Role", "metadata": {"name": "deployer"}, "rules": any},
-        {"apiVersion": format!("{RBAC}/v1"), "kind": "RoleBinding", "metadata": {"name": "deployer"},
-            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "deployer"},
-            "subjects": [{"kind": "ServiceAccount", "name": "deployer"}]},
-        {"apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "shop"},
-            "spec": {"url": scene.server.url("repo"), "interval": "1h", "ref": {"branch": "main"}}},
-        {"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "app"}, "spec": spec},
-    ]);
-    let all: Vec<_> = objects.as_array().into_iter().flatten().map(ToString::to_string).collect();
-    scene.tree.write("fleet/shop.yaml", all.join("\n---\n"))?;
-    scene.tree.write("fleet/stays.yaml", config_map("stays", "1"))
+/// Ends the time to live of a Job, and waits until Kubernetes has deleted it.
+async fn expires(scene: &Scene, job: &str) -> Result<()> {
+    let over = json!({"spec": {"ttlSecondsAfterFinished": 0}});
+    scene.api::<Job>().patch(job, &PatchParams::default(), &Patch::Merge(over)).await?;
+    scene.is_gone(BATCH, "Job", job).await
 }
 
-/// Checks that a Sync that leaves Git together with its Repository and its rights can still run its hooks for the deletion. The first
-/// hook runs for this long.
-async fn removed_with_its_repository(name: &str, runs_for: Duration) -> Result<()> {
-    let scene = Scene::new(name).await?;
+#[tokio::test]
+async fn all_hooks_and_tests_that_failed_are_known_with_their_reasons_after_a_restart() -> Result<()> {
+    let mut faulty = Faulty::without_work("hook-reasons").await?;
+    let scene = &faulty.scene;
     scene.repository(json!({})).await?;
-    let (backup, clean) = (job("backup", "pre-delete", 0, ""), job("clean", "post-delete", 0, ""));
-    write_chart(&scene, &[("map", MAP), ("backup", &backup), ("clean", &clean)])?;
-    write_fleet(&scene)?;
-    let first = scene.publish("a fleet").await?;
-    scene.sync("fleet", "./fleet", json!({"timeout": "1h", "pruneLimit": "100%"})).await?;
-    scene.is_applied("fleet", &first).await?;
-    scene.is_applied("app", &first).await?;
-
-    scene.tree.remove("fleet/shop.yaml")?;
-    let second = scene.publish("without the shop").await?;
-    let needed = async || -> Result<()> {
-        let (gitseal, rbac) = ("gitseal.dev/v1alpha1", "rbac.authorization.k8s.io/v1");
-        for (version, kind, name) in [
-            (gitseal, "Repository", "shop"),
-            ("v1", "ServiceAccount", "deployer"),
-            (rbac, "Role", "deployer"),
-            (rbac, "RoleBinding", "deployer"),
-        ] {
-            let object = scene.get(version, kind, name).await?.with_context(|| format!("no {kind}"))?;
-            ensure!(object["metadata"]["deletionTimestamp"].is_null(), "{kind} is being deleted");
-        }
-        Ok(())
+    // The Jobs fail at a fixed time in the past, so the time to live that outlasts the test is long.
+    let lasting = |name: &str, events: &str| {
+        job(name, events, 0, "").replace("  managedBy", "  ttlSecondsAfterFinished: 2000000000\n  managedBy")
     };
-    waits_for(&scene, "backup").await?;
-    tokio::time::sleep(runs_for).await;
-    handled(&scene, "fleet").await?;
-    let waits = |_: &Sync, ready: &Condition| ready.reason == "PruneWaitsForSync" && ready.message.contains("/app");
-    scene.sync_when("fleet", "the other Sync", waits).await?;
-    needed().await?;
-    ensure!(is_there(&scene, "v1", "ConfigMap", "app-map").await?);
-    completes(&scene, "backup").await?;
-    waits_for(&scene, "clean").await?;
-    ensure!(!is_there(&scene, "v1", "ConfigMap", "app-map").await?);
-    needed().await?;
-    completes(&scene, "clean").await?;
-    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
-    scene.is_applied("fleet", &second).await?;
-    scene.is_gone("gitseal.dev/v1alpha1", "Repository", "shop").await?;
-    scene.is_gone("v1", "ServiceAccount", "deployer").await?;
-    for job in ["backup", "clean"] {
-        ensure!(!is_there(&scene, BATCH, "Job", job).await?, "{job}");
+    let (first, second) = (lasting("first", "pre-install,pre-upgrade"), lasting("second", "pre-install,pre-upgrade"));
+    write_chart(scene, &[("map", MAP), ("first", &first), ("second", &second)])?;
+    scene.tree.write("charts/tested/Chart.yaml", CHART)?;
+    scene.tree.write("charts/tested/templates/smoke.yaml", lasting("smoke", "test"))?;
+    scene.publish("two charts").await?;
+    scene.sync("app", "./charts/web", json!({"timeout": "1h", "helm": {}})).await?;
+    scene.sync("tested", "./charts/tested", json!({"timeout": "1h", "helm": {"test": true}})).await?;
+    for name in ["first", "second", "smoke"] {
+        scene.has(BATCH, "Job", name, json!({})).await?;
+        fails(scene, name).await?;
     }
+    let both =
+        |_: &Sync, ready: &Condition| ready.reason == "HealthCheckFailed" && ready.message.contains("and 1 more");
+    scene.sync_when("app", "both hooks", both).await?;
+    scene.is_not_ready("tested", "TestFailed").await?;
+    let why = why_failed(scene, "app").await?;
+    ensure!(why.len() == 2 && why.iter().all(|why| why.contains("failed too often")), "{why:?}");
+
+    // While no controller runs, Kubernetes deletes them.
+    faulty.controller.process().signal(localcluster::Signal::Kill)?;
+    for name in ["first", "second", "smoke"] {
+        expires(scene, name).await?;
+    }
+    faulty.start_again().await?;
+    let scene = &faulty.scene;
+    let says = |ready: &Condition, reason: &str, texts: &[&str]| {
+        ready.reason == reason && texts.iter().all(|text| ready.message.contains(text))
+    };
+    let texts = ["charts/web/templates/first.yaml:1", "failed too often", "its time to live", "and 1 more"];
+    scene.sync_when("app", "both hooks", |_, ready| says(ready, "HealthCheckFailed", &texts)).await?;
+    let texts = ["charts/tested/templates/smoke.yaml:1", "failed too often", "its time to live"];
+    scene.sync_when("tested", "the test", |_, ready| says(ready, "TestFailed", &texts)).await?;
+    ensure!(!is_there(scene, "v1", "ConfigMap", "app-map").await?, "the hooks have failed");
+
+    scene.request::<Sync>("app").await?;
+    for name in ["first", "second"] {
+        scene.has(BATCH, "Job", name, json!({})).await?;
+        completes(scene, name).await?;
+    }
+    scene.is_ready("app").await?;
+    assert_eq!(why_failed(scene, "app").await?, [""; 0]);
     Ok(())
 }
 
-#[tokio::test]
-async fn a_sync_that_leaves_git_with_its_repository_and_rights_runs_its_hooks() -> Result<()> {
-    removed_with_its_repository("hook-fleet", Duration::ZERO).await
-}
-
-#[tokio::test]
-#[ignore = "takes more than two minutes: for the night"]
-async fn a_hook_may_take_longer_than_a_prune_waits_for_other_syncs() -> Result<()> {
-    // The time is what is tested: a prune waits two minutes for a Sync without hooks.
-    removed_with_its_repository("hook-slow", Duration::from_secs(130)).await
+/// What the inventory of the Sync says about objects that have failed.
+async fn why_failed(scene: &Scene, sync: &str) -> Result<Vec<String>> {
+    let sync = scene.get("gitseal.dev/v1alpha1", "Sync", sync).await?.context("no Sync")?;
+    let entries = sync.pointer("/status/inventory").and_then(Value::as_array);
+    Ok(entries.into_iter().flatten().filter_map(|entry| Some(entry.get("e")?.as_str()?.to_owned())).collect())
 }
 
 /// A folder with a Repository and its Sync `app`, the account and the rights of this Sync, and a ConfigMap.
