@@ -1,9 +1,9 @@
 //! The budget of memory for contents of Git while they are indexed, read and applied.
 //!
 //! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces; no
-//! namespace gets more than half for its folders, and no more than half for its fetches. The two are counted apart: a fetch
-//! must not wait for a pass of its own namespace, because the pass may be stuck, and the fetch may bring the revision that
-//! overtakes it. How much memory a folder needs is known only while the folder is read. So a reader
+//! namespace gets more than half for its folders, more than half for its fetches, or more than three quarters for both: a fetch
+//! must not wait for a pass of its own namespace that holds little, because the pass may be stuck, and the fetch may bring the
+//! revision that overtakes it. How much memory a folder needs is known only while the folder is read. So a reader
 //! begins with little memory and takes more as it goes. If no more memory is free, the reader drops what it has read,
 //! waits for as much memory as a folder may need at most, and begins again. So nobody waits for memory while holding
 //! memory.
@@ -137,13 +137,14 @@ impl Memory {
     }
 
     fn claim(&self, namespace: &str, bytes: u64) -> Claim {
-        self.claim_of(format!("namespace {namespace}"), namespace, bytes)
+        self.claim_of("folders", namespace, bytes)
     }
 
-    /// A claim of a group that gets at most half of the budget.
-    fn claim_of(&self, name: String, namespace: &str, bytes: u64) -> Claim {
-        let half = Group { name, most: share(self.total, 0.5) };
-        Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }
+    /// A claim for one purpose of a namespace, which gets at most half of the budget; all purposes together get three quarters.
+    fn claim_of(&self, purpose: &str, namespace: &str, bytes: u64) -> Claim {
+        let half = Group { name: format!("{purpose} of namespace {namespace}"), most: share(self.total, 0.5) };
+        let all = Group { name: format!("namespace {namespace}"), most: share(self.total, 0.75) };
+        Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half, all] }
     }
 }
 
@@ -224,7 +225,7 @@ impl Admission for Memory {
         let _hook = cancel.on_cancel(move || {
             let _ = cancelled.send(());
         });
-        let claim = self.claim_of(format!("fetches of namespace {}", key.namespace), &key.namespace, bytes);
+        let claim = self.claim_of("fetches", &key.namespace, bytes);
         // Fetches run on blocking threads of the async runtime, so the runtime's handle exists here.
         Handle::current().block_on(async {
             tokio::select! {
@@ -308,9 +309,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fetch_does_not_wait_for_the_passes_of_its_own_namespace() {
+    async fn a_fetch_does_not_wait_for_a_pass_of_its_own_namespace_that_holds_little() {
         let memory = Memory::new(100 << 20);
-        let _stuck = memory.most("a").await;
+        let _stuck = memory.some("a").await;
         let admitted = tokio::task::spawn_blocking(move || {
             let key = RepositoryKey { namespace: "a".into(), name: "repo".into() };
             let fetch = memory.admit(&key, memory.of_the_indexer(), Duration::from_secs(3600), &Cancel::new());
@@ -323,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn an_indexer_waits_for_its_turn_or_its_end_and_not_for_ever() {
         let memory = Memory::new(100 << 20);
-        let _held = (memory.most("a").await, memory.most("b").await);
+        let _held = memory.most("a").await;
         let key = RepositoryKey { namespace: "a".into(), name: "repo".into() };
         let cancel = Cancel::new();
         let admitted = |wait| {

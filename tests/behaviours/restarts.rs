@@ -98,10 +98,10 @@ async fn stamp_of(scene: &Scene, kind: &str, name: &str) -> Result<Option<String
 
 #[tokio::test]
 async fn a_sync_asks_for_all_its_workloads_and_each_of_them_may_decline() -> Result<()> {
-    let scene = Scene::new("restarts-of-all").await?;
     const KINDS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
     const ASKS: [(&str, Option<&str>); 4] =
         [("asks", Some("true")), ("declines", Some("false")), ("silent", None), ("unclear", Some("yes"))];
+    let scene = Scene::new("restarts-of-all").await?;
     for kind in KINDS {
         for (name, asks) in ASKS {
             let text = workload(name, asks).replace("kind: Deployment", &format!("kind: {kind}"));
