@@ -74,6 +74,8 @@ pub struct Plan {
     always_awaited: BTreeSet<ObjectId>,
     /// The hooks of Helm, and the tests.
     hooks: BTreeSet<ObjectId>,
+    /// The objects that are applied only in upgrades.
+    only_in_upgrades: BTreeSet<ObjectId>,
     /// The objects that this plan makes for the second time, or that were made for the second time already.
     second: BTreeSet<ObjectId>,
     /// Of the objects that will be made again, and not in this plan: the number of the first wave in which one is.
@@ -334,6 +336,9 @@ pub fn plan(
             Ok(Some(OnlyOn::Upgrade)) if !is_installed(sync) => {
                 plan.skip_once(sync, manifest, &id, &resource.version);
                 continue;
+            }
+            Ok(Some(OnlyOn::Upgrade)) => {
+                plan.only_in_upgrades.insert(id.clone());
             }
             _ => {}
         }
@@ -706,7 +711,8 @@ impl Plan {
         self.origins.insert(step.id.clone(), step.origin.clone());
         let is_same = self.inventory.get(&step.id).is_some_and(|applied| step.is_as(applied));
         let is_deleted_when_healthy = self.deleted_when_healthy.contains(&step.id);
-        let deletion = if is_same && is_deleted_when_healthy && self.inventory.is_done(&step.id) {
+        let may_be_done = is_deleted_when_healthy || self.only_in_upgrades.contains(&step.id);
+        let deletion = if is_same && may_be_done && self.inventory.is_done(&step.id) {
             Some(Deletion::Done)
         } else if is_same && self.inventory.has_failed(&step.id) {
             Some(Deletion::Failed)

@@ -388,7 +388,7 @@ fn without_a_path_each_key_is_the_name_of_a_value() {
         };
         Ok::<_, String>(values.into_iter().map(name).collect::<Vec<_>>())
     };
-    assert_eq!(names("password auth.password a.b.c").unwrap(), ["a.b.c", "auth.password", "password"]);
+    assert_eq!(names("password auth.password a.b.c").unwrap(), ["password", "auth.password", "a.b.c"]);
     for (keys, told) in [
         (".a", "secrets/db.yaml:1: the key .a is no name of a value: a part of it between dots is empty"),
         ("a..b", "the key a..b is no name"),

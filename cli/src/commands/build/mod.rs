@@ -44,7 +44,7 @@ use crate::{
 ///     gitseal build charts/shop --release-name shop -f production.yaml
 ///     gitseal build --sync clusters/production/shop.yaml
 ///     gitseal build --sync clusters/production/shop.yaml --explain
-///     gitseal build --sync clusters/production/podinfo.yaml --remote shop/podinfo=podinfo-6.5.0.tgz
+///     gitseal build --sync podinfo.yaml --remote shop/podinfo=podinfo.tgz
 ///
 /// With --sync, the command prints the objects that the controller applies for that Sync. It reads the folder in the
 /// Sync's spec.path, uses the values in its spec.helm, and changes the objects as its spec says, for example in
