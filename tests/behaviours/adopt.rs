@@ -33,7 +33,7 @@ const TEMPLATES: [(&str, &str); 4] = [
     ),
     (
         "hook",
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}-hook, annotations: {helm.sh/hook: post-install}}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}-hook, annotations: {helm.sh/hook: 'post-install,post-upgrade'}}\n",
     ),
 ];
 
@@ -93,6 +93,7 @@ async fn a_release_becomes_a_sync_and_no_object_is_made_again() -> Result<()> {
         ],
     )?;
     ensure!(!made.err.contains("warning: the chart in"), "{}", made.err);
+    ensure!(made.out.contains("gitseal.dev/installed:"), "hooks for the installation would run: {}", made.out);
     ensure!(!made.out.contains("correct-horse") && !made.err.contains("correct-horse"), "{}\n{}", made.out, made.err);
     let again = gitseal(&scene, &adopt).await?;
     again.is(1, &["secrets/shop.yaml exists already"])?;
