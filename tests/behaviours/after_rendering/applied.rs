@@ -135,7 +135,7 @@ fn write_chart(scene: &Scene, group: &str) -> Result<()> {
         \"networking.k8s.io/v1/Ingress\" }}', budget: '{{ .Capabilities.APIVersions.Has \"policy/v1beta1\" }}', own: '{{ \
         .Capabilities.APIVersions.Has \"gitseal.dev/v1alpha1/Sync\" }}'";
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db, annotations: {helm.sh/resource-policy: keep}, labels: {tier: back}}\n\
-        stringData: {url: 'db://{{ .Values.auth.password }}@db', level: '{{ .Values.level }}'}\n";
+        stringData: {url: 'db://{{ .Values.auth.password }}:{{ .Values.auth.token }}@db', level: '{{ .Values.level }}'}\n";
     for (name, text) in [
         ("hook", map("hook", hook, "a: '0644'")),
         ("kept", map("kept", kept, "a: 'no'")),
