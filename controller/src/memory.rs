@@ -1,7 +1,7 @@
 //! The budget of memory for contents of Git while they are indexed, read and applied.
 //!
 //! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces; no
-//! namespace gets more than half for its folders, more than half for its fetches, or more than three quarters for both: a fetch
+//! namespace gets more than half for its folders, more than half for its fetches, or so much for both that others could not read a folder: a fetch
 //! must not wait for a pass of its own namespace that holds little, because the pass may be stuck, and the fetch may bring the
 //! revision that overtakes it. How much memory a folder needs is known only while the folder is read. So a reader
 //! begins with little memory and takes more as it goes. If no more memory is free, the reader drops what it has read,
@@ -140,10 +140,12 @@ impl Memory {
         self.claim_of("folders", namespace, bytes)
     }
 
-    /// A claim for one purpose of a namespace, which gets at most half of the budget; all purposes together get three quarters.
+    /// A claim for one purpose of a namespace, which gets at most half of the budget; all purposes together leave the memory of one folder to others.
     fn claim_of(&self, purpose: &str, namespace: &str, bytes: u64) -> Claim {
         let half = Group { name: format!("{purpose} of namespace {namespace}"), most: share(self.total, 0.5) };
-        let all = Group { name: format!("namespace {namespace}"), most: share(self.total, 0.75) };
+        // Others always get the memory for a folder.
+        let rest = self.total - share(self.total, INPUTS) - share(self.total, FOLDER);
+        let all = Group { name: format!("namespace {namespace}"), most: rest };
         Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half, all] }
     }
 }

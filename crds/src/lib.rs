@@ -112,7 +112,7 @@ pub mod names {
     pub const RUN_WHEN_HEALTHY: &str = "healthy";
     /// Annotation in Git: the object is applied only in the installation of its Sync, or only in upgrades. Otherwise, what is there stays.
     pub const ONLY_ON: &str = "gitseal.dev/only-on";
-    /// Value of [`ONLY_ON`]: until everything of the Sync was applied for the first time.
+    /// Value of [`ONLY_ON`]: until the Sync is Ready for the first time.
     pub const ONLY_ON_INSTALLATION: &str = "installation";
     /// Value of [`ONLY_ON`]: after that.
     pub const ONLY_ON_UPGRADE: &str = "upgrade";

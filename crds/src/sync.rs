@@ -232,6 +232,9 @@ pub struct SyncStatus {
     /// How many confirmed prunes were carried out. Each of them needs a confirmation of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_prunes: Option<i64>,
+    /// Whether the Sync was Ready before: its installation is complete, and what it applies later is an upgrade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<bool>,
     /// Whether the last revision has objects that are applied when the Sync is deleted, such as `pre-delete` hooks of Helm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks_on_delete: Option<bool>,

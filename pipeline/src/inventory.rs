@@ -63,6 +63,9 @@ impl Tracked {
     }
 }
 
+/// What the digest of an object ends with that was never made.
+const SKIPPED: &str = "-skipped";
+
 impl Inventory {
     /// Reads the inventory in a Sync's status. An entry that cannot be read is an error. It is not ignored, because it
     /// may be the only record of an object in the cluster.
@@ -210,6 +213,24 @@ impl Inventory {
     /// Whether `id` was deleted, because it was healthy or had failed.
     pub fn is_over(&self, id: &ObjectId) -> bool {
         self.is_done(id) || self.has_failed(id)
+    }
+
+    /// Records an object that is not made in an installation, although it is in Git with this digest.
+    pub fn skip(&mut self, id: &ObjectId, version: &str, digest: &str, wave: i32) {
+        self.widen(id.clone(), version);
+        self.applied(id, format!("{digest}{SKIPPED}"), None);
+        self.set_wave(id, wave);
+        self.set_deletion(id, Some(Deletion::Done));
+    }
+
+    /// Whether the object was never made: see [`skip`](Self::skip).
+    pub fn is_skipped(&self, id: &ObjectId) -> bool {
+        self.get(id).is_some_and(|known| known.manifest.as_deref().is_some_and(|digest| digest.ends_with(SKIPPED)))
+    }
+
+    /// Whether the object was never made, and is in Git with this digest as it was in the installation.
+    pub fn is_skipped_as(&self, id: &ObjectId, digest: &str) -> bool {
+        self.get(id).and_then(|known| known.manifest.as_deref()?.strip_suffix(SKIPPED)) == Some(digest)
     }
 
     /// Records that `id` was applied, with the digests of its manifest and its fields.

@@ -74,8 +74,8 @@ pub struct Plan {
     always_awaited: BTreeSet<ObjectId>,
     /// The hooks of Helm, and the tests.
     hooks: BTreeSet<ObjectId>,
-    /// The objects that are applied only in upgrades.
-    only_in_upgrades: BTreeSet<ObjectId>,
+    /// The objects of the installation, which is complete. They are not made again.
+    of_the_installation: BTreeSet<ObjectId>,
     /// The objects that this plan makes for the second time, or that were made for the second time already.
     second: BTreeSet<ObjectId>,
     /// Of the objects that will be made again, and not in this plan: the number of the first wave in which one is.
@@ -330,16 +330,13 @@ pub fn plan(
             continue;
         }
         match only_on(manifest) {
-            Ok(Some(OnlyOn::Installation)) if is_installed(sync) && !is_applied(sync, manifest, &id, current) => {
-                continue;
+            Ok(Some(OnlyOn::Installation)) if is_installed(sync) => {
+                if !is_applied(sync, manifest, &id, current) {
+                    continue;
+                }
+                plan.of_the_installation.insert(id.clone());
             }
-            Ok(Some(OnlyOn::Upgrade)) if !is_installed(sync) => {
-                plan.skip_once(sync, manifest, &id, &resource.version);
-                continue;
-            }
-            Ok(Some(OnlyOn::Upgrade)) => {
-                plan.only_in_upgrades.insert(id.clone());
-            }
+            Ok(Some(OnlyOn::Upgrade)) if plan.skips(sync, manifest, &id, resource, live) => continue,
             _ => {}
         }
         if plan.is_awaited(sync, manifest, &id) {
@@ -634,15 +631,26 @@ impl Plan {
         why.map(|why| Step { why, runs_again, ..step })
     }
 
-    /// Records an object that is not applied in an installation as one that is done, so that it is applied when it changes.
-    fn skip_once(&mut self, sync: &Sync, manifest: &Manifest, id: &ObjectId, version: &str) {
-        let Some(digest) = digest_as_applied(sync, manifest.clone(), id).filter(|_| !id.is_sealed_secret()) else {
-            return;
-        };
-        self.inventory.widen(id.clone(), version);
-        self.inventory.applied(id, digest, None);
-        self.inventory.set_wave(id, self.numbers.get(id).copied().unwrap_or_default());
-        self.inventory.set_deletion(id, Some(Deletion::Done));
+    /// Whether an object that is only for upgrades is not applied now: in an installation, and later as long as it does not change.
+    fn skips(
+        &mut self,
+        sync: &Sync,
+        manifest: &Manifest,
+        id: &ObjectId,
+        resource: &Resource,
+        live: &impl LiveView,
+    ) -> bool {
+        let Some(digest) = digest_as_applied(sync, manifest.clone(), id) else { return false };
+        if is_installed(sync) {
+            return self.inventory.is_skipped_as(id, &digest);
+        }
+        // What is there already stays as it is.
+        let is_there = live.owner(id).is_some() || self.inventory.contains(id) && !self.inventory.is_skipped(id);
+        if !is_there {
+            let wave = self.numbers.get(id).copied().unwrap_or_default();
+            self.inventory.skip(id, &resource.version, &digest, wave);
+        }
+        true
     }
 
     /// If a hook changed, adds to `steps` the hooks that are over and run at the same time as this hook (before the other
@@ -653,7 +661,8 @@ impl Plan {
         let changed = steps.iter().filter(|step| step.why == Why::Change && self.hooks.contains(&step.id));
         let changed: BTreeSet<i32> = changed.map(|step| time(&step.id)).collect();
         for (step, is_awaited) in std::mem::take(&mut self.done) {
-            if !self.hooks.contains(&step.id) || !changed.contains(&time(&step.id)) {
+            let is_again = self.hooks.contains(&step.id) && !self.of_the_installation.contains(&step.id);
+            if !is_again || !changed.contains(&time(&step.id)) {
                 continue;
             }
             self.unchanged -= 1;
@@ -711,8 +720,7 @@ impl Plan {
         self.origins.insert(step.id.clone(), step.origin.clone());
         let is_same = self.inventory.get(&step.id).is_some_and(|applied| step.is_as(applied));
         let is_deleted_when_healthy = self.deleted_when_healthy.contains(&step.id);
-        let may_be_done = is_deleted_when_healthy || self.only_in_upgrades.contains(&step.id);
-        let deletion = if is_same && may_be_done && self.inventory.is_done(&step.id) {
+        let deletion = if is_same && is_deleted_when_healthy && self.inventory.is_done(&step.id) {
             Some(Deletion::Done)
         } else if is_same && self.inventory.has_failed(&step.id) {
             Some(Deletion::Failed)

@@ -675,7 +675,8 @@ const LINE: usize = 1024;
 /// Whether the end of a line of YAML is inside of double quotes.
 fn is_in_double_quotes(line: &str) -> bool {
     let begins = [": \"", "- \""].iter().filter_map(|begin| Some(line.rfind(begin)? + begin.len())).max();
-    begins.is_some_and(|begins| !line[begins..].contains('"'))
+    // What looks like double quotes may be part of a text in single quotes.
+    begins.is_some_and(|begins| !line[begins..].contains('"') && !line[..begins].contains('\''))
 }
 
 /// A Go template for a text with these parts, which has this key in its Secret. `names` are the keys of the values.

@@ -137,7 +137,7 @@ async fn restore_inventory(
     let Ok(record) = ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, sync)) else { return };
     let record = record.lock().await;
     ctx.cluster.live.leaves(&key, &sync.spec.ignore_differences);
-    for (id, known) in record.inventory.iter() {
+    for (id, known) in record.inventory.iter().filter(|(id, _)| !record.inventory.is_skipped(id)) {
         if !ctx.cluster.live.restore(&key, id, known.fields) {
             contested.push((id.clone(), key.clone(), known.fields));
         }

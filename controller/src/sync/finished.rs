@@ -50,7 +50,8 @@ impl Pass<'_> {
     pub(super) async fn delete_finished(&self, record: &mut Record, pruner: &Pruner<'_>) -> Result<(), Failure> {
         let mut due: BTreeMap<_, _> = finished(record).into_iter().map(|id| (id, Deletion::Done)).collect();
         let live = &self.ctx.cluster.live;
-        let over = record.inventory.iter().filter(|(id, _)| record.inventory.is_over(id) && is_left(live, id));
+        let is_over = |id: &ObjectId| record.inventory.is_over(id) && !record.inventory.is_skipped(id);
+        let over = record.inventory.iter().filter(|(id, _)| is_over(id) && is_left(live, id));
         due.extend(over.filter_map(|(id, known)| Some((id.clone(), known.deletion?))));
         self.delete_over(record, due, pruner).await
     }

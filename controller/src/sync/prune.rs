@@ -158,6 +158,11 @@ impl Pruner<'_> {
     ) -> Result<(), PruneError> {
         let mut waves: BTreeMap<Wave, Vec<&ObjectId>> = BTreeMap::new();
         for id in ids {
+            if inventory.is_skipped(id) {
+                inventory.remove(id);
+                self.live.release(self.sync, id);
+                continue;
+            }
             waves.entry(inventory.wave_of(id)).or_default().push(id);
         }
         let (mut failed, mut going) = (Vec::new(), None);

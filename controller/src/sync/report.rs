@@ -166,6 +166,9 @@ impl Pass<'_> {
             next.last_handled_reconcile_at = Some(requested.to_owned());
         }
         set_progress(&mut next.conditions, progress, reason, message, generation);
+        if progress == Progress::Ready {
+            next.installed = Some(true);
+        }
         let stored = self.write(record).await;
         let status = match progress {
             // If the status could not be stored, the Sync does not count as Ready.

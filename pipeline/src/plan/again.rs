@@ -9,8 +9,8 @@ use manifests::{Manifest, ObjectId};
 
 use super::{
     as_applied::digest_as_applied,
-    id_in_cluster,
-    wave::{is_hook, number_of, times, wave_again},
+    id_in_cluster, is_only_made,
+    wave::{OnlyOn, is_hook, is_installed, number_of, only_on, times, wave_again},
 };
 use crate::{Inventory, Kinds, inventory::Tracked};
 
@@ -47,7 +47,7 @@ impl Runs {
         let mut changes = None;
         let mut first_changes = || {
             *changes.get_or_insert_with(|| {
-                manifests.iter().filter(is_usual).any(|manifest| {
+                manifests.iter().filter(is_usual).filter(|manifest| !is_left_alone(sync, manifest)).any(|manifest| {
                     let is_first = is_hook(manifest)
                         && number_of(manifest).is_ok_and(|number| number.is_some_and(|number| number < 0));
                     is_first && state(manifest).is_none_or(|(known, digest)| first_of(known) != Some(digest.as_str()))
@@ -72,6 +72,16 @@ impl Runs {
     pub(super) fn get(&self, id: &ObjectId) -> Option<Run> {
         self.0.get(id).copied()
     }
+}
+
+/// Whether an object may differ from what the inventory has of it, because it is not applied now.
+fn is_left_alone(sync: &Sync, manifest: &Manifest) -> bool {
+    is_only_made(manifest)
+        || match only_on(manifest) {
+            Ok(Some(OnlyOn::Installation)) => is_installed(sync),
+            Ok(Some(OnlyOn::Upgrade)) => !is_installed(sync),
+            _ => false,
+        }
 }
 
 /// The digest for an object that is made for the second time.

@@ -1197,11 +1197,10 @@ fn hooks_of_an_installation_run_once_and_those_of_upgrades_not_in_it() {
     assert_eq!(order(&first), ["-500: Job team/first", "0: ConfigMap team/usual"]);
     let current = applied(&first);
     let later = id("batch", "Job", "later");
-    assert!(current.is_done(&later) && !first.has_to_be_healthy(&later));
+    assert!(current.is_skipped(&later) && current.is_done(&later) && !first.has_to_be_healthy(&later));
 
     let mut installed = new.clone();
-    installed.status =
-        Some(crds::SyncStatus { last_applied_revision: Some("main@sha1:1".into()), ..Default::default() });
+    installed.status = Some(crds::SyncStatus { installed: Some(true), ..Default::default() });
     let untouched = [id("batch", "Job", "first"), id("", "ConfigMap", "usual")].into();
     let live = Cluster { untouched, ..Cluster::default() };
     // The hook for upgrades is as it was in the installation, so it does not run.
@@ -1213,6 +1212,18 @@ fn hooks_of_an_installation_run_once_and_those_of_upgrades_not_in_it() {
     assert_eq!(order(&upgrade), ["-499: Job team/later"]);
     assert!(upgrade.prune.is_empty() && !upgrade.has_to_be_healthy(&id("batch", "Job", "first")));
     assert!(upgrade.inventory.contains(&id("batch", "Job", "first")));
+    // A hook of the installation that was deleted is not needed by a hook for upgrades.
+    let with_deletion = |text: &str| {
+        yaml(text).replacen("{gitseal.dev/only-on", "{gitseal.dev/delete-when: healthy, gitseal.dev/only-on", 1)
+    };
+    let manifests = parse("a.yaml", with_deletion("1").as_bytes(), &Limits::default()).unwrap();
+    let made = plan(&new, &manifests, &kinds(&manifests), &Inventory::default(), &live, Scope::Folder, None).unwrap();
+    let mut made = applied(&made);
+    made.set_deletion(&id("batch", "Job", "first"), Some(Deletion::Done));
+    let changed = with_deletion("1").replace("name: later", "name: later, labels: {a: b}");
+    let manifests = parse("a.yaml", changed.as_bytes(), &Limits::default()).unwrap();
+    let later_only = plan(&installed, &manifests, &kinds(&manifests), &made, &live, Scope::Folder, None).unwrap();
+    assert_eq!(order(&later_only), ["-499: Job team/later"]);
     // As long as the installation is not complete, a hook that changes runs again.
     assert_eq!(order(&planned_for(&new, "2", &current, &live)), ["-500: Job team/first"]);
 

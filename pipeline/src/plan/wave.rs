@@ -129,7 +129,7 @@ pub fn is_test(manifest: &Manifest) -> Result<bool, &Value> {
 /// Whether an object is applied only in an installation, or only in upgrades.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum OnlyOn {
-    /// Until everything of the Sync was applied for the first time.
+    /// Until the Sync is Ready for the first time.
     Installation,
     /// After that.
     Upgrade,
@@ -145,11 +145,12 @@ pub(crate) fn only_on(manifest: &Manifest) -> Result<Option<OnlyOn>, &Value> {
     }
 }
 
-/// Whether everything of the Sync was applied before, by this Sync or, if its annotation says so, by something else.
+/// Whether the installation is complete: the Sync was Ready before, or its annotation says that something else installed what it
+/// applies.
 pub(super) fn is_installed(sync: &Sync) -> bool {
     let said = sync.metadata.annotations.as_ref().and_then(|all| all.get(crds::names::INSTALLED));
     said.is_some_and(|said| said == crds::names::INSTALLED_TRUE)
-        || sync.status.as_ref().is_some_and(|status| status.last_applied_revision.is_some())
+        || sync.status.as_ref().is_some_and(|status| status.installed == Some(true))
 }
 
 /// Identifies what tests test: all other manifests of the folder, and the request of the Sync to run them again.
@@ -295,6 +296,7 @@ pub fn applied_on_delete(manifests: &[Manifest], when: OnDelete) -> Vec<Manifest
         if let Some(Value::Object(annotations)) = metadata.and_then(|metadata| metadata.get_mut("annotations")) {
             annotations.remove(crds::names::ON_DELETE);
             annotations.remove(crds::names::WAVE_AGAIN);
+            annotations.remove(crds::names::ONLY_ON);
             if manifest.id.is_sealed_secret() {
                 // It gets the number of the first object that uses its Secret.
                 annotations.remove(crds::names::WAVE);
