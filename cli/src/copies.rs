@@ -230,17 +230,28 @@ fn how_to_get(remote: &RemoteRepository) -> String {
             (pull(url, chart, Some(version)), format!("{name}-{version}.tgz"))
         }
         ((url, _), Reference::Commit(commit)) => {
-            (format!("git clone {url} PATH && git -C PATH checkout {commit}"), "PATH".to_owned())
+            (format!("git clone {} PATH && git -C PATH checkout {commit}", word(url)), "PATH".to_owned())
         }
-        ((url, _), _) => (format!("git clone --branch {version} {url} PATH"), "PATH".to_owned()),
+        ((url, _), _) => (format!("git clone --branch {} {} PATH", word(version), word(url)), "PATH".to_owned()),
     };
-    format!("get it with `{get}`, and add the option --remote '{text}={path}'")
+    format!("get it with `{get}`, and add the option --remote {}", quoted(&format!("{text}={path}")))
+}
+
+/// A text as one word of a shell. People copy commands from messages, and others may have chosen the text.
+fn word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/+@-".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) { text.to_owned() } else { quoted(text) }
+}
+
+/// A text in quotes of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// The command that fetches the archive of a chart.
 pub fn pull(url: &str, chart: Option<&str>, version: Option<&str>) -> String {
-    let from = chart.map_or_else(|| url.to_owned(), |chart| format!("{chart} --repo {url}"));
-    let version = version.map(|version| format!(" --version '{version}'")).unwrap_or_default();
+    let from = chart.map_or_else(|| word(url), |chart| format!("{} --repo {}", word(chart), word(url)));
+    let version = version.map(|version| format!(" --version {}", quoted(version))).unwrap_or_default();
     format!("helm pull {from}{version}")
 }
 
@@ -258,7 +269,7 @@ pub fn no_copy(what: &str, key: &ObjectKey, repository: Option<&RepositoryObject
     let (place, get) = match &spec.chart {
         Some(chart) => (format!("the chart {chart} of {}", spec.url), pull(&spec.url, Some(chart), version)),
         None if spec.url.starts_with(OCI) => (spec.url.clone(), pull(&spec.url, None, version)),
-        None => (spec.url.clone(), format!("git clone {} PATH", spec.url)),
+        None => (spec.url.clone(), format!("git clone {} PATH", word(&spec.url))),
     };
     let of = if spec.chart.is_some() || spec.url.starts_with(OCI) { "the archive" } else { "the clone" };
     Hint::not_here(

@@ -358,9 +358,8 @@ async fn attach_remotes(
     }
     ctx.remotes.fetch_again(repository);
     let annotations = repository.metadata.annotations.as_ref();
-    if let Some(accepted) = annotations.and_then(|all| all.get(crds::names::ACCEPT_MOVED)) {
-        ctx.remotes.accept(key, accepted);
-    }
+    let accepted = annotations.and_then(|all| all.get(crds::names::ACCEPT_MOVED));
+    ctx.remotes.accept(key, accepted.map_or("", String::as_str));
     let before = old.remotes.clone();
     let new = RepositoryStatus { remotes: ctx.remotes.record(key), ..old.clone() };
     match status::write(&ctx.api, &resource_of::<Repository>(), key, old, unsure, new).await {

@@ -6,6 +6,7 @@
 //! it ([`Remotes::accept`]).
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,13 +20,16 @@ use crate::{context::Context, events::EventType, fetches::Fetch, status::referen
 /// The shortest time between two questions what a remote repository leads to, unless somebody requests a fetch.
 const ASKED_AGAIN: Duration = Duration::from_secs(600);
 
+/// How many values of the annotation count: more than a Repository can have remote repositories.
+const MOST_ACCEPTED: usize = 64;
+
 impl Remotes {
     /// Asks the servers what tags and versions lead to now. Each is asked only from time to time, unless a fetch `is_requested`.
     pub(crate) fn ask(&self, repository: &ObjectKey, is_requested: bool) {
         let mut all = self.lock();
         for (remote, known) in all.get_mut(repository).into_iter().flatten() {
             let can_move = !matches!(remote.reference(), Reference::Commit(_));
-            let is_pinned = known.pinned.is_some() && known.accepted.is_none();
+            let is_pinned = known.pinned.is_some();
             let is_due = is_requested || known.asked.is_none_or(|asked| asked.elapsed() >= ASKED_AGAIN);
             if can_move && is_pinned && is_due {
                 (known.asked, known.is_to_ask) = (Some(Instant::now()), true);
@@ -51,16 +55,23 @@ impl Remotes {
         known.is_none_or(|known| known.arrived.is_some() || matches!(known.state, RemoteState::Fetched(_)))
     }
 
-    /// Fetches what remote repositories lead to now, if that is among the `accepted` values, which are separated by commas.
+    /// Fetches what remote repositories lead to now, if that is among the `accepted` values, which are separated by commas. What is
+    /// not among them any more, and has not arrived, is not fetched any more.
     pub(crate) fn accept(&self, repository: &ObjectKey, accepted: &str) {
+        let values = accepted.split(',').map(str::trim).filter(|value| !value.is_empty());
+        // The set is made before the lock is taken, because whoever writes the annotation chooses its length.
+        let accepted: HashSet<&str> = values.take(MOST_ACCEPTED).collect();
+        let is_accepted = |moved: &RevisionId| accepted.contains(moved.to_string().as_str());
         let mut all = self.lock();
         for (remote, known) in all.get_mut(repository).into_iter().flatten() {
-            let is_accepted = |moved: &&RevisionId| accepted.split(',').any(|value| value.trim() == moved.to_string());
-            if known.accepted.is_none()
-                && known.arrived.is_none()
-                && let Some(moved) = known.moved.as_ref().filter(is_accepted)
+            if known.arrived.is_some() {
+                continue;
+            }
+            known.accepted = known.accepted.take().filter(is_accepted);
+            if let Some(moved) = known.moved.clone().filter(is_accepted)
+                && known.accepted.as_ref() != Some(&moved)
             {
-                known.accepted = Some(moved.clone());
+                known.accepted = Some(moved);
                 self.queue.add(RemoteKey { repository: repository.clone(), remote: remote.clone() });
             }
         }

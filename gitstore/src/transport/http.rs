@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,41 @@ use crate::error::Refusal;
 
 /// How many redirects are followed at most.
 const REDIRECTS: usize = 5;
+
+/// How many requests nobody waits for may go on at the same time: those of fetches that were cancelled while they looked up a
+/// name or connected. Each has threads of its own. Whoever edits Repositories again and again must not fill the process with them.
+const MOST_LEFT: usize = 32;
+/// How many there are.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether somebody waits for a request.
+#[derive(Default)]
+struct Left(AtomicU8);
+
+impl Left {
+    const AWAITED: u8 = 0;
+    const LEFT: u8 = 1;
+    const ENDED: u8 = 2;
+
+    /// Waits no longer for the request. Returns false if too many requests go on already.
+    fn leave(&self) -> bool {
+        if LEFT.fetch_add(1, Ordering::SeqCst) >= MOST_LEFT {
+            LEFT.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        if self.0.compare_exchange(Self::AWAITED, Self::LEFT, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            LEFT.fetch_sub(1, Ordering::SeqCst);
+        }
+        true
+    }
+
+    /// The request has ended.
+    fn end(&self) {
+        if self.0.swap(Self::ENDED, Ordering::SeqCst) == Self::LEFT {
+            LEFT.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
 
 /// Where a client may connect to, besides other machines.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -251,8 +287,22 @@ impl Session {
         let (ended, end) = mpsc::channel();
         let cancelled = ended.clone();
         let _stop = self.cancel.on_cancel(move || drop(cancelled.send(None)));
-        std::thread::spawn(move || drop(ended.send(Some(run()))));
-        match end.recv_timeout(remaining) {
+        let left = Arc::new(Left::default());
+        let work = {
+            let left = left.clone();
+            move || {
+                let result = run();
+                left.end();
+                drop(ended.send(Some(result)));
+            }
+        };
+        std::thread::Builder::new().spawn(work).map_err(|error| Fault::Connection(error.to_string()))?;
+        let mut answer = end.recv_timeout(remaining);
+        if matches!(answer, Ok(None)) && !left.leave() {
+            // Too many requests are left to end by themselves.
+            answer = end.recv_timeout(remaining);
+        }
+        match answer {
             Ok(Some(result)) => result.map_err(|error| Fault::of(&error)),
             Ok(None) => Err(Fault::Connection("the fetch was cancelled".into())),
             Err(_) => Err(Fault::Timeout),
