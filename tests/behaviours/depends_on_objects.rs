@@ -175,7 +175,7 @@ async fn objects_of_the_cluster_and_of_other_namespaces_need_rights_of_their_own
     write("1").await?;
     // A namespace of its own is no right in another one, and none on objects of the cluster.
     for (dependency, named) in [
-        (&crd, format!("CustomResourceDefinition.apiextensions.k8s.io {definition}, which spec.dependsOn names")),
+        (&crd, format!("CustomResourceDefinition {definition}, which spec.dependsOn names")),
         (&settings, format!("ConfigMap {}/settings, which spec.dependsOn names", elsewhere.namespace)),
     ] {
         scene.sync("app", "./app", spec(dependency)).await?;
