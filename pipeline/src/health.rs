@@ -465,7 +465,9 @@ fn description(object: &Value) -> Option<String> {
     }
     let said_of = |kind: &&str, wrong: fn(&str) -> bool| condition(object, kind).filter(|(status, ..)| wrong(status));
     let bad = BAD.iter().find_map(|kind| said_of(kind, |status| status == "True"));
-    let told = bad.or_else(|| GOOD.iter().find_map(|kind| said_of(kind, |status| status != "True")));
+    // A condition with a message says more than the one before it without.
+    let good = || GOOD.iter().filter_map(|kind| said_of(kind, |status| status != "True"));
+    let told = bad.or_else(|| good().find(|(.., message)| !message.is_empty())).or_else(|| good().next());
     let told = told.map(|(_, reason, message)| pods::shortened(&said(reason, message)));
     told.or(message).or_else(|| Some(format!("it is {}", phase?)))
 }

@@ -629,7 +629,7 @@ async fn a_hook_that_failed_does_not_count_as_complete_when_its_time_to_live_is_
     let skip = format!("kubectl annotate sync -n {} app gitseal.dev/delete-hooks=skip", scene.namespace);
     scene
         .sync_when("app", "the hook that failed, and what to do", |_, ready| {
-            let says = ["backup", "its time to live", &skip].iter().all(|text| ready.message.contains(text));
+            let says = ["backup", &skip].iter().all(|text| ready.message.contains(text));
             ready.reason == "DeleteHookFailed" && says && !ready.message.contains("delete it")
         })
         .await?;
