@@ -1,9 +1,7 @@
 //! The budget of memory for contents of Git while they are indexed, read and applied.
 //!
 //! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces; no
-//! namespace gets more than half for its folders, more than half for its fetches, or so much for both that others could not read a folder: a fetch
-//! must not wait for a pass of its own namespace that holds little, because the pass may be stuck, and the fetch may bring the
-//! revision that overtakes it. How much memory a folder needs is known only while the folder is read. So a reader
+//! namespace gets more than half. How much memory a folder needs is known only while the folder is read. So a reader
 //! begins with little memory and takes more as it goes. If no more memory is free, the reader drops what it has read,
 //! waits for as much memory as a folder may need at most, and begins again. So nobody waits for memory while holding
 //! memory.
@@ -137,16 +135,8 @@ impl Memory {
     }
 
     fn claim(&self, namespace: &str, bytes: u64) -> Claim {
-        self.claim_of("folders", namespace, bytes)
-    }
-
-    /// A claim for one purpose of a namespace, which gets at most half of the budget; all purposes together leave the memory of one folder to others.
-    fn claim_of(&self, purpose: &str, namespace: &str, bytes: u64) -> Claim {
-        let half = Group { name: format!("{purpose} of namespace {namespace}"), most: share(self.total, 0.5) };
-        // Others always get the memory for a folder.
-        let rest = self.total - share(self.total, INPUTS) - share(self.total, FOLDER);
-        let all = Group { name: format!("namespace {namespace}"), most: rest };
-        Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half, all] }
+        let half = Group { name: format!("namespace {namespace}"), most: share(self.total, 0.5) };
+        Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }
     }
 }
 
@@ -227,11 +217,10 @@ impl Admission for Memory {
         let _hook = cancel.on_cancel(move || {
             let _ = cancelled.send(());
         });
-        let claim = self.claim_of("fetches", &key.namespace, bytes);
         // Fetches run on blocking threads of the async runtime, so the runtime's handle exists here.
         Handle::current().block_on(async {
             tokio::select! {
-                lease = self.admitted(claim) => Some(Box::new(lease) as Box<dyn Send>),
+                lease = self.admitted(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
                 _ = is_cancelled => None,
                 () = tokio::time::sleep(wait) => None,
             }
@@ -308,19 +297,6 @@ mod tests {
         // A claim for more memory than there is gets as much as one namespace may have at most.
         let all = plaintexts.room("greedy", 1 << 40).now_or_never().expect("its turn");
         assert_eq!((all.amount(), modest.amount()), (16 << 20, 10 << 20));
-    }
-
-    #[tokio::test]
-    async fn a_fetch_does_not_wait_for_a_pass_of_its_own_namespace_that_holds_little() {
-        let memory = Memory::new(100 << 20);
-        let _stuck = memory.some("a").await;
-        let admitted = tokio::task::spawn_blocking(move || {
-            let key = RepositoryKey { namespace: "a".into(), name: "repo".into() };
-            let fetch = memory.admit(&key, memory.of_the_indexer(), Duration::from_secs(3600), &Cancel::new());
-            let second = memory.admit(&key, memory.of_the_indexer(), Duration::from_millis(1), &Cancel::new());
-            (fetch.is_some(), second.is_some())
-        });
-        assert_eq!(admitted.await.unwrap(), (true, false), "a namespace has half of the memory for its fetches");
     }
 
     #[tokio::test]

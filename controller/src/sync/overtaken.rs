@@ -2,7 +2,7 @@
 //!
 //! A pass waits for many things that may never happen: for a process that renders, for a new kind to be served, for
 //! the finalizers of an object that is replaced. Each of these waits is under [`Pass::unless_overtaken`], or ends when
-//! [`Pass::overtaken`] does. A fetch of a newer revision never waits for memory that such a pass holds (`memory.rs`). No write is under either of them, so a write that has begun always ends, and the inventory has
+//! [`Pass::overtaken`] does. No write is under either of them, so a write that has begun always ends, and the inventory has
 //! everything that was written. The next pass begins at once, with the newest revision.
 
 use std::{sync::Arc, time::Duration};
