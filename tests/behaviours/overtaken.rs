@@ -251,7 +251,9 @@ async fn a_test_of_a_chart_that_never_ends_is_given_up_for_a_newer_commit() -> R
     scene.publish("a chart with a test").await?;
     scene.sync("app", "./chart", json!({"timeout": "1h", "helm": {"test": true}})).await?;
     let waits = |_: &Sync, ready: &crds::Condition| {
-        ready.reason == "WaitingForHealth" && ready.message.contains("chart/templates/smoke.yaml:1: Job")
+        ready.reason == "WaitingForHealth"
+            && ready.message.contains("the tests wait for")
+            && ready.message.contains("smoke")
     };
     scene.has("batch/v1", "Job", "smoke", json!({})).await?;
     scene.sync_when("app", "it to wait for the test", waits).await?;
