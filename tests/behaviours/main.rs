@@ -54,7 +54,6 @@ mod moves;
 mod objects;
 mod offline;
 mod orphans;
-mod overtaken;
 mod provenance;
 mod proxy;
 mod prune;

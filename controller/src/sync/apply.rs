@@ -138,8 +138,7 @@ impl<'a> Applier<'a> {
                 applied.not_written.extend(refused.iter().map(|refused| refused.id.clone()));
                 let later = steps.into_iter().chain(waves.into_values().flatten()).map(|step| step.id);
                 let later = put_off(applied, later);
-                let is_final = refused.is_empty() || matches!(error, ApplyError::Overtaken(_));
-                return Err(if is_final { error } else { ApplyError::Refused { refused, later } });
+                return Err(if refused.is_empty() { error } else { ApplyError::Refused { refused, later } });
             }
             let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             for (step, before, result) in self.steps(steps).await {
@@ -174,9 +173,6 @@ impl<'a> Applier<'a> {
                 let certain = refused.iter().filter(|refused| refused.because.is_certain());
                 applied.not_written.extend(certain.map(|refused| refused.id.clone()));
                 let later = put_off(applied, waves.into_values().flatten().map(|step| step.id));
-                if let Some(overtaken) = refused.iter().find_map(|refused| refused.because.overtaken()) {
-                    return Err(overtaken.into());
-                }
                 refused.sort_by(|a, b| (&a.origin.file, a.origin.line).cmp(&(&b.origin.file, b.origin.line)));
                 return Err(ApplyError::Refused { refused, later });
             }
@@ -224,9 +220,7 @@ impl<'a> Applier<'a> {
         let discovery = &self.pass.ctx.cluster.discovery;
         for Step { resource, id, .. } in steps {
             match discovery.find(&resource.group, &resource.version, &resource.kind).await {
-                Ok(served) => {
-                    self.pass.unless_overtaken(self.live().watch(&served, id.namespace.as_deref())).await??;
-                }
+                Ok(served) => self.live().watch(&served, id.namespace.as_deref()).await?,
                 // If the kind is not served, the API server says so when the object is written.
                 Err(DiscoveryError::UnknownKind { .. }) => {}
                 Err(error) => return Err(error.into()),

@@ -4,7 +4,7 @@
 use pipeline::{plan::Content, refusal::immutable, replacement};
 use serde_json::{Map, Value};
 
-use super::{super::overtaken::Overtaken, Applier, Because, Step, Turn, Written};
+use super::{Applier, Because, Step, Turn, Written};
 use crate::{
     cluster::{ApiError, AsInGit, Deleted},
     fair::Place,
@@ -92,7 +92,7 @@ impl Applier<'_> {
         tracing::info!(object = %step.id, "{what} cannot be changed in place: the object was deleted, so that it can be made again");
         // Another write may use the place while the finalizers of the object are processed.
         drop(place);
-        let deleted = self.api.delete_for_replacement(object, self.pass.overtaken()).await;
+        let deleted = self.api.delete_for_replacement(object).await;
         let _place = self.place().await;
         match deleted {
             Ok(Deleted::Gone) => {
@@ -104,7 +104,6 @@ impl Applier<'_> {
                 Ok(Written { created: true, ..self.write(step, object.json()).await? })
             }
             Ok(Deleted::Going(finalizers)) => Err(Because::Going(finalizers)),
-            Ok(Deleted::NotAwaited) => Err(Overtaken.into()),
             Err(error) => Err(Because::NotDeleted(what, error)),
         }
     }
