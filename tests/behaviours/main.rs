@@ -93,4 +93,3 @@ mod verbs;
 mod versions;
 mod waves;
 mod waves_wait;
-mod woken;

@@ -105,12 +105,12 @@ async fn a_remote_base_is_applied_as_kustomize_renders_it() -> Result<()> {
     let scene = Scene::new("real-kustomize").await?;
     let library = scene.server.create("lib")?;
     let base = "resources: [../shared, web.yaml]\ncomponents: [../part]\nnamePrefix: b-\nconfigMapGenerator: [{name: made, files: \
-        [../shared/text.txt], literals: [a=b]}]\n";
+        [text.txt], literals: [a=b]}]\n";
     library.write("deploy/base/kustomization.yaml", base)?;
     library.write("deploy/base/web.yaml", deployment("web", 0))?;
     library.write("deploy/shared/kustomization.yaml", "resources: [map.yaml]\ncommonLabels: {of: lib}\n")?;
     library.write("deploy/shared/map.yaml", config_map("map", "one"))?;
-    library.write("deploy/shared/text.txt", "two\nlines\n")?;
+    library.write("deploy/base/text.txt", "two\nlines\n")?;
     let part = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches: [{patch: '[{\"op\": \"add\", \"path\": \
         \"/spec/paused\", \"value\": true}]', target: {kind: Deployment}}]\n";
     library.write("deploy/part/kustomization.yaml", part)?;
@@ -174,9 +174,7 @@ async fn what_is_looked_up_is_found_as_helm_finds_it() -> Result<()> {
         {"apiVersion": "v1", "kind": "Service"},
         {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "name": "system-node-critical"},
     ]);
-    scene.sync("app", "./chart", json!({"helm": {"lookup": lookup}})).await?;
-    scene.is_applied("app", &revision).await?;
-
+    // Helm refuses to render what exists already, so it comes first.
     let home = tempfile::tempdir()?;
     let mut real = helm(home.path())?;
     real.args(["template", "app", "chart", "--dry-run=server", "--namespace", &scene.namespace]);
@@ -185,6 +183,8 @@ async fn what_is_looked_up_is_found_as_helm_finds_it() -> Result<()> {
     for part in ["region: \"north\"", "none: nothing", "Service v1 api 8080 ClusterIP;Service v1 web 80 ClusterIP;"] {
         ensure!(theirs.contains(part), "{part}: {theirs}");
     }
+    scene.sync("app", "./chart", json!({"helm": {"lookup": lookup}})).await?;
+    scene.is_applied("app", &revision).await?;
     let compared = is_applied_as(&scene, "app", &theirs).await.context(theirs)?;
     ensure!(compared == 1);
     Ok(())

@@ -489,8 +489,10 @@ async fn a_kill_between_a_fetch_and_its_record_leaves_nothing() -> Result<()> {
     scene.tree.publish("no base")?;
     let _controller = start().await?;
     is_value(&scene, "own", "1").await?;
-    ensure!(recorded(&scene).await? == [("v1".to_owned(), format!("sha1:{second}"))]);
-    ensure!(on_disk(&plane, &scene, "repo") == 1, "it is still on disk");
+    // If the commit with that base was rendered once more before the next commit arrived, the base is recorded.
+    let pins = recorded(&scene).await?;
+    ensure!(pins.contains(&("v1".to_owned(), format!("sha1:{second}"))), "{pins:?}");
+    ensure!(on_disk(&plane, &scene, "repo") == pins.len(), "something is on disk that is not recorded: {pins:?}");
     Ok(())
 }
 

@@ -854,7 +854,7 @@ async fn a_kind_that_is_installed_later_renders_the_charts_that_ask_for_it() -> 
     write_chart(&scene, &[("map", template)])?;
     scene.repository(json!({})).await?;
     let first = scene.publish("a chart").await?;
-    scene.sync("app", "./charts/web", json!({"helm": {}})).await?;
+    scene.sync("app", "./charts/web", json!({"helm": {}, "interval": "10s"})).await?;
     scene.is_applied("app", &first).await?;
     is_value(&scene, "seen", "false").await?;
     let schema = json!({"openAPIV3Schema": {"type": "object"}});
