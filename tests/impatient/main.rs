@@ -1,9 +1,5 @@
-//! The controller with changes for tests:
-//!
-//! - After a few seconds, it stops a pass that makes no progress. The real controller waits longer, so that it gives up a
-//!   request without an answer before it would stop the pass.
-//! - With the environment variable `GITSEAL_NO_RETRIES`, it does not stop passes, and tries a Sync again only when something
-//!   wakes the Sync. The real controller also tries again after a pause.
+//! The controller with one change for tests: after a few seconds, it stops a pass that makes no progress. The real
+//! controller waits longer, so that it gives up a request without an answer before it would stop the pass.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -23,24 +19,12 @@ impl StageObserver for Impatient {
     }
 }
 
-struct WithoutRetries;
-
-impl StageObserver for WithoutRetries {
-    fn begins(&self, _: Stage, _: &ObjectKey) {}
-
-    fn pause(&self, _: Duration) -> Duration {
-        Duration::from_secs(3600)
-    }
-}
-
 fn main() -> Result<ExitCode> {
     if let Some(code) = controller::work_apart() {
         return Ok(code);
     }
     let config = Config::parse();
     controller::logging::start(&config.logs);
-    let observer: Arc<dyn StageObserver> =
-        if std::env::var_os("GITSEAL_NO_RETRIES").is_some() { Arc::new(WithoutRetries) } else { Arc::new(Impatient) };
-    tokio::runtime::Runtime::new()?.block_on(controller::run(config, observer))?;
+    tokio::runtime::Runtime::new()?.block_on(controller::run(config, Arc::new(Impatient)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -416,7 +416,6 @@ impl Pass<'_> {
                     false if failure.may_pass => backoff::pause(record.failures, FIRST_RETRY, longest.min(MAY_PASS)),
                     false => backoff::pause(record.failures, FIRST_RETRY, longest),
                 };
-                let pause = ctx.observer.pause(pause);
                 record.retry_at = Some(Instant::now() + pause);
                 if failure.waits {
                     Arc::make_mut(&mut record.next).last_attempted_revision = Some(sourced.revision.to_string());

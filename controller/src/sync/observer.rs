@@ -1,7 +1,5 @@
 //! Lets measurements and tests observe the stages of passes.
 
-use std::time::Duration;
-
 use crds::ObjectKey;
 use pipeline::Stage;
 
@@ -15,10 +13,6 @@ pub trait StageObserver: Send + Sync {
     /// How long a pass may take, and how long it may go on without progress.
     fn patience(&self) -> Patience {
         Patience::default()
-    }
-    /// How long the pause before the next try of a Sync is that would usually be `usual`.
-    fn pause(&self, usual: Duration) -> Duration {
-        usual
     }
 }
 
