@@ -20,6 +20,7 @@ const HELM_VERSION: &str = "-X helm.sh/helm/v4/internal/version.version";
 
 fn main() {
     println!("cargo::rerun-if-changed=go");
+    println!("cargo::rerun-if-changed=../worker/confine");
     println!("cargo::rustc-env=KUSTOMIZE={KUSTOMIZE}");
     println!("cargo::rustc-env=HELM={HELM}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

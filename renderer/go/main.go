@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -17,6 +18,8 @@ import (
 	// Templates can format a time in a named time zone. This process has no access to the system's files, so it brings the
 	// zones itself.
 	_ "time/tzdata"
+
+	"gitseal.dev/confine"
 )
 
 // mostStack is the number of bytes of stack that a render may use. It is large because Helm allows a template to include
@@ -25,7 +28,7 @@ const mostStack = 128 << 20
 
 // garbagePercent is how much a render may allocate, in percent of the memory in use, before Go collects garbage. A render
 // allocates much and keeps little: with Go's default of 100, a fifth of the processor time of small renders is garbage
-// collection. The limit of memory counts as well: see confine.
+// collection. The limit of memory counts as well: see confine.Process.
 const garbagePercent = 200
 
 // request is the body of a render frame. Exactly one of its fields is set.
@@ -85,7 +88,7 @@ func main() {
 	http.DefaultTransport = noNetwork{}
 	debug.SetMaxStack(mostStack)
 	debug.SetGCPercent(garbagePercent)
-	if err := confine(); err != nil {
+	if err := confine.Process(limits()); err != nil {
 		fmt.Fprintf(complain, "gitseal-renderer: this process could not be confined: %v\n", err)
 		os.Exit(1)
 	}
@@ -99,6 +102,14 @@ func main() {
 		fmt.Fprintf(complain, "gitseal-renderer: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// limits reads from the arguments how much this process may use.
+func limits() confine.Limits {
+	memory := flag.Uint64("memory", 0, "bytes of memory that this process may have; 0 is no limit")
+	seconds := flag.Uint64("processor-seconds", 0, "seconds of processor time that this process may use; 0 is no limit")
+	flag.Parse()
+	return confine.Limits{Memory: *memory, ProcessorSeconds: *seconds}
 }
 
 // serve answers requests until its input ends.

@@ -283,13 +283,13 @@ fn memory_ends_at_its_limit() {
     assert!(matches!(error, RendererError::Files(_)), "{error}");
 }
 
-/// Runs the worker's own tests. They also check that the worker cannot open a file, use the network, or start a
-/// program.
+/// Runs the tests in Go: those of the worker, and those which check that a confined process cannot open a file, use the network,
+/// or start a program.
 #[test]
 fn the_workers_own_tests_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
     let output = Command::new("go")
-        .args(["test", "-trimpath", "./..."])
+        .args(["test", "-trimpath", "./...", "gitseal.dev/confine"])
         .current_dir(folder)
         .env("CGO_ENABLED", "0")
         .output()

@@ -1,7 +1,7 @@
-package main
+// Package confine takes away from a worker process in Go what it does not need, before it reads what strangers wrote.
+package confine
 
 import (
-	"flag"
 	"os"
 	"runtime/debug"
 
@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemCalls lists the only system calls that are allowed: those that Go's runtime and two pipes need. All others fail with
-// EPERM, for example to open a file or a socket, or to start another program.
+// systemCalls lists the only system calls that are allowed: those that Go's runtime needs, and those that read and write
+// what is open already. All others fail with EPERM, for example to open a file or a socket, or to start another program.
 var systemCalls = []string{
 	"read", "write", "close", "exit", "exit_group",
 	"mmap", "munmap", "mprotect", "madvise", "mincore",
@@ -22,23 +22,28 @@ var systemCalls = []string{
 	"epoll_create1", "epoll_ctl", "epoll_pwait", "eventfd2", "pipe2", "fcntl", "fstat",
 }
 
-// confine permanently takes away from this process what a render does not need: files, the network, other programs, and more
-// memory than `-memory` bytes. It uses Landlock as far as the kernel supports it. It fails if the kernel cannot filter
-// system calls.
-func confine() error {
-	memory := flag.Uint64("memory", 0, "bytes of memory that this process may have; 0 is no limit")
-	seconds := flag.Uint64("processor-seconds", 0, "seconds of processor time that this process may use; 0 is no limit")
-	flag.Parse()
-	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_NOFILE: 16}
-	if *memory > 0 {
-		limits[unix.RLIMIT_DATA] = *memory
+// Limits are those of a process; 0 is no limit.
+type Limits struct {
+	// Memory is in bytes.
+	Memory uint64
+	// ProcessorSeconds is the processor time.
+	ProcessorSeconds uint64
+}
+
+// Process permanently takes away from this process what a worker does not need: files, new connections, other programs, and
+// more than its limits. It uses Landlock as far as the kernel supports it. It fails if the kernel cannot filter system
+// calls.
+func Process(limits Limits) error {
+	resources := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_NOFILE: 16}
+	if limits.Memory > 0 {
+		resources[unix.RLIMIT_DATA] = limits.Memory
 		// Near the limit, the garbage collector runs more often, so that the process is less likely to reach it and die.
-		debug.SetMemoryLimit(int64(*memory / 8 * 7))
+		debug.SetMemoryLimit(int64(limits.Memory / 8 * 7))
 	}
-	if *seconds > 0 {
-		limits[unix.RLIMIT_CPU] = *seconds
+	if limits.ProcessorSeconds > 0 {
+		resources[unix.RLIMIT_CPU] = limits.ProcessorSeconds
 	}
-	for resource, most := range limits {
+	for resource, most := range resources {
 		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 			return os.NewSyscallError("setrlimit", err)
 		}
@@ -50,7 +55,7 @@ func confine() error {
 }
 
 // filterSystemCalls refuses all system calls but those in the list. It is a variable, so that a test can check what the other
-// measures of confine prevent without it.
+// measures of Process prevent without it.
 var filterSystemCalls = func() error {
 	return seccomp.LoadFilter(seccomp.Filter{
 		NoNewPrivs: true,
