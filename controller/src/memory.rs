@@ -1,10 +1,14 @@
 //! The budget of memory for contents of Git while they are indexed, read and applied.
 //!
-//! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces; no
-//! namespace gets more than half. How much memory a folder needs is known only while the folder is read. So a reader
+//! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces: others
+//! can always read one folder, however much a namespace uses. The folders of a namespace leave it the memory to index a
+//! small pack, so that a fetch need not wait for a pass that is stuck: the fetch may bring the revision that overtakes it.
+//!
+//! How much memory a folder needs is known only while the folder is read. So a reader
 //! begins with little memory and takes more as it goes. If no more memory is free, the reader drops what it has read,
 //! waits for as much memory as a folder may need at most, and begins again. So nobody waits for memory while holding
-//! memory.
+//! memory. A pack is indexed in the same way: with little memory at first, and if that is too little, with as much as it may
+//! need at most.
 
 use std::{
     pin::pin,
@@ -22,10 +26,14 @@ use crate::{
     passes,
 };
 
-/// Share of the budget for the process that indexes packs.
+/// Share of the budget for the process that indexes a large pack.
 const INDEXER: f64 = 0.5;
+/// Share of the budget for the process that indexes a small pack.
+const SMALL_INDEXER: f64 = 0.125;
+/// With less memory than this, the process that indexes a pack cannot start.
+const LEAST_OF_INDEXER: u64 = 32 << 20;
 /// Share of the budget for one folder.
-const FOLDER: f64 = 0.4;
+const FOLDER: f64 = 0.375;
 /// Share of the budget for folders that stay in memory because their objects drift.
 const KEPT: f64 = 0.125;
 /// Share of the budget for what Syncs read from the cluster. Nothing else can use this share.
@@ -78,9 +86,10 @@ impl Memory {
         share(self.total, FOLDER)
     }
 
-    /// The most memory that the process which indexes a pack may take, in bytes.
-    pub(crate) fn of_the_indexer(&self) -> u64 {
-        share(self.total, INDEXER)
+    /// The memory with which the process that indexes a pack is tried at first, and the most that it may take, in bytes.
+    pub(crate) fn of_the_indexer(&self) -> (u64, u64) {
+        let (small, most) = (share(self.total, SMALL_INDEXER), share(self.total, INDEXER));
+        (if small < LEAST_OF_INDEXER { most } else { small }, most)
     }
 
     /// How much memory there is for what Syncs read from the cluster, in bytes.
@@ -134,9 +143,19 @@ impl Memory {
         passes::in_turn("memory of --memory-budget that other folders use now", admitted).await
     }
 
+    /// A claim for folders of a namespace.
     fn claim(&self, namespace: &str, bytes: u64) -> Claim {
-        let half = Group { name: format!("namespace {namespace}"), most: share(self.total, 0.5) };
-        Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }
+        let mut claim = self.claim_to_fetch(namespace, bytes);
+        let most = claim.groups[0].most - share(self.total, SMALL_INDEXER);
+        claim.groups.push(Group { name: format!("folders of namespace {namespace}"), most });
+        claim
+    }
+
+    /// A claim for a fetch of a namespace.
+    fn claim_to_fetch(&self, namespace: &str, bytes: u64) -> Claim {
+        let most = self.total - share(self.total, INPUTS) - self.of_a_folder();
+        let all = Group { name: format!("namespace {namespace}"), most };
+        Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![all] }
     }
 }
 
@@ -217,10 +236,11 @@ impl Admission for Memory {
         let _hook = cancel.on_cancel(move || {
             let _ = cancelled.send(());
         });
+        let claim = self.claim_to_fetch(&key.namespace, bytes);
         // Fetches run on blocking threads of the async runtime, so the runtime's handle exists here.
         Handle::current().block_on(async {
             tokio::select! {
-                lease = self.admitted(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
+                lease = self.admitted(claim) => Some(Box::new(lease) as Box<dyn Send>),
                 _ = is_cancelled => None,
                 () = tokio::time::sleep(wait) => None,
             }
@@ -260,7 +280,7 @@ mod tests {
         assert!(taken.reserve(30 << 20) && !taken.is_most());
         taken.use_up(30 << 20);
         assert!(!taken.reserve(10 << 20), "beyond what a folder may take");
-        assert!(taken.reserve(8 << 20) && taken.is_most());
+        assert!(taken.reserve(11 << 19) && taken.is_most());
         drop(taken);
         assert_eq!(memory.gate.taken(), 0);
     }
@@ -300,6 +320,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_fetch_does_not_wait_for_the_passes_of_its_own_namespace() {
+        let memory = Memory::new(256 << 20);
+        let (small, most) = memory.of_the_indexer();
+        assert_eq!((small, most), (32 << 20, 128 << 20));
+        let _folder = memory.most("a").await;
+        let mut stuck = Vec::new();
+        while let Some(taken) = memory.some("a").now_or_never() {
+            stuck.push(taken);
+        }
+        assert!(!stuck.is_empty());
+        let admitted = tokio::task::spawn_blocking({
+            let memory = memory.clone();
+            move || {
+                let key = RepositoryKey { namespace: "a".into(), name: "repo".into() };
+                let fetch = memory.admit(&key, small, Duration::from_secs(3600), &Cancel::new());
+                let large = memory.admit(&key, most, Duration::from_millis(1), &Cancel::new());
+                (fetch, large.is_some())
+            }
+        });
+        let (fetch, has_large) = admitted.await.unwrap();
+        assert!(fetch.is_some() && !has_large);
+        assert!(memory.most("b").now_or_never().is_some(), "others can read a folder, whatever a namespace does");
+    }
+
+    #[test]
+    fn where_a_small_share_is_too_little_all_of_it_is_taken_at_once() {
+        assert_eq!(Memory::new(128 << 20).of_the_indexer(), (64 << 20, 64 << 20));
+    }
+
+    #[tokio::test]
     async fn an_indexer_waits_for_its_turn_or_its_end_and_not_for_ever() {
         let memory = Memory::new(100 << 20);
         let _held = memory.most("a").await;
@@ -307,7 +357,7 @@ mod tests {
         let cancel = Cancel::new();
         let admitted = |wait| {
             let (key, memory, cancel) = (key.clone(), memory.clone(), cancel.clone());
-            tokio::task::spawn_blocking(move || memory.admit(&key, memory.of_the_indexer(), wait, &cancel).is_some())
+            tokio::task::spawn_blocking(move || memory.admit(&key, memory.of_the_indexer().1, wait, &cancel).is_some())
         };
         assert!(!admitted(Duration::from_millis(1)).await.unwrap());
         let waiting = admitted(Duration::from_secs(3600));

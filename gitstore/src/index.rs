@@ -42,9 +42,11 @@ pub enum Indexing {
     Apart {
         /// How to start it.
         worker: Worker,
-        /// The most memory that the process may have, in bytes. This amount is taken from the budget before the process
-        /// starts.
-        memory: u64,
+        /// How much memory the process has at first, in bytes. Most packs need no more. This amount is taken from the
+        /// budget before the process starts.
+        first: u64,
+        /// If this was too little, the pack is indexed again by a process with this many bytes of memory.
+        most: u64,
         /// The budget.
         admission: Arc<dyn Admission>,
     },
@@ -98,6 +100,15 @@ pub(crate) enum Arrived {
     },
 }
 
+impl Arrived {
+    fn file(&self) -> &Path {
+        match self {
+            Self::Pack { pack, .. } => pack,
+            Self::Archive { archive, .. } => archive,
+        }
+    }
+}
+
 #[derive(Deserialize, Serialize)]
 enum Answer {
     /// This commit is stored with all its objects.
@@ -136,33 +147,22 @@ pub(crate) fn index(
     unusable: impl Fn(String) -> FetchError,
 ) -> Result<String, Refusal> {
     let answer = match indexing {
-        Indexing::Here => take_in(request),
-        Indexing::Apart { worker, memory, admission } => {
-            let Some(_memory) = admission.admit(key, *memory, WAIT, cancel) else {
-                let cancelled = cancel.is_cancelled();
-                let busy = FetchError::MemoryBusy { seconds: WAIT.as_secs() };
-                return Err(Refusal::Other(if cancelled { FetchError::Cancelled } else { busy }));
-            };
-            let limits = Limits { memory: *memory, file: file_bytes, time: TIME, answer: ANSWER_BYTES };
-            let bytes = serde_json::to_vec(request).expect("texts and numbers");
-            match worker.run(INDEX_TASK.0, &bytes, &limits, cancel) {
-                Ok(answer) => serde_json::from_slice(&answer).map_err(|error| {
-                    Refusal::Died(format!("the answer of the unpacking process cannot be read: {error}"))
-                })?,
-                Err(error @ (WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_))) => {
-                    return Err(Refusal::TooLarge(format!("its content cannot be unpacked: {error}")));
-                }
-                Err(WorkerError::Cancelled) => return Err(Refusal::Other(FetchError::Cancelled)),
-                Err(error) => return Err(Refusal::Died(error.to_string())),
+        Indexing::Here => Ok(take_in(request)),
+        Indexing::Apart { first, most, .. } => {
+            let is_small = fs::metadata(request.arrived.file()).is_ok_and(|file| file.len() < first / 4);
+            let small = (is_small && first < most).then(|| apart(indexing, key, request, (*first, file_bytes), cancel));
+            match small {
+                Some(done) if !needs_more_memory(&done) => done,
+                _ => apart(indexing, key, request, (*most, file_bytes), cancel),
             }
         }
-    };
+    }?;
     match answer {
         Answer::Commit(commit) => Ok(commit),
         Answer::TooLarge(detail) => Err(Refusal::TooLarge(match indexing {
             Indexing::Here => detail,
-            Indexing::Apart { memory, .. } => {
-                format!("its content cannot be unpacked within {} MiB of memory: {detail}", memory >> 20)
+            Indexing::Apart { most, .. } => {
+                format!("its content cannot be unpacked within {} MiB of memory: {detail}", most >> 20)
             }
         })),
         Answer::TimedOut => {
@@ -179,6 +179,38 @@ pub(crate) fn index(
             Err(Refusal::Other(StoreError::new("write", &request.repository, full).into()))
         }
     }
+}
+
+/// Carries out the request in a process with this many bytes of memory, which writes files of at most this many bytes.
+fn apart(
+    indexing: &Indexing,
+    key: &RepositoryKey,
+    request: &Request,
+    (memory, file): (u64, u64),
+    cancel: &Cancel,
+) -> Result<Answer, Refusal> {
+    let Indexing::Apart { worker, admission, .. } = indexing else { return Ok(take_in(request)) };
+    let Some(_memory) = admission.admit(key, memory, WAIT, cancel) else {
+        let cancelled = cancel.is_cancelled();
+        let busy = FetchError::MemoryBusy { seconds: WAIT.as_secs() };
+        return Err(Refusal::Other(if cancelled { FetchError::Cancelled } else { busy }));
+    };
+    let limits = Limits { memory, file, time: TIME, answer: ANSWER_BYTES };
+    let bytes = serde_json::to_vec(request).expect("texts and numbers");
+    match worker.run(INDEX_TASK.0, &bytes, &limits, cancel) {
+        Ok(answer) => serde_json::from_slice(&answer)
+            .map_err(|error| Refusal::Died(format!("the answer of the unpacking process cannot be read: {error}"))),
+        Err(error @ (WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_))) => {
+            Err(Refusal::TooLarge(format!("its content cannot be unpacked: {error}")))
+        }
+        Err(WorkerError::Cancelled) => Err(Refusal::Other(FetchError::Cancelled)),
+        Err(error) => Err(Refusal::Died(error.to_string())),
+    }
+}
+
+/// Whether more memory may help. A process without memory also dies in other ways than by its limit.
+fn needs_more_memory(done: &Result<Answer, Refusal>) -> bool {
+    matches!(done, Ok(Answer::TooLarge(_)) | Err(Refusal::TooLarge(_) | Refusal::Died(_)))
 }
 
 fn serve(request: &[u8]) -> Result<Vec<u8>, String> {
@@ -273,6 +305,9 @@ fn refused(error: &gix::Error) -> Answer {
     if error.is_resource_exhausted() || detail.contains("too large to fit in memory") {
         return Answer::TooLarge(format!("a file in the commit would need more memory than allowed: {detail}"));
     }
+    if detail.to_lowercase().contains("failed to spawn thread") {
+        return Answer::TooLarge(detail);
+    }
     Answer::Unusable(detail)
 }
 
@@ -301,7 +336,8 @@ mod tests {
     #[test]
     fn without_memory_in_time_a_fetch_says_so_and_is_tried_again() {
         let admission = Arc::new(Full);
-        let indexing = Indexing::Apart { worker: Worker::of("/nowhere".into()), memory: 1 << 20, admission };
+        let indexing =
+            Indexing::Apart { worker: Worker::of("/nowhere".into()), first: 1 << 20, most: 1 << 20, admission };
         let key = RepositoryKey { namespace: "team".into(), name: "app".into() };
         let request = Request {
             repository: PathBuf::new(),

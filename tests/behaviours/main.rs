@@ -54,6 +54,7 @@ mod moves;
 mod objects;
 mod offline;
 mod orphans;
+mod overtaken;
 mod provenance;
 mod proxy;
 mod prune;

@@ -240,6 +240,13 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
 
 /// argoproj/argo-cd 9071 and 9696: fields were to be left alone because a named field manager owns them
 /// (`managedFieldsManagers`), and were changed nevertheless.
+/// What the events about drift say.
+async fn drifts(scene: &Scene) -> Result<Vec<String>> {
+    let events = scene.api::<Event>().list(&ListParams::default()).await?.items;
+    let drifts = events.into_iter().filter(|event| event.reason.as_deref() == Some("Drifted"));
+    Ok(drifts.filter_map(|event| event.message).collect())
+}
+
 #[tokio::test]
 async fn what_a_named_manager_owns_stays_until_it_owns_it_no_more() -> Result<()> {
     let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;
@@ -288,6 +295,13 @@ async fn what_a_named_manager_owns_stays_until_it_owns_it_no_more() -> Result<()
     // Drift of other fields is put back.
     deployments.patch("web", &by("somebody"), &Patch::Merge(json!({"spec": {"minReadySeconds": 7}}))).await?;
     has("theirs", 5, 3).await?;
+    // An event is written after what it tells of.
+    eventually("the event about the drift", || async {
+        let told = drifts(&scene).await?;
+        ensure!(told.iter().any(|told| told.contains("minReadySeconds")), "{told:?}");
+        Ok(())
+    })
+    .await?;
 
     controller.stop()?;
     controller = Controller::start(&plane.options())?;
@@ -296,14 +310,8 @@ async fn what_a_named_manager_owns_stays_until_it_owns_it_no_more() -> Result<()
     has("theirs", 5, 3).await?;
     let kubeconfig = plane.cluster.kubeconfig().to_str().context("a path")?;
     gitseal(&scene, &["diff", "app", "--sync", "app", "--kubeconfig", kubeconfig]).await?.is(0, &[])?;
-    let events = scene.api::<Event>().list(&ListParams::default()).await?.items;
-    let told = events
-        .iter()
-        .filter(|event| event.reason.as_deref() == Some("Drifted"))
-        .filter_map(|event| event.message.as_deref());
-    let told: Vec<_> = told.collect();
+    let told = drifts(&scene).await?;
     ensure!(told.iter().all(|told| !told.contains("image") && !told.contains("replicas")), "{told:?}");
-    ensure!(told.iter().any(|told| told.contains("minReadySeconds")), "{told:?}");
 
     // As soon as another writer owns one of the fields, Git counts again for this field.
     set_image("somebody", "nobodys").await?;

@@ -318,15 +318,15 @@ impl Api {
         Ok(self.rewrite_owners(resource, namespace, name, None, released).await?.is_some())
     }
 
-    /// Gives up our ownership of the fields that `managers` own. Returns these fields, as `managedFields` has them; there are none
-    /// if the object does not exist.
+    /// Gives up our ownership of the fields that `managers` own. Returns these fields, as `managedFields` has them, and the
+    /// resource version of the object in which they own them. If the object does not exist, there are no fields and no version.
     pub async fn leave_to(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
         name: &str,
         managers: &[String],
-    ) -> Result<Value, ApiError> {
+    ) -> Result<(Value, Option<String>), ApiError> {
         let owned = Mutex::new(Value::Null);
         let left = |entries: &[ManagedFieldsEntry]| {
             let theirs = ::fields::owned_by(entries, managers);
@@ -334,8 +334,8 @@ impl Api {
             *owned.lock().unwrap_or_else(PoisonError::into_inner) = theirs;
             left
         };
-        self.rewrite_owners(resource, namespace, name, None, left).await?;
-        Ok(owned.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let version = self.rewrite_owners(resource, namespace, name, None, left).await?;
+        Ok((owned.into_inner().unwrap_or_else(PoisonError::into_inner), version))
     }
 
     /// Removes the ownership that others have of a Secret's `stringData`. The values stay as they are. If the Secret

@@ -23,6 +23,8 @@ pub enum Deleted {
     Gone,
     /// The object is being deleted, which waits for these finalizers.
     Going(Vec<String>),
+    /// The object is being deleted, and the caller no longer waits for that.
+    NotAwaited,
 }
 
 impl Api {
@@ -39,12 +41,17 @@ impl Api {
     }
 
     /// Deletes the object, and waits until it is gone. The objects that it owns are deleted in the background. If the
-    /// object does not exist, nothing is done.
-    pub async fn delete_for_replacement(&self, object: AsInGit<'_>) -> Result<Deleted, ApiError> {
+    /// object does not exist, nothing is done. When `gives_up` ends, the object is no longer waited for.
+    pub async fn delete_for_replacement(
+        &self,
+        object: AsInGit<'_>,
+        gives_up: impl Future<Output = ()>,
+    ) -> Result<Deleted, ApiError> {
         let (namespace, name) = (object.id.namespace.as_deref(), object.id.name.as_str());
         let deadline = tokio::time::Instant::now() + GONE_WITHIN;
         let mut pause = Duration::from_millis(20);
         let mut deleted: Option<String> = None;
+        let mut gives_up = std::pin::pin!(gives_up);
         loop {
             let meta = match self.get_metadata(object.resource, namespace, name).await {
                 Err(error) if error.is_not_found() => return Ok(Deleted::Gone),
@@ -64,7 +71,12 @@ impl Api {
             if tokio::time::Instant::now() > deadline {
                 return Ok(Deleted::Going(meta.finalizers.unwrap_or_default()));
             }
-            tokio::time::sleep(pause).await;
+            // Only this wait ends early, and no request.
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(pause) => {}
+                () = &mut gives_up => return Ok(Deleted::NotAwaited),
+            }
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }

@@ -38,6 +38,14 @@ impl<'a> AsInGit<'a> {
     pub fn json(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec(self.body).expect("JSON serialises"))
     }
+
+    /// The manifest as JSON, for a request that the API server refuses if the object has another resource version than
+    /// `version`.
+    pub fn json_if_unchanged(&self, version: &str) -> Zeroizing<Vec<u8>> {
+        let mut body = self.body.clone();
+        body["metadata"]["resourceVersion"] = version.into();
+        Zeroizing::new(serde_json::to_vec(&body).expect("JSON serialises"))
+    }
 }
 
 impl Api {

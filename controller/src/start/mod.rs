@@ -26,7 +26,7 @@ use crds::ObjectKey;
 use flags::{Config, Keys};
 use gitstore::{Damaged, GitStore, Indexing, RepositoryKey, StoreError, StoreOptions};
 use kube::runtime::reflector;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
@@ -328,6 +328,7 @@ impl Replica {
             records: Records::default(),
             retries: Retries::default(),
             wants: Wants::default(),
+            newer: Notify::new(),
             inputs: ReadInputs::default(),
             input_texts,
             queues,
@@ -383,11 +384,8 @@ impl Replica {
 }
 
 async fn open_store(config: &Config, work: Work, memory: &Memory, queues: &Queues) -> Result<GitStore, StartError> {
-    let indexing = Indexing::Apart {
-        worker: Worker::default(),
-        memory: memory.of_the_indexer(),
-        admission: Arc::new(memory.clone()),
-    };
+    let (first, most) = memory.of_the_indexer();
+    let indexing = Indexing::Apart { worker: Worker::default(), first, most, admission: Arc::new(memory.clone()) };
     let repositories = queues.repositories.clone();
     let damaged = move |key: &RepositoryKey| {
         // The fetch comes after a pause. So if the disk damages objects again and again, the network is not busy all

@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ::fields::{leave_out, set};
+use ::fields::leave_out;
 use futures::{StreamExt, stream};
 use gitstore::Snapshot;
 use manifests::ObjectId;
@@ -44,6 +44,8 @@ use crate::{
 /// How many objects one pass writes or deletes at the same time, at most. Fewer if the namespace does not get so many
 /// turns.
 pub(super) const WRITES_OF_ONE: usize = 16;
+/// How often an object is applied beside other field managers, if somebody writes to it at the same moment.
+const BESIDE_TRIES: usize = 8;
 
 /// Applies a plan as the identity that the Sync writes with.
 pub(super) struct Applier<'a> {
@@ -138,7 +140,8 @@ impl<'a> Applier<'a> {
                 applied.not_written.extend(refused.iter().map(|refused| refused.id.clone()));
                 let later = steps.into_iter().chain(waves.into_values().flatten()).map(|step| step.id);
                 let later = put_off(applied, later);
-                return Err(if refused.is_empty() { error } else { ApplyError::Refused { refused, later } });
+                let is_final = refused.is_empty() || matches!(error, ApplyError::Overtaken(_));
+                return Err(if is_final { error } else { ApplyError::Refused { refused, later } });
             }
             let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             for (step, before, result) in self.steps(steps).await {
@@ -173,6 +176,9 @@ impl<'a> Applier<'a> {
                 let certain = refused.iter().filter(|refused| refused.because.is_certain());
                 applied.not_written.extend(certain.map(|refused| refused.id.clone()));
                 let later = put_off(applied, waves.into_values().flatten().map(|step| step.id));
+                if let Some(overtaken) = refused.iter().find_map(|refused| refused.because.overtaken()) {
+                    return Err(overtaken.into());
+                }
                 refused.sort_by(|a, b| (&a.origin.file, a.origin.line).cmp(&(&b.origin.file, b.origin.line)));
                 return Err(ApplyError::Refused { refused, later });
             }
@@ -220,7 +226,9 @@ impl<'a> Applier<'a> {
         let discovery = &self.pass.ctx.cluster.discovery;
         for Step { resource, id, .. } in steps {
             match discovery.find(&resource.group, &resource.version, &resource.kind).await {
-                Ok(served) => self.live().watch(&served, id.namespace.as_deref()).await?,
+                Ok(served) => {
+                    self.pass.unless_overtaken(self.live().watch(&served, id.namespace.as_deref())).await??;
+                }
                 // If the kind is not served, the API server says so when the object is written.
                 Err(DiscoveryError::UnknownKind { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -276,8 +284,10 @@ impl<'a> Applier<'a> {
         if step.id.is_sealed_secret() {
             return self.accept(step, body, turn).await;
         }
-        let left = self.leave_to_managers(step, body).await?;
-        let mut written = self.object(step, left.as_ref().unwrap_or(body), turn, place).await?;
+        let mut written = match &step.left_to_managers[..] {
+            [] => self.object(step, body, None, turn, place).await?,
+            managers => self.beside(managers, step, body, turn, place).await?,
+        };
         written.created |= made;
         let is_definition = step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io";
         if is_definition && written.going.is_none() {
@@ -294,23 +304,28 @@ impl<'a> Applier<'a> {
         self.api.release(&step.resource, namespace, name, &step.left_to_others, whole).await
     }
 
-    /// Leaves the fields that some managers own to them. Returns `body` without these fields; `None` if there are none.
-    async fn leave_to_managers(
+    /// Applies the object without the fields that `managers` own. If one of them may have written meanwhile, which fields
+    /// they own is found out again, so that nothing of what they write is lost.
+    async fn beside(
         &self,
+        managers: &[String],
         step: &Step,
         body: &Map<String, Value>,
-    ) -> Result<Option<Map<String, Value>>, ApiError> {
-        if step.left_to_managers.is_empty() {
-            return Ok(None);
-        }
+        turn: Turn,
+        mut place: Place,
+    ) -> Result<Written, Because> {
         let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
-        let owned = self.api.leave_to(&step.resource, namespace, name, &step.left_to_managers).await?;
-        if set::is_empty(&owned) {
-            return Ok(None);
+        let mut tries = 1;
+        loop {
+            let (owned, version) = self.api.leave_to(&step.resource, namespace, name, managers).await?;
+            let mut left = body.clone();
+            leave_out(&mut left, &owned);
+            match self.object(step, &left, version, turn, place).await {
+                Err(Because::Api(error)) if error.is_conflict() && tries < BESIDE_TRIES => tries += 1,
+                result => return result,
+            }
+            place = self.place().await;
         }
-        let mut left = body.clone();
-        leave_out(&mut left, &owned);
-        Ok(Some(left))
     }
 
     async fn write(&self, step: &Step, body: Zeroizing<Vec<u8>>) -> Result<Written, ApiError> {

@@ -102,7 +102,8 @@ impl Pass<'_> {
     ) -> Result<(), Failure> {
         let api = self.identity();
         let timer = (!plan.left.is_empty()).then(|| self.begin(Stage::HandOver));
-        let wanted = self.wanted_by_others(&plan.left, &record.inventory, Some(snapshot)).await;
+        let wanted = self.wanted_by_others(&plan.left, &record.inventory, Some(snapshot));
+        let wanted = self.unless_overtaken(wanted).await?;
         drop(timer);
         plan.prune.retain(|id| !wanted.by.contains_key(id));
         let mut delay = wanted.delay(&mut record.prune_delayed_since).filter(|_| !plan.prune.is_empty());
@@ -155,7 +156,8 @@ impl Pass<'_> {
         let allowed = allow(&self.ctx.cluster, &self.ctx.keyring, api, self.key, plan, &before).await;
         drop(timer);
         let Allowed { mut plan, refused, claims } = allowed?;
-        self.expect_hand_overs(&mut plan.held, snapshot, &mut record.expects_since).await;
+        let expects = self.expect_hand_overs(&mut plan.held, snapshot, &mut record.expects_since);
+        self.unless_overtaken(expects).await?;
         outcome.held.clone_from(&plan.held);
 
         let timer = self.begin(Stage::Widen);

@@ -25,6 +25,7 @@ use super::{
     dependencies::DependencyError,
     finalize::GoesWithError,
     inputs::InputError,
+    overtaken::Overtaken,
     prepare::KindError,
     prune::PruneError,
     report::progress_of,
@@ -194,6 +195,7 @@ fn what_is_tried_again_is_never_stalled() {
         ApplyError::Refused { .. } => refused(Because::Api(refused_with(422))), false;
         ApplyError::Watch(_) => ApplyError::Watch(not_started()), false;
         ApplyError::Discovery(_) => ApplyError::Discovery(unknown_kind()), false;
+        ApplyError::Overtaken(_) => ApplyError::Overtaken(Overtaken), false;
     });
     let failed = || PruneError::Failed { id: id(), source: refused_with(403), more: 0, transient: false };
     all.extend(table! {
@@ -240,6 +242,7 @@ fn causes() -> Vec<(Because, bool)> {
         (Because::NoNamespace("a".into()), false),
         (Because::NotEstablished, false),
         (Because::Unasked(refused_with(403)), false),
+        (Because::Overtaken(Overtaken), false),
     ];
     for (because, _) in &all {
         // This match does not compile if a new cause is missing here. A new cause belongs into the table above.
@@ -261,7 +264,8 @@ fn causes() -> Vec<(Because, bool)> {
             | Because::NamespaceGoes(_)
             | Because::NoNamespace(_)
             | Because::NotEstablished
-            | Because::Unasked(_) => {}
+            | Because::Unasked(_)
+            | Because::Overtaken(_) => {}
         }
     }
     all

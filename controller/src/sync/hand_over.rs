@@ -167,12 +167,13 @@ impl Pass<'_> {
     }
 
     /// The Syncs that have one of the objects `left`, or are remembered as waiting for one. For some of these Syncs,
-    /// only a stored inventory says that they have the object.
+    /// only a stored inventory says that they have the object. A Sync that is being deleted takes nothing.
     fn named_by_the_cluster(&self, left: &BTreeSet<ObjectId>) -> BTreeMap<ObjectId, Vec<Arc<Sync>>> {
         let live = &self.ctx.cluster.live;
+        let stays = |sync: &Arc<Sync>| sync.metadata.deletion_timestamp.is_none();
         let named = left.iter().map(|id| {
             let keys = live.owner(id).into_iter().chain(live.waiting(id)).filter(|sync| sync != self.key);
-            (id.clone(), keys.filter_map(|key| self.ctx.syncs.get(&key.to_ref())).collect::<Vec<_>>())
+            (id.clone(), keys.filter_map(|key| self.ctx.syncs.get(&key.to_ref())).filter(stays).collect::<Vec<_>>())
         });
         named.filter(|(_, takers)| !takers.is_empty()).collect()
     }

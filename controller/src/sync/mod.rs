@@ -33,6 +33,7 @@ mod last_good;
 mod observer;
 mod on_delete;
 pub(crate) mod orphans;
+mod overtaken;
 mod poll_health;
 mod prepare;
 mod prune;
@@ -45,7 +46,7 @@ mod telling;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -66,6 +67,7 @@ pub(crate) use self::{
 use self::{
     carry_out::Outcome,
     decide::{Decision, Situation, decide},
+    overtaken::{Applies, Overtaken},
     record::Healthy,
     report::{Stored, not_understood},
     restored::RebuildError,
@@ -106,6 +108,8 @@ struct Pass<'a> {
     /// The objects of the plan, with the memory that they take from the budget. The memory is given back at the end of
     /// the pass.
     memory: Mutex<Option<Arc<Rendered>>>,
+    /// What the pass applies, as soon as it has begun to do so.
+    applies: OnceLock<Applies>,
 }
 
 /// Brings one Sync up to date, if there is anything to do.
@@ -147,13 +151,19 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     } else {
         sync
     };
-    Pass { ctx: &ctx, sync: &sync, key: &key, memory: Mutex::default() }.reconcile(&mut record).await;
+    Pass::new(&ctx, &sync, &key).reconcile(&mut record).await;
+}
+
+impl<'a> Pass<'a> {
+    fn new(ctx: &'a Arc<Context>, sync: &'a Sync, key: &'a ObjectKey) -> Self {
+        Self { ctx, sync, key, memory: Mutex::default(), applies: OnceLock::new() }
+    }
 }
 
 impl Pass<'_> {
     /// A pass for another Sync, only to find out facts about that Sync, such as its rights.
     fn like<'p>(&'p self, sync: &'p Sync, key: &'p ObjectKey) -> Pass<'p> {
-        Pass { ctx: self.ctx, sync, key, memory: Mutex::default() }
+        Pass::new(self.ctx, sync, key)
     }
 
     /// Holds the memory of `rendered` until the pass ends, instead of the memory that was held before.
@@ -207,8 +217,9 @@ impl Pass<'_> {
         self.come_back(next_heal);
         let situation = self.situation(record, &sourced, &drifted);
         match decide(&situation) {
-            Decision::Pass => self.pass(record, sourced, Scope::Folder).await,
-            Decision::Heal => self.pass(record, sourced, Scope::Drifted(&drifted)).await,
+            // The futures are boxed, because most reconciles have no pass and need no space for one.
+            Decision::Pass => Box::pin(self.pass(record, sourced, Scope::Folder)).await,
+            Decision::Heal => Box::pin(self.pass(record, sourced, Scope::Drifted(&drifted))).await,
             Decision::PollHealth { next } => {
                 self.come_back(next);
                 let waits = self.request_waits(record);
@@ -362,6 +373,8 @@ impl Pass<'_> {
             }
         }
         let revision = sourced.revision.to_string();
+        let given_up = std::mem::take(&mut record.given_up);
+        self.applies.get_or_init(|| Applies::new(&sourced, given_up));
         let before = record.status.conditions.clone();
         let run = self.run(record, &mut sourced, (scope, is_new), &mut outcome);
         let (result, told) = telling::while_it_runs(ctx, self.sync, self.key, &revision, before, run).await;
@@ -398,6 +411,7 @@ impl Pass<'_> {
         tracing::debug!(sync = %self.key, revision = %sourced.revision, outcome = reason, took = ?started.elapsed(), "pass");
         match result {
             Ok(()) => self.went_well(record, &sourced, scope, &outcome).await,
+            Err(failure) if Overtaken::is(&failure) => self.give_way(record, &failure, given_up, &revision).await,
             Err(failure) => {
                 let is_in_part = failure.stage <= Stage::Widen || record.barrier.is_some();
                 if scope == Scope::Folder && is_in_part {
@@ -484,12 +498,15 @@ impl Pass<'_> {
         (scope, is_new): (Scope<'_>, bool),
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        if scope == Scope::Folder {
-            self.check_expressions(record).await?;
-            self.check_dependencies(record, is_new).await?;
-        }
-        self.read_what_was_put_off().await;
-        let mut plan = self.prepare(sourced, &record.inventory, scope).await?;
+        let prepared = Box::pin(async {
+            if scope == Scope::Folder {
+                self.check_expressions(record).await?;
+                self.check_dependencies(record, is_new).await?;
+            }
+            self.read_what_was_put_off().await;
+            self.prepare(sourced, &record.inventory, scope).await
+        });
+        let mut plan = self.unless_overtaken(prepared).await??;
         // If an object is put back only after a pause, a commit that changes other objects does not end that pause.
         let later = self.put_off(record, plan.heals());
         plan = plan.put_off(&later);
@@ -497,7 +514,6 @@ impl Pass<'_> {
             plan = plan.heal_only(&record.inventory);
         }
         let revision = sourced.revision.to_string();
-        // The future is boxed, because most reconciles do not get here and need no space for it.
         Box::pin(self.carry_out(record, plan, (&sourced.snapshot, &revision), outcome)).await
     }
 
@@ -524,9 +540,7 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
          controller; its log says more",
         after.as_secs()
     );
-    Pass { ctx, sync: &sync, key, memory: Mutex::default() }
-        .state(&mut record, Progress::Retrying, "PassOverran", &message)
-        .await;
+    Pass::new(ctx, &sync, key).state(&mut record, Progress::Retrying, "PassOverran", &message).await;
 }
 
 /// If the content of a folder failed, or was applied only in part, it keeps the revision in which it first appeared,

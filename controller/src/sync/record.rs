@@ -42,6 +42,8 @@ pub struct Record {
     pub failed_content: Option<String>,
     /// Number of failures in a row.
     pub failures: u32,
+    /// How many passes in a row were given up, because there was something newer to apply.
+    pub given_up: u32,
     /// How many times in a row the status could not be written.
     pub unstored: u32,
     /// When the next try is due.

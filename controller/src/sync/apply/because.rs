@@ -4,7 +4,10 @@ use manifests::{Location, ObjectId};
 use pipeline::{Cause, Stage, StageError, Unmanaged, replacement::NotReplaced};
 use unsealing::UnsealError;
 
-use super::{super::account::FORBIDDEN, established::ESTABLISHED_WITHIN};
+use super::{
+    super::{account::FORBIDDEN, overtaken::Overtaken},
+    established::ESTABLISHED_WITHIN,
+};
 use crate::{
     cluster::{ApiError, DiscoveryError, NoPlace, WatchError, no_place},
     metrics::UnsealFailure,
@@ -28,6 +31,9 @@ pub(in crate::sync) enum ApplyError {
     /// The API server did not say which kinds it serves.
     #[error("{0}")]
     Discovery(#[from] DiscoveryError),
+    /// There is something newer to apply.
+    #[error("{0}")]
+    Overtaken(#[from] Overtaken),
 }
 
 /// One object that could not be applied.
@@ -121,6 +127,9 @@ pub(crate) enum Because {
     /// The CustomResourceDefinition was written, but the API server did not say whether its kind is served.
     #[error("it was applied, but the API server did not say whether the new kind is served: {0}")]
     Unasked(ApiError),
+    /// The pass no longer waits for this object, because there is something newer to apply.
+    #[error("{0}")]
+    Overtaken(#[from] Overtaken),
 }
 
 impl Because {
@@ -176,8 +185,14 @@ impl Because {
             | Self::Terminating(_)
             | Self::TerminatingNamespace(_)
             | Self::NotEstablished
-            | Self::Unasked(_) => false,
+            | Self::Unasked(_)
+            | Self::Overtaken(_) => false,
         }
+    }
+
+    /// Whether the pass is given up.
+    pub(super) fn overtaken(&self) -> Option<Overtaken> {
+        if let Self::Overtaken(overtaken) = self { Some(*overtaken) } else { None }
     }
 
     /// Condition reason.
@@ -272,6 +287,7 @@ impl StageError for ApplyError {
         match self {
             Self::Watch(_) => "WatchFailed",
             Self::Discovery(_) => "DiscoveryFailed",
+            Self::Overtaken(overtaken) => overtaken.reason(),
             Self::Refused { refused, .. } => refused.first().map_or("ApplyFailed", |refused| refused.because.reason()),
         }
     }

@@ -31,7 +31,7 @@ impl Applier<'_> {
             if tokio::time::Instant::now() > deadline {
                 return Err(Because::NotEstablished);
             }
-            tokio::time::sleep(pause).await;
+            self.pass.unless_overtaken(tokio::time::sleep(pause)).await?;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }

@@ -4,7 +4,7 @@
 use pipeline::{plan::Content, refusal::immutable, replacement};
 use serde_json::{Map, Value};
 
-use super::{Applier, Because, Step, Turn, Written};
+use super::{super::overtaken::Overtaken, Applier, Because, Step, Turn, Written};
 use crate::{
     cluster::{ApiError, AsInGit, Deleted},
     fair::Place,
@@ -14,12 +14,14 @@ use crate::{
 const RAN: &str = "a hook that has run";
 
 impl Applier<'_> {
-    /// Applies the object. `place` is the permission to be one of the concurrent writes, whose number is limited; it is
-    /// given back at the end.
+    /// Applies the object. If `version` is given and the object has another resource version, the API server refuses the
+    /// first write with a conflict. `place` is the permission to be one of the concurrent writes, whose number is
+    /// limited; it is given back at the end.
     pub(super) async fn object(
         &self,
         step: &Step,
         body: &Map<String, Value>,
+        version: Option<String>,
         turn: Turn,
         place: Place,
     ) -> Result<Written, Because> {
@@ -30,7 +32,7 @@ impl Applier<'_> {
         {
             return self.replaced(step, object, RAN.to_owned(), place).await;
         }
-        let written = match self.in_its_version(step, object).await {
+        let written = match self.in_its_version(step, object, version).await {
             Ok(written) => written,
             Err(error) => return self.instead(step, object, error, Because::Api, place).await,
         };
@@ -92,7 +94,7 @@ impl Applier<'_> {
         tracing::info!(object = %step.id, "{what} cannot be changed in place: the object was deleted, so that it can be made again");
         // Another write may use the place while the finalizers of the object are processed.
         drop(place);
-        let deleted = self.api.delete_for_replacement(object).await;
+        let deleted = self.api.delete_for_replacement(object, self.pass.overtaken()).await;
         let _place = self.place().await;
         match deleted {
             Ok(Deleted::Gone) => {
@@ -104,13 +106,20 @@ impl Applier<'_> {
                 Ok(Written { created: true, ..self.write(step, object.json()).await? })
             }
             Ok(Deleted::Going(finalizers)) => Err(Because::Going(finalizers)),
+            Ok(Deleted::NotAwaited) => Err(Overtaken.into()),
             Err(error) => Err(Because::NotDeleted(what, error)),
         }
     }
 
     /// Applies the object, even if others own fields of it in another version of its kind.
-    async fn in_its_version(&self, step: &Step, object: AsInGit<'_>) -> Result<Written, ApiError> {
-        match self.write(step, object.json()).await {
+    async fn in_its_version(
+        &self,
+        step: &Step,
+        object: AsInGit<'_>,
+        version: Option<String>,
+    ) -> Result<Written, ApiError> {
+        let body = version.map_or_else(|| object.json(), |version| object.json_if_unchanged(&version));
+        match self.write(step, body).await {
             Err(error) if is_of_another_version(&error, object) => {
                 if self.api.move_to_version(object).await? {
                     return self.write(step, object.json()).await;
