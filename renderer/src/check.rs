@@ -31,11 +31,23 @@ impl Got {
         self.0.contains(path)
     }
 
-    /// Whether `path` is in an archive that the process got.
-    fn has_archive_with(&self, path: &str) -> bool {
+    /// Whether `path` is in an archive of a chart that the process got: the chart `top` itself, or a chart in a folder `charts`.
+    fn has_archive_with(&self, path: &str, top: &str) -> bool {
         let mut ends = path.match_indices('/').map(|(end, _)| end);
-        ends.any(|end| self.has(&path[..end]) && crate::is_inside(&path[end + 1..]))
+        ends.any(|end| {
+            let (file, below) = (&path[..end], &path[end + 1..]);
+            (file == top || is_nested_archive(file)) && self.has(file) && crate::is_inside(below)
+        })
     }
+}
+
+/// Whether Helm unpacks the file as a chart that another chart depends on: a `.tgz` in a folder `charts`, except if its name begins
+/// with `.` or `_`.
+fn is_nested_archive(file: &str) -> bool {
+    let mut names = file.rsplit('/');
+    let name = names.next().unwrap_or_default();
+    let is_archive = name.rsplit_once('.').is_some_and(|(_, end)| end == "tgz") && !name.starts_with(['.', '_']);
+    is_archive && names.next() == Some("charts")
 }
 
 /// The result of a render, as the process sends it.
@@ -70,11 +82,13 @@ pub(crate) fn check(request: &Request<'_>, got: &Got, result: &impl Answer) -> R
         Request::Kustomize(kustomization) => kustomization.overlay.as_ref().map_or(0, |overlay| overlay.objects.len()),
         Request::Helm(_) => 0,
     };
+    let top = match request {
+        Request::Kustomize(_) => None,
+        Request::Helm(chart) => Some(cleaned(&chart.path)),
+    };
     for Object { origin, index, .. } in result.objects() {
-        let is_read = || match request {
-            Request::Kustomize(_) => got.has(origin),
-            Request::Helm(_) => got.has(origin) || got.has_archive_with(origin),
-        };
+        let is_in_archive = || top.as_ref().is_some_and(|top| got.has_archive_with(origin, top));
+        let is_read = || got.has(origin) || is_in_archive();
         if !origin.is_empty() && !is_read() {
             return Err(format!("an object is said to be from '{origin:.200}', which it has not read"));
         }
@@ -224,6 +238,22 @@ mod tests {
         assert!(checked(&request, &all[..1], &[]).unwrap_err().contains("values/a.yaml"));
         for origin in ["charts/web/templates/b.yaml", "charts/web/charts/db.tgz/../b.yaml", "charts/web"] {
             assert!(checked(&request, &all, &[origin]).is_err(), "{origin}");
+        }
+        let no_archives = [
+            "charts/web/templates/a.yaml",
+            "values/a.yaml",
+            "charts/web/files/a.tgz",
+            "charts/web/charts/a.zip",
+            "charts/web/charts/_a.tgz",
+            "charts/web/charts/.a.tgz",
+        ];
+        for file in no_archives {
+            let (all, origin) = ([&all[..], &[file]].concat(), format!("{file}/templates/b.yaml"));
+            assert!(checked(&request, &all, &[&origin]).is_err(), "{origin}");
+        }
+        for file in ["charts/web/charts/db/charts/a.tgz", "https://charts.example#cache@1.2.3//charts/a.tgz"] {
+            let (all, origin) = ([&all[..], &[file]].concat(), format!("{file}/charts/b.tgz/templates/b.yaml"));
+            assert_eq!(checked(&request, &all, &[&origin]), Ok(()), "{origin}");
         }
         let archive = Chart { path: "web-1.0.0.tgz".to_owned(), ..Chart::default() };
         let request = Request::Helm(&archive);
