@@ -19,7 +19,7 @@ use super::{
     source::{Sourced, content_with_settings},
 };
 use crate::{
-    cluster::{ApiError, Cluster, DiscoveryError, Live, WatchError},
+    cluster::{Api, ApiError, Cluster, DiscoveryError, Live, WatchError},
     context::InStore as _,
     keys::Keyring,
     render::Patience,
@@ -103,6 +103,27 @@ impl LiveView for Known<'_> {
 /// this digest.
 pub(super) fn values_digest(keyring: &Keyring, parts: &[&[u8]]) -> String {
     keyring.digest("used values", parts.iter().copied())
+}
+
+/// Which of these objects exist. Each comes with its place in Git and its kind.
+async fn existing(
+    api: &Api,
+    objects: Vec<(Location, Arc<Resource>, ObjectId)>,
+) -> Result<BTreeSet<ObjectId>, KindError> {
+    let mut answers = stream::iter(objects)
+        .map(|(origin, resource, id)| async move {
+            match api.get_metadata(&resource, id.namespace.as_deref(), &id.name).await {
+                Ok(_) => Ok(Some(id)),
+                Err(error) if error.is_not_found() => Ok(None),
+                Err(source) => Err(KindError::NotRead { origin, id, source }),
+            }
+        })
+        .buffered(AT_ONCE);
+    let mut found = BTreeSet::new();
+    while let Some(answer) = answers.next().await {
+        found.extend(answer?);
+    }
+    Ok(found)
 }
 
 impl Pass<'_> {
@@ -215,21 +236,13 @@ impl Pass<'_> {
     /// The objects among `manifests` that must not be changed and that no Sync has applied, but that exist. The watches do not show
     /// such objects.
     async fn of_others(&self, manifests: &[Manifest], kinds: &Kinds) -> Result<BTreeSet<ObjectId>, KindError> {
-        let (api, live) = (self.identity(), &self.ctx.cluster.live);
-        let mut others = BTreeSet::new();
-        for manifest in manifests.iter().filter(|manifest| plan::is_only_made(manifest)) {
-            let Some(resource) = kinds.of(manifest) else { continue };
+        let live = &self.ctx.cluster.live;
+        let unseen = manifests.iter().filter(|manifest| plan::is_only_made(manifest)).filter_map(|manifest| {
+            let resource = kinds.of(manifest)?;
             let id = plan::ids_in_cluster(self.sync, manifest, resource).swap_remove(0);
-            if live.exists(&id) {
-                continue;
-            }
-            match api.get_metadata(resource, id.namespace.as_deref(), &id.name).await {
-                Ok(_) => drop(others.insert(id)),
-                Err(error) if error.is_not_found() => {}
-                Err(source) => return Err(KindError::NotRead { origin: manifest.origin.clone(), id, source }),
-            }
-        }
-        Ok(others)
+            (!live.exists(&id)).then(|| (manifest.origin.clone(), resource.clone(), id))
+        });
+        existing(&self.identity(), unseen.collect()).await
     }
 
     /// The kinds of the folder's objects, as the cluster serves them. Requests are made only for kinds that were never
@@ -302,5 +315,45 @@ impl Pass<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sync::fake_server::FakeServer;
+
+    #[tokio::test]
+    async fn several_objects_are_asked_for_at_once() {
+        let (server, client) = FakeServer::start().await;
+        let (origin, maps) = (Location { file: "a.yaml".into(), line: 1 }, Arc::new(Resource::config_maps()));
+        let id = |name: &str| ObjectId {
+            group: String::new(),
+            kind: "ConfigMap".into(),
+            namespace: Some("ns".into()),
+            name: name.into(),
+        };
+        let path = "GET /api/v1/namespaces/ns/configmaps/";
+        for number in 0..AT_ONCE {
+            let (code, body) = match number {
+                0 => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "gone"})),
+                _ => (200, json!({"metadata": {"name": number.to_string()}})),
+            };
+            server.answer(&format!("{path}{number}"), code, body);
+        }
+        let ask = || {
+            let all: Vec<_> =
+                (0..AT_ONCE).map(|number| (origin.clone(), maps.clone(), id(&number.to_string()))).collect();
+            existing(&client.api, all)
+        };
+        server.gather(path, AT_ONCE);
+        let found =
+            tokio::time::timeout(std::time::Duration::from_secs(30), ask()).await.expect("one waits for another");
+        assert_eq!(found.unwrap(), (1..AT_ONCE).map(|number| id(&number.to_string())).collect());
+        server.answer(&format!("{path}3"), 500, json!({"kind": "Status", "code": 500, "message": "no store"}));
+        let error = ask().await.expect_err("it is not known whether it exists").to_string();
+        assert!(error.starts_with("a.yaml:1: ConfigMap ns/3"), "{error}");
     }
 }
