@@ -72,6 +72,9 @@ pub(crate) struct Text {
 
 /// How many bytes of texts each namespace may always have, so that other namespaces cannot take all room.
 const ALWAYS: u64 = 32 << 10;
+/// How many bytes each text counts for besides its own length: the names under which it is known, and what is kept of it in the
+/// Syncs that use it.
+const PER_TEXT: u64 = 512;
 
 /// The texts that were read from the cluster. They are kept until they change, because a watch says when they do. Syncs of one
 /// namespace that read the same text share it.
@@ -79,6 +82,7 @@ pub struct Texts {
     gate: Gate,
     of_namespace: u64,
     always: u64,
+    per_text: u64,
     /// By namespace and digest.
     known: Mutex<HashMap<(String, String), Weak<Text>>>,
 }
@@ -86,7 +90,8 @@ pub struct Texts {
 impl Texts {
     /// Room for texts of `total` bytes. A namespace gets at most half of it.
     pub(crate) fn new(total: u64) -> Self {
-        Self { gate: Gate::new(total), of_namespace: total / 2, always: ALWAYS, known: Mutex::default() }
+        let (gate, known) = (Gate::new(total), Mutex::default());
+        Self { gate, of_namespace: total / 2, always: ALWAYS, per_text: PER_TEXT, known }
     }
 
     /// How many bytes the texts of one namespace may have together.
@@ -97,11 +102,11 @@ impl Texts {
     /// How many bytes all texts have together, also those in the shares that namespaces always have.
     pub(crate) fn taken(&self) -> u64 {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().filter_map(Weak::upgrade).map(|text| text.bytes.len() as u64).sum()
+        known.values().filter_map(Weak::upgrade).map(|text| self.counts(&text.bytes)).sum()
     }
 
     /// Keeps a text that a Sync of this namespace has read, as long as the result is used. `digest` is a keyed digest of the text.
-    /// The first [`ALWAYS`] bytes of a namespace need no room.
+    /// Each text counts for its length and [`PER_TEXT`] bytes. The first [`ALWAYS`] bytes of a namespace need no room.
     /// `None` if there is no room for the text.
     pub(crate) fn keep(&self, namespace: &str, digest: String, text: &str) -> Option<Content> {
         let key = (namespace.to_owned(), digest.clone());
@@ -113,10 +118,10 @@ impl Texts {
         let always = |(of, text): (&(String, String), &Weak<Text>)| {
             (of.0 == namespace).then(|| text.upgrade()).flatten().filter(|text| text.room.is_none())
         };
-        let in_use: usize = known.iter().filter_map(always).map(|text| text.bytes.len()).sum();
+        let in_use: u64 = known.iter().filter_map(always).map(|text| self.counts(&text.bytes)).sum();
         let bytes: Arc<[u8]> = text.as_bytes().into();
-        let room =
-            if (in_use + bytes.len()) as u64 <= self.always { None } else { Some(self.room(namespace, &bytes)?) };
+        let is_in_share = in_use + self.counts(&bytes) <= self.always;
+        let room = if is_in_share { None } else { Some(self.room(namespace, &bytes)?) };
         let text = Arc::new(Text { bytes, room });
         known.insert(key, Arc::downgrade(&text));
         Some(Content::Text { text, digest })
@@ -125,8 +130,13 @@ impl Texts {
     /// Room for a text of this namespace; `None` if there is none.
     fn room(&self, namespace: &str, text: &[u8]) -> Option<Lease> {
         let half = Group { name: format!("namespace {namespace}"), most: self.of_namespace };
-        let claim = Claim { namespace: namespace.to_owned(), amount: text.len() as u64, groups: vec![half] };
+        let claim = Claim { namespace: namespace.to_owned(), amount: self.counts(text), groups: vec![half] };
         self.gate.try_admit(claim)
+    }
+
+    /// How many bytes a text counts for.
+    fn counts(&self, text: &[u8]) -> u64 {
+        self.per_text + text.len() as u64
     }
 }
 
@@ -221,7 +231,7 @@ mod tests {
     #[test]
     fn syncs_share_what_they_read_and_a_namespace_has_a_share() {
         let mut texts = Texts::new(100);
-        texts.always = 0;
+        (texts.always, texts.per_text) = (0, 0);
         let keep = |namespace: &str, text: &str| texts.keep(namespace, format!("digest of {text}"), text);
         let first = keep("greedy", &"a".repeat(40)).expect("room");
         let same: Vec<_> = (0..100).map(|_| keep("greedy", &"a".repeat(40)).expect("it is shared")).collect();
@@ -237,10 +247,24 @@ mod tests {
         drop(keep("greedy", "c"));
         assert_eq!(texts.known.lock().unwrap().len(), 1, "what is not used is forgotten");
     }
+
+    #[test]
+    fn a_short_text_counts_for_more_than_its_length() {
+        let texts = Texts::new(2 * ALWAYS);
+        let keep = |number: u64| texts.keep("greedy", format!("digest of {number}"), "");
+        // As many as fit into the share that a namespace always has, and into its half of the room.
+        let most = 2 * ALWAYS / PER_TEXT;
+        let all: Vec<_> = (0..most).map(|number| keep(number).expect("room")).collect();
+        assert!(keep(most).is_none(), "empty texts take memory, too");
+        assert_eq!((texts.gate.taken(), texts.taken()), (ALWAYS, 2 * ALWAYS));
+        drop(all);
+        assert_eq!((texts.gate.taken(), texts.taken()), (0, 0));
+    }
+
     #[test]
     fn others_cannot_take_what_a_namespace_always_has() {
         let mut texts = Texts::new(100);
-        texts.always = 10;
+        (texts.always, texts.per_text) = (10, 0);
         let keep = |namespace: &str, text: &str| texts.keep(namespace, format!("digest of {text}"), text);
         let greedy: Vec<_> = ["a", "b"].map(|name| keep(name, &name.repeat(50)).expect("room")).into();
         assert!(keep("modest", &"c".repeat(11)).is_none(), "all room is taken");

@@ -17,7 +17,10 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::{Api, ApiError};
-use crate::passes;
+use crate::{
+    fair::{Asker, Places},
+    passes,
+};
 
 /// How long an answer of the API server is used. If the right was taken away after the answer, the API server refuses
 /// the write that needs it.
@@ -73,7 +76,7 @@ impl Reviews {
         let Some(user) = api.user() else { return Ok(None) };
         for verb in if exists { &["patch"][..] } else { &["patch", "create"] } {
             let this = Review::new(user, verb, resource, (id.namespace.as_deref(), Some(&id.name)));
-            if !self.is_allowed(api, &this).await? {
+            if !self.is_allowed(api, &this, None).await? {
                 return Ok(Some(this.refusal()));
             }
         }
@@ -81,17 +84,18 @@ impl Reviews {
     }
 
     /// Whether the identity of `api` may read the object with this name or, without a name, all objects of the kind. If the
-    /// controller may not impersonate this identity, the answer is no.
+    /// controller may not impersonate this identity, the answer is no. A question that is sent takes one of the places `turns`.
     pub(crate) async fn may_read(
         &self,
         api: &Api,
+        turns: (&Places, Asker<'_>),
         resource: &Resource,
         namespace: Option<&str>,
         name: Option<&str>,
     ) -> Result<bool, ApiError> {
         let Some(user) = api.user() else { return Ok(true) };
         let verb = if name.is_some() { GET } else { LIST };
-        or_no(self.is_allowed(api, &Review::new(user, verb, resource, (namespace, name))).await)
+        or_no(self.is_allowed(api, &Review::new(user, verb, resource, (namespace, name)), Some(turns)).await)
     }
 
     /// Whether the identity of another Sync may write the object. If the controller may not impersonate this identity,
@@ -108,9 +112,14 @@ impl Reviews {
 
     /// The answer to a question about one object or about all. An identity that may do something with all objects is asked
     /// about only once for all of them.
-    async fn is_allowed(&self, api: &Api, this: &Review) -> Result<bool, ApiError> {
+    async fn is_allowed(
+        &self,
+        api: &Api,
+        this: &Review,
+        turns: Option<(&Places, Asker<'_>)>,
+    ) -> Result<bool, ApiError> {
         let any = Review { name: None, ..this.clone() };
-        Ok(self.ask(api, any).await? || this.name.is_some() && self.ask(api, this.clone()).await?)
+        Ok(self.ask(api, any, turns).await? || this.name.is_some() && self.ask(api, this.clone(), turns).await?)
     }
 
     /// Forgets the answers that refuse something to the identity of `api`, because somebody has asked for another try.
@@ -124,11 +133,15 @@ impl Reviews {
 
     /// Asks the API server. If several passes ask the same question at the same time, it is sent once, and a failure of
     /// the request is the result for all these passes.
-    async fn ask(&self, api: &Api, review: Review) -> Result<bool, ApiError> {
+    async fn ask(&self, api: &Api, review: Review, turns: Option<(&Places, Asker<'_>)>) -> Result<bool, ApiError> {
         let answer = self.answer_to(&review);
         let asks = AtomicBool::new(false);
         let ask = || async {
             asks.store(true, Ordering::Relaxed);
+            let _place = match turns {
+                Some((places, asker)) => Some(places.take(asker).await),
+                None => None,
+            };
             let body = Zeroizing::new(review.body().to_string().into_bytes());
             let answer: Value = api.review(body).await?;
             let allowed = answer.pointer("/status/allowed") == Some(&Value::Bool(true));
@@ -256,7 +269,9 @@ mod tests {
     async fn one_answer_tells_what_an_identity_may_read_in_a_namespace() {
         let (server, client) = FakeServer::start().await;
         let (api, reviews, maps) = (client.api.acting_as("ns", "tenant"), Reviews::default(), Resource::config_maps());
-        let may_read = |name| reviews.may_read(&api, &maps, Some("ns"), name);
+        let places = Places::new(1);
+        let turns = (&places, Asker::Namespace("ns"));
+        let may_read = |name| reviews.may_read(&api, turns, &maps, Some("ns"), name);
         let asked = || server.bodies(REVIEW);
         server.answer(REVIEW, 201, json!({"status": {"allowed": true}}));
         assert!(may_read(Some("a")).await.unwrap() && may_read(Some("b")).await.unwrap());
@@ -266,8 +281,33 @@ mod tests {
         assert_eq!(asked().len(), 2);
         assert!(asked()[0].contains("\"get\"") && asked()[1].contains("\"list\""), "{:?}", asked());
         server.answer(REVIEW, 403, json!({"kind": "Status", "code": 403, "message": "may not impersonate"}));
-        assert!(!reviews.may_read(&api, &maps, Some("other"), Some("a")).await.unwrap());
-        assert!(reviews.may_read(&client.api, &maps, Some("other"), Some("a")).await.unwrap(), "the controller itself");
+        assert!(!reviews.may_read(&api, turns, &maps, Some("other"), Some("a")).await.unwrap());
+        assert!(
+            reviews.may_read(&client.api, turns, &maps, Some("other"), Some("a")).await.unwrap(),
+            "the controller itself"
+        );
+    }
+
+    #[tokio::test]
+    async fn questions_about_reads_wait_for_their_turn() {
+        let (server, client) = FakeServer::start().await;
+        let (api, reviews, maps) = (client.api.acting_as("ns", "tenant"), Reviews::default(), Resource::config_maps());
+        server.answer(REVIEW, 201, json!({"status": {"allowed": true}}));
+        let places = Places::new(1);
+        let may_read = |namespace: &'static str| {
+            reviews.may_read(&api, (&places, Asker::Namespace("ns")), &maps, Some(namespace), None)
+        };
+        let first = places.take(Asker::Namespace("first")).await;
+        let mut asks = Box::pin(may_read("ns"));
+        assert!(futures::poll!(&mut asks).is_pending());
+        let mut last = Box::pin(places.take(Asker::Namespace("last")));
+        assert!(futures::poll!(&mut last).is_pending());
+        drop(first);
+        assert!(futures::poll!(&mut last).is_pending(), "the place is taken by the question");
+        assert!(asks.await.unwrap());
+        let _last = last.await;
+        assert!(may_read("ns").await.unwrap(), "an answer that is known needs no place");
+        assert_eq!(server.bodies(REVIEW).len(), 1);
     }
 
     #[tokio::test]

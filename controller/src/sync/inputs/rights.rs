@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::Wanted;
 use crate::{
     cluster::{Api, ApiError, Cluster, DiscoveryError},
+    fair::Asker,
     sync::{MAY_PASS, Pass},
 };
 
@@ -42,10 +43,11 @@ impl Pass<'_> {
     /// Whether the identity of the Sync, which `api` is for, may read what this entry names.
     async fn may_read(&self, api: &Api, one: &Wanted<'_>) -> Result<bool, ApiError> {
         let Cluster { discovery, reviews, .. } = &self.ctx.cluster;
+        let turns = (&self.ctx.health_reads, Asker::Namespace(&self.key.namespace));
         let looked = match one {
             Wanted::Map(map) => {
                 let (namespace, name) = (Some(map.namespace), Some(map.name));
-                return reviews.may_read(api, &Resource::config_maps(), namespace, name).await;
+                return reviews.may_read(api, turns, &Resource::config_maps(), namespace, name).await;
             }
             Wanted::Looked(looked) => looked,
         };
@@ -53,7 +55,7 @@ impl Pass<'_> {
         match discovery.find(group, version, looked.kind).await {
             Ok(resource) => {
                 let namespace = looked.namespace.filter(|_| resource.namespaced);
-                reviews.may_read(api, &resource, namespace, looked.name).await
+                reviews.may_read(api, turns, &resource, namespace, looked.name).await
             }
             // The read that follows reports this.
             Err(DiscoveryError::UnknownKind { .. }) => Ok(false),
