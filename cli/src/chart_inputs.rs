@@ -288,7 +288,8 @@ async fn in_cluster(client: &Client, looked: Looked<'_>) -> anyhow::Result<Strin
         api.list(&params).await.with_context(|| what.clone())?.items
     };
     if objects.len() > MOST_LOOKED_UP {
-        bail!("{what}: there are more than {MOST_LOOKED_UP}: name one object in {}", looked.entry);
+        let (entry, remedy) = (looked.entry, looked.fewer(is_namespaced));
+        bail!("{entry} stands for {what}: there are more than {MOST_LOOKED_UP}: {remedy}");
     }
     let objects: Result<_, _> = objects.iter().map(serde_json::to_value).collect();
     Ok(looked_up(&looked, is_namespaced, objects?))

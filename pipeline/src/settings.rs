@@ -150,6 +150,16 @@ impl Looked<'_> {
             (None, None) => format!("all {api_version} {kind}"),
         }
     }
+
+    /// What to do if the entry stands for too many objects.
+    pub fn fewer(&self, is_namespaced: bool) -> &'static str {
+        if is_namespaced && self.namespace.is_none() {
+            "instead of allNamespaces, name the namespaces that the chart needs, each in an entry of its own, and look the \
+             objects up in each of them; then objects in other namespaces do not count"
+        } else {
+            "name one object there, or a namespace with fewer of them"
+        }
+    }
 }
 
 /// What the templates of the chart of `sync` may look up.

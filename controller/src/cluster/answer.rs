@@ -149,6 +149,12 @@ pub(super) struct MetadataOnly {
     pub(super) metadata: ObjectMeta,
 }
 
+/// The metadata of several objects.
+#[derive(Deserialize)]
+pub(super) struct MetadataList {
+    pub(super) items: Vec<MetadataOnly>,
+}
+
 /// An object's metadata and spec.
 #[derive(Deserialize)]
 pub(super) struct Stored {

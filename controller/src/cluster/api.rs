@@ -22,7 +22,7 @@ use manifests::json_for_yaml;
 use pipeline::{Resource, escape_segment};
 
 use super::{
-    answer::{ApiError, MetadataOnly, Stored, Written, transport},
+    answer::{ApiError, MetadataList, MetadataOnly, Stored, Written, transport},
     fields,
     refusal::About,
     take_over::TakesOverFrom,
@@ -235,6 +235,14 @@ impl Api {
         let (_, object) =
             self.send::<MetadataOnly>(Method::GET, &path, JSON, METADATA_ONLY, Zeroizing::default()).await?;
         Ok(object.metadata)
+    }
+
+    /// Only the metadata of the first `most` objects of a kind in all namespaces.
+    pub async fn list_metadata(&self, resource: &Resource, most: usize) -> Result<Vec<ObjectMeta>, ApiError> {
+        let path = format!("{}?limit={most}", resource.path(None, None));
+        let (_, list) =
+            self.send::<MetadataList>(Method::GET, &path, JSON, METADATA_OF_ALL, Zeroizing::default()).await?;
+        Ok(list.items.into_iter().map(|object| object.metadata).collect())
     }
 
     /// Creates an object from a JSON body, which is wiped after it was sent. Returns the metadata of the object.
@@ -510,7 +518,10 @@ const LATE: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
 /// The content type of a server-side apply. The API server reads a body of this type as YAML.
 const APPLY: &str = "application/apply-patch+yaml";
+/// Asks for only the metadata of an object.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// Asks for only the metadata of the objects in a list.
+const METADATA_OF_ALL: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// Whether every name in the path of a request is one segment for the API server, too. The API server decodes the path
 /// before it splits it and checks rights. So a name with `%2F` would lead to an object of another kind, for example to

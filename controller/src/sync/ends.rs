@@ -128,7 +128,7 @@ fn what_is_tried_again_is_never_stalled() {
         InputError::NoKey { .. } => InputError::NoKey { place: map(), there_is: "c".into(), field: field() }, true;
         InputError::TooLarge(_) => InputError::TooLarge(map()), true;
         InputError::NoRoom { .. } => InputError::NoRoom { what: map(), most: 1 }, false;
-        InputError::TooMany { .. } => InputError::TooMany { what: map(), field: field() }, true;
+        InputError::TooMany { .. } => InputError::TooMany { what: map(), field: field(), who: String::new(), remedy: "name one" }, true;
         InputError::Secret { .. } => InputError::Secret { what: map(), field: field() }, true;
         InputError::NoKind { .. } => InputError::NoKind { what: map(), field: field() }, false;
         InputError::Forbidden { .. } => InputError::Forbidden { what: map(), field: field(), verb: "get", source: ApiError::Busy }, false;

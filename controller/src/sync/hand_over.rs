@@ -56,19 +56,27 @@ enum Unread {
     NoMemory,
     /// The controller cannot read it now, which is not the fault of its owners.
     Unable(String),
-    /// It has values that are not read as long as somebody suspends the Sync, or the Repository with the values.
-    Suspended(String),
+    /// Its inputs may stay unread for as long as its owners like: somebody has suspended the Sync, or the Repository with the
+    /// values; or the cause is one that only the owners of another namespace can end.
+    Inputs(String),
 }
 
 impl Unread {
-    /// The values of the chart cannot be read from another Repository or a ConfigMap.
-    fn of_values(error: &SourceError) -> Self {
+    /// What the Sync is rendered with cannot be read from another Repository or from the cluster. `is_of_own_namespace` says whether
+    /// the Sync is in the namespace of the Sync that prunes.
+    fn of_values(error: &SourceError, is_of_own_namespace: bool) -> Self {
         match error.itself() {
             // The controller has just started.
             SourceError::Pending(_) | SourceError::Unread => Self::Unable(error.to_string()),
-            // The API server did not answer.
             SourceError::Cluster(cause) if !cause.is_terminal() && cause.reason() != FORBIDDEN => {
-                Self::Unable(error.to_string())
+                if is_of_own_namespace || cause.is_unanswered() {
+                    Self::Unable(format!(
+                        "{error}. If this lasts, suspend that Sync: then the prune waits {} s at most",
+                        WAITS_FOR.as_secs()
+                    ))
+                } else {
+                    Self::Inputs(error.to_string())
+                }
             }
             error => Self::Folder(error.to_string().into()),
         }
@@ -212,8 +220,8 @@ impl Pass<'_> {
                     let because = "may want some of these objects, and its folder cannot be read now";
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
-                Err(Unread::Suspended(why)) => {
-                    let because = "may want some of these objects, and the values for its chart cannot be read";
+                Err(Unread::Inputs(why)) => {
+                    let because = "may want some of these objects, and what it is rendered with cannot be read";
                     wanted.unsaid.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
                 Err(Unread::Folder(why)) if repository_of(&other) == repository_of(self.sync) => {
@@ -247,9 +255,9 @@ impl Pass<'_> {
                 Ok(views) => views,
                 Err(SourceError::Values(error)) => {
                     let unread = if self.is_suspended(&other) {
-                        Unread::Suspended(format!("the Sync or the source of its values is suspended: {error}"))
+                        Unread::Inputs(format!("the Sync or the source of its values is suspended: {error}"))
                     } else {
-                        Unread::of_values(&error)
+                        Unread::of_values(&error, key.namespace == self.key.namespace)
                     };
                     folders.push((key, other, Err(unread)));
                     continue;
@@ -414,6 +422,7 @@ fn has_applied(sync: &Sync, content: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::inputs::InputError;
 
     /// What `delay` returns for a prune that has already waited as long as it may, [`WAITS_FOR`].
     fn delayed(wanted: &Wanted, since: &mut Option<Instant>) -> Option<Failure> {
@@ -428,6 +437,39 @@ mod tests {
         let failure = wanted.delay(&mut since).expect("it waits");
         assert!(failure.message.contains("Sync ns/other cannot be read; after 120 s"), "{}", failure.message);
         assert!(failure.waits && since.is_some() && delayed(&wanted, &mut since).is_none(), "it waits for ever");
+    }
+
+    #[test]
+    fn inputs_that_a_neighbour_of_another_namespace_cannot_read_do_not_delay_a_prune_for_ever() {
+        let of = |cause: InputError, is_of_own_namespace| {
+            let error = SourceError::Values(Box::new(SourceError::Cluster(Arc::new(cause))));
+            match Unread::of_values(&error, is_of_own_namespace) {
+                Unread::Unable(why) => (true, why),
+                Unread::Inputs(why) => (false, why),
+                unread => panic!("{unread:?}"),
+            }
+        };
+        let not_read =
+            |source| InputError::NotRead { what: "v1 Node a".into(), field: "spec.helm.lookup[0]".into(), source };
+        let refused = |code| ApiError::Refused { code, reason: String::new(), message: "no".into() };
+        let own_doing: [&dyn Fn() -> InputError; 4] = [
+            &|| InputError::NoRoom { what: "ConfigMap ns/a".into(), most: 1 << 20 },
+            &|| InputError::NoKind { what: "v1 Node".into(), field: "spec.helm.lookup[0]".into() },
+            &|| not_read(ApiError::TooLong(1)),
+            &|| not_read(refused(400)),
+        ];
+        for cause in own_doing {
+            assert!(!of(cause(), false).0, "{}", cause());
+            let (waits, why) = of(cause(), true);
+            assert!(
+                waits && why.ends_with("If this lasts, suspend that Sync: then the prune waits 120 s at most"),
+                "{why}"
+            );
+        }
+        // Without an answer of the API server, nothing that may have moved is deleted.
+        for source in [ApiError::Transport("reset".into()), ApiError::NotReady, refused(503), refused(429)] {
+            assert!(of(not_read(source.clone()), false).0 && of(not_read(source), true).0);
+        }
     }
 
     #[test]

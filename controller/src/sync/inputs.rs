@@ -12,7 +12,7 @@ mod known;
 mod rights;
 mod unsettled;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use crds::Sync;
 use pipeline::{Entry, InputMap, Looked, Resource, Stage, StageError, escape_segment, input_maps, lookups};
@@ -39,6 +39,10 @@ const AT_ONCE: usize = 10;
 const MOST_PAGES: usize = 20;
 /// The longest answer. While an answer is read, it takes many times as much memory.
 const ANSWER_BYTES: usize = 3 << 20;
+/// How many objects are counted by namespace if a lookup in all namespaces finds too many.
+const COUNTED: usize = 250;
+/// How many namespaces an error lists.
+const NAMESPACES_SHOWN: usize = 3;
 /// How many keys of a ConfigMap an error lists.
 const KEYS_SHOWN: usize = 10;
 
@@ -81,14 +85,17 @@ pub(super) enum InputError {
     },
     /// A lookup of all objects of a kind finds too many.
     #[error(
-        "{field} stands for {what}: there are more than {MOST_LOOKED_UP}, or they are too large together: name one object there, or a \
-         namespace with fewer of them"
+        "{field} stands for {what}: there are more than {MOST_LOOKED_UP}, or they are too large together{who}: {remedy}"
     )]
     TooMany {
         /// What is looked up.
         what: String,
         /// The field of the Sync.
         field: String,
+        /// Which namespaces have many of them, in parentheses. It is empty if this is not known.
+        who: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The entry asks for Secrets.
     #[error(
@@ -158,6 +165,13 @@ impl StageError for InputError {
             | Self::Secret { .. } => true,
             Self::NoRoom { .. } | Self::NoKind { .. } | Self::Forbidden { .. } | Self::NotRead { .. } => false,
         }
+    }
+}
+
+impl InputError {
+    /// Whether the cause is that the API server did not answer. The owners of the Sync cannot have this happen.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::NotRead { source, .. } if source.is_transient() && !matches!(source, ApiError::TooLong(_)))
     }
 }
 
@@ -318,7 +332,9 @@ impl Pass<'_> {
             Ok(Some(objects)) => objects,
             Ok(None) => {
                 stop();
-                return Err(InputError::TooMany { what, field });
+                let is_everywhere = resource.namespaced && namespace.is_none();
+                let who = if is_everywhere { who_has_many(&self.input_api(), &resource).await } else { String::new() };
+                return Err(InputError::TooMany { what, field, who, remedy: looked.fewer(resource.namespaced) });
             }
             Err(error) => {
                 stop();
@@ -388,6 +404,20 @@ async fn all_of(api: &Api, resource: &Resource, namespace: Option<&str>) -> Resu
     Ok(None)
 }
 
+/// Which namespaces have most of the objects of a kind, as the end of a part of a sentence. It is empty if the API server does not say
+/// it.
+async fn who_has_many(api: &Api, resource: &Resource) -> String {
+    let Ok(all) = api.list_metadata(resource, COUNTED).await else { return String::new() };
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in &all {
+        *counts.entry(one.namespace.as_deref().unwrap_or_default()).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    let shown: Vec<_> = counts.iter().take(NAMESPACES_SHOWN).map(|(of, count)| format!("{count} in {of}")).collect();
+    if shown.is_empty() { String::new() } else { format!(" (of the first {}: {})", all.len(), shown.join(", ")) }
+}
+
 fn not_read(source: ApiError, what: String, field: String, verb: &'static str) -> InputError {
     match source.code() {
         Some(403) => InputError::Forbidden { what, field, verb, source },
@@ -418,5 +448,19 @@ mod tests {
         };
         assert!(all_within(50).await.unwrap().is_none(), "an answer that is too long says that they are too large");
         assert!(all_within(500).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_namespaces_with_most_objects_are_named() {
+        let (server, client) = FakeServer::start().await;
+        let maps = Resource::config_maps();
+        assert_eq!(who_has_many(&client.api, &maps).await, "", "the API server does not say it");
+        let items = [("team", 2), ("greedy", 90), ("other", 1), ("infra", 8)].map(|(namespace, count)| {
+            (0..count).map(move |number| json!({"metadata": {"namespace": namespace, "name": number.to_string()}}))
+        });
+        let items: Vec<_> = items.into_iter().flatten().collect();
+        server.answer("GET /api/v1/configmaps", 200, json!({"items": items}));
+        let who = who_has_many(&client.api, &maps).await;
+        assert_eq!(who, " (of the first 101: 90 in greedy, 8 in infra, 2 in team)");
     }
 }

@@ -193,6 +193,17 @@ async fn a_lookup_may_find_the_objects_of_all_namespaces() -> Result<()> {
     add(&other, "here").await?;
     is_value(&scene, "app-map", "here there here ").await?;
 
+    // Whoever may make these objects somewhere can stop the Sync. Its message says who that was.
+    for number in 0..98 {
+        add(&other, &format!("many-{number}")).await?;
+    }
+    let message = scene.is_not_ready("app", "TooLarge").await?;
+    let told = format!(
+        "(of the first 101: 100 in {}, 1 in {}): instead of allNamespaces, name",
+        other.namespace, scene.namespace
+    );
+    ensure!(message.contains(&told), "{message}");
+
     let mut named = entry.clone();
     named[0]["name"] = "here".into();
     let refused = scene.sync("app", "./charts/web", looking_up(&named));

@@ -96,7 +96,7 @@ impl Pass<'_> {
             let has_applied = has_applied(&other, &sourced.content);
             all.push(match self.wants(owner, &other, sourced).await {
                 Ok(wants) => LetsGo::AllBut(wants),
-                Err(Unread::NoMemory | Unread::Unable(_) | Unread::Suspended(_)) => LetsGo::Unknown,
+                Err(Unread::NoMemory | Unread::Unable(_) | Unread::Inputs(_)) => LetsGo::Unknown,
                 // The other Sync has already applied this content of its folder, so it keeps its objects.
                 Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
                 Err(Unread::Folder(_)) => LetsGo::Everything,
