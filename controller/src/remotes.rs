@@ -25,6 +25,8 @@ use gitstore::{
     RepositoryKey, Revision, RevisionId, Snapshot,
 };
 
+#[cfg(test)]
+pub(crate) use self::moved::tests::two_commits;
 pub(crate) use self::moved::{in_short, tell};
 use crate::{
     admission::Lease,

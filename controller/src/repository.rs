@@ -26,7 +26,7 @@ use crate::{
     events::EventType,
     fetches::{self, Fetch},
     remotes,
-    sources::FirstFetch,
+    sources::{FirstFetch, Keeps, Users},
     status::{self, Progress, reference, requested_at, resource_of, set_progress},
     sync::content_of,
 };
@@ -352,6 +352,7 @@ async fn attach_remotes(
     unsure: &mut BTreeSet<String>,
 ) {
     let Some(snapshot) = ctx.sources.snapshot(key) else { return };
+    ctx.sources.are_used(key, users_of(key, ctx.syncs.state()));
     let forgotten = ctx.remotes.make_room(key, |remote| ctx.sources.uses(key, &remote.root()));
     if !forgotten.is_empty() {
         remotes::forget(ctx, key, forgotten).await;
@@ -410,13 +411,15 @@ fn fetched_versions(repository: &Repository) -> Vec<FetchedVersion> {
         .collect()
 }
 
-/// The versions to record when `revision` was fetched.
+/// The versions to record when `revision` was fetched. The one that was used last is the first one, so that it is forgotten last: a
+/// version that is in use, or was a moment ago, must keep its digest.
 fn with_version(recorded: &[VersionDigest], spec: &RepositorySpec, revision: &Revision) -> Vec<VersionDigest> {
     let mut all = recorded.to_vec();
     let Some((version, _)) = revision.as_version() else { return all };
     let digest = revision.id.to_string();
     let is_same = |one: &VersionDigest| is_of(one, spec) && one.version == version;
-    if all.iter().any(|one| is_same(one) && one.digest == digest) {
+    if let Some(index) = all.iter().position(|one| is_same(one) && one.digest == digest) {
+        all[..=index].rotate_right(1);
         return all;
     }
     all.retain(|one| !is_same(one));
@@ -470,12 +473,9 @@ async fn open(
 
 async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Result<(), RepositoryError> {
     let before: Vec<_> = syncs_of(ctx, key).into_iter().map(|sync| (content_of(ctx, &sync), sync)).collect();
-    let renders = before.iter().filter(|(_, sync)| repository_of(sync) == *key);
-    let targets: BTreeSet<Target> = renders.map(|(_, sync)| Target::of(sync)).collect();
-    let (sources, repository) = (ctx.sources.clone(), key.clone());
+    let (sources, repository, users) = (ctx.sources.clone(), key.clone(), users_of(key, ctx.syncs.state()));
     tokio::task::spawn_blocking(move || {
-        let targets: Vec<_> = targets.into_iter().collect();
-        sources.update(&repository, Arc::new(snapshot), &targets);
+        sources.update(&repository, Arc::new(snapshot), &users);
     })
     .await
     .map_err(|error| RepositoryError::Interrupted(error.to_string()))?;
@@ -487,6 +487,21 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Res
         }
     }
     Ok(())
+}
+
+/// The folders of the Repository that `syncs` render, and what is kept for them.
+fn users_of(key: &ObjectKey, syncs: impl IntoIterator<Item = Arc<Sync>>) -> Users {
+    let mut users = Users::new();
+    for sync in syncs.into_iter().filter(|sync| repository_of(sync) == *key) {
+        let keeps = match (sync.metadata.namespace.as_ref() == Some(&key.namespace), sync.spec.suspend) {
+            (true, _) => Keeps::Possible,
+            (false, false) => Keeps::Known,
+            (false, true) => Keeps::None,
+        };
+        let known = users.entry(Target::of(&sync)).or_insert(keeps);
+        *known = keeps.max(*known);
+    }
+    users
 }
 
 /// Tries Syncs again that failed because Git objects on disk could not be read. These objects can be read again now,
@@ -635,6 +650,32 @@ mod tests {
             (0..VERSIONS).fold(all, |all, minor| with_version(&all, &one, &revision(&format!("2.{minor}.0"), "4")));
         assert_eq!((many.len(), &*many[0].version), (VERSIONS, &*format!("2.{}.0", VERSIONS - 1)));
         assert!(many.iter().all(|one| one.version != "1.0.0"));
+        // A version that is used again is not the oldest any more.
+        let back = with_version(&many, &one, &revision("2.0.0", "4"));
+        assert_eq!(
+            (back.len(), &*back[0].version, &back[0].fetched_at),
+            (VERSIONS, "2.0.0", &many[VERSIONS - 1].fetched_at)
+        );
+        let next = with_version(&back, &one, &revision("3.0.0", "4"));
+        let versions: Vec<_> = next.iter().map(|one| &*one.version).collect();
+        assert_eq!((versions[..2].to_vec(), versions.contains(&"2.1.0")), (vec!["3.0.0", "2.0.0"], false));
+    }
+
+    #[test]
+    fn a_suspended_sync_of_another_namespace_keeps_nothing() {
+        let key = ObjectKey::new("team", "fleet");
+        let sync = |namespace: &str, path: &str, suspend: bool| -> Arc<Sync> {
+            let repository = serde_json::json!({"name": "fleet", "namespace": "team"});
+            let spec = serde_json::json!({"repository": repository, "path": path, "suspend": suspend});
+            let metadata = serde_json::json!({"name": "app", "namespace": namespace});
+            Arc::new(serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": spec})).unwrap())
+        };
+        let keeps = |syncs: &[Arc<Sync>]| users_of(&key, syncs.to_vec()).into_values().collect::<Vec<_>>();
+        assert_eq!(keeps(&[sync("team", "a", true), sync("other", "b", false)]), [Keeps::Possible, Keeps::Known]);
+        assert_eq!(keeps(&[sync("other", "a", true)]), [Keeps::None]);
+        let all = [sync("other", "a", true), sync("team", "a", true), sync("other", "a", false)];
+        assert_eq!(keeps(&all), [Keeps::Possible]);
+        assert_eq!(keeps(&all[..1].iter().chain(&all[2..]).cloned().collect::<Vec<_>>()), [Keeps::Known]);
     }
 
     #[tokio::test]

@@ -1,15 +1,19 @@
 //! Keeps the current snapshot of each Repository, with the identity of each folder that a Sync uses.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use crds::ObjectKey;
 use gitstore::{ContentId, Snapshot, SnapshotError};
 use pipeline::Target;
 
-use crate::render::{Closure, stored};
+use crate::render::{
+    Closure,
+    stored::{self, LastRender},
+};
 
 /// The current snapshot of every Repository.
 #[derive(Default)]
@@ -24,13 +28,37 @@ const ASKED: usize = 1000;
 /// snapshot came.
 const CLOSURE_BYTES: usize = 16 << 20;
 
+/// How long the controller takes the remote repositories that a Sync of another namespace may use for used, without knowing it, after
+/// its start. In this time, it has read and rendered what it can.
+const DOUBTS_FOR: Duration = Duration::from_secs(600);
+
+/// Which remote repositories are kept for a folder, because Syncs render it. If several Syncs render it, the last one of these counts.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Keeps {
+    /// None: only suspended Syncs of other namespaces render it. They need nothing until they are resumed. Those who own the Repository
+    /// cannot resume or delete such a Sync.
+    None,
+    /// Those that it is known to use and, for [`DOUBTS_FOR`], those that it may use: Syncs of other namespaces render it.
+    Known,
+    /// All that it may use: a Sync of the namespace of the Repository renders it.
+    Possible,
+}
+
+/// The folders in use.
+pub(crate) type Users = BTreeMap<Target, Keeps>;
+
 #[derive(Default)]
 struct Source {
     snapshot: Option<Arc<Snapshot>>,
+    /// When the first snapshot came.
+    since: Option<Instant>,
+    users: Users,
     first_fetch: FirstFetch,
     contents: Contents,
     /// What charts and folders with kustomizations depend on. This is known only for those that were rendered.
     closures: HashMap<Target, Arc<Closure>>,
+    /// The same for those that only another program has rendered, before the controller started. It says nothing about their content.
+    earlier: HashMap<Target, Arc<Closure>>,
     /// For which folders and charts it is known what they depend on, even if it is nothing else than the folder.
     learned: HashSet<Target>,
 }
@@ -38,13 +66,22 @@ struct Source {
 impl Source {
     /// Whether something that is in use depends on the remote repository with this name, or may depend on it because it was not
     /// rendered yet.
-    fn uses(&self, root: &str) -> bool {
-        let may_use = |(target, content): (&Target, &Result<_, _>)| match self.closures.get(target) {
-            Some(closure) => closure.uses(root),
+    fn uses(&self, root: &str, now: Instant) -> bool {
+        let has_doubts = self.since.is_none_or(|since| now < since + DOUBTS_FOR);
+        self.users.iter().any(|(target, keeps)| {
+            let in_doubt = match keeps {
+                Keeps::None => return false,
+                Keeps::Known => has_doubts,
+                Keeps::Possible => true,
+            };
+            let is_learned = self.learned.contains(target);
+            let earlier = || self.earlier.get(target).filter(|_| !is_learned);
+            if let Some(closure) = self.closures.get(target).or_else(earlier) {
+                return closure.uses(root, in_doubt);
+            }
             // What cannot be read is not rendered.
-            None => content.is_ok() && !self.learned.contains(target),
-        };
-        self.contents.in_use.iter().any(may_use)
+            in_doubt && !is_learned && self.contents.get(target).is_none_or(Result::is_ok)
+        })
     }
 
     /// Forgets the closures of folders that are not in use, if they and the new one would take too many bytes. Each
@@ -155,19 +192,25 @@ impl Sources {
         self.lock().remove(repository);
     }
 
-    /// Records a new snapshot of the Repository. `targets` are the folders in use, sorted. The identities of all these
-    /// folders are looked up in one go, so that each Git tree is read only once.
-    pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, targets: &[Target]) {
-        stored::retain(&snapshot, targets);
-        let known = self.lock().get(repository).map(|source| (source.snapshot.is_some(), source.closures.clone()));
-        let (was_there, mut closures) = known.unwrap_or_default();
-        closures.retain(|target, _| targets.contains(target));
-        if !was_there {
-            let stored = |target: &Target| Some((target.clone(), Arc::new(stored::closure(&snapshot, target)?)));
-            closures.extend(targets.iter().filter_map(stored));
+    /// Records a new snapshot of the Repository. The identities of all folders in use are looked up in one go, so that each Git tree is
+    /// read only once.
+    pub(crate) fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, users: &Users) {
+        stored::retain(&snapshot, users.keys());
+        let known =
+            self.lock().get(repository).map(|source| (source.since, source.closures.clone(), source.earlier.clone()));
+        let (since, mut closures, mut earlier) = known.unwrap_or_default();
+        closures.retain(|target, _| users.contains_key(target));
+        earlier.retain(|target, _| users.contains_key(target));
+        if since.is_none() {
+            for target in users.keys() {
+                let Some(LastRender { closure, is_own }) = stored::last_render(&snapshot, target) else { continue };
+                let known = if is_own { &mut closures } else { &mut earlier };
+                known.insert(target.clone(), Arc::new(closure));
+            }
         }
-        let paths: Vec<_> = targets.iter().map(|target| target.path.as_str()).collect();
-        let folders: Vec<_> = targets.iter().zip(snapshot.content_ids(&paths)).collect();
+        let since = since.or_else(|| Some(Instant::now()));
+        let paths: Vec<_> = users.keys().map(|target| target.path.as_str()).collect();
+        let folders: Vec<_> = users.keys().zip(snapshot.content_ids(&paths)).collect();
         let mut in_use: HashMap<Target, Result<ContentId, SnapshotError>> = HashMap::new();
         loop {
             for (target, folder) in &folders {
@@ -179,20 +222,29 @@ impl Sources {
             // In the meantime, a pass may have learned what a folder depends on. The identity of such a folder is
             // computed anew, so that a commit to the files that it depends on is not missed.
             let now = repositories.get(repository).map(|source| &source.closures);
-            let learned = targets.iter().filter_map(|target| Some((target, now?.get(target)?)));
+            let learned = users.keys().filter_map(|target| Some((target, now?.get(target)?)));
             let learned: Vec<_> = learned.filter(|(target, now)| closures.get(*target) != Some(now)).collect();
             if learned.is_empty() {
                 let contents = Contents { in_use, ..Contents::default() };
                 let (snapshot, first_fetch) = (Some(snapshot), FirstFetch::Begun);
                 let mut learned = repositories.remove(repository).unwrap_or_default().learned;
-                learned.retain(|target| targets.contains(target));
-                repositories.insert(repository.clone(), Source { snapshot, first_fetch, contents, closures, learned });
+                learned.retain(|target| users.contains_key(target));
+                let users = users.clone();
+                let source = Source { snapshot, since, users, first_fetch, contents, closures, earlier, learned };
+                repositories.insert(repository.clone(), source);
                 return;
             }
             for (target, closure) in learned {
                 in_use.remove(target);
                 closures.insert(target.clone(), closure.clone());
             }
+        }
+    }
+
+    /// Records which folders are in use now.
+    pub(crate) fn are_used(&self, repository: &ObjectKey, users: Users) {
+        if let Some(source) = self.lock().get_mut(repository) {
+            source.users = users;
         }
     }
 
@@ -232,6 +284,14 @@ impl Sources {
         self.lock().get(repository)?.closures.get(target).cloned()
     }
 
+    /// The same, also if only another program has rendered `target` so far. It says which remote repositories were used, but nothing
+    /// about the content.
+    pub(crate) fn last_closure(&self, repository: &ObjectKey, target: &Target) -> Option<Arc<Closure>> {
+        let repositories = self.lock();
+        let source = repositories.get(repository)?;
+        source.closures.get(target).or_else(|| source.earlier.get(target)).cloned()
+    }
+
     /// Whether it is known what `target` depends on.
     pub(crate) fn knows(&self, repository: &ObjectKey, target: &Target) -> bool {
         let repositories = self.lock();
@@ -242,7 +302,7 @@ impl Sources {
     /// Whether something that is in use depends on the remote repository with this name, or may depend on it because it was not
     /// rendered yet.
     pub(crate) fn uses(&self, repository: &ObjectKey, root: &str) -> bool {
-        self.lock().get(repository).is_none_or(|source| source.snapshot.is_none() || source.uses(root))
+        self.lock().get(repository).is_none_or(|source| source.snapshot.is_none() || source.uses(root, Instant::now()))
     }
 
     /// The snapshot of `repository`, if there is one.
@@ -328,6 +388,12 @@ mod tests {
     use super::*;
     use crate::render::Root;
 
+    /// What a folder depends on that uses only the remote repository with this name.
+    fn closure(root: &str) -> Arc<Closure> {
+        let asked = BTreeSet::from([(root.into(), "base/kustomization.yaml".into())]);
+        Arc::new(Closure::new("app", &["app".to_owned()], &asked))
+    }
+
     #[test]
     fn closures_of_folders_that_are_not_in_use_do_not_pile_up() {
         let asked = (0..1000).map(|number| (Root::default(), format!("base/{number:04}.yaml").into())).collect();
@@ -351,19 +417,43 @@ mod tests {
     fn a_folder_that_was_not_rendered_may_use_everything() {
         let (app, plain, gone) = (Target::folder("app"), Target::folder("plain"), Target::folder("gone"));
         let mut source = Source::default();
-        source.contents.in_use.insert(app.clone(), Ok(ContentId::of_text("app")));
-        source.contents.in_use.insert(plain.clone(), Ok(ContentId::of_text("plain")));
-        source.contents.in_use.insert(gone, Err(SnapshotError::PathRefused("..".into())));
+        source.contents.in_use.insert(gone.clone(), Err(SnapshotError::PathRefused("..".into())));
+        source.users = [app.clone(), plain.clone(), gone].map(|target| (target, Keeps::Possible)).into();
         let (one, two) = ("https://git.example/one@v1", "https://git.example/two@v1");
         source.learned.insert(plain);
-        assert!(source.uses(one) && source.uses(two));
-        let asked = BTreeSet::from([(one.into(), "base/kustomization.yaml".into())]);
-        source.closures.insert(app, Arc::new(Closure::new("app", &["app".to_owned()], &asked)));
-        assert!(source.uses(one) && !source.uses(two));
+        let uses = |source: &Source| [one, two].map(|root| source.uses(root, Instant::now()));
+        assert_eq!(uses(&source), [true, true]);
+        source.closures.insert(app.clone(), closure(one));
+        assert_eq!(uses(&source), [true, false]);
+        // What another program found out counts until this one has rendered the folder.
+        source.closures.clear();
+        source.earlier.insert(app.clone(), closure(two));
+        assert_eq!(uses(&source), [false, true]);
+        source.learned.insert(app);
+        assert_eq!(uses(&source), [false, false]);
 
         let (sources, key) = (Sources::default(), ObjectKey::new("team", "app"));
         sources.add(&key);
         assert!(sources.uses(&key, one), "nothing is rendered before there is a snapshot");
+    }
+
+    #[test]
+    fn syncs_of_other_namespaces_do_not_keep_places_for_ever() {
+        let (app, root, start) = (Target::folder("app"), "https://git.example/one@v1", Instant::now());
+        let mut source = Source { since: Some(start), ..Source::default() };
+        let mut uses = |keeps, known: Option<Arc<Closure>>, later| {
+            source.users = [(app.clone(), keeps)].into();
+            source.closures = known.map(|closure| (app.clone(), closure)).into_iter().collect();
+            source.uses(root, start + later)
+        };
+        // It was not rendered yet, or not completely.
+        for unknown in [None, Some(Arc::new(Closure::of_chart(&BTreeSet::new(), false).and_before(None)))] {
+            let mut uses = |keeps, later| uses(keeps, unknown.clone(), later);
+            assert!(uses(Keeps::Possible, DOUBTS_FOR) && uses(Keeps::Known, Duration::ZERO));
+            assert!(!uses(Keeps::Known, DOUBTS_FOR) && !uses(Keeps::None, Duration::ZERO));
+        }
+        assert!(uses(Keeps::Known, Some(closure(root)), DOUBTS_FOR), "it is known");
+        assert!(!uses(Keeps::None, Some(closure(root)), Duration::ZERO), "it is suspended");
     }
 
     #[test]

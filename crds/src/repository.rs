@@ -194,7 +194,7 @@ pub struct RepositoryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched_at: Option<String>,
     /// The versions of the chart or artifact that were fetched, each with its digest. The same version with another digest is not
-    /// used, unless `spec.ref.digest` names this digest. At most 32 versions, the last one first.
+    /// used, unless `spec.ref.digest` names this digest. At most 32 versions; the one that was used last is the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<VersionDigest>,
     /// The remote bases and charts that were fetched, each with what its `ref` led to at that time. This is used from then on, even if

@@ -147,7 +147,7 @@ fn text(key: &ObjectKey, one: &RemoteRevision) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{path::Path, process::Command};
 
     use crds::AllowedRemote;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     /// Two commits, one after the other.
-    fn two_commits(folder: &Path) -> [Snapshot; 2] {
+    pub(crate) fn two_commits(folder: &Path) -> [Snapshot; 2] {
         let options = StoreOptions { allow_file_urls: true, ..StoreOptions::default() };
         let store = GitStore::new(folder.join("store"), options).unwrap();
         let work = folder.join("work");

@@ -113,14 +113,14 @@ impl Closure {
         asked + self.remotes.iter().chain(before).map(|root| root.len() + PER_PATH).sum::<usize>()
     }
 
-    /// Whether the folder depends on the remote repository with this name, or may depend on it.
-    pub(crate) fn uses(&self, root: &str) -> bool {
+    /// Whether the folder depends on the remote repository with this name. If it is not known, the answer is `in_doubt`.
+    pub(crate) fn uses(&self, root: &str, in_doubt: bool) -> bool {
         let is_among = |all: &[Root]| all.iter().any(|used| **used == *root);
         is_among(&self.remotes)
             || match &self.before {
                 Before::Nothing => false,
                 Before::These(before) => is_among(before),
-                Before::All => true,
+                Before::All => in_doubt,
             }
     }
 
@@ -191,7 +191,7 @@ mod tests {
             ("https://git.example/one@v1", "https://git.example/two@v1", "https://git.example/three@v1");
         let mut asked: Asked = (0..10_000).map(|number| (one.into(), format!("{number}.yaml").into())).collect();
         asked.insert((Root::default(), format!("{three}//a.yaml").into()));
-        let uses = |closure: &Closure| [one, two, three].map(|root| closure.uses(root));
+        let uses = |closure: &Closure| [one, two, three].map(|root| closure.uses(root, true));
         for closure in [Closure::new("app", &["app".to_owned()], &asked), Closure::of_chart(&asked, false)] {
             assert!(closure.asked.is_none() && uses(&closure) == [true, false, false]);
         }
@@ -201,7 +201,7 @@ mod tests {
     fn what_the_last_complete_render_used_is_used_until_the_next_one_is_complete() {
         let [one, two, three, four] =
             ["one", "two", "three", "four"].map(|name| format!("https://git.example/{name}@v1"));
-        let uses = |closure: &Closure| [&one, &two, &three, &four].map(|root| closure.uses(root));
+        let uses = |closure: &Closure| [&one, &two, &three, &four].map(|root| closure.uses(root, true));
         let render = |root: &str| Closure::of_chart(&Asked::from([(root.into(), "".into())]), false);
         let complete = render(&one);
         assert_eq!(uses(&complete), [true, false, false, false]);
@@ -214,6 +214,7 @@ mod tests {
         // After a restart, no render was complete yet.
         let unknown = render(&two).and_before(None);
         assert_eq!(uses(&render(&three).and_before(Some(&unknown))), [true; 4]);
+        assert!(unknown.uses(&two, false) && !unknown.uses(&one, false));
         assert!(first.bytes() > render(&two).bytes());
     }
 }

@@ -271,7 +271,7 @@ impl Renderer {
         let end = Arc::new(Mutex::new(None));
         let read = {
             let (snapshot, target, end, identity) = (snapshot.clone(), target.clone(), end.clone(), identity.clone());
-            let before = known.clone();
+            let before = self.sources.last_closure(&repository, &target);
             move |tree: &Folder, room: &mut Taken, processes: &Processes, has_turn: bool, cancel: &Cancel| {
                 if let Some(stored) = stored::read(&snapshot, &target, folder, &identity, room) {
                     let closure = Some(Arc::new(stored.closure));

@@ -2,7 +2,8 @@
 //! again.
 //!
 //! There is one file per folder, with lines of JSON. The first line says what the folder depends on, and which program
-//! made the file: the results of another program are not used, because its code may make other objects. Each object has
+//! made the file: the results of another program are not used, because its code may make other objects; only the remote repositories that
+//! the folder used are read from it. Each object has
 //! two lines, its place in Git and the object itself. The last line is a digest of the objects. A file is written only
 //! after the stage guard has found no plaintext Secret, so values in the file are sealed.
 
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::closure::Closure;
 
-/// The version of the format of these files.
+/// The version of the format of these files. It must change, too, if remote repositories get other names.
 const FORMAT: u32 = 6;
 /// The most bytes that the first line may have.
 const HEAD_BYTES: u64 = 1 << 20;
@@ -72,9 +73,20 @@ pub(super) struct Identity<'a> {
     pub(super) identity: &'a str,
 }
 
-/// What `target` depended on when it was last rendered.
-pub(crate) fn closure(snapshot: &Snapshot, target: &Target) -> Option<Closure> {
-    Some(open(snapshot, target).ok()??.0.closure)
+/// What a folder depended on when it was last rendered.
+pub(crate) struct LastRender {
+    /// What it depended on.
+    pub(crate) closure: Closure,
+    /// Whether this program rendered it. Otherwise, the closure only says which remote repositories were used: this program may make
+    /// other objects of the same files, and has to read all of them once more.
+    pub(crate) is_own: bool,
+}
+
+/// What `target` depended on when it was last rendered, by this program or by another one, for example before an upgrade.
+pub(crate) fn last_render(snapshot: &Snapshot, target: &Target) -> Option<LastRender> {
+    let (head, _) = open(snapshot, target).ok()??;
+    let is_own = head.is_own().ok()?;
+    Some(LastRender { closure: head.closure, is_own })
 }
 
 /// The stored objects of `target`, if everything that they depend on is the same in `snapshot` as when they were
@@ -90,6 +102,9 @@ pub(super) fn read(
 ) -> Option<Found> {
     let path = target.path.as_str();
     let (head, mut file) = open(snapshot, target).ok()??;
+    if !head.is_own().ok()? {
+        return None;
+    }
     let content = head.closure.content(snapshot, folder);
     if identity(content).to_string() != head.identity {
         return None;
@@ -185,25 +200,28 @@ fn make_room(folder: &Path, most: u64) {
 }
 
 /// Deletes what is stored of targets that are not in `targets`.
-pub(crate) fn retain(snapshot: &Snapshot, targets: &[Target]) {
+pub(crate) fn retain<'t>(snapshot: &Snapshot, targets: impl Iterator<Item = &'t Target>) {
     let Ok(entries) = fs::read_dir(snapshot.renders()) else { return };
-    let wanted: BTreeSet<PathBuf> = targets.iter().map(|target| file_of(snapshot, target)).collect();
+    let wanted: BTreeSet<PathBuf> = targets.map(|target| file_of(snapshot, target)).collect();
     for entry in entries.flatten().filter(|entry| !wanted.contains(&entry.path())) {
         let _ = fs::remove_file(entry.path());
     }
 }
 
-/// The first line, and a reader of the rest of the file. `None` if the file has another format, or if another version
-/// of the rendering library or another program made it.
+/// The first line, and a reader of the rest of the file. `None` if the file has another format.
 fn open(snapshot: &Snapshot, target: &Target) -> io::Result<Option<(Head, BufReader<fs::File>)>> {
     let mut file = BufReader::new(fs::File::open(file_of(snapshot, target))?);
     let mut line = Vec::new();
     file.by_ref().take(HEAD_BYTES).read_until(b'\n', &mut line)?;
     let head: Option<Head> = serde_json::from_slice(&line).ok();
-    let Some(head) = head.filter(|head| head.format == FORMAT && head.renderer == head.closure.renderer()) else {
-        return Ok(None);
-    };
-    Ok((head.program == program()?).then_some((head, file)))
+    Ok(head.filter(|head| head.format == FORMAT).map(|head| (head, file)))
+}
+
+impl Head {
+    /// Whether this program made the file, with the same version of the library that renders.
+    fn is_own(&self) -> io::Result<bool> {
+        Ok(self.renderer == self.closure.renderer() && self.program == program()?)
+    }
 }
 
 /// What tells this program from others: a digest of its file, and the build of the process that renders. The result of a render
@@ -261,9 +279,44 @@ impl<W: Write> Write for Hashed<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
+
+    use crds::ObjectKey;
 
     use super::*;
+    use crate::{
+        remotes::two_commits,
+        render::Root,
+        sources::{Keeps, Sources},
+    };
+
+    #[test]
+    fn what_another_program_rendered_is_not_used_but_the_remote_repositories_of_it_are_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let [snapshot, _] = two_commits(folder.path());
+        let (target, key) = (Target::folder(""), ObjectKey::new("team", "app"));
+        let [one, two] = ["one", "two"].map(|name| format!("https://git.example/{name}@v1"));
+        let asked = [(Root::from(one.as_str()), "base/kustomization.yaml".into())].into();
+        let closure = Closure::new("", &[String::new()], &asked);
+        let content = closure.content(&snapshot, ContentId::of_text("")).to_string();
+        write(&snapshot, &target, Identity { closure: &closure, identity: &content }, &[], None).unwrap();
+        let after_start = || {
+            let sources = Sources::default();
+            sources.update(&key, Arc::new(snapshot.clone()), &[(target.clone(), Keeps::Possible)].into());
+            let is_known = sources.closure(&key, &target).is_some();
+            (is_known, [&one, &two].map(|root| sources.uses(&key, root)))
+        };
+        assert_eq!(after_start(), (true, [true, false]));
+        let file = file_of(&snapshot, &target);
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replacen(program().unwrap(), "another program", 1)).unwrap();
+        assert_eq!(after_start(), (false, [true, false]));
+        fs::write(&file, text.replacen(&format!(":{FORMAT},"), ":0,", 1)).unwrap();
+        assert_eq!(after_start(), (false, [true, true]), "its format is not known");
+    }
 
     #[test]
     fn another_program_has_another_digest() {
