@@ -13,7 +13,6 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use pipeline::Stage;
-use tokio::sync::Notify;
 
 use crate::{
     backoff::Failing,
@@ -116,8 +115,6 @@ pub struct Context {
     pub(crate) input_texts: Arc<Texts>,
     /// The queues of work.
     pub queues: Queues,
-    /// Notifies the passes that are waiting when a Repository has a new snapshot, or when a Sync changed.
-    pub(crate) newer: Notify,
     /// Limits how many writes of objects run at the same time. Namespaces take turns.
     pub(crate) writes: Places,
     /// Limits how many reads of whole objects, which the health checks need, run at the same time, because such an

@@ -479,7 +479,6 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Res
     })
     .await
     .map_err(|error| RepositoryError::Interrupted(error.to_string()))?;
-    ctx.newer.notify_waiters();
     // Only Syncs whose folder, or whose files with Helm values, changed have work to do.
     for (content, sync) in before {
         if content.is_none() || content != content_of(ctx, &sync) {

@@ -292,13 +292,6 @@ impl Sources {
         source.closures.get(target).or_else(|| source.earlier.get(target)).cloned()
     }
 
-    /// Whether it is known what `target` depends on.
-    pub(crate) fn knows(&self, repository: &ObjectKey, target: &Target) -> bool {
-        let repositories = self.lock();
-        let knows = |source: &Source| source.closures.contains_key(target) || source.learned.contains(target);
-        repositories.get(repository).is_some_and(knows)
-    }
-
     /// Whether something that is in use depends on the remote repository with this name, or may depend on it because it was not
     /// rendered yet.
     pub(crate) fn uses(&self, repository: &ObjectKey, root: &str) -> bool {

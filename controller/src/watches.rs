@@ -81,7 +81,6 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
         Seen::Put { now, .. } => {
             let key = ObjectKey::of(now);
             ctx.queues.syncs.add(key.clone());
-            ctx.newer.notify_waiters();
             if is_ready(now) {
                 enqueue_dependents(&ctx, &key);
             }

@@ -148,15 +148,30 @@ pub(crate) fn index(
 ) -> Result<String, Refusal> {
     let answer = match indexing {
         Indexing::Here => Ok(take_in(request)),
-        Indexing::Apart { first, most, .. } => {
+        Indexing::Apart { worker, first, most, admission } => {
+            let apart = |memory: u64| {
+                let Some(_memory) = admission.admit(key, memory, WAIT, cancel) else {
+                    let cancelled = cancel.is_cancelled();
+                    let busy = FetchError::MemoryBusy { seconds: WAIT.as_secs() };
+                    return Err(Refusal::Other(if cancelled { FetchError::Cancelled } else { busy }));
+                };
+                let limits = Limits { memory, file: file_bytes, time: TIME, answer: ANSWER_BYTES };
+                Ok(apart(worker, request, &limits, cancel))
+            };
             let is_small = fs::metadata(request.arrived.file()).is_ok_and(|file| file.len() < first / 4);
-            let small = (is_small && first < most).then(|| apart(indexing, key, request, (*first, file_bytes), cancel));
-            match small {
+            match (is_small && first < most).then(|| apart(*first)).transpose()? {
                 Some(done) if !needs_more_memory(&done) => done,
-                _ => apart(indexing, key, request, (*most, file_bytes), cancel),
+                _ => apart(*most)?,
             }
         }
-    }?;
+    };
+    let answer = answer.map_err(|error| match error {
+        WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_) => {
+            Refusal::TooLarge(format!("its content cannot be unpacked: {error}"))
+        }
+        WorkerError::Cancelled => Refusal::Other(FetchError::Cancelled),
+        error => Refusal::Died(error.to_string()),
+    })?;
     match answer {
         Answer::Commit(commit) => Ok(commit),
         Answer::TooLarge(detail) => Err(Refusal::TooLarge(match indexing {
@@ -181,36 +196,17 @@ pub(crate) fn index(
     }
 }
 
-/// Carries out the request in a process with this many bytes of memory, which writes files of at most this many bytes.
-fn apart(
-    indexing: &Indexing,
-    key: &RepositoryKey,
-    request: &Request,
-    (memory, file): (u64, u64),
-    cancel: &Cancel,
-) -> Result<Answer, Refusal> {
-    let Indexing::Apart { worker, admission, .. } = indexing else { return Ok(take_in(request)) };
-    let Some(_memory) = admission.admit(key, memory, WAIT, cancel) else {
-        let cancelled = cancel.is_cancelled();
-        let busy = FetchError::MemoryBusy { seconds: WAIT.as_secs() };
-        return Err(Refusal::Other(if cancelled { FetchError::Cancelled } else { busy }));
-    };
-    let limits = Limits { memory, file, time: TIME, answer: ANSWER_BYTES };
+/// Carries out the request in a process of its own.
+fn apart(worker: &Worker, request: &Request, limits: &Limits, cancel: &Cancel) -> Result<Answer, WorkerError> {
     let bytes = serde_json::to_vec(request).expect("texts and numbers");
-    match worker.run(INDEX_TASK.0, &bytes, &limits, cancel) {
-        Ok(answer) => serde_json::from_slice(&answer)
-            .map_err(|error| Refusal::Died(format!("the answer of the unpacking process cannot be read: {error}"))),
-        Err(error @ (WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_))) => {
-            Err(Refusal::TooLarge(format!("its content cannot be unpacked: {error}")))
-        }
-        Err(WorkerError::Cancelled) => Err(Refusal::Other(FetchError::Cancelled)),
-        Err(error) => Err(Refusal::Died(error.to_string())),
-    }
+    let answer = worker.run(INDEX_TASK.0, &bytes, limits, cancel)?;
+    serde_json::from_slice(&answer)
+        .map_err(|error| WorkerError::Failed(format!("the answer of the unpacking process cannot be read: {error}")))
 }
 
 /// Whether more memory may help. A process without memory also dies in other ways than by its limit.
-fn needs_more_memory(done: &Result<Answer, Refusal>) -> bool {
-    matches!(done, Ok(Answer::TooLarge(_)) | Err(Refusal::TooLarge(_) | Refusal::Died(_)))
+fn needs_more_memory(done: &Result<Answer, WorkerError>) -> bool {
+    matches!(done, Ok(Answer::TooLarge(_)) | Err(WorkerError::Memory(_) | WorkerError::Died(_)))
 }
 
 fn serve(request: &[u8]) -> Result<Vec<u8>, String> {
@@ -225,6 +221,8 @@ fn take_in(request: &Request) -> Answer {
             Arrived::Pack { pack, wanted } => (pack.clone(), wanted.clone()),
             Arrived::Archive { archive, layout } => {
                 let pack = archive.with_extension("pack");
+                // A process that had too little memory may have left one.
+                let _ = fs::remove_file(&pack);
                 let commit = archive::to_pack(archive, *layout, &pack).map_err(|flaw| match flaw {
                     Flaw::Refused(detail) => Answer::Refused(detail),
                     Flaw::TooLarge(detail) => Answer::TooLarge(detail),
@@ -331,6 +329,19 @@ mod tests {
         fn admit(&self, _: &RepositoryKey, _: u64, _: Duration, _: &Cancel) -> Option<Box<dyn Send>> {
             None
         }
+    }
+
+    #[test]
+    fn what_a_process_left_that_had_too_little_memory_does_not_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join("bare");
+        gix::init_bare(&repository).unwrap();
+        let archive = folder.path().join("chart.tgz");
+        fs::write(&archive, archive::tests::packed_chart()).unwrap();
+        fs::write(folder.path().join("chart.pack"), "half of a pack").unwrap();
+        let arrived = Arrived::Archive { archive, layout: Layout::Chart };
+        let request = Request { repository, arrived, object_bytes: 1 << 20, known: None };
+        assert!(matches!(take_in(&request), Answer::Commit(_)));
     }
 
     #[test]

@@ -90,14 +90,15 @@ async fn a_render_that_hangs_is_given_up_for_a_newer_commit() -> Result<()> {
     };
     scene.repository(json!({})).await?;
     behave(&mut controller, &program, &hangs)?;
-    write("app", "1")?;
+    write("first", "1")?;
     scene.publish("it was never rendered").await?;
     scene.sync("app", "./app", json!({})).await?;
     has_begun(1).await?;
-    // As long as the folder was never rendered, it is not known that it depends on the base.
+    // As long as the folder was never rendered, it is not known that it depends on the base, so only a change of the folder
+    // itself counts.
     behave(&mut controller, &program, &real)?;
     write("app", "2")?;
-    let second = scene.publish("the base").await?;
+    let second = scene.publish("the folder and the base").await?;
     scene.is_applied("app", &second).await?;
     is_value(&scene, "app-map", "2").await?;
 

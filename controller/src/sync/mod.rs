@@ -373,7 +373,9 @@ impl Pass<'_> {
             }
         }
         let revision = sourced.revision.to_string();
-        let given_up = std::mem::take(&mut record.given_up);
+        let given_up = record.given_up;
+        // A pass that ends makes the next one less patient, but not at once as impatient as the first one.
+        record.given_up /= 2;
         self.applies.get_or_init(|| Applies::new(&sourced, given_up));
         let before = record.status.conditions.clone();
         let run = self.run(record, &mut sourced, (scope, is_new), &mut outcome);
@@ -390,7 +392,8 @@ impl Pass<'_> {
                 record.unsure.extend(["conditions", "observedGeneration"].map(str::to_owned));
             }
         }
-        if scope == Scope::Folder {
+        let is_overtaken = result.as_ref().is_err_and(Overtaken::is);
+        if scope == Scope::Folder && !is_overtaken {
             Arc::make_mut(&mut record.next).prune_confirmation =
                 outcome.prune_waits.as_ref().map(|prune| prune.confirmation.clone());
             record.holds = outcome.held.iter().any(Held::is_undecryptable);
@@ -411,7 +414,7 @@ impl Pass<'_> {
         tracing::debug!(sync = %self.key, revision = %sourced.revision, outcome = reason, took = ?started.elapsed(), "pass");
         match result {
             Ok(()) => self.went_well(record, &sourced, scope, &outcome).await,
-            Err(failure) if Overtaken::is(&failure) => self.give_way(record, &failure, given_up, &revision).await,
+            Err(failure) if is_overtaken => self.give_way(record, &failure, given_up, &revision).await,
             Err(failure) => {
                 let is_in_part = failure.stage <= Stage::Widen || record.barrier.is_some();
                 if scope == Scope::Folder && is_in_part {

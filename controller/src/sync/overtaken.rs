@@ -8,10 +8,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crds::Sync;
 use gitstore::Snapshot;
 use pipeline::{Failure, Stage, StageError, Target, repository_of};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Pass, Record,
@@ -19,11 +18,14 @@ use super::{
 };
 use crate::{backoff, context::InStore as _, inputs::Inputs, passes, status::Progress};
 
-/// How long a pass may wait, at least, if the pass before was given up. This time doubles with each pass that is given up in
-/// a row. So a folder is applied even if each commit to it comes sooner than its render ends.
-const AT_LEAST: Duration = Duration::from_secs(1);
+/// How long each wait of a pass may last, at least, before it ends for something newer. Most waits are shorter, so a commit does
+/// not make the work of the commit before useless. This time doubles with each pass that is given up in a row. So a folder
+/// is applied even if each commit to it comes sooner than its render ends.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest such time. No pass waits longer for anything.
-const AT_MOST: Duration = Duration::from_secs(300);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(300);
+/// How often a wait looks for something newer.
+const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// See [`StageError::reason`].
 const REASON: &str = "Overtaken";
 
@@ -59,20 +61,18 @@ impl Overtaken {
 pub(super) struct Applies {
     snapshot: Arc<Snapshot>,
     inputs: Inputs,
-    /// The pass is not given up before this time.
-    until: Instant,
+    patience: Duration,
 }
 
 impl Applies {
     /// `given_up` is the number of passes of the same Sync that were given up in a row, just before this pass.
     pub(super) fn new(sourced: &Sourced, given_up: u32) -> Self {
-        let until = Instant::now() + waits_at_least(given_up);
-        Self { snapshot: sourced.snapshot.clone(), inputs: sourced.inputs.clone(), until }
+        Self { snapshot: sourced.snapshot.clone(), inputs: sourced.inputs.clone(), patience: patience(given_up) }
     }
 }
 
-fn waits_at_least(given_up: u32) -> Duration {
-    if given_up == 0 { Duration::ZERO } else { backoff::pause(given_up, AT_LEAST, AT_MOST) }
+fn patience(given_up: u32) -> Duration {
+    backoff::pause(given_up.saturating_add(1), PATIENCE, LONGEST_PATIENCE)
 }
 
 impl Pass<'_> {
@@ -85,39 +85,51 @@ impl Pass<'_> {
         }
     }
 
-    /// Waits until there is something newer to apply.
+    /// Waits until there is something newer to apply. A change of the Sync counts at once. A newer content of its folder counts
+    /// when this wait has lasted as long as the pass has patience. Time in which the pass waits for its turn does not count,
+    /// because the pass would lose the turn.
     pub(super) async fn overtaken(&self) {
-        let Some(applies) = self.applies.get() else { return std::future::pending().await };
-        sleep_until(applies.until).await;
+        let patience = self.applies.get().map_or(PATIENCE, |applies| applies.patience);
+        let mut since = Instant::now();
         loop {
-            let changed = self.ctx.newer.notified();
-            if self.is_overtaken(applies) {
+            sleep(LOOKS_EVERY).await;
+            if self.is_edited() {
                 return;
             }
-            changed.await;
+            if passes::waits_for().is_some() {
+                since = Instant::now();
+            } else if since.elapsed() >= patience && self.has_newer_content() {
+                return;
+            }
         }
     }
 
-    /// Whether the Sync was edited, suspended or deleted after the pass began, or has another content now.
-    fn is_overtaken(&self, applies: &Applies) -> bool {
-        let is_edited = |now: &Sync| {
-            now.metadata.generation > self.sync.metadata.generation || now.metadata.deletion_timestamp.is_some()
-        };
-        if self.ctx.syncs.get(&self.key.to_ref()).is_some_and(|now| is_edited(&now)) {
-            return true;
-        }
+    /// Whether there is something newer to apply now.
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.is_edited() || self.has_newer_content()
+    }
+
+    /// Whether the Sync was edited, suspended or deleted after the pass began.
+    fn is_edited(&self) -> bool {
+        let (seen, now) = (&self.sync.metadata, self.ctx.syncs.get(&self.key.to_ref()));
+        now.is_none_or(|now| {
+            now.metadata.uid != seen.uid
+                || now.metadata.generation > seen.generation
+                || now.metadata.deletion_timestamp.is_some() && seen.deletion_timestamp.is_none()
+        })
+    }
+
+    /// Whether the Sync has another content now than the pass applies. What its folder depends on is known once the folder was
+    /// rendered; before that, only a change of the folder itself counts.
+    fn has_newer_content(&self) -> bool {
         let Ok(newest) = source(self.ctx, self.sync) else { return false };
-        let is_same_snapshot = Arc::ptr_eq(&newest.snapshot, &applies.snapshot);
-        if is_same_snapshot && newest.inputs.digest() == applies.inputs.digest() {
+        // A pass without content had no source, and now there is one.
+        let Some(applies) = self.applies.get() else { return true };
+        if Arc::ptr_eq(&newest.snapshot, &applies.snapshot) && newest.inputs.digest() == applies.inputs.digest() {
             return false;
         }
-        let (repository, target) = (repository_of(self.sync), Target::of(self.sync));
-        // As long as it is not known which files the folder depends on, any commit may change them.
-        if !is_same_snapshot && !self.ctx.sources.knows(&repository, &target) {
-            return true;
-        }
-        // What is known now about these files may be more than what was known when the pass began.
-        let content = self.ctx.sources.content_in(&applies.snapshot, &repository, &target);
+        // What is known now about the files that the folder depends on may be more than what was known when the pass began.
+        let content = self.ctx.sources.content_in(&applies.snapshot, &repository_of(self.sync), &Target::of(self.sync));
         content.is_ok_and(|content| content_with_settings(content, self.sync, &applies.inputs) != newest.content)
     }
 
@@ -146,9 +158,8 @@ mod tests {
 
     #[test]
     fn a_pass_that_is_given_up_again_and_again_gets_more_and_more_time() {
-        assert_eq!(waits_at_least(0), Duration::ZERO);
-        let times: Vec<_> = (1..10).map(waits_at_least).collect();
-        assert!(times.is_sorted() && times[0] <= AT_LEAST && times[8] > Duration::from_secs(150), "{times:?}");
-        assert!(waits_at_least(u32::MAX) <= AT_MOST);
+        let times: Vec<_> = (0..7).map(patience).collect();
+        assert!(times.is_sorted() && times[0] <= PATIENCE && times[0] > PATIENCE / 2, "{times:?}");
+        assert!(times[6] > Duration::from_secs(200) && patience(u32::MAX) <= LONGEST_PATIENCE, "{times:?}");
     }
 }

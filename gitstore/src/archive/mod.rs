@@ -47,4 +47,4 @@ pub(crate) fn to_pack(archive: &Path, layout: Layout, pack: &Path) -> Result<Obj
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -54,6 +54,11 @@ fn packed(tar: &[u8]) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
+/// The archive of a chart.
+pub(crate) fn packed_chart() -> Vec<u8> {
+    chart().packed()
+}
+
 fn chart() -> Tar {
     Tar::new()
         .file("hello/Chart.yaml", "name: hello\nversion: 1.0.0\n")

@@ -12,9 +12,13 @@ use crate::cluster::DiscoveryError;
 pub(super) const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
 impl Applier<'_> {
-    /// Waits until the condition `Established` is True and the kind is served. Nothing tells the controller when this
-    /// happens, so the API server is asked again and again.
+    /// Waits until the condition `Established` is True and the kind is served, or until there is something newer to apply.
     pub(super) async fn wait_until_established(&self, step: &Step) -> Result<(), Because> {
+        self.pass.unless_overtaken(self.established(step)).await?
+    }
+
+    /// Nothing tells the controller when the kind is served, so the API server is asked again and again.
+    async fn established(&self, step: &Step) -> Result<(), Because> {
         let deadline = tokio::time::Instant::now() + ESTABLISHED_WITHIN;
         let mut pause = Duration::from_millis(20);
         loop {
@@ -31,7 +35,7 @@ impl Applier<'_> {
             if tokio::time::Instant::now() > deadline {
                 return Err(Because::NotEstablished);
             }
-            self.pass.unless_overtaken(tokio::time::sleep(pause)).await?;
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }

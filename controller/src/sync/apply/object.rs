@@ -91,6 +91,10 @@ impl Applier<'_> {
         if let Err(error) = self.api.would_make(made).await {
             return Err(Because::NotReplaced(what, error));
         }
+        // The next pass would have to make the object again.
+        if self.pass.is_overtaken() {
+            return Err(Overtaken.into());
+        }
         tracing::info!(object = %step.id, "{what} cannot be changed in place: the object was deleted, so that it can be made again");
         // Another write may use the place while the finalizers of the object are processed.
         drop(place);
