@@ -36,6 +36,8 @@ use crate::{Condition, LocalReference};
     .message("credentials are not sent over plain http: use https, or remove secretRef"))]
 #[x_kube(validation = Rule::new("!self.url.startsWith('oci://') || has(self.ref) && !has(self.ref.branch) && !has(self.ref.commit)")
     .message("a registry has neither branches nor commits: set ref.tag, ref.semver or ref.digest"))]
+#[x_kube(validation = Rule::new("has(self.secretRef) || !self.url.matches('^(ssh://|[^@/:]+@[^/:]+:)')")
+    .message("Git over SSH needs a private key and known_hosts: name a Secret with them in secretRef"))]
 #[x_kube(validation = Rule::new("!has(self.chart) || self.url.matches('^https?://')")
     .message("chart is only for https:// and http:// URLs of chart repositories; in a registry, the name of the chart is part of the URL"))]
 #[x_kube(validation = Rule::new("!has(self.chart) || !has(self.ref) || !has(self.ref.branch) && !has(self.ref.commit)")
@@ -44,7 +46,7 @@ use crate::{Condition, LocalReference};
     .message("ref.digest is only for charts and for oci:// URLs; a Git repository has ref.commit"))]
 pub struct RepositorySpec {
     /// URL of a Git repository: `https://…`, or `http://…` if there is no `secretRef`. `file:///…` is allowed only if the
-    /// controller runs with `--allow-file-urls`. `ssh://…` and `git@host:path` are not supported yet. Or `oci://host/name`: a
+    /// controller runs with `--allow-file-urls`. `ssh://user@host/path` or `user@host:path`, with a `secretRef`. Or `oci://host/name`: a
     /// chart or another artifact of an OCI registry. With `chart`: the `http(s)://` URL of a chart repository, as for `helm repo add`.
     #[schemars(
         length(min = 1, max = 2048),
@@ -74,6 +76,7 @@ pub struct RepositorySpec {
     pub timeout: String,
     /// A Secret in the same namespace with the credentials for the server: `username` and `password`, or `bearerToken`; for a
     /// registry also `.dockerconfigjson`. It may also have `ca.crt`: certificate authorities to trust besides those of the system.
+    /// For Git over SSH: `identity` (the private key), `known_hosts`, and `password` if the key has a passphrase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
     /// Other repositories that renders may use: Git repositories for remote bases of kustomizations, for example

@@ -9,7 +9,7 @@ use ureq::http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::FetchError;
-use super::url::{Serves, is_of_registry};
+use super::url::{Serves, is_of_registry, is_of_ssh};
 use remotes::allowed_path;
 
 /// Credentials for one Repository. They are sent only to the host of the Repository's URL, and only over TLS. For a remote
@@ -34,7 +34,24 @@ enum Authentication {
         password: Zeroizing<Vec<u8>>,
     },
     Bearer(Zeroizing<Vec<u8>>),
+    /// For Git over SSH.
+    Key(Key),
 }
+
+/// A private key for Git over SSH, and the keys of servers that are trusted.
+pub(super) struct Key {
+    /// The private key: a file in PEM form.
+    pub(super) identity: Zeroizing<Vec<u8>>,
+    /// The passphrase of the private key; empty if it has none.
+    pub(super) passphrase: Zeroizing<Vec<u8>>,
+    /// The content of a known_hosts file.
+    pub(super) known_hosts: Vec<u8>,
+}
+
+/// The names under which Secrets have a private key: that of Flux, that of Argo CD, and that of the type `kubernetes.io/ssh-auth`.
+const IDENTITIES: [&str; 3] = ["identity", "sshPrivateKey", "ssh-privatekey"];
+/// The most bytes of a known_hosts file.
+const KNOWN_HOSTS_BYTES: usize = 256 << 10;
 
 impl Credentials {
     /// Anonymous.
@@ -85,13 +102,18 @@ impl Credentials {
     }
 
     /// Reads credentials from the keys of a Secret that `spec.secretRef` names: `username` and `password`, or
-    /// `bearerToken`; optionally `ca.crt`. If `url` (`spec.url`) leads to a registry, also from `.dockerconfigjson`.
+    /// `bearerToken`; optionally `ca.crt`. If `url` (`spec.url`) leads to a registry, also from `.dockerconfigjson`. If it is that
+    /// of Git over SSH, from `identity` and `known_hosts`, and `password` if the private key has a passphrase.
     ///
     /// # Errors
     /// [`FetchError::InvalidCredentials`] if the Secret has no usable combination of keys; the message says what is
     /// missing.
     pub fn from_secret<'a>(url: &str, value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
         let invalid = |text: &str| Err(FetchError::InvalidCredentials(text.into()));
+        let keys: Vec<_> = IDENTITIES.into_iter().filter(|name| value(name).is_some()).collect();
+        if is_of_ssh(url) {
+            return Self::key_from_secret(&keys, value);
+        }
         let docker = || value(docker::KEY).filter(|_| is_of_registry(url));
         let secret = |bytes: &[u8]| Zeroizing::new(trim_line_end(bytes).to_vec());
         let credentials = match (value("bearerToken"), value("username"), value("password")) {
@@ -110,9 +132,10 @@ impl Credentials {
                 Err(why) => return invalid(&why),
             },
             (None, None, None) if value("ca.crt").is_some() => Self::none(),
-            (None, None, None) if value("identity").is_some() => {
+            (None, None, None) if !keys.is_empty() => {
                 return invalid(
-                    "the Secret has an SSH identity, and ssh is not supported yet: add username and password, or bearerToken",
+                    "the Secret has a private key for Git over SSH, and spec.url is not an ssh:// or git@host:path URL: change \
+                     spec.url, or add username and password, or bearerToken",
                 );
             }
             (None, None, None) => {
@@ -120,6 +143,40 @@ impl Credentials {
             }
         };
         Ok(credentials.with_certificate_authorities(value("ca.crt").unwrap_or_default().to_vec()))
+    }
+
+    fn key_from_secret<'a>(keys: &[&str], value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
+        let invalid = |text: String| Err(FetchError::InvalidCredentials(text));
+        let identity = match keys {
+            [] => return invalid("the Secret has no private key: add it as identity".to_owned()),
+            [one] => value(one).unwrap_or_default(),
+            more => return invalid(format!("the Secret has {}: keep one", more.join(" and "))),
+        };
+        let Some(known_hosts) = value("known_hosts") else {
+            return invalid(
+                "the Secret has no known_hosts: add the lines that `ssh-keyscan HOST` prints, after you have compared the fingerprints \
+                 with those that the operator of the server publishes"
+                    .to_owned(),
+            );
+        };
+        if known_hosts.len() > KNOWN_HOSTS_BYTES {
+            return invalid(format!("known_hosts is larger than {} KiB", KNOWN_HOSTS_BYTES >> 10));
+        }
+        let passphrase = trim_line_end(value("password").unwrap_or_default()).to_vec();
+        let key = Key {
+            identity: Zeroizing::new(identity.to_vec()),
+            passphrase: Zeroizing::new(passphrase),
+            known_hosts: known_hosts.to_vec(),
+        };
+        Ok(Self { authentication: Authentication::Key(key), ..Self::default() })
+    }
+
+    /// The private key for Git over SSH.
+    pub(super) fn key(&self) -> Option<&Key> {
+        match &self.authentication {
+            Authentication::Key(key) => Some(key),
+            _ => None,
+        }
     }
 
     pub(super) fn is_anonymous(&self) -> bool {
@@ -143,7 +200,7 @@ impl Credentials {
     /// The value of the `Authorization` header.
     pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, FetchError> {
         let text = match &self.authentication {
-            Authentication::None => return Ok(None),
+            Authentication::None | Authentication::Key(_) => return Ok(None),
             Authentication::Basic { username, password } => {
                 if username.contains(':') || username.chars().any(char::is_control) {
                     return Err(FetchError::InvalidCredentials(
@@ -183,9 +240,13 @@ mod tests {
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> Result<Credentials, FetchError> {
+        of("https://git.example.com/a", pairs)
+    }
+
+    fn of(url: &str, pairs: &[(&str, &str)]) -> Result<Credentials, FetchError> {
         let pairs: std::collections::BTreeMap<String, Vec<u8>> =
             pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
-        Credentials::from_secret("https://git.example.com/a", |key| pairs.get(key).map(Vec::as_slice))
+        Credentials::from_secret(url, |key| pairs.get(key).map(Vec::as_slice))
     }
 
     fn header(credentials: &Credentials) -> Option<String> {
@@ -201,6 +262,19 @@ mod tests {
     }
 
     #[test]
+    fn a_private_key_is_read_under_the_names_that_other_tools_give_it() {
+        for name in IDENTITIES {
+            for url in ["ssh://git@git.example.com/a", "git@git.example.com:a"] {
+                let pairs = [(name, "key\n"), ("known_hosts", "host\n"), ("password", "two words\n")];
+                let credentials = of(url, &pairs).unwrap();
+                let key = credentials.key().unwrap();
+                assert_eq!((&**key.identity, &**key.passphrase), (&b"key\n"[..], &b"two words"[..]));
+                assert!(header(&credentials).is_none() && !credentials.is_anonymous());
+            }
+        }
+    }
+
+    #[test]
     fn a_secret_without_a_usable_combination_is_refused() {
         for pairs in [
             &[][..],
@@ -211,6 +285,15 @@ mod tests {
             &[(".dockerconfigjson", r#"{"auths": {"git.example.com": {"auth": "bWU6aHVudGVyMg=="}}}"#)],
         ] {
             let error = from(pairs).err().expect("refused");
+            assert_eq!(error.reason(), "InvalidCredentials", "{error}");
+        }
+        for pairs in [
+            &[("username", "git"), ("password", "x")][..],
+            &[("identity", "key")],
+            &[("known_hosts", "host")],
+            &[("identity", "key"), ("sshPrivateKey", "key"), ("known_hosts", "host")],
+        ] {
+            let error = of("git@git.example.com:a", pairs).err().expect("refused");
             assert_eq!(error.reason(), "InvalidCredentials", "{error}");
         }
         assert!(from(&[("bearerToken", "a\nb")]).unwrap().authorization().is_err());

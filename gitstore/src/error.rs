@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::index::is_full;
+use crate::transport::ssh::SshError;
 use crate::url::Serves;
 
 /// The folder of the store cannot be used.
@@ -59,12 +60,9 @@ pub enum FetchError {
         why: String,
     },
     /// This release does not support the transport.
-    #[error(
-        "{scheme} is not supported yet: use an https:// URL, with username and password, or with bearerToken, in \
-         spec.secretRef"
-    )]
+    #[error("{scheme} is not supported: use an https:// URL, or ssh:// or git@host:path")]
     SchemeNotSupported {
-        /// `ssh://`, `git@host:path`, …
+        /// For example `git://`.
         scheme: String,
     },
     /// A `file://` URL, and the controller was not told to allow them.
@@ -73,6 +71,9 @@ pub enum FetchError {
     /// Credentials would be sent unencrypted.
     #[error("credentials are not sent over plain http: use https, or remove spec.secretRef")]
     CredentialsOverHttp,
+    /// A URL of Git over SSH, and no Secret.
+    #[error("Git over SSH needs a private key and known_hosts: name a Secret with them in spec.secretRef")]
+    SshNeedsKey,
     /// The content of the Secret cannot be used.
     #[error("the credentials cannot be used: {0}")]
     InvalidCredentials(String),
@@ -284,6 +285,9 @@ pub enum FetchError {
     /// The fetch is no longer needed, because the Repository was edited or deleted.
     #[error("the fetch was cancelled: the Repository was edited or deleted meanwhile")]
     Cancelled,
+    /// A login over SSH failed.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// The server could not be reached, or failed.
     #[error("cannot fetch from {host}: {detail}")]
     Network {
@@ -344,7 +348,7 @@ impl FetchError {
             Self::SchemeNotSupported { .. } => "SchemeNotSupported",
             Self::FileUrlNotAllowed => "FileUrlNotAllowed",
             Self::CredentialsOverHttp => "CredentialsOverHttp",
-            Self::InvalidCredentials(_) => "InvalidCredentials",
+            Self::InvalidCredentials(_) | Self::SshNeedsKey => "InvalidCredentials",
             Self::AuthenticationFailed { .. } => "AuthenticationFailed",
             Self::RepositoryNotFound { .. } => "RepositoryNotFound",
             Self::Refused { refusal: Refusal { status: 429, .. }, .. } => "TooManyRequests",
@@ -363,6 +367,7 @@ impl FetchError {
             Self::EmptyRepository => "EmptyRepository",
             Self::CommitNotFound { .. } => "CommitNotFound",
             Self::Timeout { .. } => "Timeout",
+            Self::Ssh(error) => error.reason(),
             Self::Cancelled => "FetchCancelled",
             Self::Network { .. } | Self::Refused { .. } => "NetworkError",
             Self::WrongServer { serves, .. } => serves.denial(),
@@ -378,6 +383,7 @@ impl FetchError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::AuthenticationFailed { refusal, .. } | Self::Refused { refusal, .. } => refusal.retry_after,
+            Self::Ssh(error) => error.retry_after(),
             _ => None,
         }
     }
@@ -391,6 +397,7 @@ impl FetchError {
                 | Self::SchemeNotSupported { .. }
                 | Self::FileUrlNotAllowed
                 | Self::CredentialsOverHttp
+                | Self::SshNeedsKey
                 | Self::InvalidReference { .. }
                 | Self::NoSignaturesThere(_)
         )

@@ -10,7 +10,8 @@
 //! # Guarantees
 //! - A revision is recorded only when all its objects are on disk. If the process is killed at any moment, the last good
 //!   revision stays usable ([`GitStore::last`]), also without network.
-//! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log.
+//! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log. Private keys for SSH go
+//!   only to a process that cannot do more than speak with this host.
 //! - An archive is used only if its bytes have the digest by which the registry or index names them. If keys are trusted
 //!   ([`TrustedKeys`]), an artifact of a registry, or a chart of a chart repository, is used only if one of them signed it.
 //! - An archive of a semantic version keeps its digest: another digest for a version that was fetched before is refused, unless
@@ -22,11 +23,11 @@
 //! - Damaged objects are noticed, and everything is fetched again.
 //!
 //! # Assumptions
-//! One process uses a store at a time. The remote speaks Git's smart HTTP protocol and can send a single commit.
+//! One process uses a store at a time. The remote speaks Git's smart HTTP protocol, or Git over SSH, and can send a single commit.
 //!
 //! # Caveats
-//! Everything here blocks: call it where blocking is allowed. `file://` URLs need the `git` program. SSH is not
-//! supported yet.
+//! Everything here blocks: call it where blocking is allowed. `file://` URLs need the `git` program, and Git over SSH the program
+//! `gitseal-ssh` (`ssh/`).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
@@ -63,6 +64,7 @@ pub use remotes::{
 };
 pub use snapshot::{ContentId, Snapshot};
 pub use store::{Damaged, FetchRequest, FetchedVersion, GitStore, RepositoryKey, StoreOptions};
+pub use transport::ssh::SshError;
 pub use url::{Serves, host_of};
 pub use verify::TrustedKeys;
 pub use worker::Cancel;

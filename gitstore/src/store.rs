@@ -15,7 +15,8 @@ use super::index::{self, Indexing, Refusal};
 use super::registry::Registry;
 use super::remote::{Found, Remote};
 use super::transport::http::{self, Reach, Session};
-use super::transport::{self, FaultSlot, Requests, Server, SmartHttp, presentable};
+use super::transport::ssh::{self, Login, Ssh};
+use super::transport::{self, FaultSlot, Requests, Server, SmartHttp, Wire, presentable};
 use super::url::{RemoteUrl, Serves};
 use super::verify::TrustedKeys;
 use super::{Credentials, FetchError, Reference, Revision, RevisionId, Snapshot, SnapshotError, StoreError};
@@ -35,6 +36,8 @@ pub struct StoreOptions {
     pub indexing: Indexing,
     /// Called when stored objects turn out to be damaged. The next fetch then fetches everything again.
     pub damaged: Damaged,
+    /// The program that speaks SSH: `gitseal-ssh`.
+    pub ssh: PathBuf,
     /// When a repository has this many packs, the next commit is fetched into a new generation, so that old objects are
     /// deleted.
     pub packs: usize,
@@ -48,9 +51,16 @@ impl Default for StoreOptions {
             object_bytes: 128 << 20,
             indexing: Indexing::Here,
             damaged: Damaged::default(),
+            ssh: beside(),
             packs: 50,
         }
     }
+}
+
+/// `gitseal-ssh` in the folder of this program.
+fn beside() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    program.with_file_name(ssh::PROGRAM)
 }
 
 /// A Repository object's namespace and name.
@@ -244,8 +254,9 @@ impl GitStore {
     ) -> Result<T, FetchError> {
         let _one_at_a_time = lock(&entry.fetching);
         let kind = (request.credentials.trust_digest(), Reach::of(url.as_str()));
-        let client = if url.is_file() { None } else { Some(self.client(kind, &request.credentials)?) };
-        let mut remote = remote(request, url, client.as_ref(), &entry.last_index, self.options.transfer_bytes)?;
+        let needs_client = !url.is_file() && url.ssh().is_none();
+        let client = if needs_client { Some(self.client(kind, &request.credentials)?) } else { None };
+        let mut remote = remote(request, url, client.as_ref(), &entry.last_index, &self.options)?;
         let result = {
             let _stop = client.clone().map(|client| shut_down_with(&request.cancel, client));
             talk(&mut remote)
@@ -625,7 +636,7 @@ fn remote<'a>(
     url: &'a RemoteUrl,
     client: Option<&ureq::Agent>,
     last_index: &'a LastIndex,
-    transfer_bytes: u64,
+    options: &StoreOptions,
 ) -> Result<Remote<'a>, FetchError> {
     let (credentials, cancel) = (&request.credentials, request.cancel.clone());
     let deadline = Instant::now() + request.timeout;
@@ -648,10 +659,17 @@ fn remote<'a>(
         let requests = Requests { server, session, cancel };
         return Ok(Remote::Charts(ChartRepository::new(requests, chart, last_index)));
     }
-    let fault = FaultSlot::default();
-    let http =
-        session(authorization, url.as_str()).map(|session| SmartHttp::new(session, transfer_bytes, fault.clone()));
-    Ok(Remote::Git(transport::Remote { server, http, deadline, cancel, fault }))
+    let (fault, bytes) = (FaultSlot::default(), options.transfer_bytes);
+    let wire = match (url.ssh(), session(authorization, url.as_str())) {
+        (Some(url), _) => {
+            let key = credentials.key().ok_or(FetchError::SshNeedsKey)?;
+            let login = Login { program: options.ssh.clone(), url, key, deadline, cancel: cancel.clone() };
+            Wire::Ssh(Box::new(Ssh::new(login, bytes, fault.clone())))
+        }
+        (None, Some(session)) => Wire::Http(Box::new(SmartHttp::new(session, bytes, fault.clone()))),
+        (None, None) => Wire::File,
+    };
+    Ok(Remote::Git(transport::Remote { server, wire, deadline, cancel, fault }))
 }
 
 /// A cancellation ends everything that `client` waits for.

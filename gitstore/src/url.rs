@@ -12,7 +12,7 @@ use super::transport::presentable;
 /// The name under which people know the registry of Docker Hub, and the host that serves it.
 pub(super) const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
-/// A URL that may be fetched from. It has no user part, so it can be shown.
+/// A URL that may be fetched from. It has no password, and a user part only for SSH, so it can be shown.
 #[derive(Clone, Debug)]
 pub(super) struct RemoteUrl {
     url: gix::Url,
@@ -20,6 +20,63 @@ pub(super) struct RemoteUrl {
     serves: Serves,
     /// The name of the chart, if this is the URL of a chart repository.
     chart: Option<String>,
+    /// The parts of the URL, if it is one of Git over SSH.
+    ssh: Option<SshUrl>,
+}
+
+/// The parts of a URL of Git over SSH.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct SshUrl {
+    pub(super) user: String,
+    /// Name or address, without brackets, in lower case.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// The path as the server gets it. It begins with `/`, unless it is relative to the home of the user.
+    pub(super) path: String,
+}
+
+/// The port of SSH.
+const SSH_PORT: u16 = 22;
+/// The user, if the URL has none.
+const SSH_USER: &str = "git";
+/// The most bytes of a user's name.
+const USER_BYTES: usize = 128;
+
+impl SshUrl {
+    /// Takes a URL apart; an error says what is wrong.
+    fn parse(url: &gix::Url) -> Result<Self, String> {
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+        let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+        if host.is_empty() || host.starts_with('-') || !host.bytes().all(is_of_host) {
+            return Err("its host is not a name or an address".to_owned());
+        }
+        let user = url.user().unwrap_or(SSH_USER).to_owned();
+        if user.is_empty() || user.len() > USER_BYTES || user.starts_with('-') || user.chars().any(char::is_control) {
+            return Err("its user cannot be a user name".to_owned());
+        }
+        let Ok(path) = url.path.to_str() else { return Err("its path is not UTF-8".to_owned()) };
+        if path.trim_matches('/').is_empty() || path.starts_with('-') || path.chars().any(char::is_control) {
+            return Err("its path cannot be that of a repository".to_owned());
+        }
+        // A path of an ssh:// URL that begins with ~ is relative to a home.
+        let path = path.strip_prefix("/~").map_or_else(|| path.to_owned(), |rest| format!("~{rest}"));
+        Ok(Self { user, host, port: url.port.unwrap_or(SSH_PORT), path })
+    }
+
+    /// Host and port, for messages.
+    pub(super) fn address(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == SSH_PORT { host } else { format!("{host}:{}", self.port) }
+    }
+
+    /// The URL in the form that it was written in: `ssh://…`, or `user@host:path`.
+    fn text(&self, is_short: bool) -> String {
+        if is_short {
+            return format!("{}@{}:{}", self.user, self.address(), self.path);
+        }
+        let slash = if self.path.starts_with('/') { "" } else { "/" };
+        format!("ssh://{}@{}{slash}{}", self.user, self.address(), self.path)
+    }
 }
 
 /// What is at a URL.
@@ -59,6 +116,17 @@ pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
 }
 
+/// Whether a URL is one of Git over SSH: `ssh://…`, or `user@host:path`.
+pub(super) fn is_of_ssh(url: &str) -> bool {
+    RemoteUrl::parse(url, true).is_ok_and(|url| url.ssh.is_some())
+}
+
+/// Whether a text has the short form of a URL of Git over SSH: `user@host:path`.
+fn is_short(text: &str) -> bool {
+    let before = text.split_once(':').map_or("", |(before, _)| before);
+    before.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty()) && !before.contains('/')
+}
+
 /// Whether a URL leads to a registry.
 pub(super) fn is_of_registry(url: &str) -> bool {
     url.starts_with(OCI)
@@ -81,8 +149,20 @@ impl RemoteUrl {
         let invalid = |why: String| FetchError::InvalidUrl { url: redact(text), why };
         let of_registry = text.strip_prefix(OCI);
         let parsed = of_registry.map(|rest| format!("https://{rest}"));
-        let mut url =
-            gix::url::parse(parsed.as_deref().unwrap_or(text)).map_err(|_| invalid("it is not a URL".into()))?;
+        let mut url = gix::url::parse(parsed.as_deref().unwrap_or(text)).map_err(|_| {
+            let is_mixed = text.strip_prefix("ssh://").is_some_and(|rest| {
+                rest.split('/')
+                    .next()
+                    .and_then(|host| host.rsplit_once(':'))
+                    .is_some_and(|(_, port)| port.parse::<u16>().is_err())
+            });
+            invalid(if is_mixed {
+                "the text between the colon and the next slash is a port: write ssh://git@host/path, or git@host:path"
+                    .into()
+            } else {
+                "it is not a URL".into()
+            })
+        })?;
         match url.scheme {
             Scheme::Https | Scheme::Http => {}
             Scheme::File if !text.starts_with("file://") => {
@@ -90,9 +170,8 @@ impl RemoteUrl {
             }
             Scheme::File if allow_file_urls => {}
             Scheme::File => return Err(FetchError::FileUrlNotAllowed),
-            Scheme::Ssh if !text.starts_with("ssh://") => {
-                return Err(FetchError::SchemeNotSupported { scheme: "git@host:path (ssh)".into() });
-            }
+            // gix reads other names of the scheme, too, and takes much for a host.
+            Scheme::Ssh if text.starts_with("ssh://") || is_short(text) => {}
             _ => match scheme_of(text) {
                 Some(other) => return Err(FetchError::SchemeNotSupported { scheme: format!("{other}://") }),
                 None => return Err(invalid("it is not a URL".into())),
@@ -103,7 +182,7 @@ impl RemoteUrl {
         }
         // `https://me:123/45@host` would parse as the host `me` with the port 123, but it is a user name with a
         // password that has a slash.
-        if url.port.is_some() && text.contains('@') && url.user().is_none() {
+        if url.scheme != Scheme::Ssh && url.port.is_some() && text.contains('@') && url.user().is_none() {
             let why = "the text before the @ may be a password: use spec.secretRef; an @ in the path is written %40";
             return Err(invalid(why.into()));
         }
@@ -112,6 +191,14 @@ impl RemoteUrl {
         }
         if url.scheme != Scheme::File && url.host().is_none_or(str::is_empty) {
             return Err(invalid("the host is missing".into()));
+        }
+        if url.scheme == Scheme::Ssh {
+            if chart.is_some() {
+                return Err(invalid("spec.chart is only for https:// and http:// URLs".into()));
+            }
+            let ssh = SshUrl::parse(&url).map_err(invalid)?;
+            let text = ssh.text(!text.starts_with("ssh://"));
+            return Ok(Self { url, text, serves: Serves::Git, chart: None, ssh: Some(ssh) });
         }
         url.set_user(None);
         let mut text = url.to_bstring().to_string();
@@ -129,7 +216,7 @@ impl RemoteUrl {
             serves = Serves::Charts;
             text.truncate(text.trim_end_matches('/').len());
         }
-        Ok(Self { url, text, serves, chart })
+        Ok(Self { url, text, serves, chart, ssh: None })
     }
 
     /// What is expected there.
@@ -173,6 +260,11 @@ impl RemoteUrl {
         self.url.scheme == Scheme::File
     }
 
+    /// The parts of the URL, if it is one of Git over SSH.
+    pub(super) fn ssh(&self) -> Option<&SshUrl> {
+        self.ssh.as_ref()
+    }
+
     /// Whether others on the network can read what is sent to this URL.
     pub(super) fn is_plain_http(&self) -> bool {
         self.url.scheme == Scheme::Http
@@ -180,6 +272,9 @@ impl RemoteUrl {
 
     /// Host and port, or the path of a `file://` URL.
     pub(super) fn host(&self) -> String {
+        if let Some(ssh) = &self.ssh {
+            return ssh.address();
+        }
         match (self.url.host(), self.url.port) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (Some(host), None) => host.to_owned(),
@@ -230,15 +325,68 @@ mod tests {
         ] {
             let url = RemoteUrl::parse(text, true).unwrap();
             assert_eq!((url.as_str(), url.host().as_str()), (shown, host));
+            assert_eq!(url.ssh(), None);
         }
+    }
+
+    #[test]
+    fn urls_of_git_over_ssh() {
+        for (text, shown, host, user, port, path) in [
+            (
+                "ssh://git@git.example.com/a/b.git",
+                "ssh://git@git.example.com/a/b.git",
+                "git.example.com",
+                "git",
+                22,
+                "/a/b.git",
+            ),
+            ("ssh://Git.Example.com/a", "ssh://git@git.example.com/a", "git.example.com", "git", 22, "/a"),
+            ("ssh://me@git.example.com:22/a", "ssh://me@git.example.com/a", "git.example.com", "me", 22, "/a"),
+            (
+                "ssh://git@git.example.com:2222/a",
+                "ssh://git@git.example.com:2222/a",
+                "git.example.com:2222",
+                "git",
+                2222,
+                "/a",
+            ),
+            ("ssh://git@[::1]:2222/a", "ssh://git@[::1]:2222/a", "[::1]:2222", "git", 2222, "/a"),
+            (
+                "ssh://git@git.example.com/~me/a",
+                "ssh://git@git.example.com/~me/a",
+                "git.example.com",
+                "git",
+                22,
+                "~me/a",
+            ),
+            ("git@git.example.com:a/b.git", "git@git.example.com:a/b.git", "git.example.com", "git", 22, "a/b.git"),
+            ("git@git.example.com:/srv/a", "git@git.example.com:/srv/a", "git.example.com", "git", 22, "/srv/a"),
+            ("git@git.example.com:2222/a", "git@git.example.com:2222/a", "git.example.com", "git", 22, "2222/a"),
+        ] {
+            let url = RemoteUrl::parse(text, false).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((url.as_str(), url.host().as_str()), (shown, host), "{text}");
+            let ssh = url.ssh().unwrap();
+            assert_eq!((ssh.user.as_str(), ssh.port, ssh.path.as_str()), (user, port, path), "{text}");
+            assert!(is_of_ssh(text) && url.serves() == Serves::Git, "{text}");
+        }
+        assert!(!is_of_ssh("https://git.example.com/a"));
     }
 
     #[test]
     fn what_is_refused_and_why() {
         for (text, reason) in [
-            ("ssh://git@example.com/a", "SchemeNotSupported"),
-            ("git@example.com:a/b", "SchemeNotSupported"),
             ("git://example.com/a", "SchemeNotSupported"),
+            ("git+ssh://git@example.com/a", "SchemeNotSupported"),
+            ("ssh://git:hunter2@example.com/a", "InvalidUrl"),
+            ("git:hunter2@example.com:a", "InvalidUrl"),
+            ("ssh://git@example.com:team/a", "InvalidUrl"),
+            ("ssh://git@example.com", "InvalidUrl"),
+            ("ssh://git@example.com/a?hunter2", "InvalidUrl"),
+            ("ssh://git@-oProxyCommand=evil/a", "InvalidUrl"),
+            ("ssh://-l@example.com/a", "InvalidUrl"),
+            ("ssh://git@example.com/a%0ab", "InvalidUrl"),
+            ("git@example.com:-upload-pack=evil", "InvalidUrl"),
+            ("example.com:a/b", "InvalidUrl"),
             ("ext::sh -c evil", "InvalidUrl"),
             ("file:///srv/git", "FileUrlNotAllowed"),
             ("/srv/git", "InvalidUrl"),
@@ -250,7 +398,7 @@ mod tests {
             ("https://me:hunter2?ss@example.com/a", "InvalidUrl"),
             ("https://me:hunter2#ss@example.com/a", "InvalidUrl"),
             ("https://me:pa hunter2@example.com/a", "InvalidUrl"),
-            ("https:/me:hunter2@example.com/a", "SchemeNotSupported"),
+            ("https:/me:hunter2@example.com/a", "InvalidUrl"),
             ("me:hunter2://ss@example.com/a", "InvalidUrl"),
             ("https://example.com/a?token=hunter2", "InvalidUrl"),
             ("https://example.com/a#hunter2", "InvalidUrl"),

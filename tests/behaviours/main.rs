@@ -76,6 +76,7 @@ mod retries;
 mod revisions;
 mod rollout;
 mod shell_blocks;
+mod ssh;
 mod standalone;
 mod startup;
 mod store;

@@ -9,6 +9,7 @@ pub mod charts;
 mod fake;
 pub mod faults;
 pub mod git;
+pub mod gitea;
 pub mod hostile;
 pub mod hunt;
 pub mod kubernetes;
@@ -18,6 +19,7 @@ pub mod registry;
 pub mod scene;
 pub mod service;
 mod skip;
+pub mod ssh;
 pub mod wait;
 pub mod web;
 

@@ -259,20 +259,29 @@ impl Controller {
 
     /// The controller's answer to an object that is sent to it: status code and body.
     pub async fn post(&self, path: &str, object: &serde_json::Value) -> Result<(u16, String)> {
-        http(self.address, self.port, "POST", path, &object.to_string()).await
+        http(self.address, self.port, "POST", path, "", &object.to_string()).await
     }
 }
 
 async fn http_get(address: Ipv4Addr, port: u16, path: &str) -> Result<(u16, String)> {
-    http(address, port, "GET", path, "").await
+    http(address, port, "GET", path, "", "").await
 }
 
-async fn http(address: Ipv4Addr, port: u16, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+/// Sends a request, and returns the status code and the body of the answer. Each line of `headers` ends with CR LF.
+pub(crate) async fn http(
+    address: Ipv4Addr,
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Result<(u16, String)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
     let length = body.len();
     // Answers in HTTP/1.0 are never chunked, so they are easy to read.
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request =
+        format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;

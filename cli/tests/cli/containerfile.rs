@@ -95,7 +95,7 @@ fn everything_copied_into_the_image_exists() {
 /// The programs that are missing in the image: the entry point, and those that it starts or that administrators run in the
 /// Pod, must be built, copied out of the cache of the build, and copied into the last stage, all into one folder.
 fn missing_programs(text: &str) -> Vec<String> {
-    const PROGRAMS: [&str; 3] = ["gitseal-controller", "gitseal", "gitseal-renderer"];
+    const PROGRAMS: [&str; 4] = ["gitseal-controller", "gitseal", "gitseal-renderer", "gitseal-ssh"];
     let all = instructions(text);
     let last_stage = all.iter().rposition(|(name, _)| name == "FROM").unwrap_or_default();
     let (build, last) = all.split_at(last_stage);
@@ -133,13 +133,10 @@ fn the_image_has_all_programs_beside_each_other() {
     let text = fs::read_to_string(path).expect("deploy/Containerfile");
     assert_eq!(missing_programs(&text), Vec::<String>::new());
     for (from, to) in [
-        ("/gitseal /gitseal-renderer /usr/local/bin/", "/gitseal /usr/local/bin/"),
+        ("/gitseal /gitseal-renderer /gitseal-ssh /usr/local/bin/", "/gitseal /gitseal-ssh /usr/local/bin/"),
         (" target/release/gitseal-renderer", ""),
-        ("/gitseal-renderer /usr/local/bin/", "/gitseal-rendrer /usr/local/bin/"),
-        (
-            "/gitseal-renderer /usr/local/bin/",
-            "/usr/local/bin/\nCOPY --from=build /gitseal-renderer /usr/local/libexec/",
-        ),
+        ("/gitseal-renderer /gitseal-ssh /usr/local/bin/", "/gitseal-rendrer /gitseal-ssh /usr/local/bin/"),
+        ("/gitseal-ssh /usr/local/bin/", "/usr/local/bin/\nCOPY --from=build /gitseal-ssh /usr/local/libexec/"),
         ("COPY --from=build", "COPY --from=go"),
     ] {
         let bad = text.replace(from, to);

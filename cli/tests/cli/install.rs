@@ -48,8 +48,6 @@ fn what_is_printed_says_what_deleting_it_does() {
 #[test]
 fn a_url_that_cannot_be_used_is_refused_at_once() {
     for url in [
-        "git@git.example:fleet.git",
-        "ssh://git@git.example/fleet.git",
         "git.example/fleet.git",
         "ftp://git.example/a",
         "https://",
@@ -61,6 +59,12 @@ fn a_url_that_cannot_be_used_is_refused_at_once() {
         assert_eq!(output.status.code(), Some(1), "{url}: {text}");
         assert!(text.contains("--git-url cannot be used") && text.contains("https://"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+    for url in ["git@git.example:fleet.git", "ssh://git@git.example/fleet.git"] {
+        let text = stderr(&gitseal(&["install", "--git-url", url]));
+        assert!(text.contains("needs a private key") && text.contains("--secret-name"), "{text}");
+        let with_secret = ["install", "--git-url", url, "--secret-name", "fleet-ssh"];
+        assert!(stdout(&gitseal(&with_secret)).contains(&format!("url: {url}")), "{url}");
     }
     for path in ["/apps", "../apps", "a/../b"] {
         let output = gitseal(&["install", "--git-url", "https://git.example/a", "--path", path]);

@@ -15,6 +15,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use worker::Cancel;
 
 use super::refusal;
+use super::ssh::SshError;
 use crate::FetchError;
 use crate::error::Refusal;
 
@@ -66,11 +67,18 @@ pub(crate) enum Reach {
 }
 
 impl Reach {
+    /// Why a server is not asked.
+    pub(crate) const REFUSED: &str =
+        "its address is local to this machine or link-local, and no requests are sent to such addresses";
+
     /// What a Repository with this URL may be answered by.
     pub(crate) fn of(url: &str) -> Self {
-        let Some(host) = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_ascii_lowercase)) else {
-            return Self::Others;
-        };
+        url.parse::<Uri>().ok().and_then(|url| url.host().map(Self::of_host)).unwrap_or(Self::Others)
+    }
+
+    /// What a Repository on this host may be answered by.
+    pub(crate) fn of_host(host: &str) -> Self {
+        let host = host.to_ascii_lowercase();
         let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
         let is_local = address.map_or(host == "localhost" || host.ends_with(".localhost"), is_local);
         if is_local { Self::ThisMachine } else { Self::Others }
@@ -78,7 +86,7 @@ impl Reach {
 
     /// Servers answer with redirects, and the index of a chart repository with URLs. None of them may lead to what only this
     /// machine can reach: its own ports, and the services of its cloud that answer every program on it.
-    fn includes(self, address: IpAddr) -> bool {
+    pub(crate) fn includes(self, address: IpAddr) -> bool {
         let is_of_link = match address.to_canonical() {
             IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
             IpAddr::V6(address) => address.is_unicast_link_local(),
@@ -111,8 +119,7 @@ impl Resolver for Reachable {
             reachable.push(*address);
         }
         if reachable.is_empty() {
-            let why = "its address is local to this machine or link-local, and no requests are sent to such addresses";
-            return Err(io::Error::other(why).into());
+            return Err(io::Error::other(Reach::REFUSED).into());
         }
         Ok(reachable)
     }
@@ -170,6 +177,15 @@ pub(crate) enum Fault {
     TooLarge(u64),
     /// No connection, a broken connection, or an error of TLS.
     Connection(String),
+    /// A login over SSH failed.
+    Ssh(Box<SshError>),
+    /// The command `git-upload-pack` on an SSH server failed.
+    Command {
+        /// The exit status, if it has one.
+        status: Option<i32>,
+        /// The beginning of what it wrote to standard error.
+        said: String,
+    },
 }
 
 impl Fault {
@@ -269,43 +285,11 @@ impl Session {
         if method == Method::POST {
             let request = request.body(body.to_vec()).map_err(invalid)?;
             let request = self.agent.configure_request(request).timeout_global(Some(remaining)).build();
-            self.unless_cancelled(remaining, move || agent.run(request))
+            unless_cancelled(&self.cancel, remaining, move || agent.run(request).map_err(|error| Fault::of(&error)))
         } else {
             let request = request.body(()).map_err(invalid)?;
             let request = self.agent.configure_request(request).timeout_global(Some(remaining)).build();
-            self.unless_cancelled(remaining, move || agent.run(request))
-        }
-    }
-
-    /// Sends a request in a thread of its own, and waits for the response, but not after a cancellation: looking up a name and
-    /// connecting cannot be interrupted.
-    fn unless_cancelled(
-        &self,
-        remaining: Duration,
-        run: impl FnOnce() -> Result<Response<ureq::Body>, ureq::Error> + Send + 'static,
-    ) -> Result<Response<ureq::Body>, Fault> {
-        let (ended, end) = mpsc::channel();
-        let cancelled = ended.clone();
-        let _stop = self.cancel.on_cancel(move || drop(cancelled.send(None)));
-        let left = Arc::new(Left::default());
-        let work = {
-            let left = left.clone();
-            move || {
-                let result = run();
-                left.end();
-                drop(ended.send(Some(result)));
-            }
-        };
-        std::thread::Builder::new().spawn(work).map_err(|error| Fault::Connection(error.to_string()))?;
-        let mut answer = end.recv_timeout(remaining);
-        if matches!(answer, Ok(None)) && !left.leave() {
-            // Too many requests are left to end by themselves.
-            answer = end.recv_timeout(remaining);
-        }
-        match answer {
-            Ok(Some(result)) => result.map_err(|error| Fault::of(&error)),
-            Ok(None) => Err(Fault::Connection("the fetch was cancelled".into())),
-            Err(_) => Err(Fault::Timeout),
+            unless_cancelled(&self.cancel, remaining, move || agent.run(request).map_err(|error| Fault::of(&error)))
         }
     }
 
@@ -347,6 +331,38 @@ impl Session {
             }
         }
         Err(failed(Some(current), Fault::Redirect(format!("more than {REDIRECTS} in a row"))))
+    }
+}
+
+/// Runs something in a thread of its own, and waits for it, but not after a cancellation: looking up a name and connecting cannot
+/// be interrupted.
+pub(crate) fn unless_cancelled<T: Send + 'static>(
+    cancel: &Cancel,
+    remaining: Duration,
+    run: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let (ended, end) = mpsc::channel();
+    let cancelled = ended.clone();
+    let _stop = cancel.on_cancel(move || drop(cancelled.send(None)));
+    let left = Arc::new(Left::default());
+    let work = {
+        let left = left.clone();
+        move || {
+            let result = run();
+            left.end();
+            drop(ended.send(Some(result)));
+        }
+    };
+    std::thread::Builder::new().spawn(work).map_err(|error| Fault::Connection(error.to_string()))?;
+    let mut answer = end.recv_timeout(remaining);
+    if matches!(answer, Ok(None)) && !left.leave() {
+        // Too many requests are left to end by themselves.
+        answer = end.recv_timeout(remaining);
+    }
+    match answer {
+        Ok(Some(result)) => result,
+        Ok(None) => Err(Fault::Connection("the fetch was cancelled".into())),
+        Err(_) => Err(Fault::Timeout),
     }
 }
 

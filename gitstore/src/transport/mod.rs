@@ -9,6 +9,7 @@ mod refusal;
 mod requests;
 mod server;
 mod smart;
+pub(crate) mod ssh;
 
 use std::fs::File;
 use std::io::{self, BufRead, Write as _};
@@ -34,6 +35,7 @@ use self::http::Fault;
 pub(crate) use self::requests::{Requests, hex};
 pub(crate) use self::server::Server;
 pub(crate) use self::smart::{FaultSlot, SmartHttp};
+use self::ssh::Ssh;
 use crate::range::Range;
 use crate::{FetchError, StoreError};
 use remotes::{Reference, Revision, RevisionId};
@@ -48,11 +50,18 @@ type BoxedTransport = Box<dyn Transport + Send>;
 /// A Git server, and the deadline for the conversation with it.
 pub(crate) struct Remote<'a> {
     pub(crate) server: Server<'a>,
-    /// `None` for `file://`.
-    pub(crate) http: Option<SmartHttp>,
+    pub(crate) wire: Wire<'a>,
     pub(crate) deadline: Instant,
     pub(crate) cancel: Cancel,
     pub(crate) fault: FaultSlot,
+}
+
+/// How the bytes get to the server and back.
+pub(crate) enum Wire<'a> {
+    Http(Box<SmartHttp>),
+    Ssh(Box<Ssh<'a>>),
+    /// The server is the program `git` on this machine.
+    File,
 }
 
 /// What the remote answered before any object is transferred.
@@ -135,6 +144,9 @@ impl Remote<'_> {
             let format = references.object_hash.to_string();
             return Err(FetchError::ObjectFormat { url: self.server.url.as_str().to_owned(), format });
         }
+        if let Wire::Ssh(ssh) = &self.wire {
+            ssh.expect_pack();
+        }
         let mut disk = None;
         let received = gix::protocol::fetch(
             &mut OneCommit { want: id, have: into.have },
@@ -215,13 +227,13 @@ impl Remote<'_> {
 
     fn transport(&self) -> Result<BoxedTransport, FetchError> {
         let url = self.server.url.as_gix().clone();
-        if let Some(http) = &self.http {
-            return Ok(Box::new(HttpTransport::new_http(http.clone(), url, Protocol::V2, false)));
+        match &self.wire {
+            Wire::Http(http) => Ok(Box::new(HttpTransport::new_http((**http).clone(), url, Protocol::V2, false))),
+            Wire::Ssh(ssh) => ssh.transport().map_err(|fault| self.server.explain(fault)),
+            Wire::File => gix_transport::client::blocking_io::file::connect(url.path, Protocol::V2, false)
+                .map(|transport| -> BoxedTransport { Box::new(transport) })
+                .map_err(|error| FetchError::Network { host: self.server.host(), detail: error.to_string() }),
         }
-        let path = url.path;
-        let transport = gix_transport::client::blocking_io::file::connect(path, Protocol::V2, false)
-            .map_err(|error| FetchError::Network { host: self.server.host(), detail: error.to_string() })?;
-        Ok(Box::new(transport))
     }
 
     fn highest_tag(&self, range: &str, reference: &Reference) -> Result<String, FetchError> {
@@ -275,9 +287,9 @@ impl Remote<'_> {
 
     fn explain(&self, error: &gix::Error, commit: Option<&str>) -> FetchError {
         if let Some((at, fault)) = self.fault.take() {
-            return match &self.http {
-                Some(http) => self.server.explain_of(&http.session, at.as_ref(), fault),
-                None => self.server.explain(fault),
+            return match &self.wire {
+                Wire::Http(http) => self.server.explain_of(&http.session, at.as_ref(), fault),
+                Wire::Ssh(_) | Wire::File => self.server.explain(fault),
             };
         }
         let detail = causes(error);

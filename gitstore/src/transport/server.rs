@@ -10,6 +10,16 @@ use crate::FetchError;
 use crate::error::Refusal;
 use crate::url::{RemoteUrl, Serves};
 
+/// What the servers of forges, and Git itself, write when there is no such repository, or when the key may not read it.
+const NOT_THERE: [&str; 6] = [
+    "not found",
+    "could not be found",
+    "cannot find",
+    "does not exist",
+    "does not appear to be a git repository",
+    "permission denied",
+];
+
 /// What messages say about the server of a fetch.
 #[derive(Clone, Copy)]
 pub(crate) struct Server<'a> {
@@ -77,6 +87,16 @@ impl Server<'_> {
                 FetchError::TooLarge(format!("{what} takes more than {} MiB to transfer", limit >> 20))
             }
             Fault::Connection(detail) => FetchError::Network { host, detail: self.connection(&detail) },
+            Fault::Ssh(error) => FetchError::Ssh(*error),
+            Fault::Command { status, said } => {
+                let lower = said.to_lowercase();
+                if NOT_THERE.iter().any(|words| lower.contains(words)) {
+                    return FetchError::RepositoryNotFound { url, with_credentials: self.with_credentials };
+                }
+                let status =
+                    status.map_or_else(|| "without a status".to_owned(), |status| format!("with status {status}"));
+                self.unusable(format!("git-upload-pack ended {status}; it says {said:?}"))
+            }
         }
     }
 

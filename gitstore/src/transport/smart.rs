@@ -14,7 +14,7 @@ use super::http::{Fault, Session};
 use super::presentable;
 
 /// The most bytes of a list of references. The list is held in memory, unlike a pack.
-const REFERENCES_BYTES: u64 = 8 << 20;
+pub(super) const REFERENCES_BYTES: u64 = 8 << 20;
 
 /// Where a [`SmartHttp`] keeps its first fault, and the URL of the request that failed. It is not taken from gix's error, because
 /// gix wraps errors several times.
@@ -28,7 +28,7 @@ impl FaultSlot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn note(&self, at: Option<Uri>, fault: Fault) -> io::Error {
+    pub(super) fn note(&self, at: Option<Uri>, fault: Fault) -> io::Error {
         let error = io::Error::other(format!("{fault:?}"));
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((at, fault));
         error

@@ -24,6 +24,7 @@ const KUBERNETES: Module = Module {
     part: "the Kubernetes control plane",
     takes: "about four minutes, once",
     ldflags: KUBERNETES_FLAGS,
+    tags: "",
     targets: &[("kubernetes", ".")],
     links: &[
         (ETCD, "kubernetes"),
@@ -38,6 +39,7 @@ const SEALED_SECRETS: Module = Module {
     part: "kubeseal and the Sealed Secrets controller",
     takes: "about a minute, once",
     ldflags: "-s -w -X main.VERSION=0.36.6",
+    tags: "",
     targets: &[
         ("kubeseal", "github.com/bitnami-labs/sealed-secrets/cmd/kubeseal"),
         ("controller", "github.com/bitnami-labs/sealed-secrets/cmd/controller"),
@@ -50,6 +52,7 @@ const AGE: Module = Module {
     part: "age",
     takes: "half a minute, once",
     ldflags: "-s -w",
+    tags: "",
     targets: &[
         ("age", "filippo.io/age/cmd/age"),
         ("age-keygen", "filippo.io/age/cmd/age-keygen"),
@@ -64,6 +67,7 @@ const KUSTOMIZE: Module = Module {
     part: "kustomize",
     takes: "half a minute, once",
     ldflags: "-s -w",
+    tags: "",
     targets: &[("kustomize", "sigs.k8s.io/kustomize/kustomize/v5")],
     links: &[],
 };
@@ -74,6 +78,7 @@ const HELM: Module = Module {
     part: "helm",
     takes: "two minutes, once",
     ldflags: "-s -w -X helm.sh/helm/v4/internal/version.version=v4.3.1",
+    tags: "",
     targets: &[("helm", "helm.sh/helm/v4/cmd/helm")],
     links: &[],
 };
@@ -83,7 +88,18 @@ const REGISTRY: Module = Module {
     part: "the OCI registry",
     takes: "two and a half minutes, once",
     ldflags: "-s -w",
+    tags: "",
     targets: &[("registry", "github.com/distribution/distribution/v3/cmd/registry")],
+    links: &[],
+};
+
+const GITEA: Module = Module {
+    name: "gitea",
+    part: "Gitea",
+    takes: "two and a half minutes, once",
+    ldflags: "-s -w",
+    tags: "sqlite sqlite_unlock_notify",
+    targets: &[("gitea", ".")],
     links: &[],
 };
 
@@ -92,6 +108,7 @@ const KUBECTL: Module = Module {
     part: "kubectl",
     takes: "less than a minute, once",
     ldflags: KUBERNETES_FLAGS,
+    tags: "",
     targets: &[("kubectl", ".")],
     links: &[],
 };
@@ -101,6 +118,7 @@ const SUPERVISE: Module = Module {
     part: "the supervisor of test processes",
     takes: "seconds, once",
     ldflags: "-s -w",
+    tags: "",
     targets: &[("supervise", ".")],
     links: &[],
 };
@@ -110,6 +128,7 @@ const TEMPLATES: Module = Module {
     part: "Go's templates with sprig",
     takes: "seconds, once",
     ldflags: "-s -w",
+    tags: "",
     targets: &[("templates", ".")],
     links: &[],
 };
@@ -119,6 +138,7 @@ const ENVSUBST: Module = Module {
     part: "Flux's replacement of variables",
     takes: "seconds, once",
     ldflags: "-s -w",
+    tags: "",
     targets: &[("envsubst", ".")],
     links: &[],
 };
@@ -128,7 +148,18 @@ const KSTATUS: Module = Module {
     part: "the library kstatus",
     takes: "seconds, once",
     ldflags: "-s -w",
+    tags: "",
     targets: &[("kstatus", ".")],
+    links: &[],
+};
+
+const SSHGIT: Module = Module {
+    name: "sshgit",
+    part: "a server of Git over SSH",
+    takes: "seconds, once",
+    ldflags: "-s -w",
+    tags: "",
+    targets: &[("sshgit", ".")],
     links: &[],
 };
 
@@ -196,6 +227,11 @@ pub fn registry() -> Result<PathBuf> {
     Ok(REGISTRY.folder()?.join("registry"))
 }
 
+/// The real Gitea, a forge, and the folder with its templates. It is built if it is missing.
+pub fn gitea() -> Result<(PathBuf, PathBuf)> {
+    Ok((GITEA.folder()?.join("gitea"), GITEA.source_of("code.gitea.io/gitea")?))
+}
+
 /// The real `kubeseal`. It is built if it is missing.
 pub fn kubeseal() -> Result<PathBuf> {
     Ok(SEALED_SECRETS.folder()?.join("kubeseal"))
@@ -234,6 +270,11 @@ pub fn envsubst() -> Result<PathBuf> {
 /// describes its input and output.
 pub fn kstatus() -> Result<PathBuf> {
     Ok(KSTATUS.folder()?.join("kstatus"))
+}
+
+/// A server of Git over SSH. It is built if it is missing. `parts/sshgit/main.go` describes its configuration and output.
+pub fn sshgit() -> Result<PathBuf> {
+    Ok(SSHGIT.folder()?.join("sshgit"))
 }
 
 /// The supervisor that [`crate::spawn_supervised`] uses. It is built if it is missing.

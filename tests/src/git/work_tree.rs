@@ -16,7 +16,7 @@ pub struct WorkTree {
 
 impl WorkTree {
     /// Makes the bare repository `bare` and an empty work tree of it.
-    pub(super) fn create(bare: PathBuf) -> Result<Self> {
+    pub fn create(bare: PathBuf) -> Result<Self> {
         let parent = bare.parent().context("the repository has a folder around it")?;
         fs::create_dir_all(parent)?;
         run(
@@ -31,6 +31,14 @@ impl WorkTree {
         run(folder.path(), ["init", "--quiet", "--initial-branch=main"])?;
         run(folder.path(), ["remote", "add", "origin"].map(OsStr::new).into_iter().chain([bare.as_os_str()]))?;
         Ok(Self { folder, bare })
+    }
+
+    /// An empty work tree that pushes to `url`.
+    pub(crate) fn of(url: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        run(folder.path(), ["init", "--quiet", "--initial-branch=main"])?;
+        run(folder.path(), ["remote", "add", "origin", url])?;
+        Ok(Self { folder, bare: PathBuf::new() })
     }
 
     /// The work tree's folder.

@@ -82,10 +82,18 @@ pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
         "https" | "http" if rest.contains(['?', '#']) => {
             return Err(Hint::error(what("a query or fragment has no meaning to Git"), instead));
         }
+        "ssh" if host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) => {
+            return Err(Hint::error(what("a password in it would be stored in plain sight"), instead));
+        }
+        "ssh" | "" if (scheme == "ssh" || host.contains(':')) && args.secret_name.is_none() => {
+            return Err(Hint::error(
+                what("Git over SSH needs a private key"),
+                "name a Secret with identity and known_hosts in --secret-name",
+            ));
+        }
         // A file:// URL is accepted, because the controller may run with --allow-file-urls.
-        "https" | "http" | "file" => {}
-        "ssh" | "git+ssh" => return Err(Hint::error(what("Git over SSH is not supported yet"), instead)),
-        "" if host.contains(':') => return Err(Hint::error(what("Git over SSH is not supported yet"), instead)),
+        "https" | "http" | "file" | "ssh" => {}
+        "" if host.split_once(':').is_some_and(|(before, _)| before.contains('@')) => {}
         "" => return Err(Hint::error(what("it is no URL"), instead)),
         _ => return Err(Hint::error(what(&format!("{scheme}:// is not supported")), instead)),
     }

@@ -90,7 +90,7 @@ pub struct InstallArgs {
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
 
-    /// Git repository that the cluster follows, https://…
+    /// Git repository that the cluster follows, https://… or ssh://…
     #[arg(long, value_name = "URL", help_heading = "First repository")]
     git_url: Option<String>,
 

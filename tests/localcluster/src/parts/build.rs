@@ -35,6 +35,8 @@ pub(super) struct Module {
     /// How long the first build takes on two cores, as text.
     pub(super) takes: &'static str,
     pub(super) ldflags: &'static str,
+    /// Build tags of Go, separated by spaces.
+    pub(super) tags: &'static str,
     /// The names of the binaries, and the Go packages that they are built from.
     pub(super) targets: &'static [(&'static str, &'static str)],
     /// More names for the binaries, as symbolic links.
@@ -101,6 +103,7 @@ impl Module {
         files.sort();
         let mut digest = Sha256::new();
         digest.update(self.ldflags);
+        digest.update(self.tags);
         for file in files {
             digest.update(file.file_name().expect("an entry of a directory has a name").as_encoded_bytes());
             digest.update(fs::read(&file).at("cannot read", &file)?);
@@ -119,12 +122,23 @@ impl Module {
         let mut progress = Progress::start(format!("building {} ({})", self.part, self.takes));
         let built = self.targets.iter().try_for_each(|(binary, package)| {
             let mut go = Command::new("go");
-            go.args(["build", "-v", "-mod=readonly", "-trimpath", GO_COMPILER, "-ldflags", self.ldflags, "-o"])
-                .arg(into.join(binary))
-                .arg(package)
-                .current_dir(source)
-                // Ignore a go.work in a folder above the checkout.
-                .env("GOWORK", "off");
+            go.args([
+                "build",
+                "-v",
+                "-mod=readonly",
+                "-trimpath",
+                GO_COMPILER,
+                "-ldflags",
+                self.ldflags,
+                "-tags",
+                self.tags,
+                "-o",
+            ])
+            .arg(into.join(binary))
+            .arg(package)
+            .current_dir(source)
+            // Ignore a go.work in a folder above the checkout.
+            .env("GOWORK", "off");
             self.run(go, source, &mut progress)
         });
         progress.finish(if built.is_ok() { "done" } else { "failed" });
@@ -185,6 +199,7 @@ mod tests {
         part: "a part",
         takes: "no time",
         ldflags: "",
+        tags: "",
         targets: &[("x", "./no-such-package")],
         links: &[],
     };
