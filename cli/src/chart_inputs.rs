@@ -117,7 +117,7 @@ impl Clones {
     /// # Errors
     /// A ConfigMap, or an object that may be looked up, cannot be read.
     pub async fn read_cluster(&mut self, client: &Client, sync: &Sync) -> anyhow::Result<()> {
-        for map in input_maps(sync) {
+        for map in input_maps(sync).filter(|map| !map.is_secret) {
             let api: Api<ConfigMap> = Api::namespaced(client.clone(), map.namespace);
             let read = api.get_opt(map.name).await.with_context(|| format!("cannot read {}", map.map()))?;
             let key = ObjectKey::new(map.namespace, map.name);
@@ -153,7 +153,7 @@ impl Clones {
                 None => return Err(no_clone(&file)),
             };
             match found.map_err(|Unread(error)| error)? {
-                At::File(content) => inputs.insert(file.entry, Input { name: file.name(), content: content.into() }),
+                At::File(content) => inputs.insert(file.entry, Input::new(file.name(), content.into())),
                 At::Directory(_) | At::Nothing => {
                     return Err(Hint::error(
                         format!("{}: there is no such file in {place}", file.name()),
@@ -163,12 +163,15 @@ impl Clones {
             };
         }
         for map in input_maps(sync) {
+            if map.is_secret {
+                return Err(no_secret(map));
+            }
             let content = self.text_of(map)?.into_bytes().into();
-            inputs.insert(map.entry, Input { name: map.place(), content });
+            inputs.insert(map.entry, Input::new(map.place(), content));
         }
         for looked in lookups(sync) {
             let content = self.found_by(looked)?.into_bytes().into();
-            inputs.insert(looked.entry, Input { name: looked.what(true), content });
+            inputs.insert(looked.entry, Input::new(looked.what(true), content));
         }
         Ok(inputs)
     }
@@ -247,6 +250,13 @@ fn no_map(map: InputMap<'_>) -> anyhow::Error {
             "save the ConfigMap (kubectl get configmap -n {} {} -o yaml > FILE), and pass --values-config-map FILE",
             map.namespace, map.name
         ),
+    )
+}
+
+fn no_secret(map: InputMap<'_>) -> anyhow::Error {
+    Hint::not_here(
+        format!("{} of the Sync names {}, and this command reads no Secrets of the cluster", map.entry, map.map()),
+        "let only the controller render this Sync, or seal the values in Git (sealedSecret)",
     )
 }
 

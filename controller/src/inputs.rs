@@ -1,5 +1,5 @@
 //! What Syncs are rendered with from outside of their own repositories: files with values and variables in other
-//! Repositories, ConfigMaps, and what templates look up in the cluster.
+//! Repositories, ConfigMaps, Secrets, and what templates look up in the cluster.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use pipeline::{
     Entry, Room, has_inputs,
     render::{NotRendered, RenderError, reserve},
 };
-use renderer::Input;
+use renderer::{Input, Sealer};
 
 use crate::{
     admission::{Claim, Gate, Group, Lease},
@@ -60,6 +60,15 @@ pub(crate) enum Content {
         text: Arc<Text>,
         /// A keyed digest of the text.
         digest: String,
+    },
+    /// In a Secret. Its values are wrapped.
+    Secret {
+        /// The result of [`renderer::wrapped_values`].
+        text: Arc<Text>,
+        /// A keyed digest of the values.
+        digest: String,
+        /// The keys that the values are sealed with.
+        keyring: Keyring,
     },
 }
 
@@ -141,11 +150,13 @@ impl Texts {
 }
 
 impl Content {
-    /// Identifies the content.
+    /// Identifies the content. Values of a Secret are rendered with again when there is a new sealing key, so that the old one can be
+    /// deleted some day.
     pub(crate) fn identity(&self) -> String {
         match self {
             Self::File { id, .. } => id.to_string(),
             Self::Text { digest, .. } => digest.clone(),
+            Self::Secret { digest, keyring, .. } => format!("{digest} {}", keyring.seals_with()),
         }
     }
 }
@@ -194,8 +205,12 @@ impl Inputs {
         }
         let (mut inputs, mut bytes) = (renderer::Inputs::new(), 0);
         for OneInput { entry, name, content } in self.all.iter().flat_map(|all| all.iter()) {
+            let sealer: Option<Arc<dyn Sealer>> = match content {
+                Content::Secret { keyring, .. } => Some(Arc::new(keyring.clone())),
+                Content::Text { .. } | Content::File { .. } => None,
+            };
             let content: Arc<[u8]> = match content {
-                Content::Text { text, .. } => text.bytes.clone(),
+                Content::Text { text, .. } | Content::Secret { text, .. } => text.bytes.clone(),
                 Content::File { snapshot, path, .. } => {
                     match snapshot.paths(Limits::default()).at(path).map_err(RenderError::Files)? {
                         At::File(content) => content.into(),
@@ -214,7 +229,7 @@ impl Inputs {
                 return Err(wrong("TooLarge", message));
             }
             reserve(room, name, bytes as u64)?;
-            inputs.insert(*entry, Input { name: name.clone(), content });
+            inputs.insert(*entry, Input { name: name.clone(), content, sealer });
         }
         Ok(inputs)
     }

@@ -19,7 +19,7 @@ pub struct Helm {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "any_values")]
     pub values: Map<String, Value>,
-    /// More values for the chart, from files of the same repository or of other Repositories, and from ConfigMaps. A
+    /// More values for the chart, from files of the same repository or of other Repositories, and from ConfigMaps and Secrets. A
     /// value of a later entry replaces the value of the same name of an earlier entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -40,21 +40,21 @@ pub struct Helm {
 }
 
 /// The mistakes of an entry that names a file, a ConfigMap, or a file with sealed values.
-pub(crate) const ONE: &str = "set exactly one of file, configMap and sealedSecret";
+pub(crate) const ONE: &str = "set exactly one of file, configMap, secret and sealedSecret";
 pub(crate) const REPOSITORY: &str = "repository can only be set with file or sealedSecret";
-pub(crate) const OPTIONAL: &str = "optional can only be set with configMap";
-const PATH: &str = "path can only be set with sealedSecret, and is required with the key of a sealedSecret";
-const KEY: &str = "key can only be set with configMap or sealedSecret";
+pub(crate) const OPTIONAL: &str = "optional can only be set with configMap or secret";
+const PATH: &str = "path can only be set with secret or sealedSecret, and is required with a key of them";
+const KEY: &str = "key can only be set with configMap, secret or sealedSecret";
 
-/// Values for a chart: a file with values, a ConfigMap, or sealed values. A file is in the repository of the chart, or in
+/// Values for a chart: a file with values, a ConfigMap, a Secret, or sealed values. A file is in the repository of the chart, or in
 /// another Repository.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.file), has(self.configMap), has(self.sealedSecret)].filter(is, is).size() == 1").message(ONE))]
-#[x_kube(validation = Rule::new("!has(self.repository) || !has(self.configMap)").message(REPOSITORY))]
-#[x_kube(validation = Rule::new("has(self.sealedSecret) ? has(self.path) || !has(self.key) : !has(self.path)").message(PATH))]
-#[x_kube(validation = Rule::new("has(self.configMap) || has(self.sealedSecret) || !has(self.key)").message(KEY))]
-#[x_kube(validation = Rule::new("!has(self.optional) || has(self.configMap)").message(OPTIONAL))]
+#[x_kube(validation = Rule::new("[has(self.file), has(self.configMap), has(self.secret), has(self.sealedSecret)].filter(is, is).size() == 1").message(ONE))]
+#[x_kube(validation = Rule::new("!has(self.repository) || !has(self.configMap) && !has(self.secret)").message(REPOSITORY))]
+#[x_kube(validation = Rule::new("has(self.secret) || has(self.sealedSecret) ? has(self.path) || !has(self.key) : !has(self.path)").message(PATH))]
+#[x_kube(validation = Rule::new("!has(self.file) || !has(self.key)").message(KEY))]
+#[x_kube(validation = Rule::new("!has(self.optional) || has(self.configMap) || has(self.secret)").message(OPTIONAL))]
 pub struct ValuesFrom {
     /// The Repository that contains the file. Default: the Repository of the Sync. A new commit of this Repository has
     /// an effect only if it changes the file.
@@ -69,7 +69,13 @@ pub struct ValuesFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub config_map: Option<String>,
-    /// With `configMap`: whether the ConfigMap may be missing. Then it has no values.
+    /// A Secret in the namespace of the Sync, by its name. It is read with the rights of the Sync. A change of it has an effect at
+    /// once. The chart's templates get a placeholder for each value and never see the value. In the chart's Secrets, the values take
+    /// the places of their placeholders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret: Option<String>,
+    /// With `configMap` or `secret`: whether the object may be missing. Then it has no values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
     /// A file with one SealedSecret, by its path in the repository. The chart's templates get a placeholder for each
@@ -77,13 +83,13 @@ pub struct ValuesFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub sealed_secret: Option<String>,
-    /// With `configMap`: the key whose text has the values. Default: `values.yaml`. With `sealedSecret`: the key of one
-    /// sealed value. Default: all keys, each below `path`. Without `path`, each key is the name of a value in the chart, for example
+    /// With `configMap`: the key whose text has the values. Default: `values.yaml`. With `secret` or `sealedSecret`: the key of one
+    /// value. Default: all keys, each below `path`. Without `path`, each key is the name of a value in the chart, for example
     /// `auth.password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
-    /// With `sealedSecret`: the name of the value in the chart, as for Helm's `--set`, for example `auth.password`.
+    /// With `secret` or `sealedSecret`: the name of the value in the chart, as for Helm's `--set`, for example `auth.password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^={},]+$"))]
     pub path: Option<String>,
@@ -92,18 +98,17 @@ pub struct ValuesFrom {
 impl ValuesFrom {
     /// Why the API server would refuse the entry. Without a cluster, only this function refuses it.
     pub fn mistake(&self) -> Option<&'static str> {
-        let Self { repository, file, config_map, optional, sealed_secret, key, path } = self;
-        if [file, config_map, sealed_secret].into_iter().flatten().count() != 1 {
+        let Self { repository, file, config_map, secret, optional, sealed_secret, key, path } = self;
+        let is_secret = secret.is_some() || sealed_secret.is_some();
+        if [file, config_map, secret, sealed_secret].into_iter().flatten().count() != 1 {
             Some(ONE)
-        } else if repository.is_some() && config_map.is_some() {
+        } else if repository.is_some() && (config_map.is_some() || secret.is_some()) {
             Some(REPOSITORY)
-        } else if path.is_some() && sealed_secret.is_none()
-            || sealed_secret.is_some() && key.is_some() && path.is_none()
-        {
+        } else if path.is_some() && !is_secret || is_secret && key.is_some() && path.is_none() {
             Some(PATH)
-        } else if key.is_some() && config_map.is_none() && sealed_secret.is_none() {
+        } else if key.is_some() && file.is_some() {
             Some(KEY)
-        } else if optional.is_some() && config_map.is_none() {
+        } else if optional.is_some() && config_map.is_none() && secret.is_none() {
             Some(OPTIONAL)
         } else {
             None
@@ -112,7 +117,7 @@ impl ValuesFrom {
 
     /// Whether the values are not in the repository of the chart.
     pub fn is_elsewhere(&self) -> bool {
-        self.repository.is_some() || self.config_map.is_some()
+        self.repository.is_some() || self.config_map.is_some() || self.secret.is_some()
     }
 
     /// The path of the file in its repository, without `./`.
@@ -208,6 +213,11 @@ mod tests {
         assert_eq!(mistake(json!({"configMap": "a", "repository": {"name": "config"}})), Some(REPOSITORY));
         assert_eq!(mistake(json!({"configMap": "a", "path": "auth"})), Some(PATH));
         assert_eq!(mistake(json!({"configMap": "a", "optional": true})), None);
+        assert_eq!(mistake(json!({"secret": "a"})), None);
+        assert_eq!(mistake(json!({"secret": "a", "key": "password", "path": "auth.password", "optional": true})), None);
+        assert_eq!(mistake(json!({"secret": "a", "key": "password"})), Some(PATH));
+        assert_eq!(mistake(json!({"secret": "a", "configMap": "a"})), Some(ONE));
+        assert_eq!(mistake(json!({"secret": "a", "repository": {"name": "config"}})), Some(REPOSITORY));
         assert_eq!(mistake(json!({"file": "a.yaml", "optional": true})), Some(OPTIONAL));
         let lookup = |kind: &str| Lookup { api_version: "v1".into(), kind: kind.into(), ..Lookup::default() }.mistake();
         assert_eq!((lookup("ConfigMap"), lookup("Secret")), (None, Some(SECRET)));

@@ -5,6 +5,8 @@ use std::fmt;
 use crds::{ObjectKey, ObjectReference, Sync};
 use sha2::{Digest, Sha256};
 
+use crate::Resource;
+
 /// The key of the Repository that `sync` names.
 pub fn repository_of(sync: &Sync) -> ObjectKey {
     let own = sync.metadata.namespace.clone().unwrap_or_default();
@@ -71,25 +73,37 @@ pub fn other_files(sync: &Sync) -> impl Iterator<Item = OtherFile<'_>> {
     })
 }
 
-/// A ConfigMap with values or variables for a Sync.
+/// A ConfigMap or Secret with values or variables for a Sync.
 #[derive(Clone, Copy, Debug)]
 pub struct InputMap<'a> {
-    /// The entry that names the ConfigMap.
+    /// The entry that names the ConfigMap or Secret.
     pub entry: Entry,
-    /// The namespace of the ConfigMap, which is that of the Sync.
+    /// Whether it is a Secret.
+    pub is_secret: bool,
+    /// Its namespace, which is that of the Sync.
     pub namespace: &'a str,
-    /// The name of the ConfigMap.
+    /// Its name.
     pub name: &'a str,
-    /// The key whose text has the values. `None` if each key is a variable.
+    /// The key whose text has the values. `None` if each key is a variable. For a Secret, `None` if each key is a value.
     pub key: Option<&'a str>,
-    /// Whether the ConfigMap may be missing.
+    /// Whether it may be missing.
     pub is_optional: bool,
 }
 
 impl InputMap<'_> {
-    /// How messages name the ConfigMap.
+    /// The kind.
+    pub fn kind(&self) -> &'static str {
+        if self.is_secret { "Secret" } else { "ConfigMap" }
+    }
+
+    /// The same kind, for requests.
+    pub fn resource(&self) -> Resource {
+        if self.is_secret { Resource::secrets() } else { Resource::config_maps() }
+    }
+
+    /// How messages name the ConfigMap or Secret.
     pub fn map(&self) -> String {
-        format!("ConfigMap {}/{}", self.namespace, self.name)
+        format!("{} {}/{}", self.kind(), self.namespace, self.name)
     }
 
     /// How messages name the values or variables.
@@ -101,21 +115,28 @@ impl InputMap<'_> {
     }
 }
 
-/// The ConfigMaps that `sync` gets values and variables from.
+/// The ConfigMaps and Secrets that `sync` gets values and variables from.
 pub fn input_maps(sync: &Sync) -> impl Iterator<Item = InputMap<'_>> {
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     let values = sync.spec.helm.iter().flat_map(|helm| &helm.values_from).enumerate();
     let values = values.filter_map(move |(index, from)| {
-        let (name, is_optional) = (from.config_map.as_deref()?, from.optional == Some(true));
-        let key = Some(from.key.as_deref().unwrap_or("values.yaml"));
-        Some(InputMap { entry: Entry::Values(index), namespace, name, key, is_optional })
+        let (is_secret, name) = map_or_secret(from.config_map.as_deref(), from.secret.as_deref())?;
+        let is_optional = from.optional == Some(true);
+        let key = if is_secret { from.key.as_deref() } else { Some(from.key.as_deref().unwrap_or("values.yaml")) };
+        Some(InputMap { entry: Entry::Values(index), is_secret, namespace, name, key, is_optional })
     });
     let variables = sync.spec.substitution.substitute_from.iter().enumerate();
     let variables = variables.filter_map(move |(index, from)| {
-        let (name, is_optional) = (from.config_map.as_deref()?, from.optional == Some(true));
-        Some(InputMap { entry: Entry::Variables(index), namespace, name, key: None, is_optional })
+        let (is_secret, name) = map_or_secret(from.config_map.as_deref(), from.secret.as_deref())?;
+        let is_optional = from.optional == Some(true);
+        Some(InputMap { entry: Entry::Variables(index), is_secret, namespace, name, key: None, is_optional })
     });
     values.chain(variables)
+}
+
+/// Whether an entry names a Secret, and the name of its ConfigMap or Secret; `None` if it names neither.
+fn map_or_secret<'a>(config_map: Option<&'a str>, secret: Option<&'a str>) -> Option<(bool, &'a str)> {
+    config_map.map(|name| (false, name)).or(secret.map(|name| (true, name)))
 }
 
 /// What the templates of a chart may look up in the cluster: an object, or all objects of a kind in one or all namespaces.
@@ -324,6 +345,7 @@ mod tests {
         assert!(are_equal(json!({"file": "a.yaml"})));
         assert!(!are_equal(json!({"repository": {"name": "config"}, "file": "a.yaml"})));
         assert!(!are_equal(json!({"configMap": "settings"})));
+        assert!(!are_equal(json!({"secret": "settings"})));
     }
 
     #[test]
@@ -338,7 +360,9 @@ mod tests {
         let (own, map) = (json!({"file": "a.env"}), json!({"configMap": "settings"}));
         let other = json!({"repository": {"name": "config"}, "file": "a.env"});
         assert!(are_equal(own.clone()) && !are_equal(map.clone()) && !are_equal(other.clone()));
-        for (entry, inputs) in [(own, 0), (map, 1), (other, 1)] {
+        let secret = json!({"secret": "settings"});
+        assert!(!are_equal(secret.clone()));
+        for (entry, inputs) in [(own, 0), (map, 1), (secret, 1), (other, 1)] {
             let (_, has_inputs, count) = target("one", entry);
             assert_eq!((has_inputs, count), (inputs > 0, inputs));
         }

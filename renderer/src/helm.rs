@@ -9,6 +9,7 @@ use crate::{
     Object,
     list::{OBJECTS, list},
     sealed::SealedValues,
+    wrapped::ClusterSecret,
 };
 
 /// A chart that is rendered for the cluster, perhaps with sealed values.
@@ -33,6 +34,8 @@ pub enum ReleaseValues {
     Plain(Values),
     /// Values for which templates see placeholders.
     Sealed(SealedValues),
+    /// The same, with values of a Secret of the cluster.
+    Secret(ClusterSecret),
 }
 
 impl Release {

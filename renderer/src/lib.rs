@@ -29,6 +29,7 @@ mod process;
 mod sealed;
 mod substitute;
 mod sync;
+mod wrapped;
 
 use std::{
     collections::HashSet,
@@ -56,6 +57,7 @@ pub use self::{
     sealed::SealedValues,
     substitute::{SUBSTITUTE, variables_in},
     sync::{Applied, Capabilities, IS_CHART, Input, Inputs, ServedKinds, release_of},
+    wrapped::{ClusterSecret, Sealer, WrappedValue, wrapped_values},
 };
 
 /// The name of the renderer's program. It is in the same folder as the programs that start it.

@@ -122,6 +122,11 @@ pub(crate) fn with_placeholders<R: Repository>(
                 let values = placeholders.add(sealed, &found).map_err(|why| misplaced("Helm", &chart.path, why))?;
                 chart.values.extend(values);
             }
+            ReleaseValues::Secret(secret) => {
+                files.hold(&secret.name, 3 * secret.content.len() as u64)?;
+                let values = placeholders.add_secret(secret).map_err(|why| misplaced("Helm", &chart.path, why))?;
+                chart.values.extend(values);
+            }
         }
     }
     Ok((chart, placeholders))

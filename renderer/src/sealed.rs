@@ -1,11 +1,11 @@
-//! Sealed values for charts, and for variables.
+//! Sealed values, and values of Secrets of the cluster, for charts and for variables.
 //!
 //! Templates see neither a value nor its sealed form. They see a placeholder, which is a word of letters and digits.
 //! After the render, each Secret that contains placeholders becomes a SealedSecret. The Go templates in that
 //! SealedSecret (`spec.template.data`) put the values where the placeholders were. So rendering needs no key, and these
-//! values are unsealed like all others.
+//! values are unsealed like all others. A value of a Secret of the cluster is sealed when it is put into a Secret ([`crate::wrapped`]).
 //!
-//! A placeholder contains a digest of the sealed value. Everybody who can read the repository can compute this digest.
+//! A placeholder of a sealed value contains a digest of the sealed text. Everybody who can read the repository can compute this digest.
 //! So a digest that a chart computes, for example for an annotation `checksum/secret`, changes when the value is sealed
 //! again.
 
@@ -13,6 +13,7 @@ use std::{
     borrow::Cow,
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     rc::Rc,
     sync::{Arc, LazyLock},
 };
@@ -21,7 +22,7 @@ use aho_corasick::AhoCorasick;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::names::TEMPLATE_INPUTS;
 use manifests::{Manifest, printable};
-use sealing::{Scope, SealedValue};
+use sealing::{Binding, Scope, SealedValue};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -29,6 +30,7 @@ use crate::{
     Values,
     generated::{replace, sealed_secret},
     substitute::is_name,
+    wrapped::{ClusterSecret, Sealer, WrappedValue},
 };
 
 /// The sealed values that a chart gets from one file.
@@ -50,20 +52,27 @@ pub struct SealedValues {
 /// template changed a placeholder.
 pub(crate) const BEGINS_WITH: &str = "gitsealvalue";
 
-/// A file with sealed values, and the scope, namespace and name that they are bound to.
-struct SealedFile {
-    path: String,
-    scope: Scope,
-    namespace: Option<String>,
+/// Where values come from.
+struct Source {
+    /// The file, or the Secret of the cluster, in messages.
     name: String,
+    kind: SourceKind,
 }
 
-/// A sealed value that the templates of the chart see as a word.
+enum SourceKind {
+    /// A file with sealed values, and the scope, namespace and name that they are bound to.
+    File { scope: Scope, namespace: Option<String>, name: String },
+    /// A Secret of the cluster. Its values are sealed for each Secret that they are put into.
+    Secret(Arc<dyn Sealer>),
+}
+
+/// A value that the templates of the chart see as a word.
 struct Placeholder {
     /// The name of the value in the chart, or of the variable.
     path: String,
-    file: Rc<SealedFile>,
+    source: Rc<Source>,
     key: String,
+    /// The sealed text. For a value of a Secret of the cluster: the wrapped text.
     text: String,
     /// Whether a Secret contains the placeholder.
     is_used: Cell<bool>,
@@ -83,6 +92,8 @@ pub(crate) struct Placeholders {
     by_word: HashMap<String, usize>,
     /// For each name in the chart, where its placeholder is in `all`. A later placeholder replaces an earlier one of the same name.
     by_path: BTreeMap<String, usize>,
+    /// How many values of Secrets of the cluster were sealed.
+    sealed_here: Cell<usize>,
 }
 
 /// Why a Secret did not become a SealedSecret.
@@ -121,7 +132,8 @@ impl From<String> for Unsealable {
 /// Reserves memory for a number of bytes; returns false if there is not enough.
 pub(crate) type Take<'r> = &'r mut dyn FnMut(u64) -> bool;
 
-/// The most sealed values for one Sync. Because of this limit, the memory for placeholders need not be counted.
+/// The most sealed values and values of Secrets for one Sync, and the most places that values of Secrets of the cluster are sealed for.
+/// Because of this limit, the memory for placeholders need not be counted, and to seal values takes at most a few seconds.
 const MOST_VALUES: usize = 2500;
 
 /// How many bytes of memory a sealed value in a SealedSecret needs besides its sealed text.
@@ -154,20 +166,35 @@ impl Placeholders {
     pub(crate) fn add(&mut self, wanted: &SealedValues, manifests: &[Manifest]) -> Result<Vec<Values>, String> {
         let SealedValues { file, key, path, .. } = wanted;
         if let ([sealed], None) = (manifests, path) {
-            check_names(sealed)?;
+            let data = sealed.body.get("spec").and_then(|spec| spec.get("encryptedData")).and_then(Value::as_object);
+            check_names(&sealed.origin, data.into_iter().flat_map(Map::keys).map(String::as_str).collect())?;
         }
-        let path_of = |of: &str| match (key, path) {
-            (Some(_), Some(path)) => path.clone(),
-            (None, Some(path)) => format!("{path}.{}", of.replace('.', "\\.")),
-            (_, None) => of.to_owned(),
-        };
-        let words = self.words(file, key.as_deref(), path_of, |_| true, manifests)?;
+        let (key, path) = (key.as_deref(), path.as_deref());
+        let words = self.sealed_words(file, key, |of| path_in_chart(of, key, path), |_| true, manifests)?;
+        Ok(self.named(words))
+    }
+
+    /// Adds values of a Secret of the cluster. Returns the values that the chart gets instead: the placeholders.
+    pub(crate) fn add_secret(&mut self, wanted: &ClusterSecret) -> Result<Vec<Values>, String> {
+        let ClusterSecret { name, sealer, key, path, .. } = wanted;
+        let (key, path) = (key.as_deref(), path.as_deref());
+        let values = wanted.read()?;
+        if path.is_none() {
+            check_names(name, values.keys().map(String::as_str).collect())?;
+        }
+        let values = values.iter().filter(|(of, _)| key.is_none_or(|key| key == *of));
+        let words = self.secret_words((name, sealer), |of| path_in_chart(of, key, path), values)?;
+        Ok(self.named(words))
+    }
+
+    /// Notes which values of the chart have these names and placeholders.
+    fn named(&mut self, words: Vec<(String, String)>) -> Vec<Values> {
         let mut values = Vec::new();
         for (path, word) in words {
             values.push(Values::SetString(format!("{path}={word}")));
             self.by_path.insert(path, self.by_word[&word]);
         }
-        Ok(values)
+        values
     }
 
     /// Adds the values of the file that contains `manifests` as variables. Returns the names and the placeholders of those whose
@@ -177,11 +204,62 @@ impl Placeholders {
         file: &str,
         manifests: &[Manifest],
     ) -> Result<Vec<(String, String)>, String> {
-        self.words(file, None, str::to_owned, is_name, manifests)
+        self.sealed_words(file, None, str::to_owned, is_name, manifests)
+    }
+
+    /// The same for the values of a Secret of the cluster.
+    pub(crate) fn add_secret_variables(&mut self, wanted: &ClusterSecret) -> Result<Vec<(String, String)>, String> {
+        let values = wanted.read()?;
+        let named = values.iter().filter(|(key, _)| is_name(key));
+        self.secret_words((&wanted.name, &wanted.sealer), str::to_owned, named)
+    }
+
+    /// Adds values of a Secret of the cluster. Returns the name that `path_of` makes of the key of each one, and its placeholder.
+    fn secret_words<'v>(
+        &mut self,
+        (name, sealer): (&str, &Arc<dyn Sealer>),
+        path_of: impl Fn(&str) -> String,
+        values: impl Iterator<Item = (&'v String, &'v WrappedValue)>,
+    ) -> Result<Vec<(String, String)>, String> {
+        let source = Rc::new(Source { name: name.to_owned(), kind: SourceKind::Secret(sealer.clone()) });
+        let mut words = Vec::new();
+        for (key, WrappedValue { digest, wrapped }) in values {
+            self.added += 1;
+            words.push(self.word(&source, (key, wrapped), digest, path_of(key))?);
+        }
+        Ok(words)
+    }
+
+    /// Adds a value. Returns its name in the chart, and its placeholder.
+    fn word(
+        &mut self,
+        source: &Rc<Source>,
+        (key, text): (&str, &str),
+        digest: &str,
+        path: String,
+    ) -> Result<(String, String), String> {
+        if self.added > MOST_VALUES {
+            return Err(format!(
+                "{}: a Sync can use at most {MOST_VALUES} sealed values and values of Secrets for its chart and its variables",
+                source.name
+            ));
+        }
+        let word = format!("{BEGINS_WITH}{digest}");
+        let index = *self.by_word.entry(word.clone()).or_insert(self.all.len());
+        if index == self.all.len() {
+            self.all.push(Placeholder {
+                path: path.clone(),
+                source: source.clone(),
+                key: key.to_owned(),
+                text: text.to_owned(),
+                is_used: Cell::new(false),
+            });
+        }
+        Ok((path, word))
     }
 
     /// Adds sealed values. Returns the name that `path_of` makes of the key of each one, and its placeholder.
-    fn words(
+    fn sealed_words(
         &mut self,
         file: &str,
         key: Option<&str>,
@@ -217,20 +295,10 @@ impl Placeholders {
             return Err(format!("{} has no sealed value{wanted}{fits}: {there_is}", sealed.origin));
         }
         self.added += wanted.len();
-        if self.added > MOST_VALUES {
-            return Err(format!(
-                "{file}: a Sync can use at most {MOST_VALUES} sealed values for its chart and its variables"
-            ));
-        }
-        let of_file = SealedFile {
-            path: file.to_owned(),
-            scope,
-            namespace: sealed.id.namespace.clone(),
-            name: sealed.id.name.clone(),
-        };
+        let (namespace, name) = (sealed.id.namespace.clone(), sealed.id.name.clone());
         // The scope, namespace and name are hashed only once, because they may be long, and there may be many values.
-        let place = Sha256::new_with_prefix(json!([scope, of_file.namespace, of_file.name]).to_string());
-        let of_file = Rc::new(of_file);
+        let place = Sha256::new_with_prefix(json!([scope, namespace, name]).to_string());
+        let source = Rc::new(Source { name: file.to_owned(), kind: SourceKind::File { scope, namespace, name } });
         let mut words = Vec::new();
         for (of, text) in wanted {
             if !is_key(of) {
@@ -239,22 +307,9 @@ impl Placeholders {
             let text = text.as_str().unwrap_or_default().trim();
             SealedValue::parse(text)
                 .map_err(|error| format!("{}: {of} is not a sealed value: {error}", sealed.origin))?;
-            let path = path_of(of);
             let digest = place.clone().chain_update(json!([of, text]).to_string()).finalize();
             let digest = digest[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-            let word = format!("{BEGINS_WITH}{digest}");
-            words.push((path.clone(), word.clone()));
-            let index = *self.by_word.entry(word).or_insert(self.all.len());
-            if index < self.all.len() {
-                continue;
-            }
-            self.all.push(Placeholder {
-                path,
-                file: of_file.clone(),
-                key: of.clone(),
-                text: text.to_owned(),
-                is_used: Cell::new(false),
-            });
+            words.push(self.word(&source, (of, text), &digest, path_of(of))?);
         }
         Ok(words)
     }
@@ -346,26 +401,23 @@ impl Placeholders {
         values: Vec<(&str, Vec<Part<'_>>)>,
     ) -> Result<Map<String, Value>, String> {
         let taken: BTreeSet<&str> = values.iter().map(|(key, _)| *key).collect();
+        let indexes: Vec<_> = values.iter().flat_map(|(_, parts)| parts).flat_map(Part::values).collect();
+        let scope = self.scope_of(&indexes)?;
+        let text_of = |index: usize, key: &str| {
+            let binding = Binding { scope, namespace, name: &secret.id.name, key };
+            self.sealed_text(&self.all[index], binding)
+        };
         let (mut encrypted, mut names, mut inputs) = (Map::new(), BTreeMap::new(), Vec::new());
         for (key, parts) in &values {
             if let [Part::Value(index)] = parts[..] {
-                encrypted.insert((*key).to_owned(), self.all[index].text.clone().into());
+                encrypted.insert((*key).to_owned(), text_of(index, key)?.into());
                 names.entry(index).or_insert((*key).to_owned());
             }
         }
-        let mut scope: Option<&Placeholder> = None;
         let mut numbers: HashMap<&str, usize> = HashMap::new();
-        for index in values.iter().flat_map(|(_, parts)| parts).flat_map(Part::values) {
+        for index in indexes {
             let one = &self.all[index];
-            one.fits(namespace, &secret.id.name)?;
             one.is_used.set(true);
-            if let Some(other) = scope.replace(one).filter(|other| other.file.scope != one.file.scope) {
-                return Err(format!(
-                    "it contains sealed values of {} ({}) and of {} ({}), and a SealedSecret has one scope: seal both \
-                     files with the same --scope",
-                    other.file.path, other.file.scope, one.file.path, one.file.scope
-                ));
-            }
             if names.contains_key(&index) {
                 continue;
             }
@@ -375,7 +427,7 @@ impl Placeholders {
                 *number += 1;
                 name = format!("{}-{number}", one.key);
             }
-            encrypted.insert(name.clone(), one.text.clone().into());
+            encrypted.insert(name.clone(), text_of(index, &name)?.into());
             inputs.push(name.clone());
             names.insert(index, name);
         }
@@ -385,7 +437,6 @@ impl Placeholders {
                 templates.insert((*key).to_owned(), template(key, parts, &names).into());
             }
         }
-        let scope = scope.map_or(Scope::Strict, |one| one.file.scope);
         let mut sealed = sealed_secret(&secret.body, encrypted, templates, scope).unwrap_or_default();
         if !inputs.is_empty()
             && let Some(Value::Object(metadata)) = sealed.get_mut("metadata")
@@ -396,16 +447,59 @@ impl Placeholders {
         Ok(sealed)
     }
 
-    /// Fails if one of the sealed values is in no Secret of the chart.
+    /// The scope of a SealedSecret with these values. Values of Secrets of the cluster get the scope of the sealed values.
+    fn scope_of(&self, indexes: &[usize]) -> Result<Scope, String> {
+        let (mut found, mut of_secret): (Option<(Scope, &Placeholder)>, _) = (None, None);
+        for one in indexes.iter().map(|index| &self.all[*index]) {
+            let SourceKind::File { scope, .. } = one.source.kind else {
+                of_secret = Some(one);
+                continue;
+            };
+            if let Some((of_other, other)) = found.replace((scope, one)).filter(|(other, _)| *other != scope) {
+                return Err(format!(
+                    "it contains sealed values of {} ({of_other}) and of {} ({scope}), and a SealedSecret has one scope: seal both \
+                     files with the same --scope",
+                    other.source.name, one.source.name
+                ));
+            }
+        }
+        match (found, of_secret) {
+            (Some((Scope::ClusterWide, other)), Some(one)) => Err(format!(
+                "it contains sealed values of {} (cluster-wide) and {}, which must not be sealed cluster-wide, because others could \
+                 unseal it in another namespace: seal the file with --scope namespace-wide",
+                other.source.name,
+                one.what()
+            )),
+            (found, _) => Ok(found.map_or(Scope::Strict, |(scope, _)| scope)),
+        }
+    }
+
+    /// The sealed text of a value that is put into a Secret.
+    fn sealed_text(&self, one: &Placeholder, binding: Binding<'_>) -> Result<String, String> {
+        let SourceKind::Secret(sealer) = &one.source.kind else {
+            one.fits(binding.namespace, binding.name)?;
+            return Ok(one.text.clone());
+        };
+        self.sealed_here.set(self.sealed_here.get() + 1);
+        if self.sealed_here.get() > MOST_VALUES {
+            return Err(format!(
+                "the Sync puts values of Secrets of the cluster into more than {MOST_VALUES} places: let more workloads use the same \
+                 Secret, or use several Syncs"
+            ));
+        }
+        sealer.seal(&one.text, binding).map_err(|why| format!("{} could not be sealed: {why}", one.what()))
+    }
+
+    /// Fails if one of the values is in no Secret of the chart.
     pub(crate) fn all_used(&self) -> Result<(), String> {
         let mut named = self.by_path.iter().map(|(path, index)| (path, &self.all[*index]));
         let Some((path, unused)) = named.find(|(_, one)| !one.is_used.get()) else { return Ok(()) };
         Err(format!(
-            "no Secret of the chart contains {path}, the sealed value {} of {}: either the chart does not use it with these values, \
+            "no Secret of the chart contains {path}, {}: either the chart does not use it with these values, \
              or its templates compute something from it, for example a hash. Templates get only \
              placeholders for sealed values: they can place them in Secrets, combine them with other text, and encode \
              them with b64enc",
-            unused.key, unused.file.path
+            unused.what()
         ))
     }
 
@@ -428,11 +522,15 @@ impl Placeholders {
     /// The error if `value` contains a placeholder and is not a value of a Secret. `place` says where it is.
     fn outside(&self, place: &str, value: &Value) -> String {
         let text = value.to_string();
-        let which = self.next_word(&text).map(|(_, index, _)| format!(" {}", self.all[index].path));
+        let one = self.next_word(&text).map(|(_, index, _)| &self.all[index]);
+        let (which, such) = match one {
+            Some(one) if matches!(one.source.kind, SourceKind::Secret(_)) => (one.what(), "a value of a Secret"),
+            Some(one) => (format!("the sealed value {}", one.path), "a sealed value"),
+            None => ("the sealed value".to_owned(), "a sealed value"),
+        };
         format!(
-            "{place} contains the sealed value{}: a sealed value can only be in data or stringData of a Secret. Give the \
-             chart the name of a Secret instead, for example in a value `existingSecret`",
-            which.unwrap_or_default()
+            "{place} contains {which}: {such} can only be in data or stringData of a Secret. Give the \
+             chart the name of a Secret instead, for example in a value `existingSecret`"
         )
     }
 
@@ -518,10 +616,19 @@ fn runs_of_base64(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 impl Placeholder {
+    /// The value in messages.
+    fn what(&self) -> String {
+        let Self { source, key, .. } = self;
+        match source.kind {
+            SourceKind::File { .. } => format!("the sealed value {key} of {}", source.name),
+            SourceKind::Secret(_) => format!("the value {key} of {}", source.name),
+        }
+    }
+
     /// Fails if the value was sealed for another Secret than `name` in `namespace`, so that it cannot be unsealed
     /// there.
     fn fits(&self, namespace: &str, name: &str) -> Result<(), String> {
-        let SealedFile { path, scope, namespace: of, name: own_name } = &*self.file;
+        let SourceKind::File { scope, namespace: of, name: own_name } = &self.source.kind else { return Ok(()) };
         let own = of.as_deref().unwrap_or(namespace);
         let fits = match scope {
             Scope::ClusterWide => true,
@@ -536,9 +643,10 @@ impl Placeholder {
             _ => (format!("the namespace {own}"), "--scope cluster-wide"),
         };
         Err(format!(
-            "it contains {}, the sealed value {} of {path}, which is sealed for {sealed_for} and cannot be unsealed here: seal it \
+            "it contains {}, {}, which is sealed for {sealed_for} and cannot be unsealed here: seal it \
              for the Secret {namespace}/{name}, or seal it with {remedy}",
-            self.path, self.key
+            self.path,
+            self.what()
         ))
     }
 }
@@ -610,15 +718,21 @@ fn values_of(secret: &Map<String, Value>) -> (SecretValues, Option<String>) {
     (values, not_text)
 }
 
-/// Refuses a SealedSecret whose keys cannot all be names of values in a chart. Helm's own message would name none of them.
-fn check_names(sealed: &Manifest) -> Result<(), String> {
-    let data = sealed.body.get("spec").and_then(|spec| spec.get("encryptedData")).and_then(Value::as_object);
-    let keys: BTreeSet<&str> = data.into_iter().flat_map(Map::keys).map(String::as_str).collect();
+/// The name in the chart of the value with the key `of`, by the `key` and `path` of its entry.
+fn path_in_chart(of: &str, key: Option<&str>, path: Option<&str>) -> String {
+    match (key, path) {
+        (Some(_), Some(path)) => path.to_owned(),
+        (None, Some(path)) => format!("{path}.{}", of.replace('.', "\\.")),
+        (_, None) => of.to_owned(),
+    }
+}
+
+/// Refuses keys that cannot all be names of values in a chart. Helm's own message would name none of them.
+fn check_names(origin: &dyn fmt::Display, keys: BTreeSet<&str>) -> Result<(), String> {
     for key in &keys {
         if key.split('.').any(str::is_empty) {
             return Err(format!(
-                "{}: the key {} is no name of a value: a part of it between dots is empty",
-                sealed.origin,
+                "{origin}: the key {} is no name of a value: a part of it between dots is empty",
                 printable(key)
             ));
         }
@@ -626,8 +740,7 @@ fn check_names(sealed: &Manifest) -> Result<(), String> {
         if let Some(above) = above.find(|above| keys.contains(above)) {
             let (above, key) = (printable(above), printable(key));
             return Err(format!(
-                "{}: the keys {above} and {key} exclude each other: {above} would be a value and a table",
-                sealed.origin
+                "{origin}: the keys {above} and {key} exclude each other: {above} would be a value and a table"
             ));
         }
     }

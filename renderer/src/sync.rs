@@ -13,7 +13,10 @@ use pipeline::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{BuiltRelease, Chart, ChartObject, Hook, NOT_REPRODUCIBLE, Release, ReleaseValues, SealedValues, Values};
+use crate::{
+    BuiltRelease, Chart, ChartObject, ClusterSecret, Hook, NOT_REPRODUCIBLE, Release, ReleaseValues, SealedValues,
+    Sealer, Values,
+};
 
 /// What templates see of the cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -101,9 +104,18 @@ pub const IS_CHART: &str =
 pub struct Input {
     /// The name in messages: where the values are.
     pub name: String,
-    /// The content of the file with values or variables, or the result of [`variables_in`](crate::variables_in) or
-    /// [`looked_up`](crate::looked_up).
+    /// The content of the file with values or variables, or the result of [`variables_in`](crate::variables_in),
+    /// [`looked_up`](crate::looked_up) or [`wrapped_values`](crate::wrapped_values).
     pub content: Arc<[u8]>,
+    /// Seals the values, if they are those of a Secret of the cluster.
+    pub sealer: Option<Arc<dyn Sealer>>,
+}
+
+impl Input {
+    /// Something that is not secret.
+    pub fn new(name: String, content: Arc<[u8]>) -> Self {
+        Self { name, content, sealer: None }
+    }
 }
 
 /// What a Sync is rendered with and is not in its repository, by the entries of the Sync that name it.
@@ -157,6 +169,11 @@ fn values_of(from: &ValuesFrom, index: usize, inputs: &Inputs) -> Result<Release
     let entry = Entry::Values(index);
     let input = from.is_elsewhere().then(|| inputs.get(&entry).ok_or_else(|| not_read(entry))).transpose()?;
     let file = input.map_or_else(|| from.path_of_file().to_owned(), |input| input.name.clone());
+    if from.secret.is_some() {
+        let input = input.ok_or_else(|| not_read(entry))?;
+        let values = ClusterSecret::of(input, from.key.as_deref(), from.path.as_deref());
+        return values.map(ReleaseValues::Secret).ok_or_else(|| not_read(entry));
+    }
     if from.sealed_secret.is_some() {
         return Ok(ReleaseValues::Sealed(SealedValues {
             file,

@@ -24,6 +24,7 @@ pub use certificate::{Certificate, CertificateError};
 pub use format::{Format, FormatError, MAX_PLAINTEXT_BYTES, SealedValue, is_sealed};
 pub use pem::PemError;
 pub use public_key::{PublicKey, PublicKeyError};
+pub use rsa_value::SEED_BYTES;
 pub use scope::{CLUSTER_WIDE_ANNOTATION, NAMESPACE_WIDE_ANNOTATION, Scope, UnknownScope};
 pub use seal::{Plaintext, Recipient, SealError, seal};
 pub use secret::SecretBytes;

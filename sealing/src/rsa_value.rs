@@ -1,10 +1,10 @@
 //! RSA sealed values: `u16be(len(rsa)) ‖ rsa ‖ gcm`, the hybrid encryption of Sealed Secrets.
 
 use aes_gcm::{AeadInPlace, Aes256Gcm, KeyInit, Nonce, aead::consts::U12};
-use rand_core::{OsRng, RngCore};
+use rand_core::{CryptoRng, Error, OsRng, RngCore};
 use rsa::Oaep;
-use sha2::Sha256;
-use zeroize::Zeroizing;
+use sha2::{Digest as _, Sha256};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     Binding, Certificate, Plaintext, Recipient, SealError, base64_text,
@@ -25,11 +25,40 @@ pub(crate) type SessionKey = Zeroizing<[u8; SESSION_KEY_BYTES]>;
 
 impl Recipient for PublicKey {
     fn seal(&self, binding: Binding<'_>, plaintext: Plaintext<'_>) -> Result<String, SealError> {
+        self.seal_with(&mut OsRng, binding, plaintext)
+    }
+}
+
+impl PublicKey {
+    /// Seals a value so that the same arguments always give the same text. `seed` takes the place of random numbers.
+    ///
+    /// # Caveats
+    /// The seed must be secret, must look random, and must never be used for another key, binding or plaintext: so it is computed from
+    /// all three with a secret key (HMAC). Otherwise, two texts together show something about their plaintexts.
+    ///
+    /// # Errors
+    /// The plaintext is too large.
+    pub fn seal_with_seed(
+        &self,
+        seed: &Zeroizing<[u8; SEED_BYTES]>,
+        binding: Binding<'_>,
+        plaintext: &[u8],
+    ) -> Result<String, SealError> {
+        self.seal_with(&mut Seeded::new(seed), binding, Plaintext::new(plaintext)?)
+    }
+
+    fn seal_with(
+        &self,
+        random: &mut (impl RngCore + CryptoRng),
+        binding: Binding<'_>,
+        plaintext: Plaintext<'_>,
+    ) -> Result<String, SealError> {
         let plaintext = plaintext.expose();
-        let session_key = random_session_key().ok_or(SealError::Random)?;
+        let mut session_key = SessionKey::default();
+        random.try_fill_bytes(session_key.as_mut_slice()).map_err(|_| SealError::Random)?;
         let rsa = self
             .rsa()
-            .encrypt(&mut OsRng, Oaep::new_with_label::<Sha256, _>(binding.label()), session_key.as_slice())
+            .encrypt(random, Oaep::new_with_label::<Sha256, _>(binding.label()), session_key.as_slice())
             .map_err(|_| SealError::Key)?;
         let rsa_length = u16::try_from(rsa.len()).map_err(|_| SealError::Key)?;
 
@@ -110,6 +139,55 @@ impl Envelope {
     }
 }
 
+/// How many bytes a seed for [`PublicKey::seal_with_seed`] has.
+pub const SEED_BYTES: usize = 32;
+
+/// Numbers that only somebody who knows the seed can tell from random ones: SHA-256 of the seed and a counter. Everything is wiped,
+/// because a session key can be computed from it.
+struct Seeded {
+    seed: Zeroizing<[u8; SEED_BYTES]>,
+    counter: u64,
+    /// What is left of the last block.
+    left: Zeroizing<Vec<u8>>,
+}
+
+impl Seeded {
+    fn new(seed: &Zeroizing<[u8; SEED_BYTES]>) -> Self {
+        Self { seed: seed.clone(), counter: 0, left: Zeroizing::default() }
+    }
+}
+
+impl RngCore for Seeded {
+    fn next_u32(&mut self) -> u32 {
+        rand_core::impls::next_u32_via_fill(self)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        rand_core::impls::next_u64_via_fill(self)
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            if self.left.is_empty() {
+                let mut block =
+                    Sha256::new_with_prefix(self.seed.as_slice()).chain_update(self.counter.to_be_bytes()).finalize();
+                self.counter += 1;
+                self.left = Zeroizing::new(block.to_vec());
+                block.as_mut_slice().zeroize();
+            }
+            *byte = self.left.pop().unwrap_or_default();
+        }
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl CryptoRng for Seeded {}
+
+#[cfg(feature = "unseal")]
 fn random_session_key() -> Option<SessionKey> {
     let mut key = SessionKey::default();
     OsRng.try_fill_bytes(key.as_mut_slice()).ok()?;

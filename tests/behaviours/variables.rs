@@ -2,6 +2,7 @@
 
 mod flux;
 mod inputs;
+mod secrets;
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -214,7 +215,7 @@ async fn what_is_wrong_with_variables_is_said_with_its_place() -> Result<()> {
     for entry in [json!({}), json!({"file": "a", "sealedSecret": "b"})] {
         let refused = scene.sync("either", "./app", json!({"substituteFrom": [entry]})).await;
         ensure!(
-            format!("{:?}", refused.err()).contains("set exactly one of file, configMap and sealedSecret"),
+            format!("{:?}", refused.err()).contains("set exactly one of file, configMap, secret and sealedSecret"),
             "the entry is accepted"
         );
     }
@@ -306,7 +307,7 @@ async fn sealed_variables_reach_secrets_and_nothing_else() -> Result<()> {
             "./data",
             fields("a"),
             "SubstituteFailed",
-            "data/db.yaml:1: Secret db: data.password: the variable db_password is a sealed value, and data takes base64: write \
+            "data/db.yaml:1: Secret db: data.password: the variable db_password is secret, and data takes base64: write \
              the key below stringData instead",
         ),
         (
@@ -314,7 +315,7 @@ async fn sealed_variables_reach_secrets_and_nothing_else() -> Result<()> {
             "./map",
             fields("a"),
             "SubstituteFailed",
-            "map/map.yaml:1: ConfigMap map: data.value: the variable db_password is a sealed value, which can only be in \
+            "map/map.yaml:1: ConfigMap map: data.value: the variable db_password is secret, so it can only be in \
              stringData of a Secret",
         ),
         ("changed", "./changed", fields("a"), "SubstituteFailed", "use it without an operator, as ${db_password}"),

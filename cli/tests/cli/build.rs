@@ -100,7 +100,7 @@ fn values_that_the_api_server_would_refuse_are_refused_without_it() {
     let folder = chart_of_a_sync("  helm:\n    valuesFrom: [{sealedSecret: secrets/web.yaml, key: password}]\n");
     for arguments in [["build", "--sync", "clusters/web.yaml"].as_slice(), &["lint"]] {
         let told = refused(folder.path(), arguments);
-        assert!(told.contains("spec.helm.valuesFrom[0]: path can only be set with sealedSecret"), "{told}");
+        assert!(told.contains("spec.helm.valuesFrom[0]: path can only be set with secret or sealedSecret"), "{told}");
     }
 }
 
@@ -225,7 +225,10 @@ fn variables_of_a_sync_are_replaced_without_a_cluster() {
 
     let folder = with_variables("  substituteFrom: [{}]\n");
     let told = refused(folder.path(), &["build", "--sync", "sync.yaml"]);
-    assert!(told.contains("spec.substituteFrom[0]: set exactly one of file, configMap and sealedSecret"), "{told}");
+    assert!(
+        told.contains("spec.substituteFrom[0]: set exactly one of file, configMap, secret and sealedSecret"),
+        "{told}"
+    );
 }
 
 const CHANGES: &str = "  namePrefix: p-\n  commonLabels: {team: a}\n  images: [{name: example.invalid/c, newTag: '2'}]\n  \

@@ -29,6 +29,7 @@ mod set;
 mod store;
 mod stored;
 mod usage;
+mod wrapped;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -56,6 +57,7 @@ use self::{
     set::KeySet,
     store::Store,
     usage::{Usage, value_id},
+    wrapped::WrappingKey,
 };
 pub use self::{
     inquiry::{InquiryError, InquiryFailure},
@@ -63,6 +65,7 @@ pub use self::{
 };
 pub(crate) use self::{
     refusals::Unsealed,
+    stored::StoredSecret,
     usage::{Effort, KeyMark, KeyMarks, Undecryptable},
 };
 use crate::{
@@ -198,6 +201,7 @@ struct Inner {
     pool: Pool,
     renderings: Places,
     digest_key: DigestKey,
+    wrapping_key: WrappingKey,
     usage: Usage,
     refusals: Refusals,
     reloading: Mutex<()>,
@@ -412,6 +416,7 @@ impl Keyring {
             pool: Pool::new(processors),
             renderings: Places::new(RENDERINGS),
             digest_key,
+            wrapping_key: WrappingKey::random(),
             usage: Usage::default(),
             refusals: Refusals::default(),
             reloading: Mutex::default(),

@@ -1,4 +1,4 @@
-//! Key Secrets in the form in which the API server sends them.
+//! Secrets in the form in which the API server sends them: those with keys, and those that Syncs put values of into other Secrets.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -82,7 +82,7 @@ pub(super) struct SecretList {
 
 /// A Secret in the form in which the API server sends it. Its values are in memory that is wiped afterwards.
 #[derive(Deserialize)]
-pub(super) struct StoredSecret {
+pub(crate) struct StoredSecret {
     #[serde(default)]
     metadata: ObjectMeta,
     #[serde(default, rename = "type")]
@@ -102,6 +102,15 @@ impl<'de> Deserialize<'de> for Encoded {
 impl StoredSecret {
     pub(super) fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    /// The keys of the values, sorted.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.data.keys().map(String::as_str)
     }
 
     fn resource_version(&self) -> &str {
@@ -125,7 +134,7 @@ impl StoredSecret {
     }
 
     /// The decoded bytes of a value under `data`.
-    pub(super) fn value(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn value(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         let encoded = &self.data.get(name)?.0;
         let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
         let length = STANDARD.decode_slice(encoded.as_bytes(), &mut bytes).ok()?;

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use self::fake_api::FakeApi;
 use super::*;
 use crate::leader::Leadership;
-use sealing::{Binding, Scope};
+use renderer::Sealer as _;
+use sealing::{Binding, PrivateKey, Scope};
 use unsealing::{SealedInput, SealedTexts};
 
 const NAMESPACE: &str = "sealing";
@@ -715,6 +716,42 @@ async fn digests_outlive_restarts_and_new_keys_and_are_this_clusters_own() {
     assert_ne!(second.digest("other", [b"a".as_slice(), b"b".as_slice()]), before);
     assert_ne!(second.digest("test", [b"ab".as_slice()]), before);
     assert_ne!(second.digest("test", [b"ab".as_slice(), b"".as_slice()]), before);
+}
+
+#[tokio::test]
+async fn values_of_secrets_are_sealed_in_the_same_way_after_a_restart_and_anew_with_a_new_key() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let first = start(client.clone()).await;
+    let place = ["shop", "db", "password"];
+    let wrapped = first.wrap(place, b"Only-Wrapped-1");
+    let again = first.wrap(place, b"Only-Wrapped-1");
+    assert!(wrapped.digest == again.digest && wrapped.wrapped != again.wrapped, "each wrapping has a nonce of its own");
+    for other in [first.wrap(place, b"Only-Wrapped-2"), first.wrap(["web", "db", "password"], b"Only-Wrapped-1")] {
+        assert_ne!(other.digest, wrapped.digest);
+    }
+    let binding = |name| Scope::Strict.binding("shop", name, "url");
+    let sealed = first.seal(&wrapped.wrapped, binding("app")).unwrap();
+    assert_eq!(first.seal(&again.wrapped, binding("app")).as_ref(), Ok(&sealed));
+    assert_ne!(first.seal(&wrapped.wrapped, binding("other")).as_ref(), Ok(&sealed));
+    let key = PrivateKey::from_pem(&vector("rsa-2048.key")).unwrap();
+    assert!(sealing::unseal([&key], binding("app"), &sealed).unwrap().expose() == b"Only-Wrapped-1");
+    assert!(sealing::unseal([&key], binding("other"), &sealed).is_err());
+
+    let second = start(client.clone()).await;
+    let after = second.wrap(place, b"Only-Wrapped-1");
+    assert_eq!(after.digest, wrapped.digest);
+    assert_eq!(second.seal(&after.wrapped, binding("app")).as_ref(), Ok(&sealed));
+    let told = second.seal(&wrapped.wrapped, binding("app")).unwrap_err();
+    assert!(told.contains("another process"), "{told}");
+
+    let before = second.seals_with();
+    put_vector(&api, "two", "rsa-4096", "active");
+    second.reload().await.unwrap();
+    assert_ne!(second.seals_with(), before);
+    let anew = second.seal(&after.wrapped, binding("app")).unwrap();
+    let key = PrivateKey::from_pem(&vector("rsa-4096.key")).unwrap();
+    assert!(sealing::unseal([&key], binding("app"), &anew).unwrap().expose() == b"Only-Wrapped-1");
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
-//! What Syncs are rendered with from the cluster: values and variables from ConfigMaps, and the objects that templates look up.
+//! What Syncs are rendered with from the cluster: values and variables from ConfigMaps and Secrets, and the objects that templates look
+//! up.
 //!
 //! # Guarantees
-//! - An object is read with the rights of the Sync's identity. A Secret is never read. If the identity loses the right, this is
-//!   noticed after `spec.interval` at the latest.
+//! - An object is read with the rights of the Sync's identity. If the identity loses the right, this is noticed after `spec.interval` at
+//!   the latest.
+//! - Of a Secret, only wrapped values are kept ([`crate::keys`]). A sealing key is never read, and no template can look up a Secret.
 //! - An object is read once, and again when a watch shows that it changed. If it cannot be watched, it is read again
 //!   after `spec.interval`.
 //! - If what was read changes after every render, it is read less and less often, at last after `spec.interval`.
@@ -10,6 +12,7 @@
 
 mod known;
 mod rights;
+mod secret;
 mod unsettled;
 
 use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, sync::Arc};
@@ -59,22 +62,32 @@ pub(super) enum InputError {
     },
     /// The ConfigMap does not have the key.
     #[error(
-        "{place}: there is no such key with a text; {there_is}. Add it, or correct {field}; nothing is applied or deleted until it can be read"
+        "{place}: there is no such key; {there_is}. Add it, or correct {field}; nothing is applied or deleted until it can be read"
     )]
     NoKey {
         /// The ConfigMap and the key.
         place: String,
-        /// The keys of the ConfigMap.
+        /// The keys of the ConfigMap or Secret.
         there_is: String,
         /// The field of the Sync that names it.
         field: String,
     },
+    /// The Secret is one that unseals values, or another one of the controller's own.
+    #[error(
+        "{field} names {secret}, which is a sealing key or another Secret of the controller itself: name another Secret"
+    )]
+    OwnSecret {
+        /// The Secret.
+        secret: String,
+        /// The field of the Sync that names it.
+        field: String,
+    },
     /// The inputs are too large.
-    #[error("{0}: what the Sync reads from the cluster (ConfigMaps, and what its chart looks up) has more than {most} MiB together: put values into files of a repository", most = MOST_BYTES >> 20)]
+    #[error("{0}: what the Sync reads from the cluster (ConfigMaps, Secrets, and what its chart looks up) has more than {most} MiB together: put values into files of a repository", most = MOST_BYTES >> 20)]
     TooLarge(String),
     /// There is no room to keep it.
     #[error(
-        "there is no room for {what}: what all Syncs of a namespace read from the cluster (ConfigMaps, and what charts look up) may have \
+        "there is no room for {what}: what all Syncs of a namespace read from the cluster (ConfigMaps, Secrets, and what charts look up) may have \
          {} KiB together, a part of --memory-budget. Syncs that read the same share it; put large values into files of a repository", most >> 10
     )]
     NoRoom {
@@ -150,7 +163,7 @@ impl StageError for InputError {
             Self::NoMap { .. } | Self::NoKey { .. } => "ValuesNotFound",
             Self::TooLarge(_) | Self::TooMany { .. } => "TooLarge",
             Self::Secret { .. } => renderer::NOT_REPRODUCIBLE,
-            Self::Forbidden { .. } => FORBIDDEN,
+            Self::Forbidden { .. } | Self::OwnSecret { .. } => FORBIDDEN,
             Self::NoRoom { .. } => "MemoryBusy",
             Self::NoKind { .. } | Self::NotRead { .. } => "ValuesNotRead",
         }
@@ -162,6 +175,7 @@ impl StageError for InputError {
             | Self::NoKey { .. }
             | Self::TooLarge(_)
             | Self::TooMany { .. }
+            | Self::OwnSecret { .. }
             | Self::Secret { .. } => true,
             Self::NoRoom { .. } | Self::NoKind { .. } | Self::Forbidden { .. } | Self::NotRead { .. } => false,
         }
@@ -223,6 +237,7 @@ impl Pass<'_> {
         let mut read = Ok(());
         for one in &all {
             let one = match one {
+                Wanted::Map(map) if map.is_secret => self.read_secret(*map, &mut bytes).await,
                 Wanted::Map(map) => self.read_map(*map, &mut bytes).await,
                 Wanted::Looked(looked) => self.look_up(*looked, &mut bytes).await,
             };
@@ -241,8 +256,8 @@ impl Pass<'_> {
 
     async fn read_map(&self, map: InputMap<'_>, bytes: &mut usize) -> Result<OneInput, InputError> {
         let live = &self.ctx.cluster.live;
-        let InputMap { entry, namespace, name, key, is_optional } = map;
-        let resource = Arc::new(Resource::config_maps());
+        let InputMap { entry, namespace, name, key, is_optional, .. } = map;
+        let resource = Arc::new(map.resource());
         let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
         let read = self.input_api().get(&resource, Some(namespace), name).await;
         let named = Named { resource, namespace: Some(namespace.to_owned()), name: name.to_owned() };
@@ -269,14 +284,7 @@ impl Pass<'_> {
             None => Some(variables_in(&data).into()),
         };
         let Some(text) = text else {
-            let keys: Vec<_> = data.iter().flat_map(|data| data.keys()).map(String::as_str).collect();
-            let more = keys.len().saturating_sub(KEYS_SHOWN);
-            let shown = keys[..keys.len() - more].join(", ");
-            let there_is = match (keys.is_empty(), more) {
-                (true, _) => "it has no keys".to_owned(),
-                (false, 0) => format!("it has {shown}"),
-                (false, more) => format!("it has {shown} and {more} more"),
-            };
+            let there_is = there_is(data.iter().flat_map(|data| data.keys()).map(String::as_str));
             return Err(InputError::NoKey { place: map.place(), there_is, field });
         };
         *bytes += text.len();
@@ -416,6 +424,18 @@ async fn who_has_many(api: &Api, resource: &Resource) -> String {
     counts.sort_by_key(|(_, count)| Reverse(*count));
     let shown: Vec<_> = counts.iter().take(NAMESPACES_SHOWN).map(|(of, count)| format!("{count} in {of}")).collect();
     if shown.is_empty() { String::new() } else { format!(" (of the first {}: {})", all.len(), shown.join(", ")) }
+}
+
+/// The keys of an object, for an error.
+fn there_is<'k>(keys: impl Iterator<Item = &'k str>) -> String {
+    let keys: Vec<_> = keys.collect();
+    let more = keys.len().saturating_sub(KEYS_SHOWN);
+    let shown = keys[..keys.len() - more].join(", ");
+    match (keys.is_empty(), more) {
+        (true, _) => "it has no keys".to_owned(),
+        (false, 0) => format!("it has {shown}"),
+        (false, more) => format!("it has {shown} and {more} more"),
+    }
 }
 
 fn not_read(source: ApiError, what: String, field: String, verb: &'static str) -> InputError {

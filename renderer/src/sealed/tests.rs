@@ -408,3 +408,124 @@ fn a_key_that_no_secret_can_have_is_refused() {
         assert!(told.as_ref().is_err_and(|told| told.contains("cannot be a key of a Secret")), "{key}: {told:?}");
     }
 }
+
+/// Seals by putting the place before the wrapped text.
+struct Fake;
+
+impl Sealer for Fake {
+    fn seal(&self, wrapped: &str, binding: Binding<'_>) -> Result<String, String> {
+        if wrapped == "broken" {
+            return Err("it is broken".to_owned());
+        }
+        let Binding { scope, namespace, name, key } = binding;
+        Ok(format!("{scope} {namespace}/{name}/{key}: {wrapped}"))
+    }
+}
+
+/// What a chart or variables get from a Secret with these values. The digest of each is its wrapped text 32 times.
+fn of_secret(values: &[(&str, &str)], key: Option<&str>, path: Option<&str>) -> ClusterSecret {
+    let wrapped = |(key, text): &(&str, &str)| {
+        let digest =
+            text.as_bytes().iter().cycle().take(32).map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)]));
+        ((*key).to_owned(), WrappedValue { digest: digest.collect(), wrapped: (*text).to_owned() })
+    };
+    let text = crate::wrapped_values(&values.iter().map(wrapped).collect());
+    let (key, path) = (key.map(str::to_owned), path.map(str::to_owned));
+    ClusterSecret {
+        name: "Secret shop/db".into(),
+        content: text.into_bytes().into(),
+        sealer: Arc::new(Fake),
+        key,
+        path,
+    }
+}
+
+#[test]
+fn a_value_of_a_secret_is_sealed_for_the_secret_that_it_is_put_into() {
+    let mut all = Placeholders::default();
+    let words = all.add_secret_variables(&of_secret(&[("password", "one"), ("tls.key", "two")], None, None)).unwrap();
+    let [(name, word)] = &words[..] else { panic!("{words:?}") };
+    assert!(name == "password" && word.starts_with(BEGINS_WITH) && word.len() == LENGTH, "{words:?}");
+    let made = resolve(&all, &secret(&format!("stringData: {{a: {word}, url: 'db://{word}@db'}}"))).unwrap().unwrap();
+    let spec = &made["spec"];
+    assert_eq!(spec["encryptedData"], json!({"a": "strict shop/web/a: one"}));
+    assert_eq!(spec["template"]["data"], json!({"url": "db://{{ index . \"a\" }}@db"}));
+    assert_eq!(made["metadata"].get("annotations"), None, "the scope is strict");
+    let made = resolve(&all, &secret(&format!("data: {{url: {}}}", STANDARD.encode(format!("db://{word}"))))).unwrap();
+    let made = made.unwrap();
+    assert_eq!(made["spec"]["encryptedData"], json!({"password": "strict shop/web/password: one"}));
+    assert_eq!(made["metadata"]["annotations"], json!({TEMPLATE_INPUTS: "password"}));
+
+    let map = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{a: 'x {word}'}}\n");
+    let told = resolve(&all, &map).unwrap_err();
+    assert!(
+        told.starts_with("data.a contains the value password of Secret shop/db: a value of a Secret can only be in"),
+        "{told}"
+    );
+    let told = resolve(&all, &secret(&format!("stringData: {{a: {}}}", word.to_uppercase()))).unwrap_err();
+    assert!(told.contains("that a template changed"), "{told}");
+}
+
+#[test]
+fn values_of_a_secret_get_the_scope_of_the_sealed_values_beside_them() {
+    for (scope, sealed) in
+        [("", None), (WIDE, Some("namespace-wide shop/web/a: one")), ("sealedsecrets.bitnami.com/cluster-wide", None)]
+    {
+        let (mut all, words) = placeholders(scope);
+        let of_secret = all.add_secret_variables(&of_secret(&[("password", "one")], None, None)).unwrap();
+        let text = secret(&format!("stringData: {{a: {}, b: {}}}", of_secret[0].1, words[0]));
+        let made = resolve(&all, &text.replace("name: web", if scope.is_empty() { "name: db" } else { "name: web" }));
+        match (scope, sealed) {
+            (_, Some(sealed)) => assert_eq!(made.unwrap().unwrap()["spec"]["encryptedData"]["a"], json!(sealed)),
+            ("", None) => {
+                assert_eq!(made.unwrap().unwrap()["spec"]["encryptedData"]["a"], json!("strict shop/db/a: one"));
+            }
+            _ => {
+                let told = made.unwrap_err();
+                assert!(
+                    told.contains("must not be sealed cluster-wide") && told.contains("--scope namespace-wide"),
+                    "{told}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chart_gets_values_of_a_secret_by_their_names() {
+    let values = [("host", "three"), ("password", "one")];
+    for (key, path, names) in [
+        (Some("password"), Some("auth.password"), &["auth.password"][..]),
+        (None, Some("auth"), &["auth.host", "auth.password"]),
+        (None, None, &["host", "password"]),
+    ] {
+        let mut all = Placeholders::default();
+        let values = all.add_secret(&of_secret(&values, key, path)).unwrap();
+        let found: Vec<_> = values
+            .iter()
+            .map(|value| match value {
+                Values::SetString(text) => text.split_once('=').unwrap().0,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(found, names);
+        let told = all.all_used().unwrap_err();
+        assert!(told.contains(" of Secret shop/db: either the chart does not use it"), "{told}");
+    }
+    let told = Placeholders::default().add_secret(&of_secret(&[("a", "one"), ("a.b", "two")], None, None)).unwrap_err();
+    assert_eq!(told, "Secret shop/db: the keys a and a.b exclude each other: a would be a value and a table");
+}
+
+#[test]
+fn values_of_secrets_are_sealed_for_a_limited_number_of_places() {
+    let mut all = Placeholders::default();
+    let words = all.add_secret_variables(&of_secret(&[("a", "one"), ("b", "broken")], None, None)).unwrap();
+    let told = resolve(&all, &secret(&format!("stringData: {{a: {}}}", words[1].1))).unwrap_err();
+    assert_eq!(told, "the value b of Secret shop/db could not be sealed: it is broken");
+    let text = secret(&format!("stringData: {{a: {}}}", words[0].1));
+    for _ in 1..MOST_VALUES {
+        resolve(&all, &text).unwrap();
+    }
+    let told = resolve(&all, &text).unwrap_err();
+    assert!(told.contains("into more than 2500 places"), "{told}");
+}

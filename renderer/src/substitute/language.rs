@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub(crate) enum Known<'v> {
     /// A text.
     Plain(&'v str),
-    /// The placeholder of a sealed value. It must stay as it is, because the value is put in its place later.
+    /// The placeholder of a sealed value, or of a value of a Secret. It must stay as it is, because the value is put in its place later.
     Sealed(&'v str),
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum Mistake {
     },
     /// An operator would change a sealed value.
     #[error(
-        "the variable {0} is a sealed value, which is put in its place only when the Secret is made: use it without an \
+        "the variable {0} is secret: its value is put in its place only when the Secret is made; use it without an \
          operator, as ${{{0}}} or with a default"
     )]
     SealedChanged(String),

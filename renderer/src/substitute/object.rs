@@ -202,11 +202,9 @@ impl Walk<'_> {
 
     fn sealed_elsewhere(&mut self, variable: &str, place: &Place<'_>) {
         let why = if self.is_secret && place.is_key_of("data") {
-            format!(
-                "the variable {variable} is a sealed value, and data takes base64: write the key below stringData instead"
-            )
+            format!("the variable {variable} is secret, and data takes base64: write the key below stringData instead")
         } else {
-            format!("the variable {variable} is a sealed value, which can only be in stringData of a Secret")
+            format!("the variable {variable} is secret, so it can only be in stringData of a Secret")
         };
         self.mistake(place, &why);
     }
@@ -322,19 +320,19 @@ mod tests {
             ),
             (
                 "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {p: '${password}'}".to_owned(),
-                "data.p: the variable password is a sealed value, which can only be in stringData of a Secret",
+                "data.p: the variable password is secret, so it can only be in stringData of a Secret",
             ),
             (
                 "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {p: '${password}'}".to_owned(),
-                "data.p: the variable password is a sealed value, and data takes base64: write the key below stringData",
+                "data.p: the variable password is secret, and data takes base64: write the key below stringData",
             ),
             (
                 "apiVersion: v1\nkind: Secret\nmetadata: {name: a, labels: {p: '${password}'}}".to_owned(),
-                "metadata.labels.p: the variable password is a sealed value",
+                "metadata.labels.p: the variable password is secret",
             ),
             (
                 "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {'${password}': b}".to_owned(),
-                "the variable password is a sealed value, which can only be in stringData",
+                "the variable password is secret, so it can only be in stringData",
             ),
         ] {
             let (_, found) = substituted(&text);

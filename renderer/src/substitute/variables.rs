@@ -1,4 +1,4 @@
-//! The variables of a Sync: from its spec, from files of repositories, and from ConfigMaps.
+//! The variables of a Sync: from its spec, from files of repositories, and from ConfigMaps and Secrets of the cluster.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use super::{
     language::{Known, is_name},
     not_substituted,
 };
-use crate::{At, Inputs, Repository, sealed::Placeholders};
+use crate::{At, Inputs, Repository, sealed::Placeholders, wrapped::ClusterSecret};
 
 /// The variables of a Sync.
 #[derive(Default)]
 pub(crate) struct Variables(BTreeMap<String, Variable>);
 
 struct Variable {
-    /// The value, or the placeholder of a sealed value.
+    /// The value, or the placeholder of a sealed value or of a value of a Secret.
     text: String,
-    is_sealed: bool,
+    is_secret: bool,
 }
 
 /// The most bytes of a file with variables.
@@ -54,9 +54,14 @@ impl Variables {
                 return Err(refused(mistake.to_owned()));
             }
             let of_repository;
+            let mut of_secret = None;
             let (path, bytes): (&str, &[u8]) = if entry.is_elsewhere() {
                 let input = inputs.get(&Entry::Variables(index));
                 let input = input.ok_or_else(|| refused("it was not read".to_owned()))?;
+                of_secret = ClusterSecret::of(input, None, None);
+                if of_secret.is_some() != entry.secret.is_some() {
+                    return Err(refused("it was not read".to_owned()));
+                }
                 (&input.name, &input.content)
             } else {
                 let path = entry.path_of_file();
@@ -69,11 +74,14 @@ impl Variables {
                 of_repository = bytes;
                 (path, &of_repository)
             };
-            let is_sealed = entry.sealed_secret.is_some();
+            let is_secret = entry.sealed_secret.is_some() || of_secret.is_some();
             if bytes.len() > FILE_BYTES {
                 return Err(refused(format!("{path} has more than {} MiB", FILE_BYTES >> 20)));
             }
-            let found = if is_sealed {
+            let found = if let Some(secret) = of_secret {
+                reserve(room, path, 3 * bytes.len() as u64)?;
+                placeholders.add_secret_variables(&secret).map_err(refused)?
+            } else if is_secret {
                 let manifests = sealed_in(path, bytes, room).map_err(|failure| match failure {
                     ParseFailure::Wrong(error) => refused(format!("{error}; {}", error.hint())),
                     ParseFailure::NoRoom { had_most } => RenderError::NoRoom { path: path.to_owned(), had_most },
@@ -88,19 +96,19 @@ impl Variables {
             let bytes = found.iter().map(|(name, text)| 64 + name.len() + text.len()).sum::<usize>() as u64;
             reserve(room, path, bytes)?;
             room.use_up(bytes);
-            all.extend(found.into_iter().map(|(name, text)| (name, Variable { text, is_sealed })));
+            all.extend(found.into_iter().map(|(name, text)| (name, Variable { text, is_secret })));
         }
         for (name, text) in substitute.iter().flatten() {
             named(name).map_err(|why| not_substituted(folder, format!("substitute: {why}")))?;
-            all.insert(name.clone(), Variable { text: text.clone(), is_sealed: false });
+            all.insert(name.clone(), Variable { text: text.clone(), is_secret: false });
         }
         Ok(Self(all))
     }
 
     /// What the variable stands for, if it is set.
     pub(crate) fn get(&self, name: &str) -> Option<Known<'_>> {
-        let Variable { text, is_sealed } = self.0.get(name)?;
-        Some(if *is_sealed { Known::Sealed(text) } else { Known::Plain(text) })
+        let Variable { text, is_secret } = self.0.get(name)?;
+        Some(if *is_secret { Known::Sealed(text) } else { Known::Plain(text) })
     }
 
     /// The names of all variables, sorted.
@@ -110,8 +118,8 @@ impl Variables {
 
     #[cfg(test)]
     pub(crate) fn of(plain: &[(&str, &str)], sealed: &[(&str, &str)]) -> Self {
-        let variable = |is_sealed| {
-            move |(name, text): &(&str, &str)| ((*name).to_owned(), Variable { text: (*text).to_owned(), is_sealed })
+        let variable = |is_secret| {
+            move |(name, text): &(&str, &str)| ((*name).to_owned(), Variable { text: (*text).to_owned(), is_secret })
         };
         Self(plain.iter().map(variable(false)).chain(sealed.iter().map(variable(true))).collect())
     }

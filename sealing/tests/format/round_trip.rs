@@ -164,3 +164,22 @@ fn the_size_of_a_plaintext_is_bounded() {
     let refused = unseal([&RSA_2048.key], HERE, &encode(&longer)).err();
     assert_eq!(refused, Some(UnsealError::Format(FormatError::TooLarge)));
 }
+
+#[test]
+fn a_seed_takes_the_place_of_randomness() {
+    let place = (Scope::Strict, ["shop", "db", "password"].map(str::to_owned));
+    let seeded = |seed: u8, plaintext: &[u8]| {
+        let seed = zeroize::Zeroizing::new([seed; sealing::SEED_BYTES]);
+        RSA_2048.key.public_key().seal_with_seed(&seed, binding(&place), plaintext)
+    };
+    let value = seeded(1, b"plaintext").unwrap();
+    assert_eq!(seeded(1, b"plaintext").as_ref(), Ok(&value));
+    let other = seeded(2, b"plaintext").unwrap();
+    for text in [&value, &other] {
+        assert!(unseal([&RSA_2048.key], binding(&place), text).unwrap().expose() == b"plaintext");
+    }
+    let (value, other) = (decode(&value), decode(&other));
+    let is_alike = value.iter().zip(&other).skip(2).filter(|(a, b)| a == b).count();
+    assert!(is_alike < 16, "{is_alike} bytes are the same with another seed");
+    assert_eq!(seeded(1, &vec![0; MAX_PLAINTEXT_BYTES + 1]), Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
+}

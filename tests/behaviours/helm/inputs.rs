@@ -462,7 +462,7 @@ async fn a_config_map_that_is_missing_is_told_and_nothing_is_pruned() -> Result<
 
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}});
     kubernetes::apply(&scene.client, &scene.namespace, map).await?;
-    let told = "settings: web.yaml: there is no such key with a text; it has a. Add it";
+    let told = "settings: web.yaml: there is no such key; it has a. Add it";
     let has_told = |_: &Sync, ready: &crds::Condition| ready.reason == "ValuesNotFound" && ready.message.contains(told);
     scene.sync_when("app", told, has_told).await?;
     settings(&scene, "level: [\n").await?;
@@ -493,7 +493,7 @@ async fn an_optional_config_map_has_no_values_while_it_is_missing() -> Result<()
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}});
     kubernetes::apply(&scene.client, &scene.namespace, map).await?;
     let message = scene.is_not_ready("app", "ValuesNotFound").await?;
-    ensure!(message.contains("settings: web.yaml: there is no such key with a text"), "{message}");
+    ensure!(message.contains("settings: web.yaml: there is no such key"), "{message}");
     is_value(&scene, "app-map", "info").await?;
 
     let of_file = scene.sync("file", "./charts/web", entry(json!({"file": "a.yaml", "optional": true}))).await;

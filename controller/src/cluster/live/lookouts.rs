@@ -82,6 +82,11 @@ impl Sight {
         Self::At(version.and_then(|version| version.parse().ok()).unwrap_or_default())
     }
 
+    /// The same, if only the metadata of the object are at hand.
+    pub fn of_metadata(metadata: &ObjectMeta) -> Self {
+        Self::At(resource_version(metadata))
+    }
+
     /// The sight of all objects of a kind that were read.
     pub fn of_all(objects: &[serde_json::Value]) -> Self {
         Self::All(objects.iter().fold(0, |sum, object| {

@@ -1,7 +1,6 @@
 //! Whether the identity of a Sync may still read what the Sync gets from the cluster. The watches, which show changes, are
 //! made with the controller's own rights, so they do not show that somebody took a right away.
 
-use pipeline::Resource;
 use tokio::time::Instant;
 
 use super::Wanted;
@@ -47,7 +46,7 @@ impl Pass<'_> {
         let looked = match one {
             Wanted::Map(map) => {
                 let (namespace, name) = (Some(map.namespace), Some(map.name));
-                return reviews.may_read(api, turns, &Resource::config_maps(), namespace, name).await;
+                return reviews.may_read(api, turns, &map.resource(), namespace, name).await;
             }
             Wanted::Looked(looked) => looked,
         };

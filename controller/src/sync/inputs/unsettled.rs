@@ -52,7 +52,7 @@ impl Wanted<'_> {
     /// Whether the entry names this object, perhaps among others.
     fn is(&self, id: &ObjectId) -> bool {
         let (group, kind, namespace, name) = match self {
-            Self::Map(map) => ("", "ConfigMap", Some(map.namespace), Some(map.name)),
+            Self::Map(map) => ("", map.kind(), Some(map.namespace), Some(map.name)),
             Self::Looked(looked) => (looked.group_and_version().0, looked.kind, looked.namespace, looked.name),
         };
         (id.group.as_str(), id.kind.as_str()) == (group, kind)
