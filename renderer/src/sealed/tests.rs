@@ -168,7 +168,9 @@ fn thousands_of_values_in_one_text_all_get_a_key() {
     assert_eq!(made["spec"]["encryptedData"].as_object().map(Map::len), Some(MOST_VALUES));
     let told = all.add(&wanted, &manifests);
     assert!(
-        told.as_ref().is_err_and(|told| told.ends_with("at most 2500 sealed values for its chart and its variables")),
+        told.as_ref()
+            .is_err_and(|told| told
+                .ends_with("at most 2500 sealed values and values of Secrets for its chart and its variables")),
         "{told:?}"
     );
 }
