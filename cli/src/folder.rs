@@ -79,7 +79,7 @@ pub fn read_with(path: &Path, copies: &Copies) -> anyhow::Result<Folder> {
 /// Reads a folder as the controller does for `sync`: as a chart, if the Sync says so.
 ///
 /// # Errors
-/// Those of [`read`] and [`objects_in`].
+/// Those of [`read`] and [`SyncFolder::objects`].
 pub fn read_for(path: &Path, sync: &Sync, surroundings: Surroundings) -> anyhow::Result<Folder> {
     read_sharing(path, sync, surroundings, Arc::new(renderer()))
 }
@@ -135,7 +135,8 @@ fn read_at(
     let surroundings = Surroundings { clones: surroundings.clones.in_repository(&root), ..surroundings };
     let copy = WorkingCopy { root: root.clone() };
     let tree = || Ok(Local { entries: entries(path, &root, &inside, false)?, is_named: path.is_file() });
-    let manifests = objects_in(tree, &copy, &inside, sync, &surroundings, &renderer);
+    let folder = SyncFolder { path: &inside, sync, surroundings: &surroundings, renderer: &renderer };
+    let manifests = folder.objects(tree, &copy);
     let manifests = manifests.map_err(|error| explained(error, &copy));
     let is_chart = sync.spec.helm.is_some();
     let manifests = if is_chart || Changes::of(sync).is_some() {
@@ -146,61 +147,69 @@ fn read_at(
     Ok(Folder { root, inside, path: path.to_owned(), manifests: manifests?, renderer, surroundings, is_chart })
 }
 
-/// The objects that a Sync applies from `folder` of `repository`. `tree` reads this folder, if it is not a chart. The places
-/// of the objects are paths from the root of the repository.
-///
-/// # Errors
-/// The folder cannot be read or rendered, or it is a chart that no Sync can apply: it may give other objects at the
-/// next render, or it reads from the cluster.
-pub fn objects_in<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
-    tree: impl FnOnce() -> anyhow::Result<T>,
-    repository: &R,
-    folder: &str,
-    sync: &Sync,
-    surroundings: &Surroundings,
-    renderer: &Renderer,
-) -> Result<Vec<Manifest>, RenderError<Unread>> {
-    let repository = &WithCopies::new(repository, &surroundings.clones.copies);
-    let objects = objects_of(tree, repository, folder, sync, surroundings, renderer);
-    objects.map_err(|error| repository.explained(error))
+/// A folder of a repository, with all that decides what a Sync applies from it.
+pub struct SyncFolder<'a> {
+    /// The path of the folder from the root of the repository.
+    pub path: &'a str,
+    /// The Sync.
+    pub sync: &'a Sync,
+    /// What is rendered with besides the files of the repository.
+    pub surroundings: &'a Surroundings,
+    /// What renders kustomizations and charts.
+    pub renderer: &'a Renderer,
 }
 
-fn objects_of<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
-    tree: impl FnOnce() -> anyhow::Result<T>,
-    repository: &R,
-    folder: &str,
-    sync: &Sync,
-    surroundings: &Surroundings,
-    renderer: &Renderer,
-) -> Result<Vec<Manifest>, RenderError<Unread>> {
-    let (room, cancel) = (&mut Unlimited, &Cancel::new());
-    let tree = || tree().map_err(|error| RenderError::Files(Unread(error)));
-    let inputs = surroundings.clones.inputs_of(sync, repository);
-    let inputs = inputs.map_err(|error| RenderError::Files(Unread(error)))?;
-    let release = release_of(sync, &surroundings.capabilities, &inputs);
-    let release = release.map_err(|why| RenderError::NotRendered { folder: folder.to_owned(), why })?;
-    let release = release.map(|mut release| {
-        folder.clone_into(&mut release.chart.path);
-        release
-    });
-    match (release, Changes::of(sync).map(|changes| changes.with(inputs))) {
-        (Some(release), Some(changes)) => {
-            Ok(renderer.changed_release(&changes, &release, repository, room, cancel)?.objects)
+impl SyncFolder<'_> {
+    /// The objects that the Sync applies from the folder, which is in `repository`. `tree` reads the folder, if it is not a chart. The
+    /// places of the objects are paths from the root of the repository.
+    ///
+    /// # Errors
+    /// The folder cannot be read or rendered, or it is a chart that no Sync can apply: it may give other objects at the
+    /// next render, or it reads from the cluster.
+    pub fn objects<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
+        &self,
+        tree: impl FnOnce() -> anyhow::Result<T>,
+        repository: &R,
+    ) -> Result<Vec<Manifest>, RenderError<Unread>> {
+        let repository = &WithCopies::new(repository, &self.surroundings.clones.copies);
+        self.rendered(tree, repository).map_err(|error| repository.explained(error))
+    }
+
+    fn rendered<T: Tree<Error = Unread>, R: Repository<Error = Unread>>(
+        &self,
+        tree: impl FnOnce() -> anyhow::Result<T>,
+        repository: &R,
+    ) -> Result<Vec<Manifest>, RenderError<Unread>> {
+        let &Self { path, sync, surroundings, renderer } = self;
+        let (room, cancel) = (&mut Unlimited, &Cancel::new());
+        let tree = || tree().map_err(|error| RenderError::Files(Unread(error)));
+        let inputs = surroundings.clones.inputs_of(sync, repository);
+        let inputs = inputs.map_err(|error| RenderError::Files(Unread(error)))?;
+        let release = release_of(sync, &surroundings.capabilities, &inputs);
+        let release = release.map_err(|why| RenderError::NotRendered { folder: path.to_owned(), why })?;
+        let release = release.map(|mut release| {
+            path.clone_into(&mut release.chart.path);
+            release
+        });
+        match (release, Changes::of(sync).map(|changes| changes.with(inputs))) {
+            (Some(release), Some(changes)) => {
+                Ok(renderer.changed_release(&changes, &release, repository, room, cancel)?.objects)
+            }
+            (Some(release), None) => {
+                let built = renderer.release(&release, repository, room, cancel)?;
+                let applied = built.into_applied();
+                Ok(applied.map_err(|why| RenderError::NotRendered { folder: path.to_owned(), why })?.objects)
+            }
+            (None, Some(changes)) if !changes.need_kustomize() => {
+                let objects = Files(Kustomizations { repository, renderer }).render(&tree()?, room)?.objects;
+                changes.substitute(path, objects, repository, room, cancel)
+            }
+            (None, Some(changes)) => {
+                let base = Base::read(&tree()?, room)?;
+                renderer.changed(&changes, path, base, repository, room, cancel)
+            }
+            (None, None) => Ok(Files(Kustomizations { repository, renderer }).render(&tree()?, room)?.objects),
         }
-        (Some(release), None) => {
-            let built = renderer.release(&release, repository, room, cancel)?;
-            let applied = built.into_applied();
-            Ok(applied.map_err(|why| RenderError::NotRendered { folder: folder.to_owned(), why })?.objects)
-        }
-        (None, Some(changes)) if !changes.need_kustomize() => {
-            let objects = Files(Kustomizations { repository, renderer }).render(&tree()?, room)?.objects;
-            changes.substitute(folder, objects, repository, room, cancel)
-        }
-        (None, Some(changes)) => {
-            let base = Base::read(&tree()?, room)?;
-            renderer.changed(&changes, folder, base, repository, room, cancel)
-        }
-        (None, None) => Ok(Files(Kustomizations { repository, renderer }).render(&tree()?, room)?.objects),
     }
 }
 

@@ -50,10 +50,7 @@ impl Client {
     /// The commit that is fetched from `url`.
     fn fetch(&self, url: &str, credentials: Credentials) -> Result<String, FetchError> {
         let reference = Reference::Branch("main".into());
-        let timeout = Duration::from_secs(30);
-        let cancel = Cancel::new();
-        let (url, fetched) = (url.to_owned(), Vec::new());
-        let request = FetchRequest { key: key(), url, reference, credentials, fetched, trusted: None, timeout, cancel };
+        let request = FetchRequest { reference, credentials, ..request(url, Cancel::new()) };
         self.store.fetch(&request).map(|revision| revision.id.hash().to_owned())
     }
 
@@ -68,6 +65,13 @@ impl Client {
 
 fn key() -> RepositoryKey {
     RepositoryKey { namespace: "team".into(), name: "app".into() }
+}
+
+/// Asks for the default branch, without credentials.
+fn request(url: &str, cancel: Cancel) -> FetchRequest {
+    let (credentials, timeout) = (Credentials::none(), Duration::from_secs(30));
+    let (url, reference, fetched) = (url.to_owned(), Reference::Head, Vec::new());
+    FetchRequest { key: key(), url, reference, credentials, fetched, trusted: None, timeout, cancel }
 }
 
 fn trust(credentials: Credentials, servers: &[&GitServer]) -> Credentials {
@@ -241,16 +245,8 @@ fn a_commit_is_fetched_by_its_hash_alone() {
     tree.publish("second").unwrap();
     let client = Client::new();
     let fetch = |commit: &str| {
-        client.store.fetch(&FetchRequest {
-            key: key(),
-            url: server.url("app"),
-            reference: Reference::Commit(commit.to_owned()),
-            credentials: Credentials::none(),
-            fetched: Vec::new(),
-            trusted: None,
-            timeout: Duration::from_secs(30),
-            cancel: Cancel::new(),
-        })
+        let reference = Reference::Commit(commit.to_owned());
+        client.store.fetch(&FetchRequest { reference, ..request(&server.url("app"), Cancel::new()) })
     };
     assert_eq!(fetch(&first).unwrap().to_string(), format!("sha1:{first}"));
     let before = server.request_count();
@@ -284,16 +280,7 @@ fn a_server_that_does_not_answer_is_given_up() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}/app.git", silent.local_addr().unwrap());
     let client = Client::new();
-    let request = FetchRequest {
-        key: key(),
-        url,
-        reference: Reference::Head,
-        credentials: Credentials::none(),
-        fetched: Vec::new(),
-        trusted: None,
-        timeout: Duration::from_secs(1),
-        cancel: Cancel::new(),
-    };
+    let request = FetchRequest { timeout: Duration::from_secs(1), ..request(&url, Cancel::new()) };
     let error = client.store.fetch(&request).unwrap_err();
     assert_eq!(error.reason(), "Timeout", "{error}");
     assert!(error.to_string().ends_with("within 1 s (spec.timeout)"), "{error}");
@@ -305,16 +292,7 @@ fn a_fetch_that_nobody_wants_any_more_ends() {
     let url = format!("http://{}/app.git", silent.local_addr().unwrap());
     let client = Client::new();
     let cancel = Cancel::new();
-    let request = FetchRequest {
-        key: key(),
-        url,
-        reference: Reference::Head,
-        credentials: Credentials::none(),
-        fetched: Vec::new(),
-        trusted: None,
-        timeout: Duration::from_secs(3600),
-        cancel: cancel.clone(),
-    };
+    let request = FetchRequest { timeout: Duration::from_secs(3600), ..request(&url, cancel.clone()) };
     std::thread::scope(|scope| {
         let fetching = scope.spawn(|| client.store.fetch(&request));
         let _connection = silent.accept().unwrap();
@@ -331,16 +309,8 @@ fn a_fetch_that_cannot_even_connect_ends_when_nobody_wants_it_any_more() {
     /// Less than the time that a connection may take.
     const SOON: Duration = Duration::from_secs(5);
     let (full, client, cancel) = (FullPort::new().unwrap(), Client::new(), Cancel::new());
-    let request = FetchRequest {
-        key: key(),
-        url: format!("{}/app.git", full.base().unwrap()),
-        reference: Reference::Head,
-        credentials: Credentials::none(),
-        fetched: Vec::new(),
-        trusted: None,
-        timeout: Duration::from_secs(3600),
-        cancel: cancel.clone(),
-    };
+    let url = format!("{}/app.git", full.base().unwrap());
+    let request = FetchRequest { timeout: Duration::from_secs(3600), ..request(&url, cancel.clone()) };
     std::thread::scope(|scope| {
         let fetching = scope.spawn(|| client.store.fetch(&request));
         while !full.is_tried().unwrap() {

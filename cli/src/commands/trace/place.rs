@@ -13,7 +13,7 @@ use renderer::Renderer;
 use super::commit::Commit;
 use crate::{
     chart_inputs::Surroundings,
-    folder::{objects_in, unrendered},
+    folder::{SyncFolder, unrendered},
     output,
 };
 
@@ -77,8 +77,8 @@ impl Search<'_> {
             return Err(Unknown::Archive);
         }
         let commit = Commit::open(folder, commit_of(revision).ok_or(Unknown::NoClone)?).ok_or(Unknown::NoClone)?;
-        let folder = path_of(sync);
-        let objects = objects_in(|| commit.folder(folder), &commit, folder, sync, surroundings, renderer);
+        let folder = SyncFolder { path: path_of(sync), sync, surroundings, renderer };
+        let objects = folder.objects(|| commit.folder(folder.path), &commit);
         let objects = objects.map_err(|error| {
             let error = unrendered(error);
             let hint = output::hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
