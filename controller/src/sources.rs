@@ -28,11 +28,11 @@ const ASKED: usize = 1000;
 /// snapshot came.
 const CLOSURE_BYTES: usize = 16 << 20;
 
-/// How long the controller takes the remote repositories that a Sync of another namespace may use for used, without knowing it, after
-/// its start. In this time, it has read and rendered what it can.
+/// A Sync of another namespace that was not rendered completely may use any remote repository. For so long after the first snapshot of
+/// the Repository, all of them count as used because of such a Sync. By then, everything that can be rendered was rendered.
 const DOUBTS_FOR: Duration = Duration::from_secs(600);
 
-/// Which remote repositories are kept for a folder, because Syncs render it. If several Syncs render it, the last one of these counts.
+/// Which remote repositories are kept for a folder because Syncs render it. If several Syncs render the folder, the greatest value counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Keeps {
     /// None: only suspended Syncs of other namespaces render it. They need nothing until they are resumed. Those who own the Repository
