@@ -9,8 +9,10 @@ use manifests::Manifest;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    format,
     kubernetes::{self, DEFINITIONS, KindId, KubernetesVersion, METADATA},
     problem::{Check, Problem},
+    validate::without_nulls,
 };
 
 /// A CustomResourceDefinition that defines no kind.
@@ -109,6 +111,12 @@ fn of_object(at: KubernetesVersion, schema: &Value) -> Value {
     Value::Object(object)
 }
 
+/// Marks the schema of a whole object inside of another one.
+const EMBEDDED: &str = "x-kubernetes-embedded-resource";
+
+/// The kinds that an embedded object can have.
+const KIND: &str = "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$";
+
 /// A structural schema as JSON Schema.
 fn structural(schema: &Value) -> Value {
     let Value::Object(fields) = schema else { return schema.clone() };
@@ -118,21 +126,20 @@ fn structural(schema: &Value) -> Value {
         // Structural schemas may say the same with anyOf, too.
         kept.insert("type".to_owned(), json!(["integer", "string"]));
         kept.remove("anyOf");
+        format::limit(&mut kept, i64::MIN.into(), i64::MAX.into());
     }
     let mut names = Map::new();
     if let Some(Value::Object(properties)) = fields.get("properties") {
         names.extend(properties.iter().map(|(name, value)| (name.clone(), structural(value))));
-        // The API server sets defaults before it looks at what is required.
-        if let Some(Value::Array(required)) = kept.get_mut("required") {
-            required.retain(|name| {
-                let property = name.as_str().and_then(|name| properties.get(name));
-                property.is_none_or(|property| property.get("default").is_none())
-            });
-        }
     }
-    if is("x-kubernetes-embedded-resource") {
-        for (name, kind) in [("apiVersion", "string"), ("kind", "string"), ("metadata", "object")] {
-            names.entry(name).or_insert_with(|| json!({ "type": kind }));
+    if is(EMBEDDED) {
+        kept.insert(EMBEDDED.to_owned(), true.into());
+        names.entry("apiVersion").or_insert_with(|| json!({"type": "string"}));
+        names.entry("kind").or_insert_with(|| json!({"type": "string", "pattern": KIND}));
+        names.insert("metadata".to_owned(), json!({"$ref": format!("{DEFINITIONS}{METADATA}")}));
+        if let Value::Array(required) = kept.entry("required").or_insert_with(|| json!([])) {
+            let also = ["apiVersion", "kind"].map(Value::from).into_iter().filter(|name| !required.contains(name));
+            required.extend(also.collect::<Vec<_>>());
         }
     }
     if let Some(items) = fields.get("items") {
@@ -151,15 +158,73 @@ fn structural(schema: &Value) -> Value {
     if !names.is_empty() {
         kept.insert("properties".to_owned(), Value::Object(names));
     }
-    if is("nullable") {
-        if let Some(kind) = kept.get_mut("type") {
-            *kind = json!([kind.take(), "null"]);
-        }
-        if let Some(Value::Array(options)) = kept.get_mut("enum") {
-            options.push(Value::Null);
-        }
+    for name in ["default", "nullable"] {
+        kept.extend(fields.get(name).map(|value| (name.to_owned(), value.clone())));
+    }
+    // With an `enum`, the API server accepts a null only if the `enum` has it.
+    if is("nullable")
+        && let Some(kind) = kept.get_mut("type")
+    {
+        let kinds = match kind.take() {
+            Value::Array(kinds) => kinds,
+            one => vec![one],
+        };
+        *kind = kinds.into_iter().chain(["null".into()]).collect();
     }
     Value::Object(kept)
+}
+
+/// Makes an object with this schema complete, as the API server does before it checks the object: what has a default gets it if
+/// it is missing, or if it is null and may not be null. Other nulls are no values of their type.
+pub(crate) fn complete(object: &mut Value, schema: &Value) {
+    complete_metadata(object);
+    set_defaults(object, schema);
+}
+
+fn complete_metadata(object: &mut Value) {
+    match object.get_mut("metadata") {
+        Some(Value::Null) => object["metadata"] = json!({}),
+        Some(metadata) => without_nulls(metadata),
+        None => {}
+    }
+}
+
+fn set_defaults(value: &mut Value, schema: &Value) {
+    if schema.get(EMBEDDED).is_some() {
+        complete_metadata(value);
+    }
+    let default_of = |schema: &Value| schema.get("default").filter(|default| !default.is_null()).cloned();
+    let fill = |value: &mut Value, schema: &Value| {
+        if value.is_null() && schema.get("nullable") != Some(&Value::Bool(true)) {
+            *value = default_of(schema).unwrap_or_default();
+        }
+        set_defaults(value, schema);
+    };
+    let inner = |name: &str| schema.get(name).filter(|schema| schema.is_object());
+    match value {
+        Value::Object(fields) => {
+            let properties = schema.get("properties").and_then(Value::as_object);
+            for (name, property) in properties.into_iter().flatten() {
+                if let Some(default) = default_of(property).filter(|_| !fields.contains_key(name)) {
+                    fields.insert(name.clone(), default);
+                }
+            }
+            for (name, value) in fields {
+                let property = properties.and_then(|properties| properties.get(name));
+                if let Some(schema) = property.or_else(|| inner("additionalProperties")) {
+                    fill(value, schema);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(schema) = inner("items") {
+                for item in items {
+                    fill(item, schema);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The rules of a schema about the value itself, and the schemas in its `allOf`, `anyOf`, `oneOf` and `not`. Those
@@ -188,6 +253,7 @@ fn refined(fields: &Map<String, Value>) -> Map<String, Value> {
             kept.insert(if is_exclusive { exclusive } else { limit }.to_owned(), value.clone());
         }
     }
+    format::add_rules(fields, &mut kept);
     for name in ["allOf", "anyOf", "oneOf"] {
         if let Some(Value::Array(schemas)) = fields.get(name) {
             kept.insert(name.to_owned(), schemas.iter().map(part).collect());

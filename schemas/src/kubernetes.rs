@@ -262,27 +262,79 @@ fn definitions(minor: u32, name: &str) -> Map<String, Value> {
         let variants = TABLES.types.get(&name).map(Vec::as_slice).unwrap_or_default();
         let variant = variants.iter().find(|variant| variant.from <= minor && minor <= variant.to);
         let mut schema = variant.map(|variant| variant.schema.clone()).unwrap_or_default();
-        not_required(&name, &mut schema);
+        require_less(minor, &name, &mut schema);
         schema = closed(schema, &mut needed);
         found.insert(name, schema);
     }
     found
 }
 
-/// Fields that are required by Kubernetes' OpenAPI document, although the API server accepts objects without them.
-const HAVE_DEFAULTS: [(&str, &str); 4] = [
-    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion", "served"),
-    ("rbac.v1.RoleRef", "apiGroup"),
-    ("networking.v1.NetworkPolicySpec", "podSelector"),
-    ("core.v1.LimitRangeSpec", "limits"),
+/// A field that Kubernetes' OpenAPI document calls required, although the API server accepts objects without it.
+struct NotRequired {
+    /// The type that has the field, without the version of its API: the API server checks objects of all versions by the same
+    /// rules.
+    of: &'static str,
+    field: &'static str,
+    /// The first version whose API server accepts objects without the field.
+    from: u32,
+}
+
+const fn not_required(of: &'static str, field: &'static str) -> NotRequired {
+    NotRequired { of, field, from: 0 }
+}
+
+/// The document calls every field required that Kubernetes' own code always writes. The API server reads a missing field as an
+/// empty value: zero, an empty text, list or object. So a field is not required if the API server accepts an empty value, or sets
+/// a default. A test of the behaviours asks a real API server about each field that the document calls required.
+const NOT_REQUIRED: [NotRequired; 25] = [
+    // The API server sets a default.
+    not_required("rbac.RoleRef", "apiGroup"),
+    // The number may be zero.
+    not_required("apps.ControllerRevision", "revision"),
+    not_required("core.ISCSIPersistentVolumeSource", "lun"),
+    not_required("core.ISCSIVolumeSource", "lun"),
+    NotRequired { of: "core.SleepAction", field: "seconds", from: 33 },
+    not_required("resource.Counter", "value"),
+    not_required("resource.ResourcePool", "generation"),
+    // It may be false.
+    not_required("apiextensions-apiserver.pkg.apis.apiextensions.CustomResourceDefinitionVersion", "served"),
+    // The text may be empty.
+    not_required("core.HTTPHeader", "value"),
+    not_required("core.Sysctl", "value"),
+    not_required("discovery.ForZone", "name"),
+    not_required("storage.TokenRequest", "audience"),
+    // The list may be empty.
+    not_required("batch.PodFailurePolicy", "rules"),
+    not_required("core.LimitRangeSpec", "limits"),
+    not_required("storage.CSINodeSpec", "drivers"),
+    // The object may be empty.
+    not_required("core.PreferredSchedulingTerm", "preference"),
+    not_required("core.ScaleIOPersistentVolumeSource", "secretRef"),
+    not_required("core.ScaleIOVolumeSource", "secretRef"),
+    not_required("networking.NetworkPolicySpec", "podSelector"),
+    not_required("resource.DeviceClass", "spec"),
+    not_required("resource.ResourceClaim", "spec"),
+    not_required("resource.ResourceClaimTemplate", "spec"),
+    not_required("resource.ResourceClaimTemplateSpec", "spec"),
+    not_required("storage.CSIDriver", "spec"),
+    not_required("storage.CSINode", "spec"),
 ];
 
-fn not_required(name: &str, schema: &mut Value) {
-    for (_, field) in HAVE_DEFAULTS.iter().filter(|(of, _)| *of == name) {
-        if let Some(Value::Array(required)) = schema.get_mut("required") {
-            required.retain(|one| one != field);
-        }
+/// Removes what the API server of this minor version does not require from the required fields of a type.
+fn require_less(minor: u32, name: &str, schema: &mut Value) {
+    let Some(Value::Array(required)) = schema.get_mut("required") else { return };
+    let name = without_version(name);
+    let not_required = NOT_REQUIRED.iter().filter(|of| of.of == name && of.from <= minor);
+    for NotRequired { field, .. } in not_required {
+        required.retain(|name| name != field);
     }
+}
+
+/// The name of a type without the version of its API, for example `apps.Deployment` for `apps.v1.Deployment`.
+fn without_version(name: &str) -> String {
+    let is_version =
+        |part: &&str| part.strip_prefix('v').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+    name.split('.').filter(|part| !is_version(part)).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]
@@ -396,6 +448,31 @@ mod tests {
             ("1.36", "", "v1", "Deployment", "Error: Kubernetes has no v1 Deployment"),
         ] {
             assert_eq!(said(at, group, version, kind), expected);
+        }
+    }
+
+    #[test]
+    fn what_has_an_empty_value_is_not_required() {
+        for of in &NOT_REQUIRED {
+            let mut types = TABLES.types.iter().filter(|(name, _)| without_version(name) == of.of);
+            let is_listed =
+                |variant: &Variant| variant.schema["required"].to_string().contains(&format!("\"{}\"", of.field));
+            assert!(
+                types.any(|(_, variants)| variants.iter().any(is_listed)),
+                "no version requires {} {}",
+                of.of,
+                of.field
+            );
+        }
+        for (minor, name, field, expected) in [
+            (32, "core.v1.SleepAction", "seconds", true),
+            (33, "core.v1.SleepAction", "seconds", false),
+            (36, "resource.v1.ResourcePool", "generation", false),
+            (36, "resource.v1beta1.ResourcePool", "generation", false),
+            (36, "resource.v1.ResourcePool", "name", true),
+        ] {
+            let required = &definitions(minor, name)[name]["required"];
+            assert_eq!(required.to_string().contains(field), expected, "1.{minor} {name} {field}");
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod crd;
 mod field;
+mod format;
 mod kubernetes;
 mod problem;
 mod validate;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     crd::{self, Definitions, WrongDefinition},
+    format,
     kubernetes::{self, DEFINITIONS, KindId, Known, KubernetesVersion},
     problem::{Check, Problem},
 };
@@ -31,9 +32,14 @@ enum Checks {
     Served {
         validator: Box<Validator>,
         schema: Value,
+        /// What the API server changes in an object before it checks the object.
+        complete: Complete,
         deprecated: Option<Problem>,
     },
 }
+
+/// Changes an object with this schema.
+type Complete = fn(&mut Value, &Value);
 
 /// What a check found.
 #[derive(Debug, PartialEq)]
@@ -93,10 +99,10 @@ impl Schemas {
         match self.known.entry(id).or_insert_with_key(|id| Checks::of(version, definitions, id)) {
             Checks::Unknown => Checked::NoSchema,
             Checks::Refused(problem) => Checked::Problems(vec![problem.clone()]),
-            Checks::Served { validator, schema, deprecated } => {
+            Checks::Served { validator, schema, complete, deprecated } => {
                 let mut problems: Vec<_> = deprecated.iter().cloned().collect();
                 let mut body = Value::Object(manifest.body.clone());
-                without_nulls(&mut body);
+                complete(&mut body, schema);
                 problems.extend(validator.iter_errors(&body).flat_map(|error| {
                     let at = error.instance_path().as_str().to_owned();
                     let known = known_fields(schema, &at);
@@ -114,21 +120,21 @@ impl Checks {
     fn of(version: KubernetesVersion, definitions: &Definitions, id: &KindId) -> Self {
         match kubernetes::known(version, id) {
             Known::Not(problem) => Self::Refused(problem),
-            Known::Served(schema, deprecated) => Self::served(schema, deprecated),
+            Known::Served(schema, deprecated) => Self::served(schema, |body, _| without_nulls(body), deprecated),
             Known::Foreign => match definitions.of(version, id) {
                 None => Self::Unknown,
                 Some(crd::Defined::Not(problem)) => Self::Refused(problem),
-                Some(crd::Defined::Served(schema, deprecated)) => Self::served(schema, deprecated),
+                Some(crd::Defined::Served(schema, deprecated)) => Self::served(schema, crd::complete, deprecated),
             },
         }
     }
 
-    fn served(schema: Value, deprecated: Option<Problem>) -> Self {
+    fn served(schema: Value, complete: Complete, deprecated: Option<Problem>) -> Self {
         // If a pattern can be read by Go and not by this library, the pattern is left out, and the other rules are
         // checked.
         let built = options().build(&schema).or_else(|_| options().build(&with_readable_patterns(schema.clone())));
         match built {
-            Ok(validator) => Self::Served { validator: Box::new(validator), schema, deprecated },
+            Ok(validator) => Self::Served { validator: Box::new(validator), schema, complete, deprecated },
             Err(_) => Self::Unknown,
         }
     }
@@ -136,7 +142,7 @@ impl Checks {
 
 fn options() -> jsonschema::ValidationOptions<'static> {
     let options = jsonschema::options().with_draft(jsonschema::Draft::Draft7);
-    options.with_pattern_options(jsonschema::PatternOptions::regex()).should_validate_formats(false)
+    format::with_formats(options.with_pattern_options(jsonschema::PatternOptions::regex()))
 }
 
 fn with_readable_patterns(schema: Value) -> Value {
@@ -152,8 +158,8 @@ fn with_readable_patterns(schema: Value) -> Value {
     }
 }
 
-/// Removes every null, because the API server reads a null as an empty value.
-fn without_nulls(value: &mut Value) {
+/// Removes every null, because the API server reads a null in a field of Kubernetes itself as an empty value.
+pub(crate) fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, value| !value.is_null());
@@ -203,9 +209,11 @@ pub(crate) fn closed(schema: Value, needed: &mut Vec<String>) -> Value {
     if fields.contains_key("properties") && !is_open {
         fields.insert("additionalProperties".to_owned(), false.into());
     }
-    if fields.get("format").is_some_and(|format| format == "int32") {
-        fields.insert("minimum".to_owned(), i32::MIN.into());
-        fields.insert("maximum".to_owned(), i32::MAX.into());
+    match fields.remove("format").as_ref().and_then(Value::as_str) {
+        Some("int32") => format::limit(&mut fields, i32::MIN.into(), i32::MAX.into()),
+        Some("int64") => format::limit(&mut fields, i64::MIN.into(), i64::MAX.into()),
+        Some("byte") => drop(fields.insert("format".to_owned(), format::BYTES.into())),
+        _ => {}
     }
     Value::Object(fields)
 }
@@ -246,10 +254,12 @@ fn said(
                 (["a number" | "a whole number" | "true or false"], Some(Value::String(_))) => {
                     "; write it without quotes"
                 }
+                (_, Some(Value::Null)) => "; give it a value, or leave it out",
                 _ => "",
             };
             wrong(format!("the field must be {}, and is {}{hint}", allowed.join(" or "), of(value)))
         }
+        ValidationErrorKind::Format { format } => wrong(format!("the text is not {}", format::described(format))),
         ValidationErrorKind::Enum { options } => wrong(format!("the value is not one of {options}")),
         ValidationErrorKind::Pattern { pattern } => wrong(format!("the value does not match {pattern}")),
         ValidationErrorKind::Minimum { limit } => wrong(format!("the number is smaller than {limit}")),
@@ -514,10 +524,16 @@ spec:
         let mut schemas = schemas("1.36", WIDGETS);
         for (spec, expected) in [
             (
-                "{size: 3, note: null, port: 80, any: {x: {y: 1}, known: a}, template: {kind: A, spec: {}}, labels: {a: b}}",
+                "{size: 3, note: null, port: 80, any: {x: {y: 1}, known: a}, template: {apiVersion: v1, kind: A, spec: {}}, labels: {a: b}}",
                 "",
             ),
             ("{size: 3, port: http, either: {a: x}, name: ab}", ""),
+            ("{size: 3, color: null}", ""),
+            (
+                "{size: 3, name: null}",
+                "wrong-value spec.name: the field must be a text, and is empty; give it a value, or leave it out",
+            ),
+            ("{size: 3, template: {kind: A}}", "missing-field spec.template.apiVersion: the field is required"),
             ("{}", "missing-field spec.size: the field is required"),
             ("{size: 10}", "wrong-value spec.size: the number must be smaller than 10"),
             ("{size: 0}", "wrong-value spec.size: the number is smaller than 1"),
