@@ -487,9 +487,13 @@ impl Held {
 /// Whether the object has the annotation [`crds::names::CHANGE`], so that it is not changed once it exists. The Secret of a
 /// SealedSecret always follows the SealedSecret.
 pub fn is_only_made(manifest: &Manifest) -> bool {
-    let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    is_never_changed(&manifest.id, &manifest.body)
+}
+
+fn is_never_changed(id: &ObjectId, body: &Map<String, Value>) -> bool {
+    let annotations = body.get("metadata").and_then(|metadata| metadata.get("annotations"));
     let value = annotations.and_then(|all| all.get(crds::names::CHANGE));
-    value.is_some_and(|value| value == crds::names::CHANGE_DISABLED) && !manifest.id.is_sealed_secret()
+    value.is_some_and(|value| value == crds::names::CHANGE_DISABLED) && !id.is_sealed_secret()
 }
 
 impl Plan {
@@ -701,7 +705,10 @@ impl Plan {
     /// the object as in Git.
     fn why(&mut self, step: &Step, live: &impl LiveView) -> Option<Why> {
         if !self.track(step) {
-            return Some(Why::Change);
+            // What is never changed is applied only because it was deleted, also if it changed in Git since it was made.
+            let is_put_back = matches!(&step.content, Content::Manifest(body) if is_never_changed(&step.id, body))
+                && live.is_touched(&step.id);
+            return Some(if is_put_back { Why::Heal } else { Why::Change });
         }
         // A test that is gone has done its work.
         let is_over = job::expires(step) && live.is_expired_job(&step.id) || self.tests.contains(&step.id);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::gitseal,
-    objects::{config_map, deployment, sealed_secret},
+    objects::{change_by_hand, config_map, deployment, is_value, sealed_secret},
     traces::{applies, event, handled, uid},
 };
 
@@ -538,4 +538,33 @@ async fn a_suspended_sync_heals_nothing_until_it_is_resumed() -> Result<()> {
     scene.is_applied("app", &commit).await?;
     scene.has("v1", "ConfigMap", "new", json!({})).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn what_is_never_changed_is_made_again_at_once_when_it_is_deleted() -> Result<()> {
+    let scene = Scene::new("drift-only-made").await?;
+    let made = |value: &str| {
+        let annotations = "  name: made\n  annotations: {gitseal.dev/change: disabled}\n";
+        config_map("made", value).replace("  name: made\n", annotations)
+    };
+    scene.tree.write("app/made.yaml", made("1"))?;
+    let first = scene.publish("an object").await?;
+    // The test does not wait as long as this interval.
+    scene.sync("app", "./app", json!({"interval": "24h"})).await?;
+    scene.is_applied("app", &first).await?;
+    is_value(&scene, "made", "1").await?;
+    let maps: Api<ConfigMap> = scene.api();
+    maps.delete("made", &DeleteParams::default()).await?;
+    is_value(&scene, "made", "1").await?;
+
+    // It is made as it is in Git now, also if it differed before.
+    change_by_hand(&scene, "made").await?;
+    scene.tree.write("app/made.yaml", made("2"))?;
+    scene.tree.write("app/other.yaml", config_map("other", "2"))?;
+    let second = scene.publish("another content").await?;
+    scene.is_applied("app", &second).await?;
+    is_value(&scene, "other", "2").await?;
+    is_value(&scene, "made", "by hand").await?;
+    maps.delete("made", &DeleteParams::default()).await?;
+    is_value(&scene, "made", "2").await
 }

@@ -255,6 +255,8 @@ fn the_kinds_of_a_revision_are_those_that_its_definitions_serve() {
 struct Cluster {
     untouched: BTreeSet<ObjectId>,
     touched: BTreeSet<ObjectId>,
+    /// Objects that were applied and that somebody deleted.
+    deleted: BTreeSet<ObjectId>,
     /// Objects that gitseal has not applied.
     foreign: BTreeSet<ObjectId>,
     theirs: BTreeSet<ObjectId>,
@@ -275,7 +277,7 @@ impl LiveView for Cluster {
     }
 
     fn is_touched(&self, id: &ObjectId) -> bool {
-        self.touched.contains(id)
+        self.touched.contains(id) || self.deleted.contains(id)
     }
 
     fn is_expired_job(&self, id: &ObjectId) -> bool {
@@ -358,6 +360,9 @@ fn an_object_that_is_not_to_be_changed_is_only_made() {
     assert_eq!(planned("disabled", &none, &there(|live| &mut live.theirs)), (vec![], false, 1));
     assert_eq!(planned("disabled", &mine, &there(|live| &mut live.untouched)), (vec![], true, 1));
     assert_eq!(planned("disabled", &mine, &there(|live| &mut live.touched)), (vec![], true, 1));
+    // It was deleted. So it is put back, also if it changed in Git since it was made.
+    assert_eq!(planned("disabled", &mine, &there(|live| &mut live.deleted)), (vec![Why::Heal], true, 0));
+    assert_eq!(planned("other", &mine, &there(|live| &mut live.deleted)), (vec![Why::Change], true, 0));
     // It is gone, or it comes from another Sync, which does not have it any more.
     assert_eq!(planned("disabled", &mine, &nothing), (vec![Why::Change], true, 0));
     assert_eq!(planned("disabled", &none, &there(|live| &mut live.handed_over)), (vec![Why::Change], true, 0));

@@ -489,10 +489,23 @@ async fn a_change_of_a_definition_is_applied_in_one_mode_only() -> Result<()> {
         Ok(())
     })
     .await?;
-    scene.sync("create", "./charts/create", json!({"helm": {"crds": "Create", "values": {"level": "y"}}})).await?;
+    scene
+        .sync(
+            "create",
+            "./charts/create",
+            json!({"interval": "24h", "helm": {"crds": "Create", "values": {"level": "y"}}}),
+        )
+        .await?;
     is_value(&scene, "create-map", "y").await?;
     assert_eq!(short_name("create").await?.as_deref(), Some("hand"));
-    Ok(())
+
+    // Somebody deletes one. It is made again, long before the interval of the Sync is over.
+    definitions.delete(&format!("things.{}", group("create")), &DeleteParams::default()).await?;
+    eventually("the definition to be made again", || async {
+        ensure!(short_name("create").await?.as_deref() == Some("after"));
+        Ok(())
+    })
+    .await
 }
 
 /// The object of a manifest.
