@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::gitseal,
-    objects::{apply_cluster_wide, config_map, deployment, widgets},
+    objects::{apply_cluster_wide, config_map, define, deployment, is_value, widgets},
 };
 
 /// How often the controller read a Deployment of the scene.
@@ -94,6 +94,102 @@ async fn a_sync_waits_for_an_object_and_reads_it_only_when_it_changes() -> Resul
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &third).await?;
     Ok(())
+}
+
+/// A Sync `app` that waits for one thing after the other.
+struct App<'s> {
+    scene: &'s Scene,
+    edits: std::cell::Cell<u32>,
+}
+
+impl App<'_> {
+    /// Makes the Sync wait for this dependency with another content, until it is tried again only after more than 20 minutes,
+    /// unless something wakes it: the pause doubles with each try that fails, and each edit makes the Sync try again at once.
+    async fn waits_long_for(&self, dependency: Value, parts: &[&str]) -> Result<()> {
+        let edit = async || -> Result<()> {
+            self.edits.set(self.edits.get() + 1);
+            let timeout = format!("{}m", self.edits.get());
+            let spec = json!({"interval": "24h", "timeout": timeout, "dependsOn": [dependency]});
+            self.scene.sync("app", "./app", spec).await?;
+            waits(self.scene, "app", parts).await
+        };
+        edit().await?;
+        self.scene.tree.write("app/a.yaml", config_map("app", &self.edits.get().to_string()))?;
+        self.scene.publish("another content").await?;
+        for _ in 0..12 {
+            edit().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the Sync has applied its content.
+    async fn goes_on(&self) -> Result<()> {
+        self.scene.is_ready("app").await?;
+        is_value(self.scene, "app", &(self.edits.get() - 12).to_string()).await
+    }
+}
+
+#[tokio::test]
+async fn a_sync_is_woken_by_what_it_waits_for() -> Result<()> {
+    let (scene, elsewhere) = (Scene::new("woken").await?, Scene::new("woken-elsewhere").await?);
+    scene.tree.write("app/a.yaml", config_map("app", "none"))?;
+    scene.publish("an app").await?;
+    let app = App { scene: &scene, edits: std::cell::Cell::new(0) };
+    let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}});
+    let missing = ["settings", "does not exist"];
+
+    // An object that does not exist yet, here and in another namespace.
+    app.waits_long_for(on("ConfigMap", "v1", "settings"), &missing).await?;
+    kubernetes::apply(&scene.client, &scene.namespace, settings.clone()).await?;
+    app.goes_on().await?;
+    let mut other = on("ConfigMap", "v1", "settings");
+    other["namespace"] = json!(elsewhere.namespace);
+    app.waits_long_for(other, &missing).await?;
+    kubernetes::apply(&elsewhere.client, &elsewhere.namespace, settings).await?;
+    app.goes_on().await?;
+
+    // An object that is not healthy.
+    kubernetes::apply(&scene.client, &scene.namespace, database(1)).await?;
+    app.waits_long_for(on("Deployment", "apps/v1", "db"), &["0 of 1 replicas"]).await?;
+    let deployments = kubernetes::objects(&scene.client, &scene.namespace, "apps/v1", "Deployment");
+    let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    deployments.patch("db", &PatchParams::default(), &none).await?;
+    app.goes_on().await?;
+
+    // An object of the cluster, and an object of a kind that is not served yet.
+    let group = format!("{}.example.test", scene.namespace);
+    let definition = on("CustomResourceDefinition", "apiextensions.k8s.io/v1", &format!("widgets.{group}"));
+    app.waits_long_for(definition, &["widgets", "does not exist"]).await?;
+    let api_version = widgets(&scene).await?;
+    app.goes_on().await?;
+    let gadgets = format!("gadgets.{group}");
+    let not_served = ["a kind that the cluster does not serve"];
+    app.waits_long_for(on("Gadget", &format!("{gadgets}/v1"), "g"), &not_served).await?;
+    define(&scene.client, &gadgets, "Gadget", "gadgets").await?;
+    waits(&scene, "app", &["Gadget", "/g", "does not exist"]).await?;
+    let gadget = json!({"apiVersion": format!("{gadgets}/v1"), "kind": "Gadget", "metadata": {"name": "g"}});
+    kubernetes::apply(&scene.client, &scene.namespace, gadget).await?;
+    app.goes_on().await?;
+
+    // An object with an expression.
+    let widget = json!({"apiVersion": api_version, "kind": "Widget", "metadata": {"name": "w"}});
+    kubernetes::apply(&scene.client, &scene.namespace, widget).await?;
+    let mut ready = on("Widget", &api_version, "w");
+    ready["readyExpr"] = json!("has(dep.status) && dep.status.phase == 'Done'");
+    app.waits_long_for(ready, &["Widget"]).await?;
+    let done = Patch::Merge(json!({"status": {"phase": "Done"}}));
+    let all = kubernetes::objects(&scene.client, &scene.namespace, &api_version, "Widget");
+    all.patch_status("w", &PatchParams::default(), &done).await?;
+    app.goes_on().await?;
+
+    // Another Sync.
+    scene.tree.write("base/web.yaml", deployment("base", 1))?;
+    scene.publish("a base").await?;
+    scene.sync("base", "./base", json!({"timeout": "1h"})).await?;
+    app.waits_long_for(json!({"name": "base"}), &["base", "not Ready"]).await?;
+    scene.tree.write("base/web.yaml", deployment("base", 0))?;
+    scene.publish("a base without replicas").await?;
+    app.goes_on().await
 }
 
 #[tokio::test]
