@@ -71,7 +71,10 @@ impl Gitea {
 
     /// Lets a public key read a repository. Returns the number of the key.
     pub async fn add_deploy_key(&self, name: &str, public: &str) -> Result<u64> {
-        let asked = json!({"title": "gitseal", "key": public.trim(), "read_only": true});
+        // No two keys of a repository may have the same title, nor a long one.
+        let public = public.trim();
+        let title = &public[public.len().saturating_sub(40)..];
+        let asked = json!({"title": title, "key": public, "read_only": true});
         let answer = self.ask("POST", &format!("repos/{OWNER}/{name}/keys"), &asked).await?;
         answer["id"].as_u64().context("the key has a number")
     }

@@ -11,13 +11,14 @@ use crate::error::Refusal;
 use crate::url::{RemoteUrl, Serves};
 
 /// What the servers of forges, and Git itself, write when there is no such repository, or when the key may not read it.
-const NOT_THERE: [&str; 6] = [
+const NOT_THERE: [&str; 7] = [
     "not found",
     "could not be found",
     "cannot find",
     "does not exist",
     "does not appear to be a git repository",
     "permission denied",
+    "not authorized",
 ];
 
 /// What messages say about the server of a fetch.
@@ -114,5 +115,26 @@ impl Server<'_> {
             return format!("the server does not speak TLS: correct the port{http}");
         }
         detail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_forges_say_of_a_repository_that_is_not_there_or_not_for_this_key() {
+        let url = RemoteUrl::parse("git@git.example:team/app", false).unwrap();
+        let server = Server { url: &url, with_credentials: true, timeout: Duration::from_secs(1) };
+        for (said, reason) in [
+            ("ERROR: Repository not found.", "RepositoryNotFound"),
+            ("fatal: '/team/app' does not appear to be a git repository", "RepositoryNotFound"),
+            ("Gitea: Cannot find repository: team/app", "RepositoryNotFound"),
+            ("Public (Deploy) Key: 4:app is not authorized to read team/app.", "RepositoryNotFound"),
+            ("out of memory", "TransferFailed"),
+        ] {
+            let error = server.explain(Fault::Command { status: Some(1), said: said.to_owned() });
+            assert_eq!(error.reason(), reason, "{error}");
+        }
     }
 }
