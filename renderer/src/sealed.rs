@@ -643,7 +643,7 @@ impl Placeholder {
             _ => (format!("the namespace {own}"), "--scope cluster-wide"),
         };
         Err(format!(
-            "it contains {}, {}, which is sealed for {sealed_for} and cannot be unsealed here: seal it \
+            "it contains the value of {}: {}, which is sealed for {sealed_for} and cannot be unsealed here: seal it \
              for the Secret {namespace}/{name}, or seal it with {remedy}",
             self.path,
             self.what()

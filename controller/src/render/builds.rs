@@ -138,7 +138,7 @@ impl<'a> Builds<'a> {
         self.processes.renderer.changed(changes, folder, base, &self.files, room, self.cancel)
     }
 
-    /// Notes that a render begins. Fails if the pass has no turn.
+    /// Notes that a render begins. Fails if the pass has not waited for its turn to use a process that renders.
     fn begin(&self, folder: &str, tool: &'static str) -> Result<(), RenderError<SnapshotError>> {
         self.has_begun.set(true);
         if self.has_turn {

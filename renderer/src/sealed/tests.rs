@@ -184,7 +184,7 @@ fn a_value_is_only_put_where_it_can_be_unsealed() {
     };
     assert_eq!(refused("", "name: db"), Ok(true));
     let told = refused("", "name: web").unwrap_err();
-    let expected = "it contains auth.password, the sealed value password of secrets/db.yaml, which is sealed for the Secret \
+    let expected = "it contains the value of auth.password: the sealed value password of secrets/db.yaml, which is sealed for the Secret \
                     shop/db and cannot be unsealed here: seal it for the Secret shop/web, or seal it with --scope \
                     namespace-wide";
     assert_eq!(told, expected);

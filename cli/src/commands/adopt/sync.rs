@@ -151,8 +151,8 @@ pub(super) async fn run(args: &HelmArgs, global: &Global) -> anyhow::Result<()> 
         let chart_made = secrets::not_given(&release.values, &release.objects);
         if !chart_made.is_empty() {
             output::note(format_args!(
-                "next: no value of the release sets {}; give the chart these values with `helm upgrade {name} … --reuse-values \
-                 -f FILE`, and run this command again: it seals them",
+                "next: the chart itself made up {}; choose these yourself with `helm upgrade {name} … --reuse-values -f FILE`, and run \
+                 this command again: it seals what you chose",
                 chart_made.join(", ")
             ));
         }

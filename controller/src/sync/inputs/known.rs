@@ -51,8 +51,9 @@ struct Known {
     of: (Option<String>, Option<i64>),
     at: Instant,
     failures: u32,
+    /// What was read.
     read: ReadEntries,
-    /// When the API server last said that the identity of the Sync may read all of it.
+    /// When the API server last said that the Sync's service account may read everything in `read`.
     allowed_at: Instant,
     /// How often in a row the inputs have changed.
     unsettled: Option<Unsettled>,
