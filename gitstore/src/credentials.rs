@@ -9,7 +9,7 @@ use ureq::http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::FetchError;
-use super::url::{Serves, is_of_registry, is_of_ssh};
+use super::url::{RemoteUrl, SSH_PORT, Serves, SshUrl, is_of_registry};
 use remotes::allowed_path;
 
 /// Credentials for one Repository. They are sent only to the host of the Repository's URL, and only over TLS. For a remote
@@ -52,6 +52,10 @@ pub(super) struct Key {
 const IDENTITIES: [&str; 3] = ["identity", "sshPrivateKey", "ssh-privatekey"];
 /// The most bytes of a known_hosts file.
 const KNOWN_HOSTS_BYTES: usize = 256 << 10;
+/// The most bytes of a private key.
+const IDENTITY_BYTES: usize = 64 << 10;
+/// The most bytes of its passphrase.
+const PASSPHRASE_BYTES: usize = 4 << 10;
 
 impl Credentials {
     /// Anonymous.
@@ -107,12 +111,12 @@ impl Credentials {
     ///
     /// # Errors
     /// [`FetchError::InvalidCredentials`] if the Secret has no usable combination of keys; the message says what is
-    /// missing.
+    /// missing. If the URL cannot be used, the error says why, because the URL decides which keys are needed.
     pub fn from_secret<'a>(url: &str, value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
         let invalid = |text: &str| Err(FetchError::InvalidCredentials(text.into()));
         let keys: Vec<_> = IDENTITIES.into_iter().filter(|name| value(name).is_some()).collect();
-        if is_of_ssh(url) {
-            return Self::key_from_secret(&keys, value);
+        if let Some(server) = RemoteUrl::parse(url, true)?.ssh() {
+            return Self::key_from_secret(server, &keys, value);
         }
         let docker = || value(docker::KEY).filter(|_| is_of_registry(url));
         let secret = |bytes: &[u8]| Zeroizing::new(trim_line_end(bytes).to_vec());
@@ -145,7 +149,11 @@ impl Credentials {
         Ok(credentials.with_certificate_authorities(value("ca.crt").unwrap_or_default().to_vec()))
     }
 
-    fn key_from_secret<'a>(keys: &[&str], value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
+    fn key_from_secret<'a>(
+        server: &SshUrl,
+        keys: &[&str],
+        value: impl Fn(&str) -> Option<&'a [u8]>,
+    ) -> Result<Self, FetchError> {
         let invalid = |text: String| Err(FetchError::InvalidCredentials(text));
         let identity = match keys {
             [] => return invalid("the Secret has no private key: add it as identity".to_owned()),
@@ -153,16 +161,24 @@ impl Credentials {
             more => return invalid(format!("the Secret has {}: keep one", more.join(" and "))),
         };
         let Some(known_hosts) = value("known_hosts") else {
-            return invalid(
-                "the Secret has no known_hosts: add the lines that `ssh-keyscan HOST` prints, after you have compared the fingerprints \
-                 with those that the operator of the server publishes"
-                    .to_owned(),
-            );
+            let port = if server.port == SSH_PORT { String::new() } else { format!("-p {} ", server.port) };
+            return invalid(format!(
+                "the Secret has no known_hosts: add the lines that `ssh-keyscan {port}{}` prints, after you have compared the \
+                 fingerprints with those that the operator of the server publishes",
+                server.host
+            ));
         };
-        if known_hosts.len() > KNOWN_HOSTS_BYTES {
-            return invalid(format!("known_hosts is larger than {} KiB", KNOWN_HOSTS_BYTES >> 10));
+        let password = trim_line_end(value("password").unwrap_or_default());
+        for (name, bytes, most) in [
+            (keys[0], identity, IDENTITY_BYTES),
+            ("password", password, PASSPHRASE_BYTES),
+            ("known_hosts", known_hosts, KNOWN_HOSTS_BYTES),
+        ] {
+            if bytes.len() > most {
+                return invalid(format!("{name} of the Secret is larger than {} KiB", most >> 10));
+            }
         }
-        let passphrase = trim_line_end(value("password").unwrap_or_default()).to_vec();
+        let passphrase = password.to_vec();
         let key = Key {
             identity: Zeroizing::new(identity.to_vec()),
             passphrase: Zeroizing::new(passphrase),
@@ -272,6 +288,32 @@ mod tests {
                 assert!(header(&credentials).is_none() && !credentials.is_anonymous());
             }
         }
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_is_told_before_the_keys() {
+        for url in ["ssh://git@git.example.com:team/app.git", "ssh://git@-x/a", "git://git.example.com/a"] {
+            for pairs in [&[("identity", "key"), ("known_hosts", "host")][..], &[]] {
+                let error = of(url, pairs).err().expect("refused");
+                let parsed = RemoteUrl::parse(url, true).expect_err("refused");
+                assert_eq!((error.reason(), error.to_string()), (parsed.reason(), parsed.to_string()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_secret_for_ssh_lacks_or_has_too_much_of_is_told() {
+        let told = |url: &str, pairs: &[(&str, &str)]| of(url, pairs).err().expect("refused").to_string();
+        let without = [("identity", "key")];
+        assert!(told("git@git.example.com:a", &without).contains("`ssh-keyscan git.example.com`"));
+        let url = "ssh://git@git.example.com:2222/a";
+        assert!(told(url, &without).contains("`ssh-keyscan -p 2222 git.example.com`"));
+        let long = "x".repeat(64 << 10);
+        let longer = format!("{long}x");
+        let all = |identity, password| [("sshPrivateKey", identity), ("known_hosts", "host"), ("password", password)];
+        assert!(of(url, &all(&long, &long[..4096])).is_ok());
+        assert!(told(url, &all(&longer, "")).contains("sshPrivateKey of the Secret is larger than 64 KiB"));
+        assert!(told(url, &all("key", &long[..4097])).contains("password of the Secret is larger than 4 KiB"));
     }
 
     #[test]

@@ -274,13 +274,15 @@ pub enum FetchError {
         /// The requested hash.
         commit: String,
     },
-    /// The fetch took longer than `spec.timeout`.
-    #[error("no answer from {host} within {seconds} s (spec.timeout)")]
+    /// The fetch took longer than `spec.timeout`, or a connection took longer than its own limit.
+    #[error("no answer from {host} within {seconds} s ({limit})")]
     Timeout {
         /// The host of the server.
         host: String,
         /// The allowed time.
         seconds: u64,
+        /// What limits the time.
+        limit: &'static str,
     },
     /// The fetch is no longer needed, because the Repository was edited or deleted.
     #[error("the fetch was cancelled: the Repository was edited or deleted meanwhile")]

@@ -36,7 +36,7 @@ pub(super) struct SshUrl {
 }
 
 /// The port of SSH.
-const SSH_PORT: u16 = 22;
+pub(super) const SSH_PORT: u16 = 22;
 /// The user, if the URL has none.
 const SSH_USER: &str = "git";
 /// The most bytes of a user's name.
@@ -114,11 +114,6 @@ impl fmt::Display for Serves {
 /// The host (and port) of a URL in lower case, by which fetches are limited; empty if the URL has no host.
 pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
-}
-
-/// Whether a URL is one of Git over SSH: `ssh://…`, or `user@host:path`.
-pub(super) fn is_of_ssh(url: &str) -> bool {
-    RemoteUrl::parse(url, true).is_ok_and(|url| url.ssh.is_some())
 }
 
 /// Whether a text has the short form of a URL of Git over SSH: `user@host:path`.
@@ -367,9 +362,9 @@ mod tests {
             assert_eq!((url.as_str(), url.host().as_str()), (shown, host), "{text}");
             let ssh = url.ssh().unwrap();
             assert_eq!((ssh.user.as_str(), ssh.port, ssh.path.as_str()), (user, port, path), "{text}");
-            assert!(is_of_ssh(text) && url.serves() == Serves::Git, "{text}");
+            assert_eq!(url.serves(), Serves::Git, "{text}");
         }
-        assert!(!is_of_ssh("https://git.example.com/a"));
+        assert!(RemoteUrl::parse("https://git.example.com/a", false).unwrap().ssh().is_none());
     }
 
     #[test]

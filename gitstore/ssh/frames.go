@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -93,6 +95,9 @@ type request struct {
 	// KnownHosts is the content of a known_hosts file.
 	KnownHosts []byte `json:"knownHosts"`
 }
+
+// address is the host and the port of the server.
+func (r *request) address() string { return net.JoinHostPort(r.Host, strconv.Itoa(r.Port)) }
 
 // exit says how a command ended.
 type exit struct {

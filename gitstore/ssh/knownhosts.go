@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -23,17 +24,20 @@ const mostKnownHosts = 4096
 type knownHosts struct {
 	// check is the library's rule. It knows hashed names, patterns, ports, @cert-authority and @revoked.
 	check ssh.HostKeyCallback
-	// authorities checks, for each line with an authority, whether the line is for a host.
-	authorities []ssh.HostKeyCallback
+	// authorities has the numbers of the lines with authorities.
+	authorities map[int]bool
 	// revoked has the number of the line for each revoked key.
 	revoked map[string]int
-	// authorityOf has the number of the line for each authority.
-	authorityOf map[string]int
 }
 
-// readKnownHosts reads a known_hosts file. Like OpenSSH, it skips keys of types that it does not know.
-func readKnownHosts(content []byte) (*knownHosts, error) {
-	hosts := &knownHosts{revoked: map[string]int{}, authorityOf: map[string]int{}}
+// readKnownHosts reads a known_hosts file for the server at an address. Like OpenSSH, it skips keys of types that it does not know,
+// unless they are revoked.
+func readKnownHosts(content []byte, address string) (*knownHosts, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	hosts := &knownHosts{revoked: map[string]int{}, authorities: map[int]bool{}}
 	var lines [][]byte
 	scanner := bufio.NewScanner(bytes.NewReader(content))
 	for scanner.Scan() {
@@ -48,6 +52,9 @@ func readKnownHosts(content []byte) (*knownHosts, error) {
 		}
 		marker, _, key, _, _, err := ssh.ParseKnownHosts(line)
 		if err != nil && isOfUnknownType(line) {
+			if bytes.HasPrefix(line, []byte("@revoked")) {
+				return nil, failed(unusableKnownHosts, "line %d of known_hosts revokes a key whose type is not known: correct the type, or remove the line", number)
+			}
 			lines = append(lines, nil)
 			continue
 		}
@@ -57,19 +64,16 @@ func readKnownHosts(content []byte) (*knownHosts, error) {
 		switch marker {
 		case "":
 		case "revoked":
+			// The key is revoked for all hosts.
 			hosts.revoked[string(key.Marshal())] = number
+			lines = append(lines, slices.Clone(line))
+			continue
 		case "cert-authority":
-			hosts.authorityOf[string(key.Marshal())] = number
-			rest := bytes.TrimSpace(bytes.TrimPrefix(line, []byte("@cert-authority")))
-			matches, err := rule(rest)
-			if err != nil {
-				return nil, failed(unusableKnownHosts, "line %d of known_hosts cannot be read: %s", number, why(err))
-			}
-			hosts.authorities = append(hosts.authorities, matches)
+			hosts.authorities[number] = true
 		default:
 			return nil, failed(unusableKnownHosts, "line %d of known_hosts begins with @%s, which is not known", number, marker)
 		}
-		lines = append(lines, slices.Clone(line))
+		lines = append(lines, forHost(line, host, port))
 	}
 	if err := scanner.Err(); err != nil {
 		return nil, failed(unusableKnownHosts, "line %d of known_hosts is too long", len(lines)+1)
@@ -80,6 +84,42 @@ func readKnownHosts(content []byte) (*knownHosts, error) {
 	}
 	hosts.check = check
 	return hosts, nil
+}
+
+// forHost is a line without a pattern: each pattern that is true for the host is replaced by the name of the host, and the others are
+// left out. The time that the library takes for a pattern grows exponentially with its stars. Names are written in lower case, as
+// hosts of URLs are.
+func forHost(line []byte, host, port string) []byte {
+	words := bytes.Fields(line)
+	at := 0
+	if words[0][0] == '@' {
+		at = 1
+	}
+	if words[at][0] == '|' {
+		return bytes.Join(words, []byte(" "))
+	}
+	var names []string
+	for _, name := range strings.Split(strings.ToLower(string(words[at])), ",") {
+		bare := strings.TrimPrefix(name, "!")
+		if !strings.ContainsAny(bare, "*?") {
+			names = append(names, name)
+			continue
+		}
+		pattern, patternPort, err := net.SplitHostPort(bare)
+		if err != nil {
+			pattern, patternPort = bare, "22"
+		}
+		// Only * and ? have a meaning.
+		pattern = strings.NewReplacer(`\`, `\\`, "[", `\[`).Replace(pattern)
+		if is, err := path.Match(pattern, host); err == nil && is && patternPort == port {
+			names = append(names, name[:len(name)-len(bare)]+knownhosts.Normalize(net.JoinHostPort(host, port)))
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	words[at] = []byte(strings.Join(names, ","))
+	return bytes.Join(words, []byte(" "))
 }
 
 // isOfUnknownType is true if a line has the three parts of a key that this library has no code for.
@@ -144,6 +184,12 @@ var certificates = []string{
 	ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
 }
 
+// signatures are the algorithms with which an authority may have signed a certificate: all but those with SHA-1 or DSA.
+var signatures = []string{
+	ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
+	ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,
+}
+
 // nobodysKey is a key that no server has.
 var nobodysKey = func() ssh.PublicKey {
 	key, err := ssh.NewPublicKey(ed25519.PublicKey(make([]byte, ed25519.PublicKeySize)))
@@ -170,10 +216,15 @@ func lines(check ssh.HostKeyCallback, address string) []knownhosts.KnownKey {
 // types shows one that is known, and an unknown server shows a short one.
 func (k *knownHosts) offered(address string) []string {
 	var all []string
-	if slices.ContainsFunc(k.authorities, func(matches ssh.HostKeyCallback) bool { return len(lines(matches, address)) > 0 }) {
+	known := lines(k.check, address)
+	isOfAuthority := func(line knownhosts.KnownKey) bool { return k.authorities[line.Line] }
+	// A signature with DSA is not accepted.
+	if slices.ContainsFunc(known, func(line knownhosts.KnownKey) bool {
+		return isOfAuthority(line) && line.Key.Type() != ssh.InsecureKeyAlgoDSA
+	}) {
 		all = append(all, certificates...)
 	}
-	known := lines(k.check, address)
+	known = slices.DeleteFunc(known, isOfAuthority)
 	for _, keyType := range keyTypes {
 		if slices.ContainsFunc(known, func(line knownhosts.KnownKey) bool { return line.Key.Type() == keyType }) {
 			all = append(all, algorithms(keyType)...)
@@ -208,13 +259,18 @@ func (k *knownHosts) refusal(address string, key ssh.PublicKey) *failure {
 		refused.Kind = hostKeyUnknown
 		refused.Line = knownhosts.Line([]string{knownhosts.Normalize(address)}, key)
 		for _, line := range unknown.Want {
-			if k.authorityOf[string(line.Key.Marshal())] == line.Line {
+			if k.authorities[line.Line] {
 				continue
 			}
 			refused.Known = append(refused.Known, about(line))
 			if line.Key.Type() == key.Type() {
 				refused.Kind = hostKeyChanged
 			}
+		}
+		// The first line is the one to replace.
+		isShown := func(line known) bool { return line.Key == refused.Key }
+		if first := slices.IndexFunc(refused.Known, isShown); first > 0 {
+			refused.Known[0], refused.Known[first] = refused.Known[first], refused.Known[0]
 		}
 	default:
 		refused.Kind = hostCertificate
@@ -232,8 +288,8 @@ func (k *knownHosts) refusal(address string, key ssh.PublicKey) *failure {
 	return refused
 }
 
-// refusedAuthority refuses the key of an authority as the key of a server, and a certificate that names no host.
-// The library accepts both, and OpenSSH does not.
+// refusedAuthority refuses the key of an authority as the key of a server, and a certificate that names no host, or that was signed
+// with an algorithm that is not safe. The library accepts all of these, and OpenSSH does not.
 func (k *knownHosts) refusedAuthority(address string, key ssh.PublicKey) *failure {
 	certificate, is := key.(*ssh.Certificate)
 	if is && len(certificate.ValidPrincipals) == 0 {
@@ -241,11 +297,16 @@ func (k *knownHosts) refusedAuthority(address string, key ssh.PublicKey) *failur
 		refused.Key, refused.Fingerprint = key.Type(), ssh.FingerprintSHA256(certificate.Key)
 		return refused
 	}
-	if is || k.authorityOf[string(key.Marshal())] == 0 {
+	if is && !slices.Contains(signatures, certificate.Signature.Format) {
+		refused := failed(hostCertificate, "its authority signed it with %s, which is not safe", certificate.Signature.Format)
+		refused.Key, refused.Fingerprint = key.Type(), ssh.FingerprintSHA256(certificate.Key)
+		return refused
+	}
+	if is {
 		return nil
 	}
 	for _, line := range lines(k.check, address) {
-		if bytes.Equal(line.Key.Marshal(), key.Marshal()) && k.authorityOf[string(key.Marshal())] != line.Line {
+		if bytes.Equal(line.Key.Marshal(), key.Marshal()) && !k.authorities[line.Line] {
 			return nil
 		}
 	}

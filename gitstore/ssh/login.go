@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -33,7 +32,7 @@ func login(asked *request, hosts *knownHosts, server net.Conn) (*ssh.Client, err
 	if err != nil {
 		return nil, err
 	}
-	address := net.JoinHostPort(asked.Host, strconv.Itoa(asked.Port))
+	address := asked.address()
 	var refused *failure
 	isKnown := false
 	config := &ssh.ClientConfig{

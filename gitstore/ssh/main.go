@@ -15,16 +15,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"gitseal.dev/confine"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
-// The limits of this process. A fetch copies data, and keeps little of it. The processor time includes the derivation of the
+// The limits of this process. A fetch copies data, and keeps little of it. Go's runtime reserves 64 MiB at once, which count for the
+// limit of memory, although most of them are never used; so the garbage collector has a lower limit. The processor time includes the derivation of the
 // key from a passphrase, whose cost the owner of the private key has chosen.
 const (
 	memory           = 96 << 20
+	heap             = 24 << 20
 	processorSeconds = 120
 )
 
@@ -33,6 +36,8 @@ func main() {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		os.Exit(1)
 	}
+	// If memory runs out, the kernel should end this process first, and not the controller. It is no failure if this cannot be set.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	socket := os.Stdout
 	c := &conn{in: bufio.NewReader(socket), out: bufio.NewWriter(socket)}
 	if err := run(c, os.Stdin); err != nil {
@@ -57,6 +62,7 @@ func run(c *conn, server *os.File) error {
 	if err := confine.Process(confine.Limits{Memory: memory, ProcessorSeconds: processorSeconds}); err != nil {
 		return failed(cannotConfine, "%v", err)
 	}
+	debug.SetMemoryLimit(heap)
 	client, err := login(asked, hosts, connection{server, asked})
 	if err != nil {
 		return err
@@ -82,7 +88,7 @@ func begin(c *conn) (*request, *knownHosts, error) {
 		// The error could quote the private key.
 		return nil, nil, fmt.Errorf("%w: the request cannot be read", errFrame)
 	}
-	hosts, err := readKnownHosts(asked.KnownHosts)
+	hosts, err := readKnownHosts(asked.KnownHosts, asked.address())
 	return asked, hosts, err
 }
 

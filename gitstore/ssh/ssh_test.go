@@ -144,7 +144,7 @@ func (s server) serve(channel ssh.Channel, requests <-chan *ssh.Request) {
 func tried(t *testing.T, s server, identity []byte, passphrase, hosts string) (*ssh.Client, *failure) {
 	t.Helper()
 	asked := &request{Host: host, Port: 22, User: "git", Identity: identity, Passphrase: []byte(passphrase), KnownHosts: []byte(hosts)}
-	known, err := readKnownHosts(asked.KnownHosts)
+	known, err := readKnownHosts(asked.KnownHosts, asked.address())
 	var client *ssh.Client
 	if err == nil {
 		client, err = login(asked, known, s.start(t))
@@ -225,7 +225,7 @@ func TestHostsAreFoundInEveryFormOfALine(t *testing.T) {
 		{"git.example.org", "22", hostKeyUnknown},
 	}
 	for _, row := range table {
-		hosts, err := readKnownHosts([]byte("# a comment\n\n" + line(row.names, key.PublicKey())))
+		hosts, err := readKnownHosts([]byte("# a comment\n\n"+line(row.names, key.PublicKey())), address(row.port))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +260,7 @@ func TestTheShownLineMakesAServerKnown(t *testing.T) {
 func TestAKeyOfAnotherTypeIsUnknownAndNotChanged(t *testing.T) {
 	_, ed := newKey(t, ssh.KeyAlgoED25519)
 	_, ec := newKey(t, ssh.KeyAlgoECDSA256)
-	hosts, err := readKnownHosts([]byte(line(host, ed.PublicKey())))
+	hosts, err := readKnownHosts([]byte(line(host, ed.PublicKey())), address("22"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func TestHostCertificates(t *testing.T) {
 
 func TestAnAuthorityIsNoServer(t *testing.T) {
 	_, authority := newKey(t, ssh.KeyAlgoED25519)
-	hosts, err := readKnownHosts([]byte(line("@cert-authority *", authority.PublicKey())))
+	hosts, err := readKnownHosts([]byte(line("@cert-authority *", authority.PublicKey())), address("22"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,12 +362,12 @@ func TestLinesThatCannotBeReadAreNamed(t *testing.T) {
 		strings.Repeat("x", bufio.MaxScanTokenSize+1) + "\n" + good: "line 1",
 	} {
 		var refused *failure
-		if _, err := readKnownHosts([]byte(text)); !errors.As(err, &refused) || !strings.Contains(refused.Detail, says) {
+		if _, err := readKnownHosts([]byte(text), address("22")); !errors.As(err, &refused) || !strings.Contains(refused.Detail, says) {
 			t.Errorf("%.80q: %v", text, err)
 		}
 	}
 	unknown := "git.example x-new-type@example AAAAC3NzaC1lZDI1NTE5\r\n" + strings.ReplaceAll(good, "\n", "\r\n")
-	hosts, err := readKnownHosts([]byte(unknown))
+	hosts, err := readKnownHosts([]byte(unknown), address("22"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,7 +442,7 @@ func TestWhatIsNoSSHServerIsNotQuoted(t *testing.T) {
 		}()
 		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		asked := &request{Host: host, Port: 22, User: "git", Identity: encoded(t, key, "")}
-		hosts, err := readKnownHosts(nil)
+		hosts, err := readKnownHosts(nil, address("22"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -512,6 +512,132 @@ func TestCommandsRunOneAfterTheOther(t *testing.T) {
 	send(frameClose, "")
 	ours.Close()
 	if err := <-ended; err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
+	}
+}
+
+func TestAChangedKeyIsComparedWithTheLineOfItsType(t *testing.T) {
+	_, old := newKey(t, ssh.KeyAlgoRSA)
+	_, ed := newKey(t, ssh.KeyAlgoED25519)
+	_, changed := newKey(t, ssh.KeyAlgoED25519)
+	hosts, err := readKnownHosts([]byte(line(host, old.PublicKey())+line(host, ed.PublicKey())), address("22"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := hosts.refusal(address("22"), changed.PublicKey())
+	if refused == nil || refused.Kind != hostKeyChanged || len(refused.Known) != 2 {
+		t.Fatalf("%+v", refused)
+	}
+	if first := refused.Known[0]; first.Number != 2 || first.Fingerprint != ssh.FingerprintSHA256(ed.PublicKey()) {
+		t.Errorf("%+v", refused.Known)
+	}
+}
+
+// The time for a pattern does not grow exponentially with its stars, whatever the name of the host is.
+func TestPatternsTakeLittleTime(t *testing.T) {
+	_, key := newKey(t, ssh.KeyAlgoED25519)
+	long := strings.Repeat("a.", 120) + "a"
+	hard := strings.Repeat("*a", 60) + "*b"
+	text := line(hard+","+strings.Repeat(hard+",", 400)+hard, key.PublicKey()) + line("*a*a*a*.a", key.PublicKey())
+	hosts, err := readKnownHosts([]byte(text), net.JoinHostPort(long, "22"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := nobodysKey
+	if refused := hosts.refusal(net.JoinHostPort(long, "22"), other); refused == nil || len(refused.Known) != 1 || refused.Known[0].Number != 2 {
+		t.Errorf("%+v", refused)
+	}
+}
+
+func TestPatternsAndNamesAreThoseOfOpenSSH(t *testing.T) {
+	_, key := newKey(t, ssh.KeyAlgoED25519)
+	for names, isKnown := range map[string]bool{
+		"Git.Example":               true,
+		"GIT.*":                     true,
+		"g?t.example":               true,
+		"*":                         true,
+		"git.example*":              true,
+		"[*]:22":                    true,
+		"[*]:2222":                  false,
+		"*,!Git.*":                  false,
+		"!*.org,*.example":          true,
+		"!git.example":              false,
+		"g[it.example*":             false,
+		`*\`:                        false,
+		"?":                         false,
+		"*.example,other.example.b": true,
+	} {
+		hosts, err := readKnownHosts([]byte(line(names, key.PublicKey())), address("22"))
+		if err != nil {
+			t.Errorf("%s: %v", names, err)
+			continue
+		}
+		if refused := hosts.refusal(address("22"), key.PublicKey()); (refused == nil) != isKnown {
+			t.Errorf("%s: %v", names, refused)
+		}
+	}
+	every := line("*", key.PublicKey())
+	hosts, err := readKnownHosts([]byte(every), address("2222"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused := hosts.refusal(address("2222"), key.PublicKey()); refused == nil {
+		t.Error("* is for another port than 22")
+	}
+	hosts, err = readKnownHosts([]byte(line("*::1", key.PublicKey())), "[fe80::1]:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused := hosts.refusal("[fe80::1]:22", key.PublicKey()); refused != nil {
+		t.Error(refused)
+	}
+}
+
+func TestACertificateSignedWithSHA1IsRefused(t *testing.T) {
+	key, signer := newKey(t, ssh.KeyAlgoED25519)
+	_, hostKey := newKey(t, ssh.KeyAlgoED25519)
+	_, authority := newKey(t, ssh.KeyAlgoRSA)
+	for algorithm, isSafe := range map[string]bool{ssh.KeyAlgoRSA: false, ssh.KeyAlgoRSASHA256: true, ssh.KeyAlgoRSASHA512: true} {
+		signs, err := ssh.NewSignerWithAlgorithms(authority.(ssh.AlgorithmSigner), []string{algorithm})
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate := certified(t, hostKey, signs, func(*ssh.Certificate) {})
+		s := server{hostKeys: []ssh.Signer{certificate}, accepts: signer.PublicKey()}
+		_, refused := tried(t, s, encoded(t, key, ""), "", line("@cert-authority *", authority.PublicKey()))
+		switch {
+		case isSafe && refused != nil:
+			t.Errorf("%s: %v", algorithm, refused)
+		case !isSafe && (refused == nil || refused.Kind != hostCertificate || !strings.Contains(refused.Detail, "signed it with ssh-rsa")):
+			t.Errorf("%s: %v", algorithm, refused)
+		}
+	}
+}
+
+func TestAnAuthorityInTwoLinesIsNoServer(t *testing.T) {
+	_, authority := newKey(t, ssh.KeyAlgoED25519)
+	text := line("@cert-authority *", authority.PublicKey()) + line("@cert-authority "+host, authority.PublicKey())
+	hosts, err := readKnownHosts([]byte(text), address("22"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused := hosts.refusal(address("22"), authority.PublicKey()); refused == nil {
+		t.Error("the key of an authority was accepted as that of a server")
+	}
+	hosts, err = readKnownHosts([]byte(text+line(host, authority.PublicKey())), address("22"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused := hosts.refusal(address("22"), authority.PublicKey()); refused != nil {
+		t.Error(refused)
+	}
+}
+
+func TestARevokedKeyOfAnUnknownTypeIsAnError(t *testing.T) {
+	_, key := newKey(t, ssh.KeyAlgoED25519)
+	text := line(host, key.PublicKey()) + strings.Replace(line("@revoked *", key.PublicKey()), "ssh-ed25519", "ssh-ed2519", 1)
+	var refused *failure
+	if _, err := readKnownHosts([]byte(text), address("22")); !errors.As(err, &refused) || !strings.Contains(refused.Detail, "line 2") {
 		t.Error(err)
 	}
 }

@@ -169,6 +169,8 @@ pub(crate) enum Fault {
     Status(Refusal),
     /// The time is over.
     Timeout,
+    /// There was no connection within this time, which is shorter than that of the fetch.
+    Unconnected(Duration),
     /// A redirect that is not followed.
     Redirect(String),
     /// The server does not speak the protocol of the request.
@@ -182,7 +184,7 @@ pub(crate) enum Fault {
     /// The command `git-upload-pack` on an SSH server failed.
     Command {
         /// The exit status, if it has one.
-        status: Option<i32>,
+        status: Option<i64>,
         /// The beginning of what it wrote to standard error.
         said: String,
     },

@@ -40,7 +40,11 @@ impl Server<'_> {
     }
 
     pub(crate) fn timed_out(&self) -> FetchError {
-        FetchError::Timeout { host: self.host(), seconds: self.timeout.as_secs() }
+        self.timed_out_at(self.host())
+    }
+
+    fn timed_out_at(&self, host: String) -> FetchError {
+        FetchError::Timeout { host, seconds: self.timeout.as_secs(), limit: "spec.timeout" }
     }
 
     pub(crate) fn explain(&self, fault: Fault) -> FetchError {
@@ -61,7 +65,7 @@ impl Server<'_> {
                 FetchError::Network { host, detail }
             }
             Fault::Status(refusal) if self.url.serves() != Serves::Git => FetchError::Refused { host, refusal },
-            Fault::Timeout => FetchError::Timeout { host, seconds: self.timeout.as_secs() },
+            Fault::Timeout => self.timed_out_at(host),
             fault => self.explain_at(host, fault),
         }
     }
@@ -71,6 +75,10 @@ impl Server<'_> {
         let url = self.url.as_str().to_owned();
         match fault {
             Fault::Timeout => self.timed_out(),
+            Fault::Unconnected(time) => {
+                let seconds = (time + Duration::from_millis(500)).as_secs();
+                FetchError::Timeout { host, seconds, limit: "the limit for a connection" }
+            }
             Fault::Status(refusal) => match refusal.status {
                 401 | 403 => {
                     FetchError::AuthenticationFailed { host, refusal, with_credentials: self.with_credentials }
@@ -90,6 +98,12 @@ impl Server<'_> {
             Fault::Connection(detail) => FetchError::Network { host, detail: self.connection(&detail) },
             Fault::Ssh(error) => FetchError::Ssh(*error),
             Fault::Command { status, said } => {
+                if let Some(status @ (126 | 127)) = status {
+                    let detail = format!(
+                        "the server has no git-upload-pack that the user of the URL may run (status {status}); it says {said:?}"
+                    );
+                    return FetchError::WrongServer { url, serves: self.url.serves(), detail };
+                }
                 let lower = said.to_lowercase();
                 if NOT_THERE.iter().any(|words| lower.contains(words)) {
                     return FetchError::RepositoryNotFound { url, with_credentials: self.with_credentials };
@@ -122,10 +136,13 @@ impl Server<'_> {
 mod tests {
     use super::*;
 
+    fn told(fault: Fault) -> FetchError {
+        let url = RemoteUrl::parse("ssh://git@git.example/team/app", false).unwrap();
+        Server { url: &url, with_credentials: true, timeout: Duration::from_secs(60) }.explain(fault)
+    }
+
     #[test]
     fn what_forges_say_of_a_repository_that_is_not_there_or_not_for_this_key() {
-        let url = RemoteUrl::parse("git@git.example:team/app", false).unwrap();
-        let server = Server { url: &url, with_credentials: true, timeout: Duration::from_secs(1) };
         for (said, reason) in [
             ("ERROR: Repository not found.", "RepositoryNotFound"),
             ("fatal: '/team/app' does not appear to be a git repository", "RepositoryNotFound"),
@@ -133,8 +150,33 @@ mod tests {
             ("Public (Deploy) Key: 4:app is not authorized to read team/app.", "RepositoryNotFound"),
             ("out of memory", "TransferFailed"),
         ] {
-            let error = server.explain(Fault::Command { status: Some(1), said: said.to_owned() });
+            let error = told(Fault::Command { status: Some(1), said: said.to_owned() });
             assert_eq!(error.reason(), reason, "{error}");
         }
+    }
+
+    #[test]
+    fn a_server_without_the_command_is_not_taken_for_one_without_the_repository() {
+        for (status, said, reason) in [
+            (127, "bash: line 1: git-upload-pack: command not found", "NotAGitServer"),
+            (127, "sh: git-upload-pack: not found", "NotAGitServer"),
+            (126, "sh: git-upload-pack: Permission denied", "NotAGitServer"),
+            (128, "fatal: '/team/app' does not appear to be a git repository", "RepositoryNotFound"),
+            (1, "ERROR: Repository not found.", "RepositoryNotFound"),
+            (4_294_967_295, "out of order", "TransferFailed"),
+        ] {
+            let error = told(Fault::Command { status: Some(status), said: said.to_owned() });
+            assert_eq!(error.reason(), reason, "{error}");
+            let text = error.to_string();
+            assert!(reason == "RepositoryNotFound" || text.contains(&format!("status {status}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_names_its_limit() {
+        let text = told(Fault::Timeout).to_string();
+        assert_eq!(text, "no answer from git.example within 60 s (spec.timeout)");
+        let text = told(Fault::Unconnected(Duration::from_millis(9_999))).to_string();
+        assert_eq!(text, "no answer from git.example within 10 s (the limit for a connection)");
     }
 }

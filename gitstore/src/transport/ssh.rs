@@ -4,12 +4,14 @@
 //! as its standard input, and a Unix socket to this process as its standard output. Over the socket it gets the private key.
 //! The process has no access to files or to other addresses, and ends with the fetch.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +35,8 @@ use crate::url::SshUrl;
 pub(crate) const PROGRAM: &str = "gitseal-ssh";
 /// A connection to one address takes this long at most.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Looking up the name of a server and connecting takes this long at most, whatever number of addresses it has.
+const CONNECT_ALL: Duration = Duration::from_secs(20);
 /// The bytes of the largest frame.
 const FRAME_BYTES: u32 = 1 << 20;
 /// So many frames of a command are read after nobody wants its output any more.
@@ -80,7 +84,10 @@ impl<'a> Ssh<'a> {
             None => kept.insert(Arc::new(Mutex::new(self.login.start()?))).clone(),
         };
         let path = self.login.url.path.as_str();
-        lock(&process).write(OPEN, format!("git-upload-pack {}", quoted(path)).as_bytes()).map_err(Fault::of_ssh)?;
+        let mut running = lock(&process);
+        let opened = running.write(OPEN, format!("git-upload-pack {}", quoted(path)).as_bytes());
+        opened.map_err(|error| running.fault(error))?;
+        drop(running);
         self.fault.take();
         self.budget.store(REFERENCES_BYTES, Ordering::Relaxed);
         let output = Output {
@@ -107,6 +114,8 @@ impl Login<'_> {
     fn start(&self) -> Result<Process, Fault> {
         let server = self.connect()?;
         let (ours, theirs) = UnixStream::pair().map_err(Fault::of_ssh)?;
+        let (our_server, our_socket) =
+            (server.try_clone().map_err(Fault::of_ssh)?, ours.try_clone().map_err(Fault::of_ssh)?);
         let child = Command::new(&self.program)
             .env_clear()
             .current_dir("/")
@@ -116,18 +125,11 @@ impl Login<'_> {
             .spawn()
             .map_err(|error| {
                 let program = self.program.display();
-                Fault::Ssh(Box::new(SshError::of(
-                    "SshUnavailable",
-                    format!("the program {program}, which speaks SSH, cannot be started: {error}"),
-                )))
+                unavailable(format!("the program {program}, which speaks SSH, cannot be started: {error}"))
             })?;
-        let stop = self.cancel.on_cancel({
-            let (server, socket) =
-                (server.try_clone().map_err(Fault::of_ssh)?, ours.try_clone().map_err(Fault::of_ssh)?);
-            move || {
-                // The process then ends, and all that waits for it.
-                let _ = (server.shutdown(Shutdown::Both), socket.shutdown(Shutdown::Both));
-            }
+        let stop = self.cancel.on_cancel(move || {
+            // The process then ends, and all that waits for it.
+            let _ = (our_server.shutdown(Shutdown::Both), our_socket.shutdown(Shutdown::Both));
         });
         let mut process = Process {
             child,
@@ -138,12 +140,12 @@ impl Login<'_> {
             is_busy: false,
             is_over: false,
         };
-        process.write(REQUEST, &self.request()?).map_err(Fault::of_ssh)?;
-        match process.read() {
+        let request = self.request()?;
+        match process.write(REQUEST, &request).and_then(|()| process.read()) {
             Ok((CONNECTED, _)) => Ok(process),
             Ok((FAILURE, body)) => Err(self.explain(&body)),
             Ok((kind, _)) => Err(Fault::of_ssh(unexpected(kind))),
-            Err(error) => Err(Fault::of_ssh(error)),
+            Err(error) => Err(process.fault(error)),
         }
     }
 
@@ -151,8 +153,12 @@ impl Login<'_> {
     fn connect(&self) -> Result<TcpStream, Fault> {
         let (host, port, deadline) = (self.url.host.clone(), self.url.port, self.deadline);
         let remaining = deadline.saturating_duration_since(Instant::now());
-        // One address that does not answer leaves time for another one.
-        unless_cancelled(&self.cancel, remaining.min(2 * CONNECT), move || connect(&host, port, deadline))
+        let connected =
+            unless_cancelled(&self.cancel, remaining.min(CONNECT_ALL), move || connect(&host, port, deadline));
+        connected.map_err(|fault| match fault {
+            Fault::Timeout if remaining > CONNECT_ALL => Fault::Unconnected(CONNECT_ALL),
+            fault => fault,
+        })
     }
 
     fn request(&self) -> Result<Zeroizing<Vec<u8>>, Fault> {
@@ -182,15 +188,21 @@ impl Login<'_> {
         let known_print = first.map_or_else(String::new, |known| known.fingerprint.clone());
         let (reason, message) = match kind.as_str() {
             "HostKeyUnknown" => {
-                let others: Vec<_> = known.iter().map(|known| known.key.as_str()).collect();
-                let others = match others.as_slice() {
-                    [] => String::new(),
-                    others => format!(" of this type (it has {})", others.join(", ")),
+                let others: BTreeSet<_> = known.iter().map(|known| known.key.as_str()).collect();
+                let others: Vec<_> = others.into_iter().collect();
+                let what = match others.as_slice() {
+                    [] => format!(
+                        "known_hosts of spec.secretRef has no key for {host}. The server showed the key {fingerprint} ({key})."
+                    ),
+                    others => format!(
+                        "known_hosts of spec.secretRef has keys of {host} ({}), and the server showed none of them, but the key \
+                         {fingerprint} ({key}). Nothing was sent to it.",
+                        others.join(", ")
+                    ),
                 };
                 let message = format!(
-                    "known_hosts of spec.secretRef has no key{others} for {host}. The server showed the key {fingerprint}. Compare this \
-                     fingerprint with the one that the operator of the server publishes, because somebody else may answer in its \
-                     place. If they are equal, add this line to known_hosts: {line}"
+                    "{what} Somebody else may answer in its place. So compare this fingerprint with the one that the operator of the \
+                     server publishes. If they are equal, add this line to known_hosts: {line}"
                 );
                 ("HostKeyUnknown", message)
             }
@@ -232,6 +244,13 @@ impl Login<'_> {
             }
             "UnusableIdentity" | "UnusableKnownHosts" => {
                 ("InvalidCredentials", format!("the credentials cannot be used: {detail}"))
+            }
+            "CannotConfine" => {
+                let message = format!(
+                    "the program {PROGRAM}, which speaks SSH, cannot give up its rights, so it was not used: {detail}. The kernel of the \
+                     node must be able to filter system calls (seccomp)"
+                );
+                ("SshUnavailable", message)
             }
             "NotSSH" => ("NotAGitServer", format!("{host} is not an SSH server: {detail}")),
             _ => return Fault::Connection(detail),
@@ -302,7 +321,7 @@ struct Known {
 /// See `exit` in gitstore/ssh/frames.go.
 #[derive(Deserialize)]
 struct Exit {
-    status: Option<i32>,
+    status: Option<i64>,
     #[serde(default)]
     said: String,
 }
@@ -368,6 +387,20 @@ impl Process {
         Ok(())
     }
 
+    /// What an error of the socket means.
+    fn fault(&mut self, error: io::Error) -> Fault {
+        if is_end(&error) {
+            // The process has closed the socket, so it has ended, or is about to. A later signal does not change how.
+            let _ = self.child.kill();
+            if let Some(how) = self.child.wait().ok().and_then(how_ended) {
+                return unavailable(format!(
+                    "the program {PROGRAM}, which speaks SSH, {how} before the fetch was complete"
+                ));
+            }
+        }
+        Fault::of_ssh(error)
+    }
+
     fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
@@ -427,7 +460,10 @@ impl Read for Output {
 impl Output {
     /// The next data; nothing if the command has ended.
     fn next_data(&mut self) -> Result<Vec<u8>, Fault> {
-        let (kind, body) = lock(&self.process).read().map_err(Fault::of_ssh)?;
+        let (kind, body) = {
+            let mut process = lock(&self.process);
+            process.read().map_err(|error| process.fault(error))?
+        };
         match kind {
             DATA => {
                 let size = body.len() as u64;
@@ -487,36 +523,70 @@ impl Fault {
     fn of_ssh(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::Timeout,
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                Self::Connection("the connection ended early".to_owned())
-            }
+            _ if is_end(&error) => Self::Connection("the connection ended early".to_owned()),
             _ => Self::Connection(error.to_string()),
         }
     }
 }
 
+/// Whether the other end of a socket was closed.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// How a process ended; `None` if it ended well.
+fn how_ended(status: ExitStatus) -> Option<String> {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => Some(format!(
+            "was ended by signal {signal} (its memory or its processor time may have reached their limits, or the node has too little \
+             memory)"
+        )),
+        (None, Some(0)) => None,
+        (None, code) => Some(format!("ended with status {}", code.unwrap_or_default())),
+    }
+}
+
+/// The program that speaks SSH does not do what it should.
+fn unavailable(message: String) -> Fault {
+    Fault::Ssh(Box::new(SshError::of("SshUnavailable", message)))
+}
+
+/// Connects to the first address that answers. Addresses that do not answer leave time for the next ones.
 fn connect(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, Fault> {
+    let start = Instant::now();
     let addresses = (host, port).to_socket_addrs();
     let addresses =
         addresses.map_err(|error| Fault::Connection(format!("the name {host} cannot be looked up: {error}")))?;
     let reach = Reach::of_host(host);
     let mut last = Fault::Connection(Reach::REFUSED.to_owned());
-    for address in addresses.filter(|address| reach.includes(address.ip())) {
-        let wait = deadline.saturating_duration_since(Instant::now()).min(CONNECT);
+    let addresses: Vec<_> = addresses.filter(|address| reach.includes(address.ip())).collect();
+    for (number, address) in addresses.iter().enumerate() {
+        let left = deadline.min(start + CONNECT_ALL).saturating_duration_since(Instant::now());
+        let wait = share(left, addresses.len() - number);
         if wait.is_zero() {
-            return Err(Fault::Timeout);
+            return Err(late(start, deadline));
         }
-        match TcpStream::connect_timeout(&address, wait) {
+        match TcpStream::connect_timeout(address, wait) {
             Ok(server) => {
                 // The messages of a conversation are short.
                 let _ = server.set_nodelay(true);
                 return Ok(server);
             }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => last = Fault::Timeout,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => last = late(start, deadline),
             Err(error) => last = Fault::Connection(format!("port {port}: {error}")),
         }
     }
     Err(last)
+}
+
+/// How long to wait for an address, if so many are left.
+fn share(left: Duration, addresses: usize) -> Duration {
+    (left / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)).min(CONNECT)
+}
+
+/// There is no connection yet, and no more time for it.
+fn late(start: Instant, deadline: Instant) -> Fault {
+    if Instant::now() < deadline { Fault::Unconnected(start.elapsed()) } else { Fault::Timeout }
 }
 
 fn unexpected(kind: u8) -> io::Error {
@@ -534,7 +604,77 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
+    use crate::url::RemoteUrl;
+
+    /// Calls `ask` with a login at this URL, with a program that speaks no SSH.
+    fn with_login<T>(url: &str, program: &str, ask: impl FnOnce(&Login<'_>) -> T) -> T {
+        let url = RemoteUrl::parse(url, false).unwrap();
+        let key = Key { identity: Zeroizing::default(), passphrase: Zeroizing::default(), known_hosts: Vec::new() };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        ask(&Login { program: program.into(), url: url.ssh().unwrap(), key: &key, deadline, cancel: Cancel::new() })
+    }
+
+    fn explained(failure: &serde_json::Value) -> (String, String) {
+        let body = failure.to_string();
+        match with_login("git@git.example:a", "/bin/false", |login| login.explain(body.as_bytes())) {
+            Fault::Ssh(error) => (error.reason().to_owned(), error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_server_that_shows_none_of_its_known_keys_may_be_somebody_else() {
+        let known = |number, key| serde_json::json!({"number": number, "key": key, "fingerprint": "SHA256:x"});
+        let unknown = |known: serde_json::Value| serde_json::json!({"kind": "HostKeyUnknown", "key": "ssh-rsa", "fingerprint": "SHA256:y", "line": "a b c", "known": known});
+        let (reason, text) = explained(&unknown(serde_json::json!([
+            known(1, "ssh-ed25519"),
+            known(2, "ecdsa-sha2-nistp256"),
+            known(3, "ssh-ed25519"),
+        ])));
+        assert_eq!(reason, "HostKeyUnknown");
+        let start = "known_hosts of spec.secretRef has keys of git.example (ecdsa-sha2-nistp256, ssh-ed25519), and the server showed none of \
+                     them, but the key SHA256:y (ssh-rsa)";
+        assert!(text.starts_with(start) && text.contains("Somebody else may answer"), "{text}");
+        let (_, text) = explained(&unknown(serde_json::json!([])));
+        assert!(text.starts_with("known_hosts of spec.secretRef has no key for git.example."), "{text}");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_used_is_not_taken_for_a_failure_of_the_server() {
+        let (reason, text) = explained(&serde_json::json!({"kind": "CannotConfine", "detail": "no seccomp"}));
+        assert!(reason == "SshUnavailable" && text.contains("no seccomp"), "{text}");
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("ssh://git@127.0.0.1:{}/a", server.local_addr().unwrap().port());
+        match with_login(&url, "/bin/false", |login| login.start().err()) {
+            Some(Fault::Ssh(error)) => {
+                assert_eq!(error.reason(), "SshUnavailable");
+                assert!(error.to_string().contains("gitseal-ssh, which speaks SSH, ended with status 1"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(how_ended(ExitStatus::from_raw(9)).unwrap().starts_with("was ended by signal 9"));
+        assert_eq!(how_ended(ExitStatus::from_raw(0)), None);
+    }
+
+    #[test]
+    fn an_exit_status_may_have_32_bits() {
+        let exit: Exit = serde_json::from_str(r#"{"status": 4294967295, "said": "words"}"#).unwrap();
+        assert_eq!((exit.status, exit.said.as_str()), (Some(4_294_967_295), "words"));
+    }
+
+    #[test]
+    fn addresses_share_the_time_for_a_connection() {
+        let seconds = Duration::from_secs;
+        assert_eq!(share(seconds(20), 1), CONNECT);
+        assert_eq!(share(seconds(20), 4), seconds(5));
+        assert_eq!(share(seconds(3), 1), seconds(3));
+        let (start, now) = (Instant::now(), Instant::now());
+        assert!(matches!(late(start, now), Fault::Timeout));
+        assert!(matches!(late(start, now + seconds(60)), Fault::Unconnected(_)));
+    }
 
     #[test]
     fn a_path_is_one_word() {
