@@ -74,7 +74,9 @@ struct Placeholder {
     key: String,
     /// The sealed text. For a value of a Secret of the cluster: the wrapped text.
     text: String,
-    /// Whether a Secret contains the placeholder.
+    /// The digest in the placeholder.
+    digest: String,
+    /// Whether a Secret contains the placeholder, or none has to.
     is_used: Cell<bool>,
 }
 
@@ -184,6 +186,10 @@ impl Placeholders {
         }
         let values = values.iter().filter(|(of, _)| key.is_none_or(|key| key == *of));
         let words = self.secret_words((name, sealer), |of| path_in_chart(of, key, path), values)?;
+        // The program that makes the Secret chooses its keys, and may add some that the chart does not use.
+        for (_, word) in words.iter().filter(|_| key.is_none()) {
+            self.all[self.by_word[word]].is_used.set(true);
+        }
         Ok(self.named(words))
     }
 
@@ -252,6 +258,7 @@ impl Placeholders {
                 source: source.clone(),
                 key: key.to_owned(),
                 text: text.to_owned(),
+                digest: digest.to_owned(),
                 is_used: Cell::new(false),
             });
         }
@@ -487,10 +494,11 @@ impl Placeholders {
                  Secret, or use several Syncs"
             ));
         }
-        sealer.seal(&one.text, binding).map_err(|why| format!("{} could not be sealed: {why}", one.what()))
+        let value = WrappedValue { digest: one.digest.clone(), wrapped: one.text.clone() };
+        sealer.seal(&value, binding).map_err(|why| format!("{} could not be sealed: {why}", one.what()))
     }
 
-    /// Fails if one of the values is in no Secret of the chart.
+    /// Fails if one of the values is in no Secret of the chart, except the values of a whole Secret of the cluster.
     pub(crate) fn all_used(&self) -> Result<(), String> {
         let mut named = self.by_path.iter().map(|(path, index)| (path, &self.all[*index]));
         let Some((path, unused)) = named.find(|(_, one)| !one.is_used.get()) else { return Ok(()) };

@@ -13,12 +13,12 @@ use crate::Input;
 
 /// Seals values of Secrets of the cluster for the Secrets that they are put into.
 pub trait Sealer: Send + Sync {
-    /// The sealed text of the value in `wrapped`, which can be unsealed only for `binding`. The same value for the same binding has the
-    /// same sealed text as long as it is sealed with the same key. Otherwise, each render would give other objects.
+    /// The sealed text of the value, which can be unsealed only for `binding`. The same value of the same Secret has the same sealed
+    /// text for the same binding, as long as it is sealed with the same key. Otherwise, each render would give other objects.
     ///
     /// # Errors
     /// The value cannot be sealed. The text says why, and has nothing of the value.
-    fn seal(&self, wrapped: &str, binding: Binding<'_>) -> Result<String, String>;
+    fn seal(&self, value: &WrappedValue, binding: Binding<'_>) -> Result<String, String>;
 }
 
 /// A value of a Secret of the cluster in a form that shows nothing of it.

@@ -142,8 +142,8 @@ impl Envelope {
 /// How many bytes a seed for [`PublicKey::seal_with_seed`] has.
 pub const SEED_BYTES: usize = 32;
 
-/// Numbers that only somebody who knows the seed can tell from random ones: SHA-256 of the seed and a counter. Everything is wiped,
-/// because a session key can be computed from it.
+/// Numbers that only somebody who knows the seed can tell from random ones: SHA-256 of the seed and a counter. The seed and the
+/// numbers are wiped, because a session key can be computed from them.
 struct Seeded {
     seed: Zeroizing<[u8; SEED_BYTES]>,
     counter: u64,

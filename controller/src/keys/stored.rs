@@ -91,6 +91,9 @@ pub(crate) struct StoredSecret {
     data: BTreeMap<String, Encoded>,
 }
 
+/// Types of Secrets with which somebody can act as a service account, or join a node to the cluster.
+const TOKEN_TYPES: [&str; 2] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"];
+
 struct Encoded(Zeroizing<String>);
 
 impl<'de> Deserialize<'de> for Encoded {
@@ -102,6 +105,11 @@ impl<'de> Deserialize<'de> for Encoded {
 impl StoredSecret {
     pub(super) fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The type of the Secret, if the Secret holds a token of Kubernetes itself.
+    pub(crate) fn token_type(&self) -> Option<&'static str> {
+        TOKEN_TYPES.into_iter().find(|type_| *type_ == self.type_)
     }
 
     pub(crate) fn metadata(&self) -> &ObjectMeta {

@@ -731,9 +731,15 @@ async fn values_of_secrets_are_sealed_in_the_same_way_after_a_restart_and_anew_w
         assert_ne!(other.digest, wrapped.digest);
     }
     let binding = |name| Scope::Strict.binding("shop", name, "url");
-    let sealed = first.seal(&wrapped.wrapped, binding("app")).unwrap();
-    assert_eq!(first.seal(&again.wrapped, binding("app")).as_ref(), Ok(&sealed));
-    assert_ne!(first.seal(&wrapped.wrapped, binding("other")).as_ref(), Ok(&sealed));
+    let sealed = first.seal(&wrapped, binding("app")).unwrap();
+    let guess = first.wrap(["shop", "guess", "password"], b"Only-Wrapped-1");
+    assert_ne!(
+        first.seal(&guess, binding("app")).as_ref(),
+        Ok(&sealed),
+        "the text would show whether a guess is right"
+    );
+    assert_eq!(first.seal(&again, binding("app")).as_ref(), Ok(&sealed));
+    assert_ne!(first.seal(&wrapped, binding("other")).as_ref(), Ok(&sealed));
     let key = PrivateKey::from_pem(&vector("rsa-2048.key")).unwrap();
     assert!(sealing::unseal([&key], binding("app"), &sealed).unwrap().expose() == b"Only-Wrapped-1");
     assert!(sealing::unseal([&key], binding("other"), &sealed).is_err());
@@ -741,15 +747,15 @@ async fn values_of_secrets_are_sealed_in_the_same_way_after_a_restart_and_anew_w
     let second = start(client.clone()).await;
     let after = second.wrap(place, b"Only-Wrapped-1");
     assert_eq!(after.digest, wrapped.digest);
-    assert_eq!(second.seal(&after.wrapped, binding("app")).as_ref(), Ok(&sealed));
-    let told = second.seal(&wrapped.wrapped, binding("app")).unwrap_err();
+    assert_eq!(second.seal(&after, binding("app")).as_ref(), Ok(&sealed));
+    let told = second.seal(&wrapped, binding("app")).unwrap_err();
     assert!(told.contains("another process"), "{told}");
 
     let before = second.seals_with();
     put_vector(&api, "two", "rsa-4096", "active");
     second.reload().await.unwrap();
     assert_ne!(second.seals_with(), before);
-    let anew = second.seal(&after.wrapped, binding("app")).unwrap();
+    let anew = second.seal(&after, binding("app")).unwrap();
     let key = PrivateKey::from_pem(&vector("rsa-4096.key")).unwrap();
     assert!(sealing::unseal([&key], binding("app"), &anew).unwrap().expose() == b"Only-Wrapped-1");
 }

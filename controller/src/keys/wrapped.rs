@@ -53,16 +53,19 @@ impl Keyring {
 }
 
 impl Sealer for Keyring {
-    /// The randomness of the sealed text is computed from the value, its new place and the sealing key, with the cluster's key for digests.
-    /// So a render that is repeated gives the same text, also after a restart.
-    fn seal(&self, wrapped: &str, binding: Binding<'_>) -> Result<String, String> {
-        let value = self.0.wrapping_key.unwrap(wrapped).ok_or("it was wrapped by another process")?;
+    /// The randomness of the sealed text is computed from the value, the place that it comes from, its new place and the sealing key,
+    /// with the cluster's key for digests. So a render that is repeated gives the same text, also after a restart; and the text does not
+    /// show whether a value of another Secret is the same.
+    fn seal(&self, wrapped: &WrappedValue, binding: Binding<'_>) -> Result<String, String> {
+        let value = self.0.wrapping_key.unwrap(&wrapped.wrapped).ok_or("it was wrapped by another process")?;
         let keys = self.key_set();
         let key = keys.certificate().ok_or("there is no sealing key yet")?.public_key();
         let fingerprint = key.fingerprint();
         let scope = binding.scope.to_string();
-        let parts = [&fingerprint, &scope, binding.namespace, binding.name, binding.key].map(str::as_bytes);
-        let seed = self.0.digest_key.seed("sealed value of a Secret", parts.into_iter().chain([&value[..]]));
+        // The digest is of the value and the place that it comes from.
+        let parts = [&fingerprint, &scope, binding.namespace, binding.name, binding.key, &wrapped.digest];
+        let parts = parts.map(str::as_bytes).into_iter().chain([&value[..]]);
+        let seed = self.0.digest_key.seed("sealed value of a Secret", parts);
         key.seal_with_seed(&seed, binding, &value).map_err(|error| error.to_string())
     }
 }

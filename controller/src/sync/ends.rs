@@ -127,6 +127,7 @@ fn what_is_tried_again_is_never_stalled() {
         InputError::NoMap { .. } => InputError::NoMap { map: map(), field: field() }, true;
         InputError::NoKey { .. } => InputError::NoKey { place: map(), there_is: "c".into(), field: field() }, true;
         InputError::OwnSecret { .. } => InputError::OwnSecret { secret: map(), field: field() }, true;
+        InputError::TokenSecret { .. } => InputError::TokenSecret { secret: map(), field: field(), type_: String::new() }, true;
         InputError::TooLarge(_) => InputError::TooLarge(map()), true;
         InputError::NoRoom { .. } => InputError::NoRoom { what: map(), most: 1 }, false;
         InputError::TooMany { .. } => InputError::TooMany { what: map(), field: field(), who: String::new(), remedy: "name one" }, true;

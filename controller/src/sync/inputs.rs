@@ -82,6 +82,18 @@ pub(super) enum InputError {
         /// The field of the Sync that names it.
         field: String,
     },
+    /// A Secret with a token of Kubernetes itself.
+    #[error(
+        "{secret} ({field}) holds a token of Kubernetes (type {type_}), whose value is not put into other Secrets: let the Pod use the service account itself"
+    )]
+    TokenSecret {
+        /// The Secret.
+        secret: String,
+        /// The field of the Sync that names it.
+        field: String,
+        /// The type of the Secret.
+        type_: String,
+    },
     /// The inputs are too large.
     #[error("{0}: what the Sync reads from the cluster (ConfigMaps, Secrets, and what its chart looks up) has more than {most} MiB together: put values into files of a repository", most = MOST_BYTES >> 20)]
     TooLarge(String),
@@ -163,7 +175,7 @@ impl StageError for InputError {
             Self::NoMap { .. } | Self::NoKey { .. } => "ValuesNotFound",
             Self::TooLarge(_) | Self::TooMany { .. } => "TooLarge",
             Self::Secret { .. } => renderer::NOT_REPRODUCIBLE,
-            Self::Forbidden { .. } | Self::OwnSecret { .. } => FORBIDDEN,
+            Self::Forbidden { .. } | Self::OwnSecret { .. } | Self::TokenSecret { .. } => FORBIDDEN,
             Self::NoRoom { .. } => "MemoryBusy",
             Self::NoKind { .. } | Self::NotRead { .. } => "ValuesNotRead",
         }
@@ -176,6 +188,7 @@ impl StageError for InputError {
             | Self::TooLarge(_)
             | Self::TooMany { .. }
             | Self::OwnSecret { .. }
+            | Self::TokenSecret { .. }
             | Self::Secret { .. } => true,
             Self::NoRoom { .. } | Self::NoKind { .. } | Self::Forbidden { .. } | Self::NotRead { .. } => false,
         }

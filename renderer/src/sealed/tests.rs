@@ -319,6 +319,16 @@ fn one_value_may_have_two_names_and_a_later_one_replaces_an_earlier_one() {
 }
 
 #[test]
+fn a_chart_need_not_use_all_values_of_a_whole_secret_of_the_cluster() {
+    let values = [("host", "1"), ("password", "2")];
+    for (key, is_refused) in [(None, false), (Some("password"), true)] {
+        let mut all = Placeholders::default();
+        all.add_secret(&of_secret(&values, key, Some("database"))).unwrap();
+        assert_eq!(all.all_used().is_err(), is_refused, "{key:?}");
+    }
+}
+
+#[test]
 fn a_value_that_is_not_a_text_is_refused() {
     let (all, words) = placeholders(WIDE);
     for field in ["stringData: {port: 5432, a: WORD}", "data: {a: [x]}\nstringData: {b: WORD}"] {
@@ -415,7 +425,8 @@ fn a_key_that_no_secret_can_have_is_refused() {
 struct Fake;
 
 impl Sealer for Fake {
-    fn seal(&self, wrapped: &str, binding: Binding<'_>) -> Result<String, String> {
+    fn seal(&self, value: &WrappedValue, binding: Binding<'_>) -> Result<String, String> {
+        let wrapped = &value.wrapped;
         if wrapped == "broken" {
             return Err("it is broken".to_owned());
         }

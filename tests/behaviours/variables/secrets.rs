@@ -109,7 +109,7 @@ async fn values_of_a_secret_get_into_secrets_and_nothing_else() -> Result<()> {
     change_by_hand(&scene, "beside").await?;
     is_value(&scene, "beside", "1").await?;
     secret(&scene, "db", &[("host", "Other-Host-2")]).await?;
-    let told = format!("Secret {}/db: db_password: there is no such key; it has host", scene.namespace);
+    let told = format!("Secret {}/db: db_password: there is no such key; the Secret has other keys", scene.namespace);
     scene.sync_when("values", "to miss a key", |_, ready| ready.message.contains(&told)).await?;
     secret(&scene, "db", &[("db_password", "Of-The-Cluster-3")]).await?;
     have("Of-The-Cluster-3", "db").await
@@ -225,6 +225,17 @@ async fn a_sealing_key_is_never_read() -> Result<()> {
     let told = format!("spec.substituteFrom[0] names Secret {}/retired, which is a sealing key", scene.namespace);
     ensure!(message.contains(&told), "{message}");
     assert!(scene.get("v1", "Secret", "app").await?.is_none());
+
+    // With a token of Kubernetes, somebody could act as another account, or join a node to the cluster.
+    let token = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}, "type": "bootstrap.kubernetes.io/token",
+        "stringData": {"db_password": "Never-Of-A-Token-1"}});
+    kubernetes::apply(&scene.client, &scene.namespace, token).await?;
+    scene.sync("app", "./app", json!({"substituteFrom": [{"secret": "token"}]})).await?;
+    let refused = |_: &Sync, ready: &crds::Condition| {
+        ready.reason == "Forbidden"
+            && ready.message.contains("holds a token of Kubernetes (type bootstrap.kubernetes.io/token)")
+    };
+    scene.sync_when("app", "the token to be refused", refused).await?;
 
     // The names of the controller's own Secrets are refused in its namespace, also for a Sync that writes with its rights.
     let name = scene.namespace.as_str();

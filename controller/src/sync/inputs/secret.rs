@@ -7,7 +7,7 @@ use manifests::ObjectId;
 use pipeline::InputMap;
 use renderer::{WrappedValue, wrapped_values};
 
-use super::{InputError, MOST_BYTES, not_read, there_is};
+use super::{InputError, MOST_BYTES, not_read};
 use crate::{
     cluster::{ApiError, Named, Sight},
     fair::Asker,
@@ -63,9 +63,13 @@ impl Pass<'_> {
             }
         };
         live.look_out_for_input(self.key, entry, named, Sight::of_metadata(secret.metadata()));
+        if let Some(type_) = secret.token_type() {
+            return Err(InputError::TokenSecret { secret: of, field, type_: type_.to_owned() });
+        }
         if let Some(key) = key.filter(|key| secret.value(key).is_none()) {
             let place = format!("{of}: {key}");
-            return Err(InputError::NoKey { place, there_is: there_is(secret.keys()), field });
+            // Everybody with the role `view` reads the message, and may not know the keys of a Secret.
+            return Err(InputError::NoKey { place, there_is: "the Secret has other keys".to_owned(), field });
         }
         let mut values = BTreeMap::new();
         for of in secret.keys().filter(|of| key.is_none_or(|key| key == *of)) {

@@ -13,6 +13,9 @@ use crate::sync::{Pass, Record};
 /// After how many changes in a row the pauses get longer. A chart that looks up an object of its own is rendered a few times
 /// until nothing changes.
 const FREE: u32 = 3;
+/// An input that changed again sooner than this has not settled: between two changes, a Sync may have to render, to apply, and to
+/// be read by another Sync.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
 /// Changes of an input, each found soon after the one before.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +42,7 @@ impl Unsettled {
 
     /// The time from which on the input counts as settled, if it does not change until then.
     pub(super) fn ends(&self, pause: (Duration, Duration)) -> Instant {
-        self.last + 2 * self.pause(pause)
+        self.last + (2 * self.pause(pause)).max(SETTLED_AFTER)
     }
 
     /// The entry that names the input, if the input has changed so often that the pauses are longer.
@@ -102,6 +105,17 @@ mod tests {
         let quiet = [(5, false), (5, false), (5, false)];
         let told = [(10, true), (20, true), (40, true), (60, true), (60, true), (60, true)];
         assert_eq!(pauses, [&quiet[..], &told].concat());
+    }
+
+    #[test]
+    fn changes_that_are_some_seconds_apart_are_in_a_row() {
+        let (mut now, mut unsettled) = (Instant::now(), None);
+        let pause = (Duration::from_secs(1), Duration::from_secs(60));
+        for _ in 0..=FREE {
+            unsettled = Some(Unsettled::after(unsettled, Entry::Lookup(0), now, pause));
+            now += Duration::from_secs(20);
+        }
+        assert_eq!(unsettled.and_then(|unsettled| unsettled.entry()), Some(Entry::Lookup(0)));
     }
 
     #[test]
