@@ -113,8 +113,8 @@ async fn what_syncs_read_from_the_cluster_has_a_limit_and_leaves_room_to_neighbo
         }
         let message = scene.is_not_ready("e", "MemoryBusy").await?;
         let told = format!(
-            "there is no room for ConfigMap {}/e: what all Syncs of a namespace read from the cluster (ConfigMaps, and what charts \
-             look up) may have 4096 KiB together",
+            "there is no room for ConfigMap {}/e: what all Syncs of a namespace read from the cluster (ConfigMaps, Secrets, and \
+             what charts look up) may have 4096 KiB together",
             scene.namespace
         );
         ensure!(message.contains(&told), "{message}");

@@ -238,8 +238,6 @@ async fn what_other_controllers_write_stays_after_every_commit() -> Result<()> {
     has_image("web", 4, "example.invalid/new").await
 }
 
-/// argoproj/argo-cd 9071 and 9696: fields were to be left alone because a named field manager owns them
-/// (`managedFieldsManagers`), and were changed nevertheless.
 /// What the events about drift say.
 async fn drifts(scene: &Scene) -> Result<Vec<String>> {
     let events = scene.api::<Event>().list(&ListParams::default()).await?.items;
@@ -247,6 +245,8 @@ async fn drifts(scene: &Scene) -> Result<Vec<String>> {
     Ok(drifts.filter_map(|event| event.message).collect())
 }
 
+/// argoproj/argo-cd 9071 and 9696: fields were to be left alone because a named field manager owns them
+/// (`managedFieldsManagers`), and were changed nevertheless.
 #[tokio::test]
 async fn what_a_named_manager_owns_stays_until_it_owns_it_no_more() -> Result<()> {
     let (plane, mut controller) = Plane::alone(ClusterOptions::default()).await?;

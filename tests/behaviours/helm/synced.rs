@@ -326,11 +326,14 @@ async fn a_chart_that_cannot_be_applied_says_why() -> Result<()> {
     let scene = Scene::new("charts-refused").await?;
     write_chart(&scene, &[("map", MAP)])?;
     let with = |text: &str| MAP.replace("{{ .Values.level }}", text);
-    for (name, text) in
-        [("random", "{{ randAlphaNum 8 }}"), ("lookup", "{{ (lookup \\\"v1\\\" \\\"Secret\\\" \\\"a\\\" \\\"b\\\") }}")]
-    {
+    for (name, text) in [
+        ("random", "{{ randAlphaNum 8 }}"),
+        ("lookup", "{{ (lookup `v1` `Secret` `a` `b`) }}"),
+        // argoproj/argo-cd 5202: without an answer to the lookup, each render made another password.
+        ("kept", "{{ with lookup `v1` `Secret` `a` `db` }}{{ .data.password }}{{ else }}{{ randAlphaNum 8 }}{{ end }}"),
+    ] {
         scene.tree.write(&format!("charts/{name}/Chart.yaml"), CHART)?;
-        scene.tree.write(&format!("charts/{name}/templates/map.yaml"), with(&text.replace("\\\"", "`")))?;
+        scene.tree.write(&format!("charts/{name}/templates/map.yaml"), with(text))?;
     }
     let plain = "apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {password: hunter2hunter2}\n";
     scene.tree.write("charts/plain/Chart.yaml", CHART)?;
@@ -353,6 +356,13 @@ async fn a_chart_that_cannot_be_applied_says_why() -> Result<()> {
             helm.clone(),
             "NotReproducible",
             "looks up v1 Secret a/b in the cluster, and Secrets cannot be looked up",
+        ),
+        (
+            "kept",
+            "./charts/kept",
+            helm.clone(),
+            "NotReproducible",
+            "looks up v1 Secret a/db in the cluster, and Secrets cannot be looked up",
         ),
         ("plain", "./charts/plain", helm.clone(), "PlaintextSecret", "charts/plain/templates/secret.yaml:1"),
         ("no-chart", "./none", helm.clone(), "BuildFailed", "none: Helm:"),

@@ -15,7 +15,7 @@ use crate::sync::{Pass, Record};
 const FREE: u32 = 3;
 /// An input that changed again sooner than this has not settled: between two changes, a Sync may have to render, to apply, and to
 /// be read by another Sync.
-const SETTLED_AFTER: Duration = Duration::from_secs(60);
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// Changes of an input, each found soon after the one before.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ mod tests {
         let pause = (Duration::from_secs(1), Duration::from_secs(60));
         for _ in 0..=FREE {
             unsettled = Some(Unsettled::after(unsettled, Entry::Lookup(0), now, pause));
-            now += Duration::from_secs(20);
+            now += Duration::from_secs(8);
         }
         assert_eq!(unsettled.and_then(|unsettled| unsettled.entry()), Some(Entry::Lookup(0)));
     }
