@@ -452,6 +452,26 @@ async fn trust(scene: &Scene, signer: &Signer) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_chart_is_applied_once_a_trusted_key_of_cosign_signed_it() -> Result<()> {
+    let (scene, registry) = scene_with("signed-chart", Login::Anonymous).await?;
+    let (folder, owner) = (tempfile::tempdir()?, Signer::new()?);
+    let digest = registry.push(&hello(folder.path(), "1.0.0", "one")?, "charts")?;
+    trust(&scene, &owner).await?;
+    let spec = json!({
+        "url": registry.url("charts/hello"), "secretRef": {"name": "registry"}, "ref": {"branch": null, "tag": "1.0.0"},
+        "verify": {"mode": "Cosign", "secretRef": {"name": "trusted"}},
+    });
+    scene.repository(spec).await?;
+    scene.sync("app", "./", json!({"helm": {}})).await?;
+    scene.repository_fails("Unsigned").await?;
+    ensure!(scene.get("v1", "ConfigMap", "app-settings").await?.is_none(), "it is applied without a signature");
+    registry.sign_simply("charts/hello", &digest, &owner).await?;
+    scene.fetch().await?;
+    scene.is_applied("app", &format!("1.0.0@{digest}")).await?;
+    scene.has("v1", "ConfigMap", "app-settings", settings("one", "1.0.0")).await.map(drop)
+}
+
+#[tokio::test]
 async fn only_what_a_trusted_key_of_cosign_signed_is_applied() -> Result<()> {
     const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
     let (scene, registry) = scene_with("signed", Login::Anonymous).await?;
