@@ -90,7 +90,7 @@ pub struct InstallArgs {
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
 
-    /// Git repository that the cluster follows, https://… or ssh://…
+    /// Git repository that the cluster follows: https://…, ssh://… or git@host:path
     #[arg(long, value_name = "URL", help_heading = "First repository")]
     git_url: Option<String>,
 
@@ -102,7 +102,7 @@ pub struct InstallArgs {
     #[arg(long, requires = "git_url", help_heading = "First repository")]
     path: Option<String>,
 
-    /// An existing Secret with the credentials for --git-url, in the namespace of the Repository
+    /// An existing Secret with the credentials for --git-url, in the namespace of the Repository. For SSH: identity and known_hosts
     #[arg(long, requires = "git_url", value_name = "NAME", help_heading = "First repository")]
     secret_name: Option<String>,
 
