@@ -324,7 +324,7 @@ async fn sealed_variables_reach_secrets_and_nothing_else() -> Result<()> {
             "./strict",
             strict.clone(),
             "SealedValue",
-            "strict/db.yaml:1: Secret other: it contains password, the sealed value",
+            "strict/db.yaml:1: Secret other: it contains the value of password: the sealed value",
         ),
         (
             "no-sealed",

@@ -217,7 +217,7 @@ async fn a_file_of_sealed_values_has_values_at_any_place_of_the_chart() -> Resul
     // The API server refuses an entry with a key for which there is no name.
     let refused = json!({"helm": {"valuesFrom": [{"sealedSecret": "secrets/values.yaml", "key": "top"}]}});
     let refused = scene.sync("refused", "./charts/web", refused).await.expect_err("refused").to_string();
-    ensure!(refused.contains("is required with the key of a sealedSecret"), "{refused}");
+    ensure!(refused.contains("is required with a key of them"), "{refused}");
     Ok(())
 }
 
