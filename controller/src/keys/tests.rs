@@ -386,7 +386,8 @@ async fn values_come_back_in_their_order_whatever_fails() {
 async fn no_more_decryptions_than_processors_at_once() {
     let pool = Pool::new(2);
     let running = Arc::new(Mutex::new((0, 0)));
-    let started = Arc::new(tokio::sync::Notify::new());
+    // Two may start at the same moment, and both must be counted.
+    let started = Arc::new(tokio::sync::Semaphore::new(0));
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Arc::new(Mutex::new(released));
     let jobs: Vec<_> = (0..6)
@@ -398,7 +399,7 @@ async fn no_more_decryptions_than_processors_at_once() {
                     count.0 += 1;
                     count.1 = count.1.max(count.0);
                 }
-                started.notify_one();
+                started.add_permits(1);
                 let _ = released.lock().unwrap().recv();
                 running.lock().unwrap().0 -= 1;
             })
@@ -407,7 +408,7 @@ async fn no_more_decryptions_than_processors_at_once() {
     let all = futures::future::join_all(jobs);
     let release_all = async {
         for _ in 0..6 {
-            started.notified().await;
+            started.acquire().await.unwrap().forget();
             release.send(()).unwrap();
         }
         drop(release);
