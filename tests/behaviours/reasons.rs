@@ -343,6 +343,14 @@ async fn who_waits_for_another_is_no_warning_and_a_failure_is_logged_once() -> R
         Ok(())
     })
     .await?;
+    // What is in the status already is not logged again.
+    eventually("the status to say so", || async {
+        let status = scene.api::<Repository>().get("repo").await?.status.context("no status")?;
+        let ready = crds::find_condition(&status.conditions, "Ready").context("no condition")?;
+        ensure!(ready.message.contains("nowhere"), "{ready:?}");
+        Ok(())
+    })
+    .await?;
     let token = scene.request::<Repository>("repo").await?;
     eventually("another fetch", || async {
         let status = scene.api::<Repository>().get("repo").await?.status.context("no status")?;
